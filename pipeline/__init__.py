@@ -1,0 +1,21 @@
+"""A pipeline that makes ONNX speech models small and fast, and proves what that cost.
+
+    config.py         every setting: type, unit, limits
+    runner.py         the chain of stages, its order and its promises
+    run_directory.py  a run's own directory: artifacts, report.json, run.log
+    rerun.py          what differs when a past run is run again
+    load.py           find the graphs, hash and check them
+    inspect_graph.py  operators, shapes, parameters, MACs, time; which mode is advised
+    graph/            questions about a graph and changes to it: tensors that decide shapes, node patterns, noise, opset
+    dataset.py        manifests, arrays and noise, as samples
+    calibration/      the range engine: streaming statistics and the ranges that follow from them
+    quantize/         one file per mode
+    benchmark/        paired, interleaved timing; memory; profile
+    evaluate/         fp32 and quantized on the same inputs: one file per kind of evaluation
+    metrics/          tensor, audio and text metrics, each a plain function
+    models/           one adapter per kind of model
+    report/           report.json as a table in the terminal; several runs side by side
+    errors.py         what a user can act on
+
+Data flows one way: load -> inspect -> quantize -> benchmark -> evaluate -> report.
+"""

@@ -1,0 +1,102 @@
+"""What run.py is made of: one run from a composed config, and errors as people read them."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
+
+
+def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
+    """Run what Hydra composed, or the past run that it names, in the directory that Hydra has made.
+
+    Raises:
+        PipelineError: what a user can act on; report.json then says `failed`.
+    """
+    from pipeline.config import read_run_config, save_config, to_plain, to_run_config
+    from pipeline.report.table import print_report
+    from pipeline.rerun import compare_with_past, read_past_report
+    from pipeline.run_directory import CONFIG_FILE, RunDirectory, past_config_file
+    from pipeline.runner import run_stages
+
+    directory = RunDirectory(Path(hydra_config.runtime.output_dir))
+    logging.captureWarnings(True)
+    past = None
+    try:
+        if composed.rerun is not None:
+            _only_rerun(list(hydra_config.overrides.task))
+            past = read_past_report(Path(composed.rerun))
+            config, plain = read_run_config(past_config_file(composed.rerun))
+        else:
+            config, plain = to_run_config(composed), to_plain(composed)
+    except PipelineError as error:
+        directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
+        raise
+    directory.write_text(CONFIG_FILE, save_config(plain))
+    report = run_stages(config, directory)
+    if past is not None:
+        report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
+        directory.write_report(report)
+    print_report(report, str(directory.path))
+    return report
+
+
+def report_failure(error: PipelineError | str) -> None:
+    """Print one clear message to standard error."""
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def composition_error(error: BaseException) -> str | None:
+    """Return what a user needs to know of an error that came before the run; None where it is a defect of the program.
+
+    Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that tells the setting
+    is what counts.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, PipelineError):
+            return str(link)
+        if isinstance(link, MissingConfigException):
+            return _unknown_option(link)
+    for link in reversed(chain):
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            return _setting_error(link)
+    if isinstance(error, HydraException):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
+    return None
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    options = error.options or []
+    if not group:
+        return " ".join(str(error).split())
+    return f"{group}={option}: no such option of the group {group}.{did_you_mean(option, options)}"
+
+
+def _setting_error(error: OmegaConfBaseException) -> str:
+    what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0])
+    known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
+    hint = did_you_mean(str(error.key), known) if str(error.key) not in known else ""
+    return f"{error.full_key}: {what}.{hint}"
+
+
+def _only_rerun(overrides: list[str]) -> None:
+    """Refuse other settings beside `rerun`: a run that is repeated has its own."""
+    if others := [override for override in overrides if not override.startswith("rerun=")]:
+        raise ConfigError(
+            f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. To run "
+            "with others, give them without rerun."
+        )

@@ -1,0 +1,48 @@
+"""`evaluation=asr`: transcripts against the truth, posteriors against fp32's."""
+
+from pipeline.errors import DataError
+from pipeline.evaluate.scores import SampleScores
+from pipeline.metrics.text import cer_percent, posterior_kl, wer_percent
+from pipeline.models import Outputs, Transcribes
+from pipeline.sample_sets import EvaluationSample
+
+METRICS_OF_KIND = ("wer_percent", "cer_percent", "posterior_kl")
+
+
+class AsrScorer:
+    """Collects transcripts, and how far posteriors move: they tell long before a word changes."""
+
+    def __init__(self, model: Transcribes) -> None:
+        """Take the model that turns outputs into words."""
+        self._model = model
+        self._texts: list[str] = []
+        self._transcripts: tuple[list[str], list[str]] = ([], [])
+
+    def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
+        """Score one sample.
+
+        Raises:
+            DataError: the truth is not known.
+        """
+        if item.utterance is None or not item.utterance.text:
+            raise DataError(
+                f"evaluation.path: sample {item.sample.id!r} has no text to compare with. Give a manifest with text, or "
+                "compare outputs only with evaluation=tensors."
+            )
+        before, after = self._model.transcript(baseline), self._model.transcript(quantized)
+        self._texts.append(item.utterance.text)
+        self._transcripts[0].append(before)
+        self._transcripts[1].append(after)
+        divergence = posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))
+        return SampleScores(
+            fidelity={"posterior_kl": divergence},
+            notes={"text": item.utterance.text, "baseline_transcript": before, "quantized_transcript": after},
+        )
+
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """Return the error rates over all utterances."""
+        before, after = self._transcripts
+        return {
+            "wer_percent": (wer_percent(self._texts, before), wer_percent(self._texts, after)),
+            "cer_percent": (cer_percent(self._texts, before), cer_percent(self._texts, after)),
+        }

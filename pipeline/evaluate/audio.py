@@ -1,0 +1,69 @@
+"""`evaluation=audio`: what a vocoder, or any model whose first output is audio, makes audible."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluate.scores import SampleScores
+from pipeline.metrics.audio import log_mel, log_mel_l1, mcd_db, mr_stft
+from pipeline.models import Outputs, ReadAudio, Speaks
+from pipeline.sample_sets import EvaluationSample
+
+METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "mr_stft", "truth_log_mel_l1", "truth_mr_stft")
+
+Audio = npt.NDArray[np.float32]
+
+
+class AudioScorer:
+    """Compares audio with fp32's and, where there is one, with the recording."""
+
+    def __init__(self, model: Speaks, sample_rate_hz: int, read_audio: ReadAudio) -> None:
+        """Take the model that turns outputs into audio, and a way to read recordings."""
+        self._model = model
+        self._sample_rate_hz = sample_rate_hz
+        self._read_audio = read_audio
+
+    def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
+        """Score one sample; its audio is left in the notes for `listen`."""
+        before, after = self._model.audio(baseline), self._model.audio(quantized)
+        mel_before, mel_after = (log_mel(audio, self._sample_rate_hz) for audio in (before, after))
+        scores = SampleScores(
+            fidelity={
+                "log_mel_l1": log_mel_l1(mel_before, mel_after),
+                "mcd_db": mcd_db(mel_before, mel_after),
+                "mr_stft": mr_stft(before, after),
+            },
+            notes={"audio": (before, after)},
+        )
+        recording = self._recording(item)
+        if recording is not None:
+            truth: Any = log_mel(recording, self._sample_rate_hz)
+            scores.truth = {
+                "truth_log_mel_l1": (_common_l1(truth, mel_before), _common_l1(truth, mel_after)),
+                "truth_mr_stft": (_common_stft(recording, before), _common_stft(recording, after)),
+            }
+        return scores
+
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """Return nothing: every metric is a mean."""
+        return {}
+
+    def _recording(self, item: EvaluationSample) -> Audio | None:
+        if item.utterance is None or item.utterance.audio is None:
+            return None
+        return self._read_audio(item.utterance.audio, self._sample_rate_hz)
+
+
+# A vocoder's audio is a whole number of frames: up to one frame shorter or longer than the recording that it came from.
+# Frame t is frame t in both, so the part that only one of them has is left out.
+
+
+def _common_l1(truth: npt.NDArray[Any], mel: npt.NDArray[Any]) -> float:
+    frames = min(truth.shape[1], mel.shape[1])
+    return log_mel_l1(truth[:, :frames], mel[:, :frames])
+
+
+def _common_stft(truth: Audio, audio: Audio) -> float:
+    length = min(len(truth), len(audio))
+    return mr_stft(truth[:length], audio[:length])

@@ -1,0 +1,108 @@
+"""Make a graph ready for a quantizer: unique node names, a new enough opset, constants folded, types of all tensors."""
+
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import version_converter
+
+from pipeline.errors import ModelError
+from pipeline.graph.selection import ensure_names
+from pipeline.load import SourceGraph, opset_of
+from pipeline.session import open_session
+
+# Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
+# result still allows it, when it loads the finished model.
+RENAMING_OPTIMIZERS = ["MatMulAddFusion", "MatMulScaleFusion", "GemmSumFusion", "GemmTransposeFusion"]
+
+
+@dataclass(frozen=True)
+class PreparedGraph:
+    """A graph that a quantizer can work on.
+
+    Attributes:
+        model: the graph, with the types and shapes of its tensors as far as they can be inferred.
+        notes: what was changed that a user should know.
+        folded: names of nodes of the source that preparation has removed.
+    """
+
+    model: onnx.ModelProto
+    notes: tuple[str, ...]
+    folded: frozenset[str]
+
+
+def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, preprocess: bool) -> PreparedGraph:
+    """Return a copy of the graph that is ready to be quantized; the source stays as it is.
+
+    Args:
+        source: the graph as loaded.
+        opset: convert to this one; None: only where `needed_opset` is newer.
+        needed_opset: what the mode cannot do without.
+        preprocess: fold constants and remove identities.
+
+    Raises:
+        ModelError: the graph cannot be converted, or `opset` is too old for the mode.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(source.model)
+    ensure_names(model)
+    names = {node.name for node in model.graph.node}
+    notes: list[str] = []
+    if opset is not None and opset < needed_opset:
+        raise ModelError(f"mode.opset: {opset}, but this mode needs {needed_opset}; set it to {needed_opset} or more.")
+    wanted = opset or max(source.opset, needed_opset)
+    if wanted != source.opset:
+        model = _convert(model, source, wanted)
+        notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
+    if preprocess:
+        model = _fold(model)
+    ensure_names(model)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return PreparedGraph(model, tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
+
+
+def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:
+    try:
+        converted = version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter's C++ exceptions arrive as RuntimeError or its own
+        raise ModelError(
+            f"{source.path}: opset {source.opset} cannot be converted to {opset} ({error}). Export the model anew with opset "
+            f"{opset} or later."
+        ) from error
+    ensure_names(converted)
+    return converted
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let ONNX Runtime fold constants and remove what computes nothing, staying within standard ONNX operators."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        large = model.ByteSize() > 1 << 30
+        given: onnx.ModelProto | Path = model
+        if large:
+            given = Path(folder) / "model.onnx"
+            onnx.save_model(model, given, save_as_external_data=True, location="model.data")
+        open_session(given, save_optimized=optimized, basic=True, without=RENAMING_OPTIMIZERS)
+        folded = onnx.load(optimized)
+    used = {node.domain for node in folded.graph.node} | {""}
+    kept = [entry for entry in folded.opset_import if entry.domain in used]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    assert opset_of(folded) == opset_of(model)
+    return folded
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the constants of a graph, by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def drop_unused(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Remove those of the named constants that no node reads any more, in place."""
+    used = {tensor for node in model.graph.node for tensor in node.input}
+    used |= {output.name for output in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in names or tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

@@ -1,0 +1,111 @@
+"""The load stage: find the graphs of a model, hash them, and check that they can be worked on at all."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+
+from pipeline.dataset import find
+from pipeline.errors import ModelError
+from pipeline.models import SpeechModel
+from pipeline.session import open_session
+
+QUANTIZED_OPS = frozenset(
+    {
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger",
+        "ConvInteger", "MatMulNBits", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
+        "QAttention", "GatherBlockQuantized",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """One graph of the model, as it was found.
+
+    Attributes:
+        name: its role, such as `acoustic`.
+        path: the file, absolute.
+        sha256: of the file and of its external data.
+        size_bytes: of the file and of its external data.
+        model: the parsed graph.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    model: onnx.ModelProto
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set."""
+        return opset_of(self.model)
+
+
+def load(model: SpeechModel) -> dict[str, SourceGraph]:
+    """Load every graph that a mode applies to.
+
+    Raises:
+        ModelError: a file is missing, corrupt, refused by ONNX Runtime, or already quantized.
+    """
+    return {name: load_graph(name, path) for name, path in model.graphs.items()}
+
+
+def load_graph(name: str, path: str) -> SourceGraph:
+    """Load one graph.
+
+    Raises:
+        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized.
+    """
+    file = find(path)
+    if not file.is_file():
+        near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
+        hint = f" {file.parent} holds {', '.join(near)}." if near else ""
+        raise ModelError(f"model.path: there is no file {file}.{hint}")
+    try:
+        proto = onnx.load(file)
+    except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
+        raise ModelError(f"model.path: {file} is no ONNX model, or its weights are missing: {error}") from error
+    if not proto.graph.node:
+        raise ModelError(f"model.path: {file} is no ONNX model: it holds no operator ({file.stat().st_size} bytes).")
+    if found := Counter(node.op_type for node in proto.graph.node if node.op_type in QUANTIZED_OPS):
+        counts = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
+        raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
+    try:
+        open_session(file)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
+    files = [file, *external_files(proto, file.parent)]
+    return SourceGraph(name, file, sha256_of(*files), sum(part.stat().st_size for part in files), proto)
+
+
+def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
+    """Return the files beside a model that hold its weights, each once."""
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [folder / name for name in sorted(names)]
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the default operator set."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def sha256_of(*files: Path) -> str:
+    """Return the SHA-256 of files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,62 @@
+"""Any ONNX file: its inputs are arrays, its outputs are compared as they are, or heard where they are audio."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import EvaluationKind
+from pipeline.dataset import Utterance
+from pipeline.errors import DataError
+from pipeline.models import Outputs, ReadAudio
+from pipeline.samples import Sample
+
+
+@dataclass
+class OnnxFile:
+    """A model that the pipeline knows nothing about.
+
+    Attributes:
+        name: the model's name in paths and in the report.
+        path: the ONNX file.
+        calibration_path: none; set calibration.path.
+        evaluation_path: none; set evaluation.path.
+    """
+
+    name: str
+    path: str
+    calibration_path: str | None = None
+    evaluation_path: str | None = None
+    evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.tensors, EvaluationKind.audio})
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The one graph."""
+        return {"model": self.path}
+
+    @property
+    def companions(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
+        """Refuse: how an utterance becomes this model's inputs is not known.
+
+        Raises:
+            DataError: always.
+        """
+        del read_audio
+        raise DataError(
+            f"utterance {utterance.id!r}: how a manifest's utterance becomes the inputs of {self.path} is not known. Give "
+            "arrays: calibration=arrays calibration.path=<npz> evaluation.path=<npz>, named <sample>/<input name>."
+        )
+
+    def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
+        """Return None: nothing says that this is speech."""
+        del sample, outputs
+        return None
+
+    def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the first output, flattened, as audio (samples,): for `evaluation=audio`."""
+        return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)

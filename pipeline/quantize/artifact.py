@@ -1,0 +1,139 @@
+"""Artifacts: saved with the metadata of the original, checked to run before they get their name."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pipeline.errors import StageError
+from pipeline.load import SourceGraph, external_files, sha256_of
+from pipeline.quantize.plan import Kept, Plan
+from pipeline.run_directory import RunDirectory
+from pipeline.samples import Sample
+from pipeline.session import infer, open_session
+
+PROTOBUF_LIMIT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB
+INTEGER_WEIGHTS = frozenset(
+    {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4,
+     onnx.TensorProto.INT16, onnx.TensorProto.UINT16}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A quantized graph.
+
+    Attributes:
+        graph: its role, such as `acoustic`.
+        path: the file.
+        sha256: of the file and its external data.
+        size_bytes: of the file and its external data.
+        baseline_bytes: of the original.
+        quantized_nodes: node name -> how it computes now.
+        kept: nodes that could have been quantized and were not, with reasons.
+        kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
+    """
+
+    graph: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    baseline_bytes: int
+    quantized_nodes: dict[str, str]
+    kept: tuple[Kept, ...]
+    kernels: dict[str, int]
+
+    def published(self, directory: RunDirectory) -> "Artifact":
+        """Return the artifact after it was moved to its place in the run's directory."""
+        return replace(self, path=directory.publish(self.path))
+
+
+def save_artifact(
+    model: onnx.ModelProto,
+    source: SourceGraph,
+    plan: Plan,
+    suffix: str,
+    directory: RunDirectory,
+    *,
+    external_data: bool | None,
+) -> Artifact:
+    """Save a quantized graph in the run's staging place.
+
+    Metadata is copied from the original: sherpa-onnx refuses a model without it.
+
+    Raises:
+        StageError: the graph holds no weight of the type that its name promises.
+    """
+    del model.metadata_props[:]
+    model.metadata_props.extend(source.model.metadata_props)
+    _check_promise(model, suffix)
+    path = directory.staging(f"{source.name}.{suffix}.onnx")
+    if external_data or (external_data is None and model.ByteSize() > PROTOBUF_LIMIT_BYTES):
+        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    else:
+        onnx.save_model(model, path)
+    files = [path, *external_files(onnx.load(path, load_external_data=False), path.parent)]
+    return Artifact(
+        source.name,
+        path,
+        sha256_of(*files),
+        sum(file.stat().st_size for file in files),
+        source.size_bytes,
+        {name: precision.value for name, precision in plan.precisions.items()},
+        tuple(plan.kept),
+        integer_kernels(path),
+    )
+
+
+def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> None:
+    """Run an artifact once.
+
+    Raises:
+        StageError: it does not load, does not run, gives other outputs than the original, or values that are not finite.
+    """
+    try:
+        outputs = infer(open_session(path), probe)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise StageError(
+            f"{path.name} does not run on sample {probe.id!r}: {error}. Exclude the node that it names with "
+            "mode.nodes_to_exclude, or quantize fewer operator types with mode.op_types."
+        ) from error
+    expected = infer(open_session(source.path), probe)
+    if set(outputs) != set(expected):
+        raise StageError(f"{path.name} has the outputs {sorted(outputs)}, the original {sorted(expected)}.")
+    for name, array in outputs.items():
+        if array.ndim != expected[name].ndim:
+            raise StageError(f"{path.name}: the output {name!r} has {array.ndim} axes, the original's {expected[name].ndim}.")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise StageError(
+                f"{path.name}: the output {name!r} holds NaN or Inf on sample {probe.id!r}, the original's does not. A value "
+                "has left the range of the type; keep its node in fp32 with mode.nodes_to_exclude."
+            )
+
+
+def integer_kernels(path: Path) -> dict[str, int]:
+    """Return how ONNX Runtime runs an artifact: counts of integer operators and of Q/DQ nodes that it could not fuse."""
+    optimized = path.with_name(f"{path.name}.optimized")
+    try:
+        open_session(path, save_optimized=optimized)
+        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
+    finally:
+        optimized.unlink(missing_ok=True)
+    names = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "MatMulNBits", "QGemm", "QAttention")
+    return {
+        op_type: count
+        for op_type, count in sorted(counts.items())
+        if op_type.startswith(names) or op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+
+
+def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS
+    if types.isdisjoint(promised):
+        raise StageError(
+            f"nothing in the quantized graph is {suffix}: no node of the plan was changed by the quantizer. Choose other nodes "
+            "with mode.nodes_to_quantize or other types with mode.op_types."
+        )

@@ -1,0 +1,55 @@
+"""Half precision, by the converter that comes with ONNX Runtime (it knows the random operators that others mistype)."""
+
+import onnx
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from pipeline.config import Fp16Config
+from pipeline.errors import ConfigError, did_you_mean
+from pipeline.graph.prepare import PreparedGraph
+from pipeline.graph.selection import match_nodes
+from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.quantize.plan import Kept, Plan, Precision
+
+
+def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
+    """Return the plan of an fp16 mode: every node but those that are excluded, blocked, or decide shapes.
+
+    Raises:
+        ConfigError: a name or an operator type in the settings means nothing in this graph.
+    """
+    graph = prepared.model.graph
+    names = {node.name for node in graph.node}
+    types = {node.op_type for node in graph.node}
+    for op_type in mode.ops_in_fp32:
+        if op_type not in types:
+            raise ConfigError(f"mode.ops_in_fp32: the graph has no {op_type!r}.{did_you_mean(op_type, types)}")
+    named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize")
+    excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude")
+    fixed = shape_deciding_nodes(graph)
+    plan = Plan()
+    for node in graph.node:
+        reason = (
+            "excluded by mode.nodes_to_exclude" if node.name in excluded
+            else "not in mode.nodes_to_quantize" if named and node.name not in named
+            else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
+            else f"{node.op_type} has no fp16 form" if node.op_type in DEFAULT_OP_BLOCK_LIST
+            else "decides shapes, or reads what was decided" if node.name in fixed
+            else None
+        )  # fmt: skip
+        if reason is None:
+            plan.precisions[node.name] = Precision.half
+        else:
+            plan.kept.append(Kept(node.name, reason))
+    return plan
+
+
+def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.ModelProto:
+    """Return the graph in half precision, with casts around what keeps fp32."""
+    converted = convert_float_to_float16(
+        model,
+        keep_io_types=mode.keep_io_types,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *mode.ops_in_fp32],
+        node_block_list=[kept.node for kept in plan.kept],
+    )
+    assert isinstance(converted, onnx.ModelProto)
+    return converted

@@ -1,0 +1,158 @@
+"""The plan: which precision each node gets, and why the others keep fp32."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import onnx
+
+from pipeline.config import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.errors import ConfigError
+from pipeline.graph.prepare import PreparedGraph, weights_of
+from pipeline.graph.selection import check_op_types, match_nodes
+from pipeline.graph.shape_deciding import shape_deciding_nodes
+
+WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")
+MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
+
+
+class Precision(Enum):
+    """How a node computes and stores its weight."""
+
+    static = "int8, static ranges"
+    dynamic = "int8, ranges at run time"
+    storage = "int8 weight, float computation"
+    blocks = "n-bit weight in blocks"
+    half = "fp16"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A node that stays in fp32, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """What becomes of each node.
+
+    Attributes:
+        precisions: node name -> precision, for the nodes that change.
+        kept: the nodes that could have changed, with reasons.
+    """
+
+    precisions: dict[str, Precision] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
+
+    def nodes(self, *precisions: Precision) -> list[str]:
+        """Return the nodes of these precisions, in the order of the graph."""
+        return [name for name, precision in self.precisions.items() if precision in precisions]
+
+
+def plan_nodes(
+    prepared: PreparedGraph, mode: AnyModeConfig, supported: Iterable[str], op_types: list[str], default: Precision
+) -> Plan:
+    """Decide each node's precision from the settings of a mode.
+
+    Args:
+        prepared: the graph.
+        mode: its settings.
+        supported: the operator types that the mode's quantizer knows.
+        op_types: `mode.op_types`.
+        default: the precision of a node that no setting singles out.
+
+    Raises:
+        ConfigError: a name or type in the settings means nothing in this graph, or names a node that decides shapes.
+    """
+    graph = prepared.model.graph
+    present = {node.op_type for node in graph.node}
+    wanted = check_op_types(op_types, supported, present, "mode.op_types")
+    dynamic, stored = _special_types(mode, present)
+    names = {node.name for node in graph.node}
+    named = _match(mode.nodes_to_quantize, names, prepared, "mode.nodes_to_quantize")
+    excluded = _match(mode.nodes_to_exclude, names, prepared, "mode.nodes_to_exclude")
+    fixed = shape_deciding_nodes(graph)
+    if refused := sorted(fixed & set(mode.nodes_to_quantize)):
+        raise ConfigError(
+            f"mode.nodes_to_quantize: {refused[0]} decides shapes (durations, lengths, masks), or reads what was decided; a "
+            "rounding error there is another shape, so it is never quantized. Leave it out."
+        )
+    weights = weights_of(prepared.model)
+    plan = Plan()
+    for node in graph.node:
+        if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
+            continue
+        precision = _precision(node.op_type, dynamic, stored, default)
+        reason = (
+            f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
+            else "excluded by mode.nodes_to_exclude" if node.name in excluded
+            else "not in mode.nodes_to_quantize" if named and node.name not in named
+            else "decides shapes, or reads what was decided" if node.name in fixed
+            else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
+        )  # fmt: skip
+        if reason is None:
+            plan.precisions[node.name] = precision
+        else:
+            plan.kept.append(Kept(node.name, reason))
+    return plan
+
+
+def _special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
+    dynamic, stored = [], []
+    if isinstance(mode, StaticConfig):
+        dynamic = check_op_types(mode.dynamic_op_types, ("MatMul",), present, "mode.dynamic_op_types")
+    if isinstance(mode, StaticConfig | DynamicConfig):
+        known = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        stored = check_op_types(mode.storage_op_types, known, present, "mode.storage_op_types")
+    return dynamic, stored
+
+
+def _precision(op_type: str, dynamic: list[str], stored: list[str], default: Precision) -> Precision:
+    if op_type in stored:
+        return Precision.storage
+    return Precision.dynamic if op_type in dynamic else default
+
+
+def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
+    """Match patterns against the graph as it is now; say so where preparation has removed what a pattern means."""
+    try:
+        return match_nodes(patterns, names, key)
+    except ConfigError:
+        for pattern in patterns:
+            match_nodes([pattern], names | prepared.folded, key)  # a misspelt name is reported as such
+        raise ConfigError(
+            f"{key}: preparation has folded away all that {patterns} means; with mode.preprocess=false the graph stays as "
+            "exported."
+        ) from None
+
+
+def _unfit(
+    node: onnx.NodeProto,
+    mode: AnyModeConfig,
+    weights: dict[str, onnx.TensorProto],
+    precision: Precision,
+    *,
+    explicitly: bool,
+) -> str | None:
+    """Return why a node cannot or should not get the precision, or None."""
+    if node.op_type not in WEIGHTED_OPS:
+        return None
+    weight = weights.get(node.input[1]) if len(node.input) > 1 else None
+    if weight is None:
+        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static
+        return None if node.op_type == "MatMul" and products else "its weight is no constant"
+    if weight.data_type != onnx.TensorProto.FLOAT:
+        return "its weight is not float32"
+    values = 1
+    for size in weight.dims:
+        values *= size
+    if precision is Precision.storage and values < MIN_STORED_VALUES:
+        return f"its weight has only {values} values"
+    if isinstance(mode, StaticConfig) and precision is Precision.static and node.op_type == "Conv" and not explicitly:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        channels = min(weight.dims[0], weight.dims[1] * groups)
+        if channels < mode.min_channels:
+            return f"{channels} channels, fewer than mode.min_channels: int8 is slower"
+    return None

@@ -1,0 +1,47 @@
+"""What the processor that the model will run on asks for."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+from pipeline.config import IntegerType, Target
+
+
+def target_of(target: Target | None) -> Target:
+    """Return the target, by default this machine."""
+    if target is not None:
+        return target
+    return Target.arm if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else Target.x86
+
+
+def activation_type_of(activation_type: IntegerType | None, target: Target | None) -> IntegerType:
+    """Return the type of activations: uint8 on x86, whose instructions multiply unsigned by signed; int8 on ARM."""
+    if activation_type is not None:
+        return activation_type
+    return IntegerType.int8 if target_of(target) is Target.arm else IntegerType.uint8
+
+
+def needs_reduced_range(reduce_range: bool | None, target: Target | None) -> bool:
+    """Return whether weights get 7 bits: without VNNI, x86 adds two products in 16 bits, which saturate at 8 bits.
+
+    For another target than this machine's family the newer processors are assumed, which need none.
+    """
+    if reduce_range is not None:
+        return reduce_range
+    here = target_of(None)
+    return here is Target.x86 and target_of(target) is here and not _has_vnni()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction sets that the kernel reports, as far as it does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+@cache
+def _has_vnni() -> bool:
+    flags = cpu_flags()
+    return not flags or bool(flags & {"avx512_vnni", "avx_vnni"})

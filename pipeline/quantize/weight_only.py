@@ -1,0 +1,44 @@
+"""Weight-only quantization: smaller files, float computation.
+
+MatMul weights are stored in blocks of 4 or 8 bits (ONNX Runtime's MatMulNBits); no such operator exists for the others,
+whose weights are stored as int8 with one scale per output channel.
+"""
+
+import onnx
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+from pipeline.config import WeightOnlyConfig
+from pipeline.graph.prepare import PreparedGraph, weights_of
+from pipeline.quantize.plan import Plan, Precision, plan_nodes
+from pipeline.quantize.storage import store_weights
+
+SUPPORTED = ("MatMul", "Conv", "ConvTranspose", "Gemm")
+
+
+def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
+    """Return the plan of a weight-only mode."""
+    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.storage)
+    weights = weights_of(prepared.model)
+    for node in prepared.model.graph.node:
+        if node.op_type == "MatMul" and node.name in plan.precisions and len(weights[node.input[1]].dims) == 2:
+            plan.precisions[node.name] = Precision.blocks
+    return plan
+
+
+def quantize_weight_only(model: onnx.ModelProto, plan: Plan, mode: WeightOnlyConfig) -> onnx.ModelProto:
+    """Return the graph with the planned weights stored as integers."""
+    store_weights(model, plan.nodes(Precision.storage))
+    blocks = plan.nodes(Precision.blocks)
+    if not blocks:
+        return model
+    settings = DefaultWeightOnlyQuantConfig(
+        block_size=mode.block_size,
+        is_symmetric=mode.symmetric,
+        accuracy_level=mode.accuracy_level or None,
+        bits=mode.bits,
+    )
+    quantizer = MatMulNBitsQuantizer(model, bits=mode.bits, nodes_to_include=blocks, algo_config=settings)
+    quantizer.process()
+    quantized = quantizer.model.model
+    assert isinstance(quantized, onnx.ModelProto)
+    return quantized

@@ -1,0 +1,120 @@
+"""report.json, schema 1: a contract, since tools outside of this project read it."""
+
+import dataclasses
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from pipeline.quantize.target import cpu_flags
+
+if TYPE_CHECKING:
+    from pipeline.runner import State
+
+SCHEMA = 1
+LIBRARIES = (
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "scipy",
+    "hydra-core",
+    "omegaconf",
+    "soundfile",
+    "kaldi-native-fbank",
+    "jiwer",
+)
+RELEVANT_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_tile", "f16c", "asimd", "asimddp", "i8mm",
+    "fphp", "sve", "sve2",
+)  # fmt: skip
+
+
+def report_of(
+    state: "State", status: str, done: list[dict[str, Any]], surroundings: dict[str, Any], error: str | None
+) -> dict[str, Any]:
+    """Return the report of a run as far as it has come.
+
+    Args:
+        state: what the stages have given.
+        status: running, done or failed.
+        done: name, status and seconds of each finished stage.
+        surroundings: what `environment` returned.
+        error: the message, where the run failed.
+    """
+    report: dict[str, Any] = {"schema": SCHEMA, "status": status}
+    if error is not None:
+        report["error"] = error
+    report |= {
+        "model": state.config.model.name,
+        "mode": state.config.mode.name,
+        "stages": [*done, *_unfinished(state, status, done)],
+        "inputs": state.journal.inputs,
+        "environment": surroundings,
+        "warnings": state.journal.warnings,
+    }
+    if state.inspection is not None:
+        report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}
+    if state.quantized is not None:
+        report["artifacts"] = [_artifact(artifact) for artifact in state.artifacts.values()]
+    if state.benchmarks is not None:
+        report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
+    if state.evaluation is not None:
+        report["evaluation"] = dataclasses.asdict(state.evaluation)
+    return report
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on beside its inputs: versions, processor, commit."""
+    flags = cpu_flags()
+    return {
+        "python": platform.python_version(),
+        **{name.replace("-", "_"): version(name) for name in LIBRARIES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cpu_flags": [flag for flag in RELEVANT_FLAGS if flag in flags],
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "commit": _commit(),
+    }
+
+
+def _unfinished(state: "State", status: str, done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    finished = {stage["name"] for stage in done}
+    rest = [name for name in state.config.stages if name not in finished]
+    return [{"name": name, "status": status if number == 0 else "pending", "seconds": None} for number, name in enumerate(rest)]
+
+
+def _artifact(artifact: Any) -> dict[str, Any]:  # noqa: ANN401  an Artifact; importing it here would be a circle
+    return {
+        "graph": artifact.graph,
+        "file": artifact.path.name,
+        "sha256": artifact.sha256,
+        "bytes": artifact.size_bytes,
+        "baseline_bytes": artifact.baseline_bytes,
+        "quantized_nodes": list(artifact.quantized_nodes),
+        "precisions": artifact.quantized_nodes,
+        "kernels": artifact.kernels,
+        "kept": [dataclasses.asdict(kept) for kept in artifact.kept],
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _commit() -> str | None:
+    """Return the commit of the project, `-dirty` where files differ from it; None outside of a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
