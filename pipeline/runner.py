@@ -111,7 +111,10 @@ def _quantize(state: State) -> Quantized:
         assert isinstance(config.mode, StaticConfig)
         samples = calibration_samples(config.model, source, config.calibration, config.seed, state.journal)
         with _Bar(state, f"calibrating {source.name}", len(samples)) as advance:
-            return measured_ranges(model, samples, tensors, config.mode, config.benchmark.threads, config.seed, advance)
+            return measured_ranges(
+                model, samples, tensors, config.mode,
+                threads=config.benchmark.threads, seed=config.seed, on_sample=lambda _: advance(),
+            )  # fmt: skip
 
     probes = {name: state.probe(source) for name, source in state.sources.items()}
     quantized = quantize(state.sources, config.mode, calibrate, probes, state.directory)

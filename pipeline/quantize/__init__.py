@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import assert_never
 
 import onnx
@@ -19,10 +18,10 @@ from pipeline.config import (
 from pipeline.errors import ModelError, StageError
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.load import SourceGraph
-from pipeline.quantize.artifact import Artifact, check_artifact, save_artifact
+from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
-from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.run_directory import RunDirectory
@@ -75,8 +74,7 @@ def quantize(
         if not plan.precisions:
             raise StageError(_nothing_to_do(name, mode, plan))
         model = _rewrite(source, prepared, plan, mode, calibrate)
-        staged[name] = save_artifact(model, source, plan, suffix_of(mode), directory, external_data=mode.external_data)
-        check_artifact(staged[name].path, source, probes[name])
+        staged[name] = save_artifact(model, source, plan, suffix_of(mode), directory, probes[name], external_data=mode.external_data)
         notes += [*prepared.notes, *_subgraph_note(source, mode)]
     return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes))
 
@@ -168,6 +166,3 @@ def _subgraph_note(source: SourceGraph, mode: AnyModeConfig) -> list[str]:
     if not bodies or (isinstance(mode, DynamicConfig) and mode.subgraphs):
         return []
     return [f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs)."]
-
-
-__all__ = ["Artifact", "Path", "Precision", "Quantized", "quantize"]

@@ -56,15 +56,16 @@ def save_artifact(
     plan: Plan,
     suffix: str,
     directory: RunDirectory,
+    probe: Sample,
     *,
     external_data: bool | None,
 ) -> Artifact:
-    """Save a quantized graph in the run's staging place.
+    """Save a quantized graph in the run's staging place, and run it once.
 
     Metadata is copied from the original: sherpa-onnx refuses a model without it.
 
     Raises:
-        StageError: the graph holds no weight of the type that its name promises.
+        StageError: the graph holds no weight of the type that its name promises, or does not run on the probe.
     """
     del model.metadata_props[:]
     model.metadata_props.extend(source.model.metadata_props)
@@ -74,6 +75,7 @@ def save_artifact(
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         onnx.save_model(model, path)
+    check_artifact(path, source, probe)
     files = [path, *external_files(onnx.load(path, load_external_data=False), path.parent)]
     return Artifact(
         source.name,

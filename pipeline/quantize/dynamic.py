@@ -4,7 +4,9 @@ MatMul gets int8 weights (fused as DynamicQuantizeMatMul) and Conv uint8 ones: C
 kernel, five times slower than fp32.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import onnx
 from onnxruntime.quantization import QuantType
@@ -74,7 +76,23 @@ def quantize_at_run_time(
         sorted({node.op_type for node in model.graph.node if node.name in set(nodes)}),
         {"MatMulConstBOnly": True, "EnableSubgraph": subgraphs},
     )
-    quantizer.quantize_model()
+    with quiet():
+        quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
     return quantized
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what ONNX Runtime's quantizer tells the root logger from users.
+
+    It asks whether the model is already quantized as soon as another of our own passes has been there.
+    """
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

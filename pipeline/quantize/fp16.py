@@ -5,10 +5,14 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from pipeline.config import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.graph.noise import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.selection import match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.quantize.plan import Kept, Plan, Precision
+
+# The converter changes the type of their output, but not the `dtype` that they are asked for.
+RANDOM_OPS = (*NORMAL, *UNIFORM)
 
 
 def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
@@ -32,7 +36,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
-            else f"{node.op_type} has no fp16 form" if node.op_type in DEFAULT_OP_BLOCK_LIST
+            else f"{node.op_type} stays fp32" if node.op_type in (*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS)
             else "decides shapes, or reads what was decided" if node.name in fixed
             else None
         )  # fmt: skip
@@ -48,7 +52,7 @@ def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.
     converted = convert_float_to_float16(
         model,
         keep_io_types=mode.keep_io_types,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *mode.ops_in_fp32],
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS, *mode.ops_in_fp32],
         node_block_list=[kept.node for kept in plan.kept],
     )
     assert isinstance(converted, onnx.ModelProto)

@@ -1,28 +1,71 @@
-"""TEMP"""
+"""From calibration samples to ranges: the range engine measures, the mode's method decides."""
+
+from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import onnx
 
-from pipeline.session import open_session
+from pipeline.calibration.cache import cached_statistics
+from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.config import IntegerType, RangeMethod, StaticConfig
+from pipeline.quantize.static import Ranges
+from pipeline.quantize.target import activation_type_of
+from pipeline.samples import Sample
+
+SIGNED = (IntegerType.int8, IntegerType.int16)
 
 
-def measured_ranges(model, samples, tensors, mode, threads, seed, advance):
-    m = onnx.ModelProto()
-    m.CopyFrom(model)
-    have = {o.name for o in m.graph.output}
-    gin = {i.name for i in m.graph.input}
-    for t in tensors:
-        if t not in have and t not in gin:
-            m.graph.output.append(onnx.helper.make_tensor_value_info(t, 1, None))
-    s = open_session(m, threads)
-    r = {}
-    for x in samples:
-        names = [o.name for o in s.get_outputs()]
-        o = dict(zip(names, s.run(names, dict(x.inputs))))
-        o.update(x.inputs)
-        for t in tensors:
-            a = o[t]
-            lo, hi = float(a.min()), float(a.max())
-            l, h = r.get(t, (0.0, 0.0))
-            r[t] = (min(l, lo), max(h, hi))
-        advance()
-    return r
+def measured_ranges(
+    model: onnx.ModelProto,
+    samples: Sequence[Sample],
+    tensors: Sequence[str],
+    mode: StaticConfig,
+    *,
+    threads: int,
+    seed: int,
+    on_sample: Callable[[int], None],
+) -> Ranges:
+    """Return the range of each tensor.
+
+    All tensors that any mode may quantize are measured at once and kept, so that another method, type or choice of nodes
+    does not run the model again.
+
+    Args:
+        model: the prepared graph.
+        samples: the calibration set.
+        tensors: whose ranges are wanted.
+        mode: how a range follows from what was seen.
+        threads: intra-op threads.
+        seed: of the graph's own noise.
+        on_sample: called with the number of samples done.
+
+    Raises:
+        DataError: a sample does not fit the graph, or leads to NaN or Inf.
+    """
+    statistics = cached_statistics(model, samples, threads=threads, seed=seed, on_sample=on_sample)
+    activations = activation_type_of(mode.activation_type, mode.target)
+    levels = 1 << (16 if activations in (IntegerType.int16, IntegerType.uint16) else 8)
+    symmetric = mode.symmetric and activations in SIGNED
+    method = method_of(mode)
+    ranges = {}
+    for tensor in tensors:
+        found = tensor_range(statistics, tensor, method, levels=levels, symmetric=symmetric)
+        ranges[tensor] = (found.low, found.high)
+    return ranges
+
+
+def method_of(mode: StaticConfig) -> Method:
+    """Return the range method that the settings mean."""
+    match mode.method:
+        case RangeMethod.minmax:
+            return MinMax()
+        case RangeMethod.moving_average:
+            return MovingAverage(mode.momentum)
+        case RangeMethod.percentile:
+            return Percentile(mode.percentile)
+        case RangeMethod.entropy:
+            return Entropy()
+        case RangeMethod.mse:
+            return MeanSquaredError()
+        case _:
+            assert_never(mode.method)

@@ -18,7 +18,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from pipeline.config import Format, IntegerType, StaticConfig
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.quantize.dynamic import QUANT_TYPES, quantize_at_run_time
+from pipeline.quantize.dynamic import QUANT_TYPES, quantize_at_run_time, quiet
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import activation_type_of, needs_reduced_range
@@ -79,7 +79,8 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
         },
     )
     quantizer = _quantizer(model, mode, nodes, op_types, activations, weights, data, reduce_range, options)
-    quantizer.quantize_model()
+    with quiet():
+        quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
     return quantized
