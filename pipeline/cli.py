@@ -87,7 +87,10 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 
 def _setting_error(error: OmegaConfBaseException) -> str:
-    what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0])
+    what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0]).rstrip(".")
+    what = re.sub(
+        r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
+    )
     known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
     hint = did_you_mean(str(error.key), known) if str(error.key) not in known else ""
     return f"{error.full_key}: {what}.{hint}"
@@ -97,6 +100,6 @@ def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
     if others := [override for override in overrides if not override.startswith("rerun=")]:
         raise ConfigError(
-            f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. To run "
-            "with others, give them without rerun."
+            f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
+            "To run with others, give them without rerun."
         )

@@ -157,15 +157,16 @@ def _macs_of(node: NodeProfile, attributes: dict[str, Any]) -> int:
         return 0
     match node.op_type:
         case "Conv":  # weight (out, in / groups, *kernel): each output value sums over in / groups * kernel
-            return int(np.prod(outputs[0]) * np.prod(inputs[1][1:]))
+            macs = np.prod(outputs[0]) * np.prod(inputs[1][1:])
         case "ConvTranspose":  # weight (in, out / groups, *kernel): each input value is spread over out / groups * kernel
-            return int(np.prod(inputs[0]) * np.prod(inputs[1][1:]))
+            macs = np.prod(inputs[0]) * np.prod(inputs[1][1:])
         case "MatMul":
-            return int(np.prod(outputs[0]) * inputs[0][-1])
+            macs = np.prod(outputs[0]) * inputs[0][-1]
         case "Gemm":
-            return int(np.prod(outputs[0]) * inputs[0][0 if attributes.get("transA") else 1])
+            macs = np.prod(outputs[0]) * inputs[0][0 if attributes.get("transA") else 1]
         case "LSTM" | "GRU" | "RNN":  # x (steps, batch, in), W (directions, gates * hidden, in), R (..., hidden)
             steps, batch = inputs[0][0], inputs[0][1]
-            return int(steps * batch * (np.prod(inputs[1]) + np.prod(inputs[2])))
+            macs = steps * batch * (np.prod(inputs[1]) + np.prod(inputs[2]))
         case _:
             return 0
+    return int(macs)

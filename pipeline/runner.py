@@ -20,7 +20,8 @@ from pipeline.evaluate import Evaluation, check_evaluation, evaluate
 from pipeline.inspect_graph import Inspection, inspect_graph
 from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, load
-from pipeline.quantize import Artifact, Quantized, quantize
+from pipeline.quantize import Quantized, quantize
+from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.ranges import measured_ranges
 from pipeline.quantize.static import Ranges
 from pipeline.report.schema import environment, report_of
@@ -45,6 +46,7 @@ class State:
     quantized: Quantized | None = None
     benchmarks: dict[str, GraphBenchmark] | None = None
     evaluation: Evaluation | None = None
+    calibrated_on: str | None = None
     _items: list[EvaluationSample] | None = field(default=None, repr=False)
 
     @property
@@ -110,6 +112,7 @@ def _quantize(state: State) -> Quantized:
     def calibrate(source: SourceGraph, model: onnx.ModelProto, tensors: Sequence[str]) -> Ranges:
         assert isinstance(config.mode, StaticConfig)
         samples = calibration_samples(config.model, source, config.calibration, config.seed, state.journal)
+        state.calibrated_on = f"{len(samples)} {config.calibration.kind.name} samples"
         with _Bar(state, f"calibrating {source.name}", len(samples)) as advance:
             return measured_ranges(
                 model, samples, tensors, config.mode,

@@ -144,8 +144,8 @@ class _Pair:
 def _paired(source: SourceGraph, artifact: Artifact, threads: int) -> _Pair:
     baseline = with_noise_inputs(source.model)
     if not baseline.tables:
-        sessions = (open_session(path, threads) for path in (source.path, artifact.path))
-        return _Pair(*sessions, draw=lambda _: {}, noise=None)
+        before, after = (open_session(path, threads) for path in (source.path, artifact.path))
+        return _Pair(before, after, draw=lambda _: {}, noise=None)
     quantized = with_noise_inputs(onnx.load(artifact.path))
     if quantized.tables != baseline.tables:
         raise StageError(f"{artifact.path.name} draws other noise than its original; they cannot be compared.")

@@ -61,8 +61,6 @@ class SpeechModel(Protocol):
 class Speaks(Protocol):
     """A model whose outputs are audio."""
 
-    sample_rate_hz: int
-
     def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return mono audio (samples,) in [-1, 1]."""
 

@@ -76,7 +76,7 @@ class Ctc:
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the recording: frames of 10 ms."""
         del outputs
-        return sample.inputs["x"].shape[1] * 0.01
+        return float(sample.inputs["x"].shape[1] * 0.01)
 
     @cached_property
     def tokens(self) -> list[str]:

@@ -79,4 +79,4 @@ class Matcha:
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the speech that was synthesised."""
         del sample
-        return outputs["mel"].shape[-1] * self.hop_length / self.sample_rate_hz
+        return float(outputs["mel"].shape[-1] * self.hop_length / self.sample_rate_hz)

@@ -81,4 +81,4 @@ class Vocoder:
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the audio that comes out: frames times the hop."""
         del outputs
-        return sample.inputs[self.input_name].shape[-1] * self.hop_length / self.sample_rate_hz
+        return float(sample.inputs[self.input_name].shape[-1] * self.hop_length / self.sample_rate_hz)

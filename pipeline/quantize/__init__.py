@@ -74,7 +74,9 @@ def quantize(
         if not plan.precisions:
             raise StageError(_nothing_to_do(name, mode, plan))
         model = _rewrite(source, prepared, plan, mode, calibrate)
-        staged[name] = save_artifact(model, source, plan, suffix_of(mode), directory, probes[name], external_data=mode.external_data)
+        staged[name] = save_artifact(
+            model, source, plan, suffix_of(mode), directory, probes[name], external_data=mode.external_data
+        )
         notes += [*prepared.notes, *_subgraph_note(source, mode)]
     return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes))
 

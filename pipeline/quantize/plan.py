@@ -84,7 +84,7 @@ def plan_nodes(
     for node in graph.node:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
             continue
-        precision = _precision(node.op_type, dynamic, stored, default)
+        precision = _precision(node, dynamic, stored, default)
         reason = (
             f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
@@ -109,10 +109,18 @@ def _special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[
     return dynamic, stored
 
 
-def _precision(op_type: str, dynamic: list[str], stored: list[str], default: Precision) -> Precision:
-    if op_type in stored:
+def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], default: Precision) -> Precision:
+    if node.op_type in stored:
         return Precision.storage
-    return Precision.dynamic if op_type in dynamic else default
+    precision = Precision.dynamic if node.op_type in dynamic else default
+    if precision is Precision.dynamic and node.op_type == "Conv" and groups_of(node) > 1:
+        return Precision.storage  # ConvInteger runs a depthwise convolution group by group, slower than fp32
+    return precision
+
+
+def groups_of(node: onnx.NodeProto) -> int:
+    """Return the number of groups of a convolution; a depthwise one has as many as channels."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
@@ -151,8 +159,7 @@ def _unfit(
     if precision is Precision.storage and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
     if isinstance(mode, StaticConfig) and precision is Precision.static and node.op_type == "Conv" and not explicitly:
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        channels = min(weight.dims[0], weight.dims[1] * groups)
+        channels = min(weight.dims[0], weight.dims[1] * groups_of(node))
         if channels < mode.min_channels:
             return f"{channels} channels, fewer than mode.min_channels: int8 is slower"
     return None

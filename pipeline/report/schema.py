@@ -59,6 +59,7 @@ def report_of(
         report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}
     if state.quantized is not None:
         report["artifacts"] = [_artifact(artifact) for artifact in state.artifacts.values()]
+        report["calibrated_on"] = state.calibrated_on
     if state.benchmarks is not None:
         report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
     if state.evaluation is not None:

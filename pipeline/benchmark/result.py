@@ -1,0 +1,106 @@
+"""What the benchmark measured: frozen values that `dataclasses.asdict` turns into the report's `benchmark.<graph>`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What the interval of the speed-up allows one to say."""
+
+    faster = "faster"
+    slower = "slower"
+    same = "same"
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Latency of one inference over all timed runs, in ms."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Median of the paired ratios baseline / quantized (above 1: quantized is faster) and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """`same` where the interval holds 1: then the data do not tell which model is faster."""
+        if self.low > 1.0:
+            return Verdict.faster
+        return Verdict.slower if self.high < 1.0 else Verdict.same
+
+
+@dataclass(frozen=True)
+class LengthLatency:
+    """Latency at one input length.
+
+    Attributes:
+        sample: id of the sample.
+        elements: number of values in its inputs.
+        audio_seconds: length of its audio; None where the model makes or hears none.
+        baseline_ms: median latency of the original.
+        quantized_ms: median latency of the quantized model.
+        speedup: median of the paired ratios.
+    """
+
+    sample: str
+    elements: int
+    audio_seconds: float | None
+    baseline_ms: float
+    quantized_ms: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class GraphBenchmark:
+    """One graph, original against quantized, on one number of threads.
+
+    Attributes:
+        threads: intra-op threads of both sessions.
+        pairs: number of timed pairs.
+        rounds: how often both sessions were built anew.
+        baseline_ms: latency of the original, all lengths together.
+        quantized_ms: latency of the quantized model, likewise.
+        speedup: how many times faster the quantized model is.
+        verdict: what the speed-up's interval allows one to say.
+        lengths: latency of the "short", "median" and "long" sample; "median" alone where all are of one length.
+        rtf: real-time factor of the quantized model: the lengths' median latencies over their audio's time, below 1 is
+            faster than real time; None where there is no audio.
+        baseline_rtf: the original's.
+        baseline_load_ms: median time to build a session of the original from its file, graph optimisation included.
+        quantized_load_ms: the quantized model's.
+        baseline_first_run_ms: median time of a session's first inference.
+        quantized_first_run_ms: the quantized model's.
+        baseline_peak_bytes: peak resident memory of a process that loads the original and runs the samples.
+        quantized_peak_bytes: the quantized model's.
+        runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
+        self_check: speed-up of the original against itself, measured the same way; None unless asked for.
+        warnings: why the numbers may not be trusted; empty on a quiet machine.
+    """
+
+    threads: int
+    pairs: int
+    rounds: int
+    baseline_ms: Percentiles
+    quantized_ms: Percentiles
+    speedup: Speedup
+    verdict: Verdict
+    lengths: dict[str, LengthLatency]
+    rtf: float | None
+    baseline_rtf: float | None
+    baseline_load_ms: float
+    quantized_load_ms: float
+    baseline_first_run_ms: float
+    quantized_first_run_ms: float
+    baseline_peak_bytes: int
+    quantized_peak_bytes: int
+    runtime_peak_bytes: int
+    self_check: Speedup | None
+    warnings: tuple[str, ...]
