@@ -16,17 +16,21 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 
 def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
-    """Run what Hydra composed, or the past run that it names, in the directory that Hydra has made.
+    """Do what Hydra composed: run it, run the past run that it names, or compare the runs that it names.
 
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
     """
     from pipeline.config import read_run_config, save_config, to_plain, to_run_config
+    from pipeline.paths import with_portable_paths
+    from pipeline.report.page.page import PAGE_FILE, write_page
     from pipeline.report.table import print_report
     from pipeline.rerun import compare_with_past, read_past_report
     from pipeline.run_directory import CONFIG_FILE, RunDirectory, past_config_file
     from pipeline.runner import run_stages
 
+    if composed.compare:
+        return _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
     directory = RunDirectory(Path(hydra_config.runtime.output_dir))
     logging.captureWarnings(True)
     past = None
@@ -40,13 +44,26 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
     except PipelineError as error:
         directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
         raise
-    directory.write_text(CONFIG_FILE, save_config(plain))
+    directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
     report = run_stages(config, directory)
     if past is not None:
         report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
         directory.write_report(report)
+    directory.write_text(PAGE_FILE, write_page(report, directory.path))
     print_report(report, str(directory.path))
     return report
+
+
+def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
+    """Show past runs side by side, in the terminal and on a page."""
+    from pipeline.report.compare import compare_runs, write_comparison
+    from pipeline.report.comparison_table import comparison_table
+
+    comparison = compare_runs(patterns, sort_by)
+    console = Console()
+    console.print(comparison_table(comparison))
+    console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
+    return {}
 
 
 def report_failure(error: PipelineError | str) -> None:

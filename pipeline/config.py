@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -77,6 +78,9 @@ class CalibrationKind(Enum):
     """Where calibration samples come from."""
 
     real = "real"
+    audio = "audio"
+    manifest = "manifest"
+    sentences = "sentences"
     arrays = "arrays"
     random = "random"
 
@@ -88,6 +92,13 @@ class EvaluationKind(Enum):
     audio = "audio"
     tts = "tts"
     asr = "asr"
+
+
+class OnBadSample(Enum):
+    """What happens to a sample that cannot be used: the run ends, or goes on without it and the report says so."""
+
+    refuse = "refuse"
+    skip = "skip"
 
 
 class SampleRateMismatch(Enum):
@@ -237,10 +248,13 @@ class CalibrationConfig:
 
     Attributes:
         kind: the model's own data, arrays of the user's, or seeded noise.
-        path: with `real`: a manifest.jsonl; null: the model's own. With `arrays`: an .npz of `<sample>/<input name>`.
+        path: with `real`: any set of utterances; null: the model's own. With `audio`: a folder of recordings. With
+            `manifest`: a .jsonl file, or a Kaldi folder (wav.scp and text). With `sentences`: text with a sentence a line.
+            With `arrays`: an .npz of `<sample>/<input name>`.
         samples: how many to use at most.
         length: with `random`: the size of each axis whose size the graph leaves open, but the first (1).
         on_sample_rate: what happens to audio of another sample rate than the model's.
+        on_bad_sample: what happens to a sample that cannot be used.
     """
 
     kind: CalibrationKind = MISSING
@@ -248,6 +262,7 @@ class CalibrationConfig:
     samples: int = 32
     length: int = 128
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
+    on_bad_sample: OnBadSample = OnBadSample.refuse
 
 
 @dataclass
@@ -256,13 +271,15 @@ class EvaluationConfig:
 
     Attributes:
         kind: what is compared.
-        path: a manifest.jsonl or an .npz of `<sample>/<input name>`; null: the model's own evaluation set.
+        path: a manifest.jsonl, a Kaldi folder (wav.scp and text), a folder of recordings, a .txt with a sentence a line, or
+            an .npz of `<sample>/<input name>`; null: the model's own evaluation set.
         samples: how many to use at most.
         metrics: names to report; empty: all that the kind computes.
         sample_rate_hz: of a model's audio output, where its metadata does not tell.
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
         listen: how many samples to write as audio before and after, where the model speaks.
         on_sample_rate: what happens to audio of another sample rate than the model's.
+        on_bad_sample: what happens to a sample that cannot be used.
     """
 
     kind: EvaluationKind = MISSING
@@ -273,6 +290,7 @@ class EvaluationConfig:
     labels: str | None = None
     listen: int = 3
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
+    on_bad_sample: OnBadSample = OnBadSample.refuse
 
 
 @dataclass
@@ -302,11 +320,17 @@ class RunSchema:
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
+    compare: list[str] = field(default_factory=list)
+    sort_by: str | None = None
+    graph_modes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run's settings, typed and checked."""
+    """One run's settings, typed and checked.
+
+    `graph_modes` holds the modes of graphs that do not follow `mode`: `+mode@graph_modes.joiner=dynamic`.
+    """
 
     model: "SpeechModel"
     mode: AnyModeConfig
@@ -315,6 +339,11 @@ class RunConfig:
     benchmark: BenchmarkConfig
     stages: tuple[str, ...]
     seed: int
+    graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)
+
+    def mode_of(self, graph: str) -> AnyModeConfig:
+        """Return the mode that applies to a graph."""
+        return self.graph_modes.get(graph, self.mode)
 
 
 def register_schemas() -> None:
@@ -341,18 +370,22 @@ def to_run_config(composed: DictConfig) -> RunConfig:
     problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
     values = {
         "model": _convert(composed, "model", _adapter_class(composed), problems),
-        "mode": _convert(composed, "mode", _mode_schema(composed), problems),
+        "mode": _convert(composed, "mode", _mode_schema(composed.mode, "mode"), problems),
         "calibration": _convert(composed, "calibration", CalibrationConfig, problems),
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
     }
+    graph_modes = _graph_modes(composed, problems)
     if not problems:
         stages, seed = composed.get("stages"), composed.get("seed")
         problems += _limits(values["mode"], values["calibration"], values["evaluation"], values["benchmark"])
+        for mode in graph_modes.values():
+            problems += _limits(mode, values["calibration"], values["evaluation"], values["benchmark"])
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
-    return RunConfig(**values, stages=tuple(name for name in STAGE_NAMES if name in stages), seed=int(seed))
+    selected = tuple(name for name in STAGE_NAMES if name in stages)
+    return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
 
 
 def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -361,18 +394,35 @@ def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     Raises:
         ConfigError: the file is not one that a run has saved.
     """
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(f"rerun: {path} cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"rerun: {path} holds no settings.")
+    loaded = read_settings(path)
     return to_run_config(loaded), to_plain(loaded)
 
 
+def read_settings(path: Path) -> DictConfig:
+    """Read a YAML file of settings.
+
+    Raises:
+        ConfigError: the file is damaged, or holds something else.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"rerun: {path} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig) or not {"model", "mode"} <= set(loaded):
+        raise ConfigError(f"rerun: {path} holds no settings of a run.")
+    return loaded
+
+
 def to_plain(composed: DictConfig) -> dict[str, Any]:
-    """Return resolved settings as dicts, lists, strings and numbers: what `config.yaml` and the report hold."""
-    plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True, throw_on_missing=True)
+    """Return resolved settings as dicts, lists, strings and numbers: what `config.yaml` and the report hold.
+
+    Raises:
+        ConfigError: a setting that has no default was not given.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: not set; it has no default. Give it as {error.full_key}=...") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -402,11 +452,27 @@ def _adapter_class(composed: DictConfig) -> type:
     return adapter
 
 
-def _mode_schema(composed: DictConfig) -> type[ModeConfig]:
-    kind = composed.mode.get("kind")
+def _graph_modes(composed: DictConfig, problems: list[str]) -> dict[str, AnyModeConfig]:
+    """Return the modes of single graphs: each a whole mode, as `+mode@graph_modes.<graph>=<mode>` composes it."""
+    modes = {}
+    given = composed.get("graph_modes") or OmegaConf.create({})
+    for name, node in given.items():
+        graph = str(name)
+        key = f"graph_modes.{graph}"
+        if not isinstance(node, DictConfig):
+            problems.append(f"{key}: {str(node)!r} is no mode; choose one with +mode@{key}=<mode>.")
+            continue
+        found: list[str] = []
+        modes[graph] = _convert(given, graph, _mode_schema(node, key), found)
+        problems += [f"graph_modes.{problem}" for problem in found]
+    return modes
+
+
+def _mode_schema(node: DictConfig, key: str) -> type[ModeConfig]:
+    kind = node.get("kind")
     name = kind.name if isinstance(kind, ModeKind) else str(kind)
     if name not in ModeKind.__members__:
-        raise ConfigError(f"mode.kind: {name!r} is no mode.{did_you_mean(name, ModeKind.__members__)}")
+        raise ConfigError(f"{key}.kind: {name!r} is no mode.{did_you_mean(name, ModeKind.__members__)}")
     return MODE_SCHEMAS[ModeKind[name]]
 
 

@@ -11,7 +11,7 @@ from onnx import helper
 
 from pipeline.benchmark import NodeProfile, profile_ops
 from pipeline.config import CalibrationKind
-from pipeline.dataset import dims_of, dtype_of
+from pipeline.data.arrays import dims_of, dtype_of
 from pipeline.load import SourceGraph
 from pipeline.sample_sets import graph_inputs
 from pipeline.samples import Sample

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline.load import sha256_of
+from pipeline.paths import portable
 
 log = logging.getLogger("pipeline")
 
@@ -14,6 +15,7 @@ class Journal:
     def __init__(self) -> None:
         """Start empty."""
         self.warnings: list[str] = []
+        self.skipped: list[dict[str, str]] = []
         self._inputs: dict[Path, dict[str, str | int]] = {}
 
     def warn(self, message: str) -> None:
@@ -21,6 +23,11 @@ class Journal:
         if message not in self.warnings:
             self.warnings.append(message)
             log.warning(message)
+
+    def skip(self, key: str, sample: str, reason: str) -> None:
+        """Note a sample that the run goes on without: the setting that names its set, its id, and why."""
+        self.skipped.append({"set": key, "sample": sample, "reason": reason})
+        log.warning("%s: skipped %r: %s", key, sample, reason)
 
     def read(self, *files: Path) -> None:
         """Note that the run's results depend on these files."""
@@ -32,9 +39,3 @@ class Journal:
     def inputs(self) -> list[dict[str, str | int]]:
         """The files that were read: path, sha256, bytes."""
         return list(self._inputs.values())
-
-
-def portable(file: Path) -> str:
-    """Return a path relative to the project where the file is part of it, else absolute."""
-    root = Path(__file__).resolve().parent.parent
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

@@ -1,17 +1,22 @@
 """The load stage: find the graphs of a model, hash them, and check that they can be worked on at all."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model
 
-from pipeline.dataset import find
+from pipeline.data.download import OnProgress, cache_directory, download
 from pipeline.errors import ModelError
 from pipeline.models import SpeechModel
+from pipeline.models.files import ModelFiles
+from pipeline.paths import find
 from pipeline.session import open_session
 
 QUANTIZED_OPS = frozenset(
@@ -47,17 +52,47 @@ class SourceGraph:
         return opset_of(self.model)
 
 
+def fetch(model: SpeechModel, on_progress: OnProgress) -> tuple[SpeechModel, Path]:
+    """Download a model whose `url` is set; return it with the place in the cache that it is at, and the file.
+
+    Raises:
+        ConfigError: the address or the hash is none.
+        DataError: the file cannot be had, or is another one than `sha256` says.
+    """
+    assert isinstance(model, ModelFiles) and model.url is not None
+    got = download(model.url, model.sha256, cache_directory(), on_progress)
+    place = {"dir": str(got.folder)} if got.folder is not None else {"path": str(got.file), "dir": None}
+    return cast(SpeechModel, dataclasses.replace(model, **place)), got.file
+
+
 def load(model: SpeechModel) -> dict[str, SourceGraph]:
     """Load every graph that a mode applies to.
 
     Raises:
-        ModelError: a file is missing, corrupt, refused by ONNX Runtime, or already quantized.
+        ModelError: a file is missing, corrupt, refused by ONNX Runtime, or already quantized, or the files of the model
+            contradict each other.
     """
-    return {name: load_graph(name, path) for name, path in model.graphs.items()}
+    loaded = {name: load_graph(name, path) for name, path in model.graphs.items()}
+    model.check()
+    return loaded
 
 
-def load_graph(name: str, path: str) -> SourceGraph:
+def load_companion(name: str, path: str) -> SourceGraph:
+    """Load a graph that is only run; it may be quantized.
+
+    Raises:
+        ModelError: the file is missing, corrupt, or refused by ONNX Runtime.
+    """
+    return load_graph(name, path, quantizable=False)
+
+
+def load_graph(name: str, path: str, *, quantizable: bool = True) -> SourceGraph:
     """Load one graph.
+
+    Args:
+        name: its role.
+        path: the file, as configured.
+        quantizable: refuse a graph that is quantized already.
 
     Raises:
         ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized.
@@ -68,19 +103,20 @@ def load_graph(name: str, path: str) -> SourceGraph:
         hint = f" {file.parent} holds {', '.join(near)}." if near else ""
         raise ModelError(f"model.path: there is no file {file}.{hint}")
     try:
-        proto = onnx.load(file)
+        proto = onnx.load(file, load_external_data=False)
+        files = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
+        load_external_data_for_model(proto, str(file.parent))
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is no ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
         raise ModelError(f"model.path: {file} is no ONNX model: it holds no operator ({file.stat().st_size} bytes).")
-    if found := Counter(node.op_type for node in proto.graph.node if node.op_type in QUANTIZED_OPS):
+    if quantizable and (found := Counter(node.op_type for node in proto.graph.node if node.op_type in QUANTIZED_OPS)):
         counts = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
         raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
     try:
         open_session(file)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
-    files = [file, *external_files(proto, file.parent)]
     return SourceGraph(name, file, sha256_of(*files), sum(part.stat().st_size for part in files), proto)
 
 

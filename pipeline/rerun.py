@@ -36,13 +36,12 @@ def compare_with_past(directory: Path, past: dict[str, Any], report: dict[str, A
         past: its report.
         report: of the run that repeated it.
     """
+    was, now = past.get("environment", {}), report["environment"]
     return {
         "of": str(directory),
-        "inputs_changed": _inputs_changed(past["inputs"], report["inputs"]),
+        "inputs_changed": _inputs_changed(past.get("inputs", []), report["inputs"]),
         "environment_changed": [
-            f"{key}: {past['environment'].get(key)} -> {report['environment'].get(key)}"
-            for key in sorted({*past["environment"], *report["environment"]})
-            if past["environment"].get(key) != report["environment"].get(key)
+            f"{key}: {was.get(key)} -> {now.get(key)}" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
         ],
         "artifacts_identical": _artifacts_identical(past.get("artifacts", []), report.get("artifacts", [])),
         "metrics_moved": _metrics_moved(_metrics(past), _metrics(report)),

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from pipeline.config import read_settings
 from pipeline.errors import ConfigError
 
 OUTPUTS = Path("outputs")
@@ -27,7 +28,7 @@ def register_resolver() -> None:
     OmegaConf.register_new_resolver("run_directory", partial(claim, OUTPUTS), use_cache=True, replace=True)
 
 
-def claim(outputs: Path, model: str, mode: str, rerun: str | None, job: int) -> str:
+def claim(outputs: Path, model: str, mode: str, rerun: str | None, job: int, compare: Sequence[str] = ()) -> str:
     """Create `<outputs>/<model>/<mode>/<YYYY-MM-DD_HH-MM-SS>` and return its absolute path.
 
     Making the directory is what claims it: of two runs that start in the same second, the later one takes the next second.
@@ -38,14 +39,15 @@ def claim(outputs: Path, model: str, mode: str, rerun: str | None, job: int) -> 
         mode: the mode's name.
         rerun: a past run's directory; then its model and mode decide.
         job: the number of the job in a sweep; only tells the jobs of one sweep apart.
+        compare: runs that are shown side by side; then nothing is run, and the page goes to `<outputs>/comparisons`.
 
     Raises:
         ConfigError: the directory cannot be made, or `rerun` is no run.
     """
     if rerun is not None:
-        past = OmegaConf.load(past_config_file(rerun))
+        past = read_settings(past_config_file(rerun))
         model, mode = str(past.model.name), str(past.mode.name)
-    parent = (outputs / model / mode).absolute()
+    parent = (outputs / "comparisons" if compare else outputs / model / mode).absolute()
     moment = time.time()
     while True:
         directory = parent / datetime.fromtimestamp(moment).strftime("%Y-%m-%d_%H-%M-%S")

@@ -7,19 +7,24 @@ stage, so that a run that is killed has said how far it came.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.benchmark import GraphBenchmark, benchmark_graph
-from pipeline.config import RunConfig, StaticConfig
-from pipeline.errors import PipelineError, StageError
+from pipeline.config import CalibrationKind, RunConfig, StaticConfig
+from pipeline.ensemble import Ensemble, traced
+from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
 from pipeline.inspect_graph import Inspection, inspect_graph
 from pipeline.journal import Journal, log
-from pipeline.load import SourceGraph, external_files, load
+from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
+from pipeline.models import SpeechModel
+from pipeline.paths import find
 from pipeline.quantize import Quantized, quantize
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.ranges import measured_ranges
@@ -30,6 +35,7 @@ from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluati
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
 
+TRACED_SAMPLES = 8  # of the evaluation set that further graphs of a model are run on, for a probe and for timing
 SPEECH_SAMPLES = 32  # of the evaluation set that the lengths to be timed are chosen from
 
 
@@ -48,6 +54,8 @@ class State:
     evaluation: Evaluation | None = None
     calibrated_on: str | None = None
     _items: list[EvaluationSample] | None = field(default=None, repr=False)
+    _given: dict[str, list[Sample]] = field(default_factory=dict, repr=False)
+    _calibration: list[Sample] | None = field(default=None, repr=False)
 
     @property
     def sources(self) -> dict[str, SourceGraph]:
@@ -61,16 +69,56 @@ class State:
         assert self.quantized is not None
         return self.quantized.artifacts
 
-    def items(self, source: SourceGraph) -> list[EvaluationSample]:
+    @cached_property
+    def entry(self) -> SourceGraph:
+        """The graph that an utterance enters, whether it is quantized or not."""
+        model = self.config.model
+        return self.sources.get(model.entry) or load_companion(model.entry, model.companions[model.entry])
+
+    @cached_property
+    def originals(self) -> Ensemble:
+        """All graphs of the model as they were."""
+        model = self.config.model
+        files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
+        return Ensemble(files, self.config.benchmark.threads)
+
+    def items(self) -> list[EvaluationSample]:
         """Return the evaluation set, read once."""
         if self._items is None:
             config = self.config
-            self._items = evaluation_samples(config.model, source, config.evaluation, config.seed, self.journal)
+            self._items = evaluation_samples(config.model, self.entry, config.evaluation, config.seed, self.journal)
         return self._items
 
-    def probe(self, source: SourceGraph) -> Sample:
-        """Return the evaluation sample of median size: what a graph is profiled and checked on."""
-        samples = [item.sample for item in self.items(source)]
+    def given(self, graph: str) -> list[Sample]:
+        """Return what a graph is given when the model runs on the evaluation set; further graphs on a few of its samples."""
+        samples = [item.sample for item in self.items()]
+        if graph == self.config.model.entry:
+            return samples
+        if graph not in self._given:
+            self._given[graph] = traced(
+                self.originals, self.config.model.infer, samples[:TRACED_SAMPLES], self.config.seed, graph
+            )
+        return self._given[graph]
+
+    def calibration(self, graph: str) -> list[Sample]:
+        """Return what a graph is calibrated on: the set itself, or what the model makes of it on the way to that graph.
+
+        Noise has the shape of a graph's own inputs.
+        """
+        config = self.config
+        if config.calibration.kind is CalibrationKind.random:
+            return calibration_samples(config.model, self.sources[graph], config.calibration, config.seed, self.journal)
+        if self._calibration is None:
+            self._calibration = calibration_samples(config.model, self.entry, config.calibration, config.seed, self.journal)
+        if graph == config.model.entry:
+            return self._calibration
+        return traced(self.originals, config.model.infer, self._calibration, config.seed, graph)
+
+    def probe(self, graph: str) -> Sample:
+        """Return the sample of median size that a graph is given: what it is profiled and checked on."""
+        samples = self.given(graph)
+        if not samples:
+            raise StageError(f"{graph} is not run on the first samples of the evaluation set, so it cannot be checked.")
         return sorted(samples, key=lambda sample: sum(array.size for array in sample.inputs.values()))[len(samples) // 2]
 
 
@@ -92,16 +140,42 @@ class Stage:
 
 
 def _load(state: State) -> dict[str, SourceGraph]:
+    if state.config.model.url is not None:
+        _fetch(state)
     graphs = load(state.config.model)
+    state.journal.read(*_side_files(state.config.model))
     for graph in graphs.values():
         state.journal.read(graph.path, *external_files(onnx.load(graph.path, load_external_data=False), graph.path.parent))
     return graphs
 
 
+def _side_files(model: SpeechModel) -> list[Path]:
+    """Return the files beside a graph that decide what its inputs and outputs mean."""
+    places = [find(path).parent for path in model.graphs.values()]
+    return [folder / name for folder in dict.fromkeys(places) for name in ("tokens.txt", "lexicon.txt")]
+
+
+def _fetch(state: State) -> None:
+    """Download the model; from then on it is where the cache has it."""
+    config = state.config
+    name = str(config.model.url).rpartition("/")[2]
+    task = state.progress.add_task(f"downloading {name}, MB", total=None)
+
+    def on_progress(done: int, total: int | None) -> None:
+        state.progress.update(task, completed=done // 1_000_000, total=total and total // 1_000_000)
+
+    model, file = fetch(config.model, on_progress)
+    state.progress.remove_task(task)
+    state.journal.read(file)
+    if config.model.sha256 is None:
+        state.journal.warn(f"model.sha256: not set, so {name} was not verified; its SHA-256 is in the report's inputs.")
+    state.config = replace(config, model=model)
+
+
 def _inspect(state: State) -> dict[str, Inspection]:
     config = state.config
     return {
-        name: inspect_graph(source, state.probe(source), config.calibration.kind, config.benchmark.threads)
+        name: inspect_graph(source, state.probe(name), config.calibration.kind, config.benchmark.threads)
         for name, source in state.sources.items()
     }
 
@@ -110,17 +184,22 @@ def _quantize(state: State) -> Quantized:
     config = state.config
 
     def calibrate(source: SourceGraph, model: onnx.ModelProto, tensors: Sequence[str]) -> Ranges:
-        assert isinstance(config.mode, StaticConfig)
-        samples = calibration_samples(config.model, source, config.calibration, config.seed, state.journal)
-        state.calibrated_on = f"{len(samples)} {config.calibration.kind.name} samples"
+        mode = config.mode_of(source.name)
+        assert isinstance(mode, StaticConfig)
+        samples = state.calibration(source.name)
+        if source.name == config.model.entry or state.calibrated_on is None:
+            state.calibrated_on = f"{len(samples)} {config.calibration.kind.name} samples"
         with _Bar(state, f"calibrating {source.name}", len(samples)) as advance:
             return measured_ranges(
-                model, samples, tensors, config.mode,
+                model, samples, tensors, mode,
                 threads=config.benchmark.threads, seed=config.seed, on_sample=lambda _: advance(),
             )  # fmt: skip
 
-    probes = {name: state.probe(source) for name, source in state.sources.items()}
-    quantized = quantize(state.sources, config.mode, calibrate, probes, state.directory)
+    for graph in config.graph_modes:
+        if graph not in state.sources:
+            raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, state.sources)}")
+    probes = {name: state.probe(name) for name in state.sources}
+    quantized = quantize(state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes)
     for note in quantized.notes:
         state.journal.warn(note)
     return quantized
@@ -131,7 +210,7 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
     results = {}
     for name, artifact in state.artifacts.items():
         source = state.sources[name]
-        samples = [item.sample for item in state.items(source)][:SPEECH_SAMPLES]
+        samples = state.given(name)[:SPEECH_SAMPLES]
         results[name] = benchmark_graph(
             source.path,
             artifact.path,
@@ -156,12 +235,10 @@ def _audio_seconds(state: State, source: SourceGraph, samples: list[Sample]) -> 
 
 def _evaluate(state: State) -> Evaluation:
     config = state.config
-    [(name, artifact)] = state.artifacts.items()
-    source = state.sources[name]
-    items = state.items(source)
+    items = state.items()
     with _Bar(state, "evaluating", len(items)) as advance:
         return evaluate(
-            config.model, source, artifact, items, config.evaluation, state.directory, state.journal,
+            config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.journal,
             seed=config.seed, threads=config.benchmark.threads, on_sample=advance,
         )  # fmt: skip
 

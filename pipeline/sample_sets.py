@@ -1,5 +1,7 @@
 """Which samples a run calibrates and evaluates on."""
 
+import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +9,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config import CalibrationConfig, CalibrationKind, EvaluationConfig, SampleRateMismatch
-from pipeline.dataset import Utterance, check_samples, find, random_samples, read_arrays, read_audio, read_manifest
+from pipeline.config import (
+    CalibrationConfig,
+    CalibrationKind,
+    EvaluationConfig,
+    EvaluationKind,
+    OnBadSample,
+    SampleRateMismatch,
+)
+from pipeline.data.arrays import check_samples, read_arrays
+from pipeline.data.audio import read_audio
+from pipeline.data.noise import random_samples
+from pipeline.data.sets import NEEDED, check_kind, files_of, utterances_in
+from pipeline.data.utterance import Utterance
 from pipeline.errors import ConfigError, DataError
 from pipeline.journal import Journal
 from pipeline.load import SourceGraph
 from pipeline.models import ReadAudio, SpeechModel
+from pipeline.paths import find
 from pipeline.samples import Sample
 
 RANDOM_WARNING = (
@@ -34,11 +48,19 @@ def calibration_samples(
 ) -> list[Sample]:
     """Return the samples that ranges are measured on.
 
+    Args:
+        model: how an utterance becomes a sample.
+        source: the graph that an utterance enters; with noise, any graph.
+        config: which data.
+        seed: of the noise.
+        journal: notes what was read and what was skipped.
+
     Raises:
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
     inputs = graph_inputs(source)
+    wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, journal)
     match config.kind:
         case CalibrationKind.random:
             journal.warn(RANDOM_WARNING)
@@ -48,19 +70,19 @@ def calibration_samples(
                 raise ConfigError(
                     "calibration.path: not set; calibration=arrays needs an .npz whose arrays are named <sample>/<input name>."
                 )
-            samples = read_arrays(find(config.path), "calibration.path", config.samples)
-            journal.read(find(config.path))
-        case CalibrationKind.real:
-            path = config.path or model.calibration_path
+            pairs = wanted.from_arrays(find(config.path), inputs)
+        case _:
+            path = config.path or (model.calibration_path if config.kind is CalibrationKind.real else None)
+            if path is None and config.kind in NEEDED:
+                raise ConfigError(f"calibration.path: not set; calibration={config.kind.name} needs {NEEDED[config.kind]}.")
             if path is None:
                 raise ConfigError(
                     f"calibration.path: not set, and the model {model.name} has no data of its own. Give a manifest.jsonl, or "
                     "arrays with calibration=arrays."
                 )
-            pairs = _from_manifest(model, find(path), "calibration.path", config.samples, config.on_sample_rate, journal)
-            samples = [pair.sample for pair in pairs]
-    check_samples(samples, inputs, "calibration.path")
-    return samples
+            check_kind(find(path), config.kind)
+            pairs = wanted.from_utterances(model, find(path), inputs, own=config.path is None)
+    return [pair.sample for pair in pairs]
 
 
 def evaluation_samples(
@@ -81,14 +103,12 @@ def evaluation_samples(
             "give an .npz with evaluation.path."
         )
         return [EvaluationSample(sample) for sample in random_samples(inputs, min(config.samples, 8), 128, seed + 1)]
+    wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, journal)
     file = find(path)
     if file.suffix == ".npz":
-        pairs = [EvaluationSample(sample) for sample in read_arrays(file, "evaluation.path", config.samples)]
-        journal.read(file)
-    else:
-        pairs = _from_manifest(model, file, "evaluation.path", config.samples, config.on_sample_rate, journal)
-    check_samples([pair.sample for pair in pairs], inputs, "evaluation.path")
-    return pairs
+        return wanted.from_arrays(file, inputs)
+    needs_text = config.kind is EvaluationKind.asr
+    return wanted.from_utterances(model, file, inputs, own=config.path is None, needs_text=needs_text)
 
 
 def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
@@ -111,16 +131,87 @@ def audio_reader(mismatch: SampleRateMismatch, journal: Journal) -> ReadAudio:
     return read
 
 
-def _from_manifest(
-    model: SpeechModel, path: Path, key: str, limit: int, mismatch: SampleRateMismatch, journal: Journal
-) -> list[EvaluationSample]:
-    utterances = read_manifest(path, key, limit)
-    journal.read(path)
-    read = audio_reader(mismatch, journal)
-    pairs = []
-    for utterance in utterances:
-        try:
-            pairs.append(EvaluationSample(model.sample(utterance, read), utterance))
-        except DataError as error:
-            raise DataError(f"{key}: {error}") from error
-    return pairs
+@dataclass
+class _Wanted:
+    """What is wanted of a data set, and what happens to samples that cannot be used.
+
+    Attributes:
+        key: the setting that names the set.
+        limit: how many samples at most.
+        mismatch: what happens to audio of another sample rate.
+        on_bad: what happens to a sample that cannot be used.
+        journal: notes what was read and what was skipped.
+    """
+
+    key: str
+    limit: int
+    mismatch: SampleRateMismatch
+    on_bad: OnBadSample
+    journal: Journal
+
+    def from_arrays(self, path: Path, inputs: list[onnx.ValueInfoProto]) -> list[EvaluationSample]:
+        samples = read_arrays(path, self.key, self.limit)
+        self.journal.read(path)
+        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), inputs)
+
+    def from_utterances(
+        self, model: SpeechModel, path: Path, inputs: list[onnx.ValueInfoProto], *, own: bool, needs_text: bool = False
+    ) -> list[EvaluationSample]:
+        read = audio_reader(self.mismatch, self.journal)
+
+        def pairs() -> Iterator[tuple[EvaluationSample | None, tuple[str, str] | None]]:
+            for utterance in utterances_in(path, self.key, self._bad):
+                # Token ids of the data that ships are those of the model that ships; another model reads the text.
+                known = dataclasses.replace(utterance, tokens=None) if own and model.dir is not None else utterance
+                try:
+                    if needs_text and not known.text:
+                        raise DataError(
+                            f"sample {known.id!r} has no text to compare with. Give a manifest with text, or compare outputs "
+                            "only with evaluation=tensors."
+                        )
+                    yield EvaluationSample(model.sample(known, read), known), None
+                except DataError as error:
+                    yield None, (known.id, str(error))
+
+        found = self._usable(path, pairs(), inputs)
+        self.journal.read(*files_of(path))
+        return found
+
+    def _usable(
+        self,
+        path: Path,
+        pairs: Iterable[tuple[EvaluationSample | None, tuple[str, str] | None]],
+        inputs: list[onnx.ValueInfoProto],
+    ) -> list[EvaluationSample]:
+        """Return the first `limit` samples that the graph takes."""
+        before = len(self.journal.skipped)
+        found: list[EvaluationSample] = []
+        for pair, problem in pairs:
+            if problem is not None:
+                self._bad(*problem)
+                continue
+            assert pair is not None
+            try:
+                check_samples([pair.sample], inputs, self.key)
+            except DataError as error:
+                self._bad(pair.sample.id, str(error).removeprefix(f"{self.key}: "))
+                continue
+            found.append(pair)
+            if len(found) == self.limit:
+                break
+        skipped = len(self.journal.skipped) - before
+        if not found:
+            raise DataError(
+                f"{self.key}: {path} has no sample that can be used ({skipped} skipped)."
+                if skipped
+                else f"{self.key}: {path} is empty; at least one sample is needed."
+            )
+        if skipped:
+            self.journal.warn(f"{self.key}: {skipped} of {skipped + len(found)} samples of {path} were skipped; see `skipped`.")
+        return found
+
+    def _bad(self, sample: str, reason: str) -> None:
+        if self.on_bad is OnBadSample.refuse:
+            group = self.key.partition(".")[0]
+            raise DataError(f"{self.key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+        self.journal.skip(self.key, sample, reason)

@@ -1,31 +1,28 @@
 """The evaluate stage: fp32 and quantized on the same inputs and the same noise, scored by the model's own metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
-import onnx
-import onnxruntime
 import soundfile
 
 from pipeline.config import EvaluationConfig, EvaluationKind
-from pipeline.dataset import find
+from pipeline.ensemble import Call, Ensemble
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr, audio, tensors, tts
 from pipeline.evaluate.scores import TENSOR_METRICS, SampleScores, Scorer, summarize, tensor_scores
-from pipeline.graph.noise import with_noise_inputs
 from pipeline.journal import Journal
 from pipeline.load import SourceGraph
 from pipeline.metrics import METRICS
 from pipeline.models import Outputs, Speaks, SpeechModel, Transcribes
 from pipeline.models.matcha import Matcha
+from pipeline.paths import find
 from pipeline.quantize.artifact import Artifact
 from pipeline.run_directory import RunDirectory
 from pipeline.sample_sets import EvaluationSample, audio_reader
 from pipeline.samples import Sample
-from pipeline.session import infer, open_session
 
 METRICS_BY_KIND: dict[EvaluationKind, tuple[str, ...]] = {
     EvaluationKind.tensors: tensors.METRICS_OF_KIND,
@@ -74,8 +71,8 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
 
 def evaluate(
     model: SpeechModel,
-    source: SourceGraph,
-    artifact: Artifact,
+    entry: SourceGraph,
+    artifacts: Mapping[str, Artifact],
     items: Sequence[EvaluationSample],
     config: EvaluationConfig,
     directory: RunDirectory,
@@ -85,12 +82,15 @@ def evaluate(
     threads: int,
     on_sample: Callable[[], None],
 ) -> Evaluation:
-    """Score a quantized graph against its original.
+    """Score a model with quantized graphs against the original.
+
+    The whole model runs twice on each sample, once with its own graphs and once with those that were quantized in their
+    place. Besides, each quantized graph is compared with its original on what the original model gives it.
 
     Args:
-        model: says what the outputs mean.
-        source: the original.
-        artifact: the quantized graph.
+        model: runs the graphs, and says what the outputs mean.
+        entry: the graph that a sample enters.
+        artifacts: graph name -> the quantized graph.
         items: the samples, with what is known about them.
         config: what to compare.
         directory: where audio goes.
@@ -103,19 +103,18 @@ def evaluate(
         DataError: a sample lacks what the metrics need.
         StageError: outputs cannot be compared.
     """
-    scorer = _scorer(model, source, config, len(items), journal, threads)
-    run = _paired(source, artifact, threads)
+    scorer = _scorer(model, entry, config, len(items), journal, threads)
+    pair = _Pair(model, artifacts, {**model.companions, **model.graphs}, threads)
     scored: list[SampleScores] = []
     by_output: list[dict[str, dict[str, float]]] = []
     for number, item in enumerate(items):
-        baseline, quantized = run.outputs(item.sample, np.random.default_rng([seed, number]))
-        _check_finite(artifact, item, quantized)
+        baseline, quantized, fidelity = pair.run(item.sample, [seed, number])
+        by_output.append(fidelity)
         scores = scorer.score(item, baseline, quantized)
-        by_output.append(tensor_scores(baseline, quantized))
-        scores.fidelity = {**next(iter(by_output[-1].values())), **scores.fidelity}
+        scores.fidelity = {**next(iter(fidelity.values())), **scores.fidelity}
         heard = scores.notes.pop("audio", None)
         if heard is not None and number < config.listen:
-            _write_audio(directory, item.sample.id, artifact, heard, _sample_rate(model, source, config))
+            _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model, entry, config))
         scored.append(scores)
         on_sample()
     return Evaluation(
@@ -123,40 +122,59 @@ def evaluate(
         metrics=summarize(config.metrics, scored, scorer.totals()),
         outputs=_mean_by_output(by_output),
         per_sample=[_per_sample(item, scores) for item, scores in zip(items, scored, strict=True)],
-        noise=run.noise,
+        noise=pair.noise,
     )
 
 
-@dataclass(frozen=True)
 class _Pair:
-    """Both graphs, ready to be run on the same inputs."""
+    """A model as it was and as it has become, run on the same samples and the same noise."""
 
-    baseline: onnxruntime.InferenceSession
-    quantized: onnxruntime.InferenceSession
-    draw: Callable[[np.random.Generator], dict[str, Any]]
-    noise: str | None
+    def __init__(self, model: SpeechModel, artifacts: Mapping[str, Artifact], files: Mapping[str, str], threads: int) -> None:
+        originals = {name: find(path) for name, path in files.items()}
+        self._model = model
+        self._artifacts = artifacts
+        self._before = Ensemble(originals, threads)
+        self._after = Ensemble({**originals, **{name: artifact.path for name, artifact in artifacts.items()}}, threads)
+        self.suffix = next(iter(artifacts.values())).path.name.split(".")[-2]
+        self.noise = self._same_noise()
 
-    def outputs(self, sample: Sample, rng: np.random.Generator) -> tuple[Outputs, Outputs]:
-        given = Sample(sample.id, {**sample.inputs, **self.draw(rng)})
-        return infer(self.baseline, given), infer(self.quantized, given)
+    def run(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, dict[str, dict[str, float]]]:
+        """Return the outputs before and after, and the tensor metrics of each output of each quantized graph."""
+        calls: tuple[list[Call], list[Call]] = ([], [])
+        baseline = self._model.infer(sample, self._before.runner(seed, calls[0]))
+        quantized = self._model.infer(sample, self._after.runner(seed, calls[1]))
+        for call in calls[1]:
+            _check_finite(call, self._artifacts)
+        fidelity: dict[str, dict[str, float]] = {}
+        rerun = self._after.runner(seed)
+        for graph in self._artifacts:
+            scores = []
+            for call in calls[0]:
+                if call.graph == graph:
+                    # Only the first graph is sure to have been given the same in both runs.
+                    same = call is calls[0][0]
+                    outputs = calls[1][0].outputs if same else rerun(graph, call.sample)
+                    scores.append(tensor_scores(call.outputs, outputs))
+            fidelity |= {self._name(graph, output): mean for output, mean in _mean_by_output(scores).items()}
+        return baseline, quantized, fidelity
 
+    def _name(self, graph: str, output: str) -> str:
+        return output if len(self._artifacts) == 1 else f"{graph}.{output}"
 
-def _paired(source: SourceGraph, artifact: Artifact, threads: int) -> _Pair:
-    baseline = with_noise_inputs(source.model)
-    if not baseline.tables:
-        before, after = (open_session(path, threads) for path in (source.path, artifact.path))
-        return _Pair(before, after, draw=lambda _: {}, noise=None)
-    quantized = with_noise_inputs(onnx.load(artifact.path))
-    if quantized.tables != baseline.tables:
-        raise StageError(f"{artifact.path.name} draws other noise than its original; they cannot be compared.")
-    nodes = ", ".join(node.op_type for node in source.model.graph.node if node.op_type.startswith("Random"))
-    return _Pair(
-        open_session(baseline.model, threads),
-        open_session(quantized.model, threads),
-        draw=baseline.noise,
-        noise=f"{nodes}: in the copies that are evaluated it reads an input, which is fed with the same seeded values for "
-        "both models; frame t sees the same noise whatever length a model predicts",
-    )
+    def _same_noise(self) -> str | None:
+        drawing = []
+        for graph in self._artifacts:
+            if self._before.noise_of(graph) != self._after.noise_of(graph):
+                path = self._artifacts[graph].path
+                raise StageError(f"{path.name} draws other noise than its original; they cannot be compared.")
+            if tables := self._before.noise_of(graph):
+                drawing.append(f"{len(tables)} random nodes of {graph}")
+        if not drawing:
+            return None
+        return (
+            f"{' and '.join(drawing)}: in the copies that are evaluated they read an input, which is fed with the same seeded "
+            "values for both models; frame t sees the same noise whatever length a model predicts"
+        )
 
 
 def _scorer(
@@ -187,24 +205,25 @@ def _scorer(
 
 def _sample_rate(model: SpeechModel, source: SourceGraph, config: EvaluationConfig) -> int:
     metadata = {entry.key: entry.value for entry in source.model.metadata_props}
-    rate = config.sample_rate_hz or getattr(model, "sample_rate_hz", None) or metadata.get("sample_rate")
+    rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
     if rate is None:
         raise ConfigError("evaluation.sample_rate_hz: not set, and the model's metadata does not tell it.")
     return int(rate)
 
 
-def _check_finite(artifact: Artifact, item: EvaluationSample, outputs: Outputs) -> None:
-    for name, array in outputs.items():
+def _check_finite(call: Call, artifacts: Mapping[str, Artifact]) -> None:
+    file = artifacts[call.graph].path.name if call.graph in artifacts else f"the graph {call.graph}"
+    for name, array in call.outputs.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise DataError(f"{artifact.path.name}: the output {name!r} holds NaN or Inf on sample {item.sample.id!r}.")
+            raise DataError(f"{file}: the output {name!r} holds NaN or Inf on sample {call.sample.id!r}.")
 
 
-def _write_audio(directory: RunDirectory, name: str, artifact: Artifact, heard: tuple[Any, Any], sample_rate_hz: int) -> Path:
+def _write_audio(directory: RunDirectory, name: str, suffix: str, heard: tuple[Any, Any], sample_rate_hz: int) -> Path:
     folder = directory.path / "samples"
     folder.mkdir(exist_ok=True)
-    suffix = artifact.path.name.split(".")[-2]
     for label, wave in zip(("fp32", suffix), heard, strict=True):
-        soundfile.write(folder / f"{name}.{label}.wav", np.clip(wave, -1.0, 1.0), sample_rate_hz, subtype="PCM_16")
+        file = folder / f"{name.replace('/', '_')}.{label}.wav"
+        soundfile.write(file, np.clip(wave, -1.0, 1.0), sample_rate_hz, subtype="PCM_16")
     return folder
 
 

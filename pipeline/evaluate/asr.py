@@ -2,8 +2,8 @@
 
 from pipeline.errors import DataError
 from pipeline.evaluate.scores import SampleScores
-from pipeline.metrics.text import cer_percent, posterior_kl, wer_percent
-from pipeline.models import Outputs, Transcribes
+from pipeline.metrics.text import cer_percent, posterior_kl, spoken_words, wer_percent
+from pipeline.models import HasPosteriors, Outputs, Transcribes
 from pipeline.sample_sets import EvaluationSample
 
 METRICS_OF_KIND = ("wer_percent", "cer_percent", "posterior_kl")
@@ -24,20 +24,25 @@ class AsrScorer:
         Raises:
             DataError: the truth is not known.
         """
-        if item.utterance is None or not item.utterance.text:
+        if item.utterance is None or not item.utterance.text:  # arrays have no text
             raise DataError(
                 f"evaluation.path: sample {item.sample.id!r} has no text to compare with. Give a manifest with text, or "
                 "compare outputs only with evaluation=tensors."
             )
-        before, after = self._model.transcript(baseline), self._model.transcript(quantized)
-        self._texts.append(item.utterance.text)
+        before, after = (spoken_words(self._model.transcript(outputs)) for outputs in (baseline, quantized))
+        text = spoken_words(item.utterance.text)
+        self._texts.append(text)
         self._transcripts[0].append(before)
         self._transcripts[1].append(after)
-        divergence = posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))
         return SampleScores(
-            fidelity={"posterior_kl": divergence},
-            notes={"text": item.utterance.text, "baseline_transcript": before, "quantized_transcript": after},
+            fidelity=self._divergence(baseline, quantized),
+            notes={"text": text, "baseline_transcript": before, "quantized_transcript": after},
         )
+
+    def _divergence(self, baseline: Outputs, quantized: Outputs) -> dict[str, float]:
+        if not isinstance(self._model, HasPosteriors):  # a transducer's depend on what it has said so far
+            return {}
+        return {"posterior_kl": posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))}
 
     def totals(self) -> dict[str, tuple[float, float]]:
         """Return the error rates over all utterances."""

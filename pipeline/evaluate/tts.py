@@ -11,18 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from pipeline.dataset import find
 from pipeline.evaluate.scores import SampleScores, comparable
-from pipeline.metrics.audio import log_mel_l1, mcd_db, resample
-from pipeline.metrics.text import duration_mae_frames, wer_percent
+from pipeline.metrics.audio import log_mel_l1, mcd_db, mr_stft, resample
+from pipeline.metrics.text import duration_mae_frames, spoken_words, wer_percent
 from pipeline.models import Outputs
 from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
-from pipeline.models.vocoder import Vocoder
+from pipeline.paths import find
 from pipeline.sample_sets import EvaluationSample
 from pipeline.session import infer, open_session
 
-METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "roundtrip_wer_percent")
+METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "mr_stft", "roundtrip_wer_percent")
 
 Audio = npt.NDArray[np.float32]
 
@@ -49,19 +48,16 @@ class Listener:
 
 
 class TtsScorer:
-    """Compares mels and lengths; makes them audible and has them transcribed where the model's settings name with what."""
+    """Compares mels and lengths; has the speech transcribed where the model's settings name a vocoder and a recogniser."""
 
     def __init__(self, model: Matcha, threads: int) -> None:
-        """Open the vocoder and the recogniser that the model's settings name."""
+        """Open the recogniser that the model's settings name."""
         self._model = model
-        self._vocoder: tuple[Vocoder, onnxruntime.InferenceSession] | None = None
         self._listener: Listener | None = None
-        if model.vocoder_path is not None:
-            session = open_session(find(model.vocoder_path), threads)
-            vocoder = Vocoder("vocoder", model.vocoder_path, session.get_inputs()[0].name)
-            self._vocoder = (vocoder, session)
-            if model.asr_path is not None:
-                self._listener = Listener(Ctc("asr", model.asr_path), open_session(find(model.asr_path), threads))
+        if model.vocoder_path is not None and model.asr_path is not None:
+            recogniser = Ctc("asr", model.asr_path)
+            recogniser.check()
+            self._listener = Listener(recogniser, open_session(find(model.asr_path), threads))
         self._texts: list[str] = []
         self._transcripts: tuple[list[str], list[str]] = ([], [])
 
@@ -83,17 +79,19 @@ class TtsScorer:
             },
             notes={"baseline_frames": before.shape[1], "quantized_frames": after.shape[1]},
         )
-        if self._vocoder is None:
+        if "audio" not in baseline:
             return scores
-        speech = (self._speak(before), self._speak(after))
+        speech = (np.asarray(baseline["audio"], np.float32), np.asarray(quantized["audio"], np.float32))
         scores.notes["audio"] = speech
+        if len(speech[0]) == len(speech[1]):  # of another length, there is no sample to compare a sample with
+            scores.fidelity["mr_stft"] = mr_stft(*speech)
         if self._listener is not None and item.utterance is not None and item.utterance.text:
-            heard = [self._listener.transcript(audio, self._model.sample_rate_hz) for audio in speech]
-            self._texts.append(item.utterance.text)
+            heard = [self._listener.transcript(audio, self._model.rate_hz) for audio in speech]
+            self._texts.append(spoken_words(item.utterance.text))
             for transcripts, transcript in zip(self._transcripts, heard, strict=True):
                 transcripts.append(transcript)
             scores.notes |= {
-                "text": item.utterance.text,
+                "text": spoken_words(item.utterance.text),
                 "baseline_transcript": heard[0],
                 "quantized_transcript": heard[1],
             }
@@ -105,8 +103,3 @@ class TtsScorer:
             return {}
         before, after = (wer_percent(self._texts, transcripts) for transcripts in self._transcripts)
         return {"roundtrip_wer_percent": (before, after)}
-
-    def _speak(self, mel: npt.NDArray[np.float32]) -> Audio:
-        assert self._vocoder is not None
-        vocoder, session = self._vocoder
-        return vocoder.audio(infer(session, vocoder.sample_of_mel("mel", mel)))

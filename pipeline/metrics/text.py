@@ -1,5 +1,6 @@
 """Metrics of recognised text, of posteriors and of predicted lengths, and greedy CTC decoding."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import jiwer
@@ -8,6 +9,15 @@ import numpy.typing as npt
 
 from pipeline.errors import DataError
 from pipeline.metrics.tensor import Array
+
+
+def spoken_words(text: str) -> str:
+    """Return what is heard of a text: words in lower case, one space between, no punctuation but the apostrophe of a word.
+
+    What references and transcripts go through before they are compared: nobody hears a full stop.
+    """
+    kept = (c if c == "'" or not unicodedata.category(c).startswith("P") else " " for c in text.casefold())
+    return " ".join("".join(kept).split())
 
 
 def wer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:

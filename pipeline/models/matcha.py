@@ -1,76 +1,145 @@
-"""Matcha-TTS as icefall exports it: tokens become a mel spectrogram, whose length the model predicts."""
+"""Matcha-TTS as icefall exports it: tokens become a mel spectrogram, whose length the model predicts, and that speech."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import EvaluationKind
-from pipeline.dataset import Utterance
-from pipeline.errors import DataError
-from pipeline.models import Outputs, ReadAudio
+from pipeline.data.utterance import Utterance
+from pipeline.errors import ConfigError, DataError, ModelError, did_you_mean
+from pipeline.models import Outputs, ReadAudio, Run
+from pipeline.models.files import ModelFiles, agreed, header_of, metadata_of, number_in
+from pipeline.models.text.lexicon import Lexicon, read_lexicon
+from pipeline.models.text.tokens import read_tokens, with_blanks
+from pipeline.models.vocoder import Vocoder
 from pipeline.samples import Sample
+
+PARTS = ("acoustic", "vocoder")
+FRONT_ENDS = "tokens.txt with lexicon.txt, or metadata with has_espeak=1"
 
 
 @dataclass
-class Matcha:
-    """The acoustic model of Matcha-TTS (Mehta et al. 2024), with its Euler steps unrolled in one graph.
+class Matcha(ModelFiles):
+    """The acoustic model of Matcha-TTS (Mehta et al. 2024), with its Euler steps unrolled in one graph, and its vocoder.
 
     Attributes:
-        name: the model's name in paths and in the report.
         path: the ONNX file: x, x_length, noise_scale, length_scale -> mel (1, 80, frames).
-        calibration_path: manifest of sentences with tokens.
-        evaluation_path: manifest of sentences with tokens and text.
+        dir: a directory such as matcha-icefall-en_US-ljspeech: model-steps-N.onnx, tokens.txt and, for Chinese, lexicon.txt.
+        quantize: the parts that the mode applies to: acoustic, vocoder, or both; the others stay as they are.
         vocoder_path: an ONNX vocoder that makes the mels audible; null: no audio, no round trip.
         asr_path: a CTC recogniser, `tokens.txt` beside it, that hears what was said; null: no round trip.
         noise_scale: temperature of the noise that the flow starts from.
         length_scale: above 1 is slower speech.
-        sample_rate_hz: of the speech.
+        sample_rate_hz: of the speech; null: what the metadata says.
         hop_length: samples per frame of the mel.
     """
 
-    name: str
-    path: str
-    calibration_path: str | None = None
-    evaluation_path: str | None = None
+    _: KW_ONLY
+    quantize: list[str] = field(default_factory=lambda: ["acoustic"])
     vocoder_path: str | None = None
     asr_path: str | None = None
     noise_scale: float = 0.667
     length_scale: float = 1.0
-    sample_rate_hz: int = 22_050
+    sample_rate_hz: int | None = None
     hop_length: int = 256
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.tts, EvaluationKind.tensors})
 
     @property
     def graphs(self) -> dict[str, str]:
-        """The acoustic model."""
-        return {"acoustic": self.path}
+        """The parts that are quantized."""
+        for part in self.quantize:
+            if part not in PARTS:
+                raise ConfigError(f"model.quantize: no part {part!r}.{did_you_mean(part, PARTS)}")
+        if not self.quantize:
+            raise ConfigError(f"model.quantize: empty; name at least one of {', '.join(PARTS)}.")
+        if "vocoder" in self.quantize and self.vocoder_path is None:
+            raise ConfigError("model.quantize: vocoder, but model.vocoder_path is not set; name its ONNX file.")
+        return {part: path for part, path in self._parts.items() if part in self.quantize}
 
     @property
     def companions(self) -> dict[str, str]:
-        """The vocoder and the recogniser, where they are set."""
-        paths = {"vocoder": self.vocoder_path, "asr": self.asr_path}
-        return {name: path for name, path in paths.items() if path is not None}
+        """The parts that stay as they are, and the recogniser."""
+        rest = {part: path for part, path in self._parts.items() if part not in self.quantize}
+        return rest if self.asr_path is None else {**rest, "asr": self.asr_path}
+
+    @property
+    def entry(self) -> str:
+        """The acoustic model."""
+        return "acoustic"
+
+    @property
+    def acoustic_path(self) -> str:
+        """The acoustic model, as named or as found."""
+        return self.named("acoustic model", "model-steps-*.onnx", "model*.onnx", "*.onnx")
+
+    @property
+    def rate_hz(self) -> int:
+        """The sample rate of the speech."""
+        found = number_in(metadata_of(self.acoustic_path), "sample_rate", self.acoustic_path)
+        return agreed(self.sample_rate_hz, found, 22_050, "model.sample_rate_hz", self.acoustic_path)
+
+    @cached_property
+    def vocoder(self) -> Vocoder | None:
+        """What makes mels audible, if anything does."""
+        if self.vocoder_path is None:
+            return None
+        return Vocoder("vocoder", self.vocoder_path, hop_length=self.hop_length)
+
+    def check(self) -> None:
+        """Check that tokens, acoustic model and vocoder fit each other.
+
+        Raises:
+            ModelError: tokens.txt has tokens that the graph does not know, or the vocoder has another sample rate.
+        """
+        rate, rows = self.rate_hz, self._token_rows
+        tokens = self.beside("tokens.txt", self.acoustic_path)
+        if tokens is not None and rows is not None:
+            highest = max(read_tokens(tokens, "model.dir").values())
+            if highest >= rows:
+                raise ModelError(
+                    f"{tokens} has a token with the id {highest}, but the graph of {self.acoustic_path} knows {rows} tokens. "
+                    "They are of different models; give the tokens.txt that the model was exported with."
+                )
+        if self.vocoder is not None:
+            self.vocoder.check()
+            if self.vocoder.rate_hz != rate:
+                raise ModelError(
+                    f"model.vocoder_path: {self.vocoder_path} makes audio of {self.vocoder.rate_hz} Hz, but "
+                    f"{self.acoustic_path} speaks at {rate} Hz. Name a vocoder of the same sample rate."
+                )
 
     def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
         """Return tokens (1, length), their number, and the two scales.
 
         Raises:
-            DataError: the utterance has no tokens.
+            DataError: the utterance has neither tokens nor text, or its text is not in the tokens of the model.
         """
         del read_audio
-        if not utterance.tokens:
-            raise DataError(f"utterance {utterance.id!r} has no tokens; {self.name} is fed with token ids.")
+        tokens = utterance.tokens or self._tokens_of(utterance)
+        rows = self._token_rows
+        if rows is not None and not 0 <= min(tokens) <= max(tokens) < rows:
+            bad = next(token for token in tokens if not 0 <= token < rows)
+            raise DataError(f"utterance {utterance.id!r} has the token {bad}; {self.name} knows 0 to {rows - 1}.")
         return Sample(
             utterance.id,
             {
-                "x": np.array([utterance.tokens], dtype=np.int64),
-                "x_length": np.array([len(utterance.tokens)], dtype=np.int64),
+                "x": np.array([tokens], dtype=np.int64),
+                "x_length": np.array([len(tokens)], dtype=np.int64),
                 "noise_scale": np.array([self.noise_scale], dtype=np.float32),
                 "length_scale": np.array([self.length_scale], dtype=np.float32),
             },
         )
+
+    def infer(self, sample: Sample, run: Run) -> Outputs:
+        """Return the mel and, where there is a vocoder, the audio (samples,)."""
+        outputs = run("acoustic", sample)
+        if self.vocoder is None:
+            return outputs
+        spoken = run("vocoder", self.vocoder.sample_of_mel(sample.id, self.mel(outputs)))
+        return {**outputs, "audio": self.vocoder.audio(spoken)}
 
     def mel(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the natural-log mel (80, frames)."""
@@ -78,5 +147,59 @@ class Matcha:
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the speech that was synthesised."""
-        del sample
-        return float(outputs["mel"].shape[-1] * self.hop_length / self.sample_rate_hz)
+        if "mel" not in outputs:
+            return None if self.vocoder is None else self.vocoder.audio_seconds(sample, outputs)
+        return float(outputs["mel"].shape[-1] * self.hop_length / self.rate_hz)
+
+    @property
+    def _parts(self) -> dict[str, str]:
+        parts = {"acoustic": self.acoustic_path}
+        return parts if self.vocoder_path is None else {**parts, "vocoder": self.vocoder_path}
+
+    @cached_property
+    def _token_rows(self) -> int | None:
+        """How many tokens the graph knows: the rows of the table that it looks `x` up in; None where it cannot be told."""
+        model = header_of(self.acoustic_path)
+        if model is None:
+            return None
+        sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+        lookups = (node for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "x")
+        return next((int(sizes[node.input[0]]) for node in lookups if node.input[0] in sizes), None)
+
+    def _tokens_of(self, utterance: Utterance) -> tuple[int, ...]:
+        if not utterance.text:
+            raise DataError(f"utterance {utterance.id!r} has no tokens and no text; {self.name} is fed with one of them.")
+        metadata = metadata_of(self.acoustic_path)
+        where = f"utterance {utterance.id!r}"
+        if self._lexicon is not None:
+            ids = self._lexicon.ids(utterance.text)
+        elif metadata.get("has_espeak") == "1":
+            ids = self._ids_by_espeak(utterance.text, metadata, where)
+        else:
+            raise DataError(f"{where} has no tokens, and how text becomes tokens is not known: {self.name} lacks {FRONT_ENDS}.")
+        if not ids:
+            raise DataError(f"{where}: nothing in its text {utterance.text!r} can be spoken.")
+        return tuple(with_blanks(ids, int(metadata.get("pad_id", 0))))
+
+    def _ids_by_espeak(self, text: str, metadata: dict[str, str], where: str) -> list[int]:
+        from pipeline.models.text.espeak import symbols_of
+
+        symbols = symbols_of(text, metadata.get("voice", "en-us"))
+        if metadata.get("use_eos_bos") == "1":
+            symbols = ["^", *symbols, "$"]
+        table = self._tokens
+        if lacking := sorted(set(symbols) - set(table)):
+            raise DataError(f"{where}: tokens.txt of {self.name} lacks {', '.join(map(repr, lacking))}, of the text {text!r}.")
+        return [table[symbol] for symbol in symbols]
+
+    @cached_property
+    def _tokens(self) -> dict[str, int]:
+        path = self.beside("tokens.txt", self.acoustic_path)
+        if path is None:
+            raise DataError(f"there is no tokens.txt beside {self.acoustic_path}, which text is turned into tokens with.")
+        return read_tokens(path, "model.dir")
+
+    @cached_property
+    def _lexicon(self) -> Lexicon | None:
+        lexicon, tokens = (self.beside(name, self.acoustic_path) for name in ("lexicon.txt", "tokens.txt"))
+        return None if lexicon is None or tokens is None else read_lexicon(lexicon, tokens)

@@ -7,38 +7,43 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import EvaluationKind
-from pipeline.dataset import Utterance
+from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
-from pipeline.models import Outputs, ReadAudio
+from pipeline.models import Outputs, ReadAudio, Run
+from pipeline.models.files import ModelFiles
 from pipeline.samples import Sample
 
 
 @dataclass
-class OnnxFile:
+class OnnxFile(ModelFiles):
     """A model that the pipeline knows nothing about.
 
     Attributes:
-        name: the model's name in paths and in the report.
         path: the ONNX file.
         calibration_path: none; set calibration.path.
         evaluation_path: none; set evaluation.path.
     """
 
-    name: str
-    path: str
-    calibration_path: str | None = None
-    evaluation_path: str | None = None
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.tensors, EvaluationKind.audio})
 
     @property
     def graphs(self) -> dict[str, str]:
         """The one graph."""
-        return {"model": self.path}
+        return {"model": self.named("model", "*.onnx")}
 
     @property
     def companions(self) -> dict[str, str]:
         """None."""
         return {}
+
+    @property
+    def entry(self) -> str:
+        """The one graph."""
+        return "model"
+
+    def infer(self, sample: Sample, run: Run) -> Outputs:
+        """Run the one graph."""
+        return run("model", sample)
 
     def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
         """Refuse: how an utterance becomes this model's inputs is not known.

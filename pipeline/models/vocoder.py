@@ -1,55 +1,73 @@
 """Vocoders: a mel spectrogram becomes audio, inside the graph (HiFi-GAN) or by an inverse STFT of its outputs (Vocos)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import EvaluationKind
-from pipeline.dataset import Utterance
+from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
 from pipeline.metrics.audio import istft, log_mel
-from pipeline.models import Outputs, ReadAudio
+from pipeline.models import Outputs, ReadAudio, Run
+from pipeline.models.files import ModelFiles, agreed, header_of, metadata_of, number_in
 from pipeline.samples import Sample
 
 VOCOS_OUTPUTS = ("mag", "x", "y")
 
 
 @dataclass
-class Vocoder:
+class Vocoder(ModelFiles):
     """A vocoder on log-mel spectrograms.
 
     Attributes:
-        name: the model's name in paths and in the report.
         path: the ONNX file; outputs `mag`, `x`, `y` (Vocos), or one output that is audio (HiFi-GAN).
-        input_name: of the mel (1, bands, frames); null: `mels` for Vocos, `mel` else.
-        calibration_path: manifest of recordings whose mels calibrate it.
-        evaluation_path: manifest of recordings that it is to reproduce.
-        sample_rate_hz: of the audio.
-        n_fft: FFT and window length of the mel, and of Vocos' inverse STFT.
-        hop_length: samples per frame.
+        input_name: of the mel (1, bands, frames); null: what the graph calls it.
+        sample_rate_hz: of the audio; null: what the metadata says.
+        n_fft: FFT and window length of the mel, and of Vocos' inverse STFT; null: what the metadata says.
+        hop_length: samples per frame; null: what the metadata says.
     """
 
-    name: str
-    path: str
-    input_name: str = "mels"
-    calibration_path: str | None = None
-    evaluation_path: str | None = None
-    sample_rate_hz: int = 22_050
-    n_fft: int = 1024
-    hop_length: int = 256
+    input_name: str | None = None
+    _: KW_ONLY
+    sample_rate_hz: int | None = None
+    n_fft: int | None = None
+    hop_length: int | None = None
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.audio, EvaluationKind.tensors})
 
     @property
     def graphs(self) -> dict[str, str]:
         """The one graph."""
-        return {"vocoder": self.path}
+        return {"vocoder": self._file}
 
     @property
     def companions(self) -> dict[str, str]:
         """None."""
         return {}
+
+    @property
+    def entry(self) -> str:
+        """The one graph."""
+        return "vocoder"
+
+    @property
+    def rate_hz(self) -> int:
+        """The sample rate of the audio."""
+        return self._number(self.sample_rate_hz, "sample_rate", "sample_rate_hz", 22_050)
+
+    def check(self) -> None:
+        """Check that the settings and the metadata agree.
+
+        Raises:
+            ModelError: they contradict each other.
+        """
+        _ = self.rate_hz, self._fft
+
+    def infer(self, sample: Sample, run: Run) -> Outputs:
+        """Run the one graph."""
+        return run("vocoder", sample)
 
     def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
         """Return the log-mel spectrogram (1, 80, frames) of a recording.
@@ -59,26 +77,45 @@ class Vocoder:
         """
         if utterance.audio is None:
             raise DataError(f"utterance {utterance.id!r} has no audio; {self.name} is fed with mels of recordings.")
-        recording = read_audio(utterance.audio, self.sample_rate_hz)
+        recording = read_audio(utterance.audio, self.rate_hz)
         return self.sample_of_mel(utterance.id, self.mel(recording))
 
     def sample_of_mel(self, name: str, mel: npt.NDArray[np.float32]) -> Sample:
         """Return the inputs for a mel (bands, frames)."""
-        return Sample(name, {self.input_name: np.ascontiguousarray(mel, dtype=np.float32)[None]})
+        return Sample(name, {self._input: np.ascontiguousarray(mel, dtype=np.float32)[None]})
 
     def mel(self, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the natural-log mel (80, frames) of audio (samples,), as the model was trained on."""
-        mel = log_mel(audio, self.sample_rate_hz, n_fft=self.n_fft, hop_length=self.hop_length)
+        n_fft, hop = self._fft
+        mel = log_mel(audio, self.rate_hz, n_fft=n_fft, hop_length=hop)
         return np.asarray(mel, dtype=np.float32)
 
     def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return mono audio (samples,)."""
         if set(VOCOS_OUTPUTS) <= set(outputs):
             mag, x, y = (outputs[name] for name in VOCOS_OUTPUTS)
-            return np.asarray(istft(mag, x, y, n_fft=self.n_fft, hop_length=self.hop_length), dtype=np.float32)
+            n_fft, hop = self._fft
+            return np.asarray(istft(mag, x, y, n_fft=n_fft, hop_length=hop), dtype=np.float32)
         return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the audio that comes out: frames times the hop."""
         del outputs
-        return float(sample.inputs[self.input_name].shape[-1] * self.hop_length / self.sample_rate_hz)
+        return float(sample.inputs[self._input].shape[-1] * self._fft[1] / self.rate_hz)
+
+    @property
+    def _file(self) -> str:
+        return self.named("vocoder", "vocos*.onnx", "hifigan*.onnx", "*.onnx")
+
+    @cached_property
+    def _input(self) -> str:
+        model = header_of(self._file)
+        return self.input_name or (model.graph.input[0].name if model is not None else "mels")
+
+    @cached_property
+    def _fft(self) -> tuple[int, int]:
+        """FFT length and hop in samples."""
+        return self._number(self.n_fft, "n_fft", "n_fft", 1024), self._number(self.hop_length, "hop_length", "hop_length", 256)
+
+    def _number(self, setting: int | None, in_metadata: str, key: str, default: int) -> int:
+        return agreed(setting, number_in(metadata_of(self._file), in_metadata, self._file), default, f"model.{key}", self._file)

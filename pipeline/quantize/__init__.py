@@ -1,8 +1,9 @@
 """The quantize stage: one plan and one rewrite per mode, then the same checks for every artifact."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
 import onnx
@@ -50,6 +51,7 @@ def quantize(
     calibrate: Calibrate,
     probes: dict[str, Sample],
     directory: RunDirectory,
+    graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
 ) -> Quantized:
     """Quantize every graph of a model.
 
@@ -59,6 +61,7 @@ def quantize(
         calibrate: measures ranges; called by a static mode only.
         probes: graph name -> a sample that the finished artifact must run on.
         directory: where artifacts go.
+        graph_modes: graph name -> what to do with this one instead.
 
     Raises:
         ConfigError: a setting means nothing in a graph.
@@ -67,17 +70,24 @@ def quantize(
     """
     staged: dict[str, Artifact] = {}
     notes: list[str] = []
+    idle: list[str] = []
+    common = mode
     for name, source in sources.items():
+        mode = graph_modes.get(name, common)
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
         plan = plan_for(prepared, mode)
         if not plan.precisions:
-            raise StageError(_nothing_to_do(name, mode, plan))
+            idle.append(_nothing_to_do(name, mode, plan))
+            continue
         model = _rewrite(source, prepared, plan, mode, calibrate)
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name], external_data=mode.external_data
         )
         notes += [*prepared.notes, *_subgraph_note(source, mode)]
+    if not staged:
+        raise StageError(" ".join(idle))
+    notes += idle  # of several graphs, one that stays as it is does not spoil the others
     return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes))
 
 
@@ -134,7 +144,7 @@ def _rewrite(
     model = prepared.model
     match mode:
         case StaticConfig():
-            tensors = tensors_to_calibrate(model, plan)
+            tensors = tensors_to_calibrate(model, plan, mode)
             return quantize_static(model, plan, mode, calibrate(source, model, tensors) if tensors else {})
         case DynamicConfig():
             return quantize_dynamic(model, plan, mode)
@@ -165,6 +175,6 @@ def _nothing_to_do(graph: str, mode: AnyModeConfig, plan: Plan) -> str:
 
 def _subgraph_note(source: SourceGraph, mode: AnyModeConfig) -> list[str]:
     bodies = [node for node in source.model.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if not bodies or (isinstance(mode, DynamicConfig) and mode.subgraphs):
+    if not bodies or (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
         return []
     return [f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs)."]

@@ -1,7 +1,8 @@
-"""Dynamic quantization: integer weights, ranges of activations computed while the model runs, by ONNX Runtime's quantizer.
+"""Dynamic quantization: integer weights, ranges of activations computed while the model runs.
 
 MatMul gets int8 weights (fused as DynamicQuantizeMatMul) and Conv uint8 ones: ConvInteger with int8 weights runs a scalar
-kernel, five times slower than fp32.
+kernel, five times slower than fp32. LSTM, Attention and Gather are left to ONNX Runtime's quantizer, which knows its own
+operators for them.
 """
 
 import logging
@@ -12,75 +13,105 @@ import onnx
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
-from onnxruntime.quantization.registry import IntegerOpsRegistry
 
 from pipeline.config import DynamicConfig, IntegerType
+from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
+from pipeline.quantize.integer import IntegerSettings, cannot_compute, quantize_integer
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
+from pipeline.quantize.scopes import graphs_of
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import needs_reduced_range
 
-SUPPORTED = frozenset(IntegerOpsRegistry) | {"Gemm", "ConvTranspose"}
+BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
+SUPPORTED = BY_ONNXRUNTIME | {"MatMul", "Conv", "Gemm", "ConvTranspose"}
+FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": IntegerType.uint8}
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
 
 
 def plan_dynamic(prepared: PreparedGraph, mode: DynamicConfig) -> Plan:
     """Return the plan of a dynamic mode."""
-    return plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.dynamic)
+    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.dynamic)
+    keep_what_has_no_operator(prepared.model, plan)
+    return plan
+
+
+def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
+    """Let the nodes of a plan stay in fp32 that no integer operator with ranges at run time can replace."""
+    planned = set(plan.nodes(Precision.dynamic))
+    outermost = {id(node) for node in model.graph.node}
+    scopes = list(graphs_of(model.graph))
+    constants = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
+    reasons = {}
+    for node in (node for scope in scopes for node in scope.node if node.name in planned):
+        if node.op_type not in BY_ONNXRUNTIME:
+            reason = cannot_compute(node, constants)
+        elif id(node) not in outermost:
+            reason = f"inside a body of If, Loop or Scan, where {node.op_type} stays float"
+        elif node.op_type == "Gather" and not _is_float(constants.get(node.input[0])):
+            reason = "its table is no float32 constant"
+        else:
+            reason = None
+        if reason is not None:
+            reasons[node.name] = reason
+    plan.keep(reasons)
 
 
 def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) -> onnx.ModelProto:
-    """Return the graph with the planned nodes quantized."""
+    """Return the graph with the planned nodes quantized; the one given is changed.
+
+    Raises:
+        StageError: a node cannot be quantized; names it.
+    """
     store_weights(model, plan.nodes(Precision.storage))
     reduce_range = needs_reduced_range(mode.reduce_range, mode.target)
-    conv = {node.name for node in model.graph.node if node.op_type == "Conv"}
     nodes = plan.nodes(Precision.dynamic)
-    for group, default in (
-        ([name for name in nodes if name not in conv], IntegerType.int8),
-        ([name for name in nodes if name in conv], IntegerType.uint8),
-    ):
-        model = quantize_at_run_time(
-            model,
-            group,
-            weight_type=mode.weight_type or default,
-            per_channel=mode.per_channel and default is IntegerType.int8,  # ConvInteger has one scale per tensor
-            reduce_range=reduce_range,
-            subgraphs=mode.subgraphs,
-        )
+    others = [node.name for node in model.graph.node if node.name in set(nodes) and node.op_type in BY_ONNXRUNTIME]
+    if others:
+        model = _by_onnxruntime(model, others, mode.weight_type or IntegerType.int8, mode.per_channel, reduce_range)
+    weights = {op_type: mode.weight_type or fastest for op_type, fastest in FASTEST.items()}
+    settings = IntegerSettings(weights, mode.per_channel, reduce_range)
+    quantize_integer(model, [name for name in nodes if name not in set(others)], settings)
     return model
 
 
-def quantize_at_run_time(
-    model: onnx.ModelProto,
-    nodes: Sequence[str],
-    *,
-    weight_type: IntegerType,
-    per_channel: bool,
-    reduce_range: bool,
-    subgraphs: bool = False,
+def _by_onnxruntime(
+    model: onnx.ModelProto, nodes: Sequence[str], weights: IntegerType, per_channel: bool, reduce_range: bool
 ) -> onnx.ModelProto:
-    """Return the graph with the named nodes quantized by ONNX Runtime's dynamic quantizer."""
-    if not nodes:
-        return model
+    """Return the graph with the named nodes quantized by ONNX Runtime's dynamic quantizer.
+
+    Raises:
+        StageError: it left one as it was.
+    """
+    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
     quantizer = ONNXQuantizer(
         model,
         per_channel,
         reduce_range,
         QuantizationMode.IntegerOps,
         False,  # static
-        QUANT_TYPES[weight_type],
+        QUANT_TYPES[weights],
         QuantType.QUInt8,
         None,  # ranges
         list(nodes),
         [],
-        sorted({node.op_type for node in model.graph.node if node.name in set(nodes)}),
-        {"MatMulConstBOnly": True, "EnableSubgraph": subgraphs},
+        sorted(BY_ONNXRUNTIME),
+        {"MatMulConstBOnly": True},
     )
     with quiet():
         quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
+    if left := [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]:
+        raise StageError(
+            f"ONNX Runtime's quantizer left {len(left)} nodes of the plan as they were, {left[0]} among them. Exclude "
+            "them with mode.nodes_to_exclude."
+        )
     return quantized
+
+
+def _is_float(tensor: onnx.TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The plan: which precision each node gets, and why the others keep fp32."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -8,9 +8,10 @@ import onnx
 
 from pipeline.config import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
-from pipeline.graph.prepare import PreparedGraph, weights_of
+from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.selection import check_op_types, match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.quantize.scopes import graphs_of, name_bodies
 
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
@@ -50,6 +51,16 @@ class Plan:
         """Return the nodes of these precisions, in the order of the graph."""
         return [name for name, precision in self.precisions.items() if precision in precisions]
 
+    def keep(self, reasons: Mapping[str, str]) -> None:
+        """Let nodes stay in fp32 after all.
+
+        Args:
+            reasons: node name -> why.
+        """
+        for name, reason in reasons.items():
+            del self.precisions[name]
+            self.kept.append(Kept(name, reason))
+
 
 def plan_nodes(
     prepared: PreparedGraph, mode: AnyModeConfig, supported: Iterable[str], op_types: list[str], default: Precision
@@ -67,21 +78,27 @@ def plan_nodes(
         ConfigError: a name or type in the settings means nothing in this graph, or names a node that decides shapes.
     """
     graph = prepared.model.graph
-    present = {node.op_type for node in graph.node}
+    scopes = [graph]
+    if isinstance(mode, StaticConfig | DynamicConfig) and mode.subgraphs:
+        name_bodies(graph)
+        scopes = list(graphs_of(graph))
+    nodes = [node for scope in scopes for node in scope.node]
+    inner = {node.name for scope in scopes[1:] for node in scope.node}
+    present = {node.op_type for node in nodes}
     wanted = check_op_types(op_types, supported, present, "mode.op_types")
     dynamic, stored = _special_types(mode, present)
-    names = {node.name for node in graph.node}
+    names = {node.name for node in nodes}
     named = _match(mode.nodes_to_quantize, names, prepared, "mode.nodes_to_quantize")
     excluded = _match(mode.nodes_to_exclude, names, prepared, "mode.nodes_to_exclude")
-    fixed = shape_deciding_nodes(graph)
+    fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
     if refused := sorted(fixed & set(mode.nodes_to_quantize)):
         raise ConfigError(
             f"mode.nodes_to_quantize: {refused[0]} decides shapes (durations, lengths, masks), or reads what was decided; a "
             "rounding error there is another shape, so it is never quantized. Leave it out."
         )
-    weights = weights_of(prepared.model)
+    weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
     plan = Plan()
-    for node in graph.node:
+    for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
             continue
         precision = _precision(node, dynamic, stored, default)
@@ -90,6 +107,8 @@ def plan_nodes(
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
+            else "inside a body of If, Loop or Scan, where only ranges at run time work"
+            if node.name in inner and precision is not Precision.dynamic
             else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:

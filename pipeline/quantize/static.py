@@ -1,76 +1,97 @@
 """Static quantization: integer weights and activations, with ranges from calibration.
 
-Ranges come from the range engine (`pipeline.calibration`); ONNX Runtime's quantizer writes the graph. MatMul runs on ranges
-computed at run time where the mode says so, since the result then stays float: between float neighbours that is faster than
-a Q/DQ pair on either side, and loses nothing.
+Ranges come from the range engine (`pipeline.calibration`). MatMul runs on ranges computed at run time where the mode says
+so, since the result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
+nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime's quantizer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
-from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.config import Format, IntegerType, StaticConfig
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.quantize.dynamic import QUANT_TYPES, quantize_at_run_time, quiet
+from pipeline.quantize.dynamic import FASTEST, QUANT_TYPES, keep_what_has_no_operator, quiet
+from pipeline.quantize.integer import IntegerSettings, quantize_integer
+from pipeline.quantize.operators import SUPPORTED
+from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
+from pipeline.quantize.qdq import Ranges, insert_pairs
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import activation_type_of, needs_reduced_range
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Tensor name -> (lowest, highest) value that its integers stand for."""
+__all__ = ["Ranges", "plan_static", "quantize_static", "tensors_to_calibrate"]
 
 
 def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
     """Return the plan of a static mode."""
-    registry = QDQRegistry if mode.format is Format.qdq else QLinearOpsRegistry
-    return plan_nodes(prepared, mode, {*registry, "ConvTranspose", "Gemm"}, mode.op_types, Precision.static)
+    supported = SUPPORTED if mode.format is Format.qdq else {*QLinearOpsRegistry, "ConvTranspose", "Gemm"}
+    plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static)
+    keep_what_has_no_operator(prepared.model, plan)
+    if mode.format is Format.qdq:
+        plan.keep(place_pairs(prepared.model, plan.nodes(Precision.static), pair_settings(mode)).idle)
+    return plan
 
 
-def tensors_to_calibrate(model: onnx.ModelProto, plan: Plan) -> list[str]:
-    """Return the float tensors that statically quantized nodes read or write, constants left out."""
+def pair_settings(mode: StaticConfig) -> PairSettings:
+    """Return what the settings of a mode mean for Q/DQ pairs."""
+    return PairSettings(
+        activations=activation_type_of(mode.activation_type, mode.target),
+        weights=mode.weight_type or IntegerType.int8,
+        per_channel=mode.per_channel,
+        symmetric=mode.symmetric,
+        reduce_range=needs_reduced_range(mode.reduce_range, mode.target),
+        float_outputs=tuple(mode.float_outputs),
+    )
+
+
+def tensors_to_calibrate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> list[str]:
+    """Return the tensors whose ranges `quantize_static` needs, constants left out."""
     nodes = set(plan.nodes(Precision.static))
     constants = {tensor.name for tensor in model.graph.initializer}
+    if mode.format is Format.qdq:
+        return place_pairs(model, nodes, pair_settings(mode)).measured(constants)
     types = {value.name: value.type.tensor_type.elem_type for value in _values(model.graph)}
     touched = (tensor for node in model.graph.node if node.name in nodes for tensor in (*node.input, *node.output))
     return list(dict.fromkeys(t for t in touched if t not in constants and types.get(t) == onnx.TensorProto.FLOAT))
 
 
 def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges) -> onnx.ModelProto:
-    """Return the graph with the planned nodes quantized.
+    """Return the graph with the planned nodes quantized; the one given is changed.
 
     Args:
-        model: the prepared graph; it is changed.
-        plan: which node becomes what.
+        model: the prepared graph.
+        plan: which node becomes what. With `mode.format=qoperator`, nodes that ONNX Runtime leaves as they are become kept.
         mode: types and format.
         ranges: of every tensor that `tensors_to_calibrate` names.
+
+    Raises:
+        StageError: a node of the plan cannot be quantized, or a range is missing; names it.
     """
+    settings = pair_settings(mode)
     store_weights(model, plan.nodes(Precision.storage))
-    reduce_range = needs_reduced_range(mode.reduce_range, mode.target)
-    model = quantize_at_run_time(
-        model,
-        plan.nodes(Precision.dynamic),
-        weight_type=IntegerType.int8,
-        per_channel=mode.per_channel,
-        reduce_range=reduce_range,
-    )
+    at_run_time = IntegerSettings(FASTEST, mode.per_channel, settings.reduce_range)
+    quantize_integer(model, plan.nodes(Precision.dynamic), at_run_time)
     nodes = plan.nodes(Precision.static)
     if not nodes:
         return model
-    op_types = sorted({node.op_type for node in model.graph.node if node.name in set(nodes)})
-    activations = QUANT_TYPES[activation_type_of(mode.activation_type, mode.target)]
-    weights = QUANT_TYPES[mode.weight_type or IntegerType.int8]
-    options = {
-        "ActivationSymmetric": mode.symmetric,
-        "OpTypesToExcludeOutputQuantization": mode.float_outputs,
-        "MatMulConstBOnly": not mode.products_of_activations,
-    }
+    if mode.format is Format.qoperator:
+        return _with_integer_operators(model, plan, mode, settings, ranges)
+    insert_pairs(model, nodes, settings, ranges)
+    return model
+
+
+def _with_integer_operators(
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, settings: PairSettings, ranges: Ranges
+) -> onnx.ModelProto:
+    nodes = plan.nodes(Precision.static)
+    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
     data = TensorsData(
         CalibrationMethod.MinMax,
         {
@@ -78,41 +99,31 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
             for name, (low, high) in ranges.items()
         },
     )
-    quantizer = _quantizer(model, mode, nodes, op_types, activations, weights, data, reduce_range, options)
+    quantizer = ONNXQuantizer(
+        model,
+        settings.per_channel,
+        settings.reduce_range,
+        QuantizationMode.QLinearOps,
+        True,  # static
+        QUANT_TYPES[settings.weights],
+        QUANT_TYPES[settings.activations],
+        data,
+        nodes,
+        [],
+        sorted({node.op_type for node in model.graph.node if node.name in before}),
+        {
+            "ActivationSymmetric": settings.symmetric,
+            "OpTypesToExcludeOutputQuantization": mode.float_outputs,
+            "MatMulConstBOnly": not mode.products_of_activations,
+        },
+    )
     with quiet():
         quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
+    left = [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
+    plan.keep({name: "left as it was by ONNX Runtime's quantizer of integer operators" for name in left})
     return quantized
-
-
-def _quantizer(
-    model: onnx.ModelProto,
-    mode: StaticConfig,
-    nodes: list[str],
-    op_types: list[str],
-    activations: QuantType,
-    weights: QuantType,
-    data: TensorsData,
-    reduce_range: bool,
-    options: dict[str, object],
-) -> QDQQuantizer | ONNXQuantizer:
-    if mode.format is Format.qdq:
-        return QDQQuantizer(model, mode.per_channel, reduce_range, weights, activations, data, nodes, [], op_types, options)
-    return ONNXQuantizer(
-        model,
-        mode.per_channel,
-        reduce_range,
-        QuantizationMode.QLinearOps,
-        True,  # static
-        weights,
-        activations,
-        data,
-        nodes,
-        [],
-        op_types,
-        options,
-    )
 
 
 def _values(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:

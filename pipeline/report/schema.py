@@ -54,6 +54,7 @@ def report_of(
         "inputs": state.journal.inputs,
         "environment": surroundings,
         "warnings": state.journal.warnings,
+        "skipped": state.journal.skipped,
     }
     if state.inspection is not None:
         report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}
@@ -113,9 +114,7 @@ def _commit() -> str | None:
     """Return the commit of the project, `-dirty` where files differ from it; None outside of a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=5
-        )
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None

@@ -43,7 +43,7 @@ def _parts(report: dict[str, Any], directory: str) -> list[RenderableType]:
         parts.append(_quality(report))
     if "rerun" in report:
         parts.append(_rerun(report["rerun"]))
-    parts.append(Text(f"report: {directory}/report.json", style="dim"))
+    parts.append(Text(f"report: {directory}/report.html, report.json", style="dim"))
     return parts
 
 

@@ -1,0 +1,1 @@
+"""The range engine: statistics of tensors, streamed over a calibration set, and the ranges derived from them."""

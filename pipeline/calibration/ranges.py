@@ -1,0 +1,123 @@
+"""From what was seen of a tensor to the range it is quantized over."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.calibration.entropy import entropy_range
+from pipeline.calibration.histogram import Histogram
+from pipeline.calibration.mse import mse_range
+from pipeline.calibration.statistics import Statistics, TensorStatistics
+from pipeline.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a tensor is quantized over: low <= 0 <= high."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """All that was seen."""
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """An exponential moving average of each sample's extremes (Jacob et al. 2018, arXiv:1712.05877, section 3.1).
+
+    Attributes:
+        momentum: the weight of the past, 0 (the last sample alone) to below 1.
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum: {self.momentum} is not from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """The narrowest range that leaves out an equal share of the values at each end.
+
+    Attributes:
+        percentile: the share of values within the range, in percent. A symmetric range leaves out the largest magnitudes.
+    """
+
+    percentile: float = 99.999
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise ConfigError(f"percentile: {self.percentile} is not above 50, and at most 100.")
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """The range whose quantized distribution loses the least information: `entropy.py`."""
+
+
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """The range with the least expected squared error of quantization: `mse.py`."""
+
+
+Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
+
+
+def tensor_range(statistics: Statistics, tensor: str, method: Method, *, levels: int = 256, symmetric: bool = False) -> Range:
+    """Return the range of one tensor; it always includes zero.
+
+    Args:
+        statistics: what calibration has seen.
+        tensor: whose range.
+        method: how the range follows.
+        levels: of the integer type: 256 for 8 bits, 65,536 for 16.
+        symmetric: the range is [-t, t], and the lowest level stays unused (int8: -127 to 127).
+
+    Raises:
+        DataError: nothing was collected of the tensor, or no histogram where the method needs one.
+    """
+    seen = statistics[tensor]
+    match method:
+        case MinMax():
+            low, high = seen.low, seen.high
+        case MovingAverage(momentum):
+            low, high = _moving_average(seen.sample_low, momentum), _moving_average(seen.sample_high, momentum)
+        case Percentile(percentile):
+            low, high = _percentile(_histogram(seen, tensor), percentile / 100, symmetric)
+        case Entropy():
+            low, high = entropy_range(_histogram(seen, tensor), levels, symmetric)
+        case MeanSquaredError():
+            low, high = mse_range(_histogram(seen, tensor), levels, symmetric)
+        case _:
+            assert_never(method)
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        high = max(-low, high)
+        low = -high
+    return Range(low, high)
+
+
+def _moving_average(extremes: npt.NDArray[np.float32], momentum: float) -> float:
+    average = float(extremes[0])
+    for extreme in extremes[1:]:
+        average = momentum * average + (1 - momentum) * float(extreme)
+    return average
+
+
+def _percentile(seen: Histogram, share: float, symmetric: bool) -> tuple[float, float]:
+    if symmetric:
+        return 0.0, seen.magnitudes().quantile(share)
+    outside = (1 - share) / 2
+    return seen.quantile(outside), seen.quantile(1 - outside)
+
+
+def _histogram(seen: TensorStatistics, tensor: str) -> Histogram:
+    if seen.histogram is None:
+        raise DataError(f"Only the extremes of tensor {tensor!r} were collected: collect with histograms=True.")
+    return seen.histogram

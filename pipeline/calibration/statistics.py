@@ -1,0 +1,209 @@
+"""What calibration has seen of each tensor: enough for every range method, kept in one file."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.calibration.histogram import ROWS, BinCounts, Histogram
+from pipeline.calibration.tensors import Image, Step
+from pipeline.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Statistics of a tensor along one axis.
+
+    Attributes:
+        axis: which.
+        low: the minimum of each channel, float32 (channels,).
+        high: the maximum of each channel, float32 (channels,).
+        mean: the mean of each channel, float64 (channels,).
+        count: values per channel.
+    """
+
+    axis: int
+    low: npt.NDArray[np.float32]
+    high: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float64]
+    count: int
+
+    def merge(self, other: "ChannelStatistics") -> "ChannelStatistics":
+        """Return the statistics of both sets of samples."""
+        count = self.count + other.count
+        mean = self.mean + (other.mean - self.mean) * (other.count / max(count, 1))
+        return replace(
+            self, low=np.minimum(self.low, other.low), high=np.maximum(self.high, other.high), mean=mean, count=count
+        )
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """What was seen of one tensor.
+
+    Attributes:
+        sample_low: the minimum of each sample, float32 (samples,); 0 where the tensor was empty.
+        sample_high: the maximum of each sample, float32 (samples,); 0 where the tensor was empty.
+        count: how many values were seen.
+        histogram: what was seen, None where only extremes were collected. Large tensors are counted in part: every value
+            of the tails, and one in a fixed number of all others, weighted with that number.
+        channels: statistics along one axis, where they were asked for.
+    """
+
+    sample_low: npt.NDArray[np.float32]
+    sample_high: npt.NDArray[np.float32]
+    count: int
+    histogram: Histogram | None = None
+    channels: ChannelStatistics | None = None
+
+    @property
+    def low(self) -> float:
+        """The smallest value seen."""
+        return float(self.sample_low.min())
+
+    @property
+    def high(self) -> float:
+        """The largest value seen."""
+        return float(self.sample_high.max())
+
+    def image(self, step: Step) -> "TensorStatistics":
+        """Return the statistics of the values after `step`; channels are not mapped."""
+        histogram = None if self.histogram is None else self.histogram.image(step)
+        return TensorStatistics(step(self.sample_low), step(self.sample_high), self.count, histogram)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one tensor: like `TensorStatistics`, before its histogram is laid out."""
+
+    sample_low: npt.NDArray[np.float32]
+    sample_high: npt.NDArray[np.float32]
+    count: int
+    bins: BinCounts | None
+    channels: ChannelStatistics | None
+
+    def statistics(self) -> TensorStatistics:
+        """Return it as range methods read it."""
+        low, high = self.sample_low.min(), self.sample_high.max()
+        histogram = None if self.bins is None else self.bins.histogram(float(low), float(high))
+        return TensorStatistics(self.sample_low, self.sample_high, self.count, histogram, self.channels)
+
+    def merge(self, other: "Measurement") -> "Measurement":
+        """Return the measurement of both sets of samples."""
+        return Measurement(
+            np.concatenate((self.sample_low, other.sample_low)),
+            np.concatenate((self.sample_high, other.sample_high)),
+            self.count + other.count,
+            self.bins.merge(other.bins) if self.bins and other.bins else None,
+            self.channels.merge(other.channels) if self.channels and other.channels else None,
+        )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The statistics of a graph's tensors over a calibration set.
+
+    Attributes:
+        samples: ids of the samples, in the order of each tensor's `sample_low`.
+        measured: tensor -> what was measured.
+        images: tensors that were not measured, since they follow from one that was.
+    """
+
+    samples: tuple[str, ...]
+    measured: dict[str, Measurement]
+    images: dict[str, Image] = field(default_factory=dict)
+
+    def __getitem__(self, tensor: str) -> TensorStatistics:
+        """Return the statistics of one tensor.
+
+        Raises:
+            DataError: it was not collected.
+        """
+        image = self.images.get(tensor, Image(tensor))
+        if image.source not in self.measured:
+            known = (*self.measured, *self.images)
+            raise DataError(f"No statistics were collected of tensor {tensor!r}.{did_you_mean(tensor, known)}")
+        statistics = self.measured[image.source].statistics()
+        for step in image.steps:
+            statistics = statistics.image(step)
+        return statistics
+
+    def __contains__(self, tensor: object) -> bool:
+        return tensor in self.measured or tensor in self.images
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Return the statistics of both sets of samples.
+
+        Raises:
+            DataError: they are not of the same tensors.
+        """
+        if self.measured.keys() != other.measured.keys() or self.images != other.images:
+            raise DataError("Only statistics of the same tensors can be merged.")
+        merged = {tensor: part.merge(other.measured[tensor]) for tensor, part in self.measured.items()}
+        return Statistics(self.samples + other.samples, merged, self.images)
+
+    def save(self, file: Path | IO[bytes]) -> None:
+        """Write everything to one .npz, without pickles."""
+        parts = self.measured.values()
+        kept = {tensor: part.channels for tensor, part in self.measured.items() if part.channels}
+        counted = {tensor: part.bins for tensor, part in self.measured.items() if part.bins}
+        used = {tensor: np.flatnonzero(bins.counts) for tensor, bins in counted.items()}
+        header = {
+            "samples": self.samples,
+            "measured": list(self.measured),
+            "images": {
+                tensor: [image.source, [[step.negative_slope, step.low, step.high] for step in image.steps]]
+                for tensor, image in self.images.items()
+            },
+            "counts": [part.count for part in parts],
+            "bins": {tensor: [bins.exponent, len(used[tensor])] for tensor, bins in counted.items()},
+            "channels": {tensor: [part.axis, part.count, len(part.low)] for tensor, part in kept.items()},
+        }
+        np.savez(
+            file,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            low=_joined([part.sample_low for part in parts], np.float32),
+            high=_joined([part.sample_high for part in parts], np.float32),
+            bin_index=_joined(list(used.values()), np.uint16),
+            bin_count=_joined([bins.counts.ravel()[used[tensor]] for tensor, bins in counted.items()], np.int64),
+            channel_low=_joined([part.low for part in kept.values()], np.float32),
+            channel_high=_joined([part.high for part in kept.values()], np.float32),
+            channel_mean=_joined([part.mean for part in kept.values()], np.float64),
+        )
+
+    @classmethod
+    def load(cls, file: Path | IO[bytes]) -> "Statistics":
+        """Read what `save` has written."""
+        with np.load(file, allow_pickle=False) as arrays:
+            stored = {name: arrays[name] for name in arrays.files}
+        header = json.loads(stored["header"].tobytes())
+        bins: dict[str, BinCounts] = {}
+        start = 0
+        for tensor, (exponent, size) in header["bins"].items():
+            counts = np.zeros(2 * (1 + ROWS), np.int64)
+            counts[stored["bin_index"][start : start + size]] = stored["bin_count"][start : start + size]
+            bins[tensor] = BinCounts(exponent, counts.reshape(-1, 2))
+            start += size
+        channels: dict[str, ChannelStatistics] = {}
+        start = 0
+        for tensor, (axis, count, size) in header["channels"].items():
+            low, high, mean = (stored[f"channel_{name}"][start : start + size] for name in ("low", "high", "mean"))
+            channels[tensor] = ChannelStatistics(axis, low, high, mean, count)
+            start += size
+        lows, highs = (stored[name].reshape(-1, len(header["samples"])) for name in ("low", "high"))
+        measured = {
+            tensor: Measurement(low, high, count, bins.get(tensor), channels.get(tensor))
+            for tensor, low, high, count in zip(header["measured"], lows, highs, header["counts"], strict=True)
+        }
+        images = {
+            tensor: Image(source, tuple(Step(*step) for step in steps)) for tensor, (source, steps) in header["images"].items()
+        }
+        return cls(tuple(header["samples"]), measured, images)
+
+
+def _joined(arrays: list[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    """Return the arrays one after the other; an empty one where there is none."""
+    return np.concatenate(arrays).astype(dtype) if arrays else np.empty(0, dtype)

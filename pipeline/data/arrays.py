@@ -1,0 +1,78 @@
+"""Arrays of the user's, and the check of every sample against what the graph takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from pipeline.errors import DataError, did_you_mean
+from pipeline.samples import Sample
+
+
+def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
+    """Read at most `limit` samples from an .npz whose arrays are named `<sample>/<input name>`, in the file's order.
+
+    Raises:
+        DataError: the file is missing, no .npz, empty, or an array's name has no sample.
+    """
+    if not path.is_file():
+        raise DataError(f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.")
+    samples: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                sample, slash, input_name = name.partition("/")
+                if not (sample and slash and input_name):
+                    raise DataError(f"{key}: {path}: the array {name!r} is not named <sample>/<input name>.")
+                if sample not in samples and len(samples) == limit:
+                    continue  # further on, a file that was written input by input holds more of the samples before
+                samples.setdefault(sample, {})[input_name] = arrays[name]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{key}: {path} is no .npz that numpy reads ({error}).") from error
+    if not samples:
+        raise DataError(f"{key}: {path} holds no arrays; at least one sample is needed.")
+    return [Sample(name, inputs) for name, inputs in samples.items()]
+
+
+def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProto], key: str) -> None:
+    """Check each sample against the graph's inputs.
+
+    Raises:
+        DataError: names the sample and the input that is missing, unknown, of a wrong type or shape, or not finite.
+    """
+    declared = {value.name: value for value in inputs}
+    for sample in samples:
+        where = f"{key}: sample {sample.id!r}"
+        if missing := sorted(set(declared) - set(sample.inputs)):
+            raise DataError(f"{where} lacks the input {missing[0]!r}. The model takes {', '.join(declared)}.")
+        for name, array in sample.inputs.items():
+            if name not in declared:
+                raise DataError(f"{where} has an input {name!r} that the model has not.{did_you_mean(name, declared)}")
+            _check_array(array, declared[name], f"{where}, input {name!r}")
+
+
+def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, where: str) -> None:
+    dtype, dims = dtype_of(value), dims_of(value)
+    if array.dtype != dtype:
+        raise DataError(f"{where}: of type {array.dtype}, but the model takes {dtype}.")
+    fits = len(dims) == array.ndim and all(size in (None, found) for size, found in zip(dims, array.shape, strict=True))
+    if not fits:
+        expected = "[" + ", ".join("any" if size is None else str(size) for size in dims) + "]"
+        raise DataError(f"{where}: of shape {list(array.shape)}, but the model takes {expected}.")
+    if array.size == 0:
+        raise DataError(f"{where}: of shape {list(array.shape)}, which is empty.")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
+
+
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
+    """Return the numpy type of a graph's input."""
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Return the shape of a graph's input; None for an axis whose size is left open."""
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]

@@ -1,0 +1,81 @@
+"""A JSON-lines manifest: one utterance a line, with text, token ids, a recording, or all of them."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from pipeline.data.utterance import Utterance
+from pipeline.errors import DataError, did_you_mean
+
+MANIFEST_KEYS = ("id", "text", "tokens", "audio")
+LABEL_KEYS = ("voice", "kind", "noisy")  # known, kept for the report, used by no model
+
+
+def read_manifest(path: Path, key: str, limit: int) -> list[Utterance]:
+    """Read at most `limit` utterances of a manifest; audio paths are relative to it.
+
+    Args:
+        path: the manifest.
+        key: the config key that names it, for messages.
+        limit: how many at most.
+
+    Raises:
+        DataError: the file is missing, empty, or a line is not what it should be.
+    """
+    utterances = list(islice(manifest_lines(path, key), limit))
+    if not utterances:
+        raise DataError(f"{key}: {path} is empty; at least one utterance is needed.")
+    return utterances
+
+
+def manifest_lines(path: Path, key: str) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest, one after the other.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, or a line is not what it should be.
+    """
+    if not path.is_file():
+        raise DataError(f"{key}: there is no file {path}. It is a JSON-lines manifest with the keys {MANIFEST_KEYS}.")
+    seen: set[str] = set()
+    for number, line in enumerate(text_lines(path, key), start=1):
+        if not line.strip():
+            continue
+        utterance = _utterance(line, f"{key}: {path}, line {number}", path.parent)
+        if utterance.id in seen:
+            raise DataError(f"{key}: {path}, line {number}: the id {utterance.id!r} is there twice.")
+        seen.add(utterance.id)
+        yield utterance
+
+
+def text_lines(path: Path, key: str) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{key}: {path} is not UTF-8 text ({error}). Convert it, for example with iconv.") from error
+
+
+def _utterance(line: str, where: str, folder: Path) -> Utterance:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        raise DataError(f'{where}: expected an object with an "id", found {line[:60]!r}.')
+    known = (*MANIFEST_KEYS, *LABEL_KEYS)
+    for name in entry:
+        if name not in known:
+            raise DataError(f"{where}: unknown key {name!r}.{did_you_mean(name, known)}")
+    for name in ("text", "audio"):
+        if not isinstance(entry.get(name), str | None):
+            raise DataError(f"{where}: {name} must be a string.")
+    tokens = entry.get("tokens")
+    if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
+        raise DataError(f"{where}: tokens must be a list of integers.")
+    audio = folder / entry["audio"] if entry.get("audio") else None
+    return Utterance(entry["id"], entry.get("text"), None if tokens is None else tuple(tokens), audio)

@@ -1,0 +1,6 @@
+"""From text to the token ids that an acoustic model reads, as sherpa-onnx does it.
+
+tokens.py    the token table, tokens.txt
+lexicon.py   words by lexicon.txt, the longest match first: Chinese
+espeak.py    International Phonetic Alphabet by espeak-ng: English and a hundred other languages
+"""

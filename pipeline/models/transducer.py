@@ -1,0 +1,112 @@
+"""Transducers as icefall exports them: encoder, decoder and joiner are three graphs, and a search makes words of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.errors import ModelError
+from pipeline.models import Outputs, Run
+from pipeline.models.ctc import Recogniser
+from pipeline.models.files import header_of, metadata_of, number_in
+from pipeline.paths import find
+from pipeline.samples import Sample
+
+BLANK = 0
+PARTS = ("encoder", "decoder", "joiner")
+
+
+@dataclass
+class Transducer(Recogniser):
+    """A Zipformer, Conformer or LSTM transducer with a stateless decoder, as `zipformer/export-onnx.py` writes it.
+
+    encoder: x (1, frames, 80), x_lens (1,) -> encoder_out (1, frames', dim), encoder_out_lens (1,);
+    decoder: y (1, context) -> decoder_out (1, dim); joiner: encoder_out (1, dim), decoder_out (1, dim) -> logit (1, tokens).
+
+    Attributes:
+        dir: a directory with encoder-*.onnx, decoder-*.onnx, joiner-*.onnx and tokens.txt.
+    """
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The three graphs.
+
+        Raises:
+            ModelError: model.dir is not set, or lacks one of them.
+        """
+        if self.dir is None:
+            raise ModelError("model.dir: not set: name the directory that holds encoder-*.onnx, decoder-*.onnx, joiner-*.onnx.")
+        return {part: self.named(part, f"{part}-*.onnx", f"{part}.onnx", f"*{part}*.onnx") for part in PARTS}
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's file."""
+        return self.graphs["encoder"]
+
+    @cached_property
+    def context_size(self) -> int:
+        """How many tokens the decoder looks back at.
+
+        Raises:
+            ModelError: neither the metadata nor the graph tells.
+        """
+        path = self.graphs["decoder"]
+        size = number_in(metadata_of(path), "context_size", path)
+        model = header_of(path)
+        if size is None and model is not None:
+            size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        if not size:
+            raise ModelError(
+                f"{find(path)}: its metadata has no context_size, which says how many tokens the decoder looks at."
+            )
+        return size
+
+    def check(self) -> None:
+        """Check that the three graphs and the token table fit each other.
+
+        Raises:
+            ModelError: they do not.
+        """
+        self.check_inputs()
+        _ = self.context_size
+        self.check_classes(self.graphs["joiner"], "logit")
+        decoder = self.graphs["decoder"]
+        tokens = number_in(metadata_of(decoder), "vocab_size", decoder)
+        if tokens is not None and tokens != len(self.tokens):
+            raise ModelError(
+                f"{find(decoder)}: its metadata says vocab_size={tokens}, but tokens.txt has {len(self.tokens)} tokens. They "
+                "are of different models; name the right table with model.tokens_path."
+            )
+
+    def infer(self, sample: Sample, run: Run) -> Outputs:
+        """Return the encoder's outputs, and the tokens (count,) of a greedy search with at most one token per frame."""
+        outputs = run("encoder", sample)
+        (states, *lengths), context = list(outputs.values()), self.context_size
+        frames = np.asarray(states, dtype=np.float32)[0, : int(lengths[0][0]) if lengths else None]
+        decoder, joiner = (self._inputs(part) for part in ("decoder", "joiner"))
+        found = [BLANK] * context
+
+        def look_back() -> np.ndarray:
+            y = np.array([found[-context:]], dtype=np.int64)
+            outputs = run("decoder", Sample(f"{sample.id}.{len(found) - context}", {decoder[0]: y}))
+            return np.asarray(next(iter(outputs.values())))
+
+        state = look_back()
+        for number, frame in enumerate(frames):
+            given = Sample(f"{sample.id}.{number}", {joiner[0]: frame[None], joiner[1]: state})
+            token = int(next(iter(run("joiner", given).values())).argmax())
+            if token != BLANK:
+                found.append(token)
+                state = look_back()
+        return {**outputs, "tokens": np.array(found[context:], dtype=np.int64)}
+
+    def transcript(self, outputs: Outputs) -> str:
+        """Return the words that the search found."""
+        return self.words([int(token) for token in outputs["tokens"]])
+
+    def _inputs(self, part: str) -> list[str]:
+        model = header_of(self.graphs[part])
+        if model is None:
+            raise ModelError(f"model.dir: {self.graphs[part]} is no ONNX model.")
+        constants = {tensor.name for tensor in model.graph.initializer}
+        return [value.name for value in model.graph.input if value.name not in constants]

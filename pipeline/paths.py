@@ -1,0 +1,39 @@
+"""Where the files are that settings name."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+def find(path: str) -> Path:
+    """Return the absolute path of a file that a setting names: relative to the working directory, else to the project."""
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        return given
+    here = given.absolute()
+    return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
+
+
+@cache
+def _project_root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def portable(file: Path) -> str:
+    """Return a path relative to the project where the file is part of it, else absolute."""
+    root = _project_root()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
+def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return settings whose paths mean the same files from any working directory: what config.yaml holds."""
+    return {
+        group: {key: portable(find(value)) if _is_path(key, value) else value for key, value in settings.items()}
+        if group in ("model", "calibration", "evaluation")
+        else settings
+        for group, settings in plain.items()
+    }
+
+
+def _is_path(key: str, value: object) -> bool:
+    return isinstance(value, str) and (key in ("path", "dir", "labels") or key.endswith("_path"))

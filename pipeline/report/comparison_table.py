@@ -1,0 +1,70 @@
+"""Several runs side by side, in the terminal."""
+
+from pathlib import Path
+
+from rich.console import Group as Lines
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.report.compare import Comparison
+from pipeline.report.page.scores import LEADING_METRICS
+from pipeline.report.ranking import Group, Row
+from pipeline.report.table import VERDICT_STYLES, number
+
+
+def comparison_table(comparison: Comparison) -> Lines:
+    """Return the comparison as it is printed in a terminal."""
+    parts: list[Table | Text] = [_group_table(group) for group in comparison.groups]
+    if comparison.failed:
+        table = Table(title="Without numbers", title_justify="left")
+        for column in ("run", "status", "why"):
+            table.add_column(column)
+        for run in comparison.failed:
+            table.add_row(
+                escape(run.label), run.status if run.status == "done" else f"[bold red]{run.status}[/]", escape(run.error)
+            )
+        parts.append(table)
+    parts += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
+    return Lines(*parts)
+
+
+def _group_table(group: Group) -> Table:
+    table = Table(title=escape(group.title), title_justify="left")
+    names = [name for name in LEADING_METRICS if any(name in row["metrics"] for row in group.rows)][:3]
+    for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", *names, "front"):
+        left = column in ("mode", "settings", "calibrated on", "speed-up", "front")
+        table.add_column(column, justify="left" if left else "right")
+    for row in group.rows:
+        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items()) or Path(row["directory"]).name
+        seconds = "" if row["quantize_seconds"] is None else f"{row['quantize_seconds']:.1f} s"
+        table.add_row(
+            str(row["rank"]), row["mode"], escape(settings), escape(row["data"]), seconds,
+            f"{row['bytes'] / row['baseline_bytes']:.2f}{_tie(row, 'bytes')}", _speedup(row),
+            *(_quality(row, name) for name in names), "★" if row["front"] else "",
+        )  # fmt: skip
+    table.caption = "\n".join(f"{column}: {order}" for column, order in group.orders.items())
+    if table.caption:
+        table.caption += "\n> better beyond noise, ≈ within it; ★ on the front: no other run beats it"
+    table.caption_justify = "left"
+    return table
+
+
+def _speedup(row: Row) -> str:
+    found = row["speedup"]
+    if found is None:
+        return ""
+    text = f"[{VERDICT_STYLES[row['verdict']]}]{found['median']:.2f}[/] ({found['low']:.2f}–{found['high']:.2f})"
+    return text + _tie(row, "speedup")
+
+
+def _quality(row: Row, name: str) -> str:
+    metric = row["metrics"].get(name)
+    if metric is None:
+        return ""
+    baseline = "" if metric["baseline"] in (0, None) else f"{number(metric['baseline'])} → "
+    return f"{baseline}{number(metric['quantized'])}{_tie(row, name)}"
+
+
+def _tie(row: Row, column: str) -> str:
+    return " ≈" if column in row["ties"] else ""

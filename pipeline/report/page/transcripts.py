@@ -1,0 +1,80 @@
+"""Transcripts with their errors marked, word by word."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some words of a transcript.
+
+    Attributes:
+        text: the words.
+        kind: `same` as what was said, `added` (heard, but not said; also what replaced a word) or `lost` (said, not heard).
+    """
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One utterance as both models heard it.
+
+    Attributes:
+        id: of the sample.
+        said: the truth.
+        baseline: what fp32 heard.
+        quantized: what the quantized model heard.
+        changed: whether the two differ.
+    """
+
+    id: str
+    said: str
+    baseline: list[Piece]
+    quantized: list[Piece]
+    changed: bool
+
+    @property
+    def faultless(self) -> bool:
+        """Whether the quantized model heard what was said."""
+        return all(piece.kind == "same" for piece in self.quantized)
+
+
+def transcripts(samples: Sequence[Mapping[str, Any]]) -> list[Transcript]:
+    """Return the transcripts of an evaluation: first those that quantization changed, then those with other errors."""
+    found = [
+        Transcript(
+            sample["id"],
+            sample["text"],
+            marked(sample["text"], sample["baseline_transcript"]),
+            marked(sample["text"], sample["quantized_transcript"]),
+            sample["baseline_transcript"].split() != sample["quantized_transcript"].split(),
+        )
+        for sample in samples
+        if sample.get("text") is not None and "quantized_transcript" in sample and "baseline_transcript" in sample
+    ]
+    return sorted(found, key=lambda one: (not one.changed, one.faultless))
+
+
+def marked(said: str, heard: str) -> list[Piece]:
+    """Return what was heard, marked against what was said; the alignment is the one that the word error rate counts."""
+    truth, words = said.split(), heard.split()
+    if not truth or not words:
+        pieces = [Piece(" ".join(truth), "lost"), Piece(" ".join(words), "added")]
+        return [piece for piece in pieces if piece.text]
+    pieces = []
+    for chunk in jiwer.process_words(" ".join(truth), " ".join(words)).alignments[0]:
+        was = " ".join(truth[chunk.ref_start_idx : chunk.ref_end_idx])
+        became = " ".join(words[chunk.hyp_start_idx : chunk.hyp_end_idx])
+        if chunk.type == "equal":
+            pieces.append(Piece(became, "same"))
+            continue
+        if was:
+            pieces.append(Piece(was, "lost"))
+        if became:
+            pieces.append(Piece(became, "added"))
+    return pieces

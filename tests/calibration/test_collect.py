@@ -1,0 +1,200 @@
+"""Collecting statistics: exact extremes, close histograms, constant memory, precise errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from pipeline.calibration import collect as engine
+from pipeline.calibration.collect import collect
+from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.errors import DataError, ModelError
+from pipeline.samples import Sample
+
+VOCOS = Path(__file__).parents[2] / "data" / "models" / "vocoder" / "vocos.onnx"
+METHODS = [MinMax(), MovingAverage(), Percentile(99.99), Entropy(), MeanSquaredError()]
+
+
+def mels(number):
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(40, 90, number)
+    return [
+        Sample(f"mel-{index}", {"mels": rng.normal(-5, 2, (1, 80, length)).astype(np.float32)})
+        for index, length in enumerate(lengths)
+    ]
+
+
+def test_minimum_and_maximum_are_those_of_all_intermediate_values(graph, samples, every_value):
+    tensors = quantizable_tensors(graph)
+    seen = collect(graph, samples, tensors=tensors)
+    for tensor, values in every_value(graph, samples, tensors).items():
+        assert seen[tensor].sample_low.tolist() == [value.min() for value in values], tensor
+        assert seen[tensor].sample_high.tolist() == [value.max() for value in values], tensor
+        assert seen[tensor].count == sum(value.size for value in values), tensor
+
+
+def test_minimum_and_maximum_of_a_real_vocoder_are_exact(every_value):
+    model, samples = onnx.load(VOCOS), mels(4)
+    tensors = quantizable_tensors(model)
+    seen = collect(model, samples, tensors=tensors, histograms=False)
+    for tensor, values in every_value(model, samples, tensors).items():
+        assert seen[tensor].low == min(value.min() for value in values), tensor
+        assert seen[tensor].high == max(value.max() for value in values), tensor
+
+
+def test_percentiles_are_within_half_a_percent_of_those_of_all_values(graph, samples, every_value):
+    tensors = quantizable_tensors(graph)
+    seen = collect(graph, samples, tensors=tensors)
+    for tensor, parts in every_value(graph, samples, tensors).items():
+        values = np.concatenate(parts)
+        for percentile in (99.0, 99.9, 99.99):
+            outside = (1 - percentile / 100) / 2
+            low, high = np.quantile(values, [outside, 1 - outside], method="inverted_cdf")
+            found = tensor_range(seen, tensor, Percentile(percentile))
+            assert found.low == pytest.approx(min(low, 0), rel=0.005, abs=1e-3), (tensor, percentile)
+            assert found.high == pytest.approx(max(high, 0), rel=0.005, abs=1e-3), (tensor, percentile)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_every_method_takes_24_utterances_of_different_lengths(graph, samples, method):
+    assert len({sample.inputs["x"].shape for sample in samples}) > 20
+    seen = collect(graph, samples, tensors=quantizable_tensors(graph))
+    for tensor in quantizable_tensors(graph):
+        found = tensor_range(seen, tensor, method)
+        assert seen[tensor].low - 0.05 <= found.low <= 0 <= found.high <= seen[tensor].high + 0.05
+        assert found.high > found.low
+
+
+def test_segments_change_nothing(graph, samples, monkeypatch):
+    tensors = quantizable_tensors(graph)
+    whole = collect(graph, samples, tensors=tensors)
+    monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
+    cut = collect(graph, samples, tensors=tensors)
+    assert len(engine.cut(graph, dict.fromkeys(["c", "m", "y"], 100), 1)) == 3
+    for tensor in tensors:
+        np.testing.assert_array_equal(cut[tensor].sample_low, whole[tensor].sample_low)
+        np.testing.assert_array_equal(cut[tensor].histogram.counts, whole[tensor].histogram.counts)
+
+
+def test_tensors_that_follow_from_others_are_not_measured(graph, samples):
+    seen = collect(graph, samples, tensors=quantizable_tensors(graph))
+    assert set(seen.measured) == {"x", "c", "s", "m", "y"}
+    assert {"leaky", "t", "back", "r", "clipped"} <= set(seen.images)
+
+
+def test_folded_and_fused_tensors_are_measured():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N, 3] x) => (float[N, 2] y) <float[3, 2] w = {1, -2, 3, -4, 5, -6}, float[2] b = {1, 2}>
+    {
+        product = MatMul (x, w)
+        sum = Add (product, b)
+        same = Identity (sum)
+        y = Relu (same)
+    }""")
+    sample = Sample("one", {"x": np.array([[1, 2, 3], [-1, 0, 1]], np.float32)})
+    seen = collect(model, [sample], tensors=["product", "sum", "same", "y"])
+    assert (seen["product"].low, seen["product"].high) == (-28, 22)
+    assert (seen["same"].low, seen["same"].high) == (-26, 23)
+    assert (seen["y"].low, seen["y"].high) == (0, 23)
+
+
+def test_a_value_that_is_not_finite_is_refused_by_sample_tensor_and_position(graph, make_samples):
+    samples = make_samples(3)
+    samples[1].inputs["x"][0, 2, 7] = np.nan
+    with pytest.raises(DataError, match=r"'utterance-1': tensor 'x' is nan at \[0, 2, 7\]"):
+        collect(graph, samples, tensors=["y"])
+
+
+def test_an_infinity_within_the_graph_is_refused_where_it_arises():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N] x) => (float[N] y) { e = Exp (x)  y = Sigmoid (e) }""")
+    samples = [Sample("quiet", {"x": np.zeros(3, np.float32)}), Sample("loud", {"x": np.array([0, 1000], np.float32)})]
+    with pytest.raises(DataError, match=r"'loud': tensor 'e' is inf at \[1\]"):
+        collect(model, samples, tensors=["e", "y"])
+
+
+def test_unknown_and_integer_tensors_are_refused_by_name(graph, samples):
+    with pytest.raises(ModelError, match=r"'clippd'.*clipped"):
+        collect(graph, samples, tensors=["clippd"])
+    with pytest.raises(ModelError, match="'length' holds int64"):
+        collect(graph, samples, tensors=["length"])
+
+
+def test_a_sample_that_does_not_fit_the_graph_is_named(graph, samples):
+    odd = Sample("odd", {"x": np.zeros((1, 5, 9), np.float32), "length": np.array([9])})
+    with pytest.raises(DataError, match="'odd'"):
+        collect(graph, [*samples[:2], odd], tensors=["y"])
+    with pytest.raises(DataError, match="no calibration sample"):
+        collect(graph, [], tensors=["y"])
+
+
+def test_a_generator_is_read_once_and_progress_is_told(graph, samples):
+    reads, done = [], []
+
+    def stream():
+        reads.append(1)
+        yield from samples[:5]
+
+    collect(graph, stream, tensors=["y"], on_sample=done.append)
+    assert (reads, done) == ([1], [1, 2, 3, 4, 5])
+
+
+def test_merged_statistics_are_those_of_both_halves(graph, samples):
+    tensors = quantizable_tensors(graph)
+    whole = collect(graph, samples, tensors=tensors, channel_axes={"c": 1})
+    first = collect(graph, samples[:10], tensors=tensors, channel_axes={"c": 1})
+    both = first.merge(collect(graph, samples[10:], tensors=tensors, channel_axes={"c": 1}))
+    assert both.samples == whole.samples
+    for tensor in tensors:
+        np.testing.assert_array_equal(both[tensor].sample_high, whole[tensor].sample_high)
+        total = whole[tensor].histogram.counts.sum()
+        assert both[tensor].histogram.counts.sum() == pytest.approx(total, rel=0.005)
+    np.testing.assert_allclose(both["c"].channels.mean, whole["c"].channels.mean)
+
+
+def test_channels_have_their_own_extremes_and_means(graph, samples, every_value):
+    seen = collect(graph, samples, tensors=["y"], channel_axes={"c": 1}, histograms=False)["c"].channels
+    values = np.concatenate([value.reshape(6, -1) for value in every_value(graph, samples, ["c"])["c"]], axis=1)
+    np.testing.assert_array_equal(seen.low, values.min(axis=1))
+    np.testing.assert_array_equal(seen.high, values.max(axis=1))
+    np.testing.assert_allclose(seen.mean, values.mean(axis=1, dtype=np.float64), rtol=1e-6)
+
+
+def test_a_graph_that_draws_noise_has_the_same_statistics_for_a_seed():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N] x) => (float[N] y) { noise = RandomNormalLike (x)  y = Mul (x, noise) }""")
+    samples = [Sample("one", {"x": np.ones(1000, np.float32)})]
+    first, again, other = (collect(model, samples, tensors=["y"], seed=seed)["y"] for seed in (3, 3, 4))
+    assert first.high == again.high != other.high
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux reports it")
+def test_memory_does_not_grow_with_the_number_of_samples():
+    def peak(number):
+        program = f"""
+import resource
+import numpy as np
+import onnx
+from pipeline.calibration.collect import collect
+from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.samples import Sample
+rng = np.random.default_rng(0)
+lengths = [90, 40, 60, 75, 50, 85, 45, 70] * {number // 8}
+model = onnx.load({str(VOCOS)!r})
+samples = (Sample(str(n), {{"mels": rng.normal(-5, 2, (1, 80, n)).astype(np.float32)}}) for n in lengths)
+collect(model, lambda: samples, tensors=quantizable_tensors(model))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+        root = Path(__file__).parents[2]
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+        return int(run.stdout)
+
+    assert peak(128) <= 1.05 * peak(8)

@@ -1,0 +1,193 @@
+"""Range methods against brute force on the values themselves."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pipeline.calibration.entropy import Reference
+from pipeline.calibration.histogram import BinCounts
+from pipeline.calibration.mse import mse_range
+from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.statistics import Measurement, Statistics
+from pipeline.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+DATA = {
+    "gaussian": RNG.standard_normal(200_000),
+    "heavy tails": RNG.standard_t(3, 200_000),
+    "after a relu": np.maximum(RNG.standard_normal(200_000), 0),
+    "swish": (x := 3 * RNG.standard_normal(200_000)) / (1 + np.exp(-x)),
+    "negative": -np.abs(RNG.laplace(size=200_000)),
+}
+
+
+def statistics_of(values):
+    values = values.astype(np.float32)
+    bins = BinCounts()
+    bins.add(values)
+    low, high = np.array([values.min()]), np.array([values.max()])
+    return Statistics(("all",), {"t": Measurement(low, high, values.size, bins, None)})
+
+
+def histogram_of(values):
+    return statistics_of(values)["t"].histogram
+
+
+def squared_error(values, low, high, levels, symmetric):
+    if symmetric:
+        step = high / (levels // 2 - 1)
+        codes = np.clip(np.round(values / step), -(levels // 2 - 1), levels // 2 - 1)
+    else:
+        step = (high - low) / (levels - 1)
+        zero = np.round(-low / step)
+        codes = np.clip(np.round(values / step) + zero, 0, levels - 1) - zero
+    return float(np.mean((values - codes * step) ** 2))
+
+
+def points_of(histogram):
+    """The values that a histogram stands for, spread evenly over its bins, and the weight of each."""
+    at = (np.arange(64) + 0.5) / 64
+    values = histogram.edges[:-1, None] + np.diff(histogram.edges)[:, None] * at
+    return values.ravel(), np.repeat(histogram.counts / 64, 64)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_mse_of_a_symmetric_range_is_that_of_brute_force_within_a_bin(name):
+    histogram = histogram_of(DATA[name])
+    _, found = mse_range(histogram, 256, symmetric=True)
+    values, weights = points_of(histogram)
+    edges = np.unique(np.abs(histogram.edges))
+    coarse = set(range(len(edges) - 1, len(edges) - 385, -8))  # three octaves, and every bin around what was found
+    near = np.searchsorted(edges, found) + np.arange(-16, 17)
+    candidates = edges[sorted(coarse | {int(index) for index in near if index < len(edges)})]
+    steps = candidates / 127
+    errors = [weights @ (values - step * np.clip(np.round(values / step), -127, 127)) ** 2 for step in steps]
+    best = candidates[np.argmin(errors)]
+    assert abs(np.searchsorted(edges, best) - np.searchsorted(edges, found)) <= 1
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_mse_of_a_symmetric_range_loses_no_more_than_the_best_of_all_thresholds(name):
+    values = DATA[name]
+    _, found = mse_range(histogram_of(values), 256, symmetric=True)
+    thresholds = np.abs(values).max() * 2.0 ** -np.arange(0, 4, 1 / 32)
+    best = min(squared_error(values, -t, t, 256, True) for t in thresholds)
+    assert squared_error(values, -found, found, 256, True) <= 1.005 * best
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_mse_of_an_asymmetric_range_is_no_worse_than_brute_force_over_both_ends(name):
+    values = DATA[name]
+    low, high = mse_range(histogram_of(values), 256, symmetric=False)
+    shares = 2.0 ** -np.arange(0, 3, 1 / 8)
+    ends = [(min(values.min(), 0) * a, max(values.max(), 0) * b) for a in shares for b in shares]
+    subset = values[::10]
+    best = min(set(ends), key=lambda end: squared_error(subset, *end, 256, False))
+    assert squared_error(values, low, high, 256, False) <= 1.003 * squared_error(values, *best, 256, False)
+
+
+def divergence_by_definition(counts, start, end, levels):
+    """KL(P || Q) as the source defines it, bin by bin."""
+    p = counts[start:end].copy()
+    q_mass = counts[start:end]
+    p[0] += counts[:start].sum()
+    p[-1] += counts[end:].sum()
+    q = np.zeros_like(p)
+    borders = np.rint((end - start) * np.arange(levels + 1) / levels).astype(int)
+    for first, last in pairwise(borders):
+        filled = p[first:last] > 0
+        if filled.any():
+            q[first:last][filled] = q_mass[first:last].sum() / filled.sum()
+    p, q = p / p.sum(), q / q.sum()
+    if (q[p > 0] == 0).any():
+        return np.inf
+    return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_divergence_is_that_of_its_definition(name, symmetric):
+    histogram = histogram_of(DATA[name])
+    reference = Reference.of(histogram.magnitudes() if symmetric else histogram, 128 if symmetric else 256)
+    start = 0 if symmetric else reference.zero // 2
+    ends = np.arange(max(reference.zero + 1, start + 256), len(reference.counts) + 1, 211)
+    fast = reference.divergence(start, ends)
+    slow = [divergence_by_definition(reference.counts, start, end, reference.levels) for end in ends]
+    np.testing.assert_allclose(fast, slow, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_entropy_search_finds_the_least_divergence_of_all_ends(name):
+    reference = Reference.of(histogram_of(DATA[name]).magnitudes(), 128)
+    ends = reference.ends(0)
+    slow = [divergence_by_definition(reference.counts, 0, end, reference.levels) for end in ends]
+    assert reference.best_end(0) == ends[np.argmin(slow)]
+    assert np.diff(ends).max() <= 1 + len(reference.counts) / 128
+
+
+def test_entropy_clips_an_outlier_and_keeps_a_uniform_range():
+    uniform = RNG.uniform(-1, 1, 100_000)
+    outlier = np.append(RNG.standard_normal(100_000), 60.0)
+    assert tensor_range(statistics_of(uniform), "t", Entropy(), symmetric=True).high > 0.95
+    assert tensor_range(statistics_of(outlier), "t", Entropy(), symmetric=True).high < 20
+
+
+@pytest.mark.parametrize("percentile", [99, 99.9, 99.99])
+@pytest.mark.parametrize("name", DATA)
+def test_a_percentile_is_within_half_a_percent(name, percentile):
+    values, seen = DATA[name], statistics_of(DATA[name])
+    outside = (1 - percentile / 100) / 2
+    low, high = np.quantile(values, [outside, 1 - outside], method="inverted_cdf")
+    found = tensor_range(seen, "t", Percentile(percentile))
+    assert found.low == pytest.approx(min(low, 0), rel=0.005, abs=1e-3)
+    assert found.high == pytest.approx(max(high, 0), rel=0.005, abs=1e-3)
+    largest = np.quantile(np.abs(values), percentile / 100, method="inverted_cdf")
+    assert tensor_range(seen, "t", Percentile(percentile), symmetric=True).high == pytest.approx(largest, rel=0.005)
+
+
+def test_a_moving_average_follows_the_samples():
+    lows, highs = np.array([-1, -3, -1], np.float32), np.array([2, 2, 6], np.float32)
+    seen = Statistics(("a", "b", "c"), {"t": Measurement(lows, highs, 3, None, None)})
+    found = tensor_range(seen, "t", MovingAverage(0.5))
+    assert (found.low, found.high) == (-1.5, 4)
+
+
+@pytest.mark.parametrize(
+    "method", [MinMax(), MovingAverage(), Percentile(), Entropy(), MeanSquaredError()], ids=lambda method: type(method).__name__
+)
+@pytest.mark.parametrize("values", [np.zeros(50), np.full(50, 2.5), np.full(50, -2.5), np.array([1e-30, 0, 3e38])], ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_ranges_include_zero_whatever_was_seen(method, values, symmetric):
+    found = tensor_range(statistics_of(values), "t", method, symmetric=symmetric)
+    assert found.low <= 0 <= found.high
+    assert np.isfinite([found.low, found.high]).all()
+    if symmetric:
+        assert found.low == -found.high
+
+
+def test_what_was_not_collected_is_refused():
+    extremes = np.zeros(1, np.float32)
+    seen = Statistics(("a",), {"t": Measurement(extremes, extremes, 1, None, None)})
+    with pytest.raises(DataError, match="histograms=True"):
+        tensor_range(seen, "t", Percentile())
+    with pytest.raises(DataError, match="'u'"):
+        tensor_range(seen, "u", MinMax())
+
+
+@pytest.mark.parametrize("wrong", [lambda: Percentile(50), lambda: Percentile(100.1), lambda: MovingAverage(1)])
+def test_settings_outside_their_limits_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        wrong()
+
+
+def test_merged_counts_do_not_depend_on_the_order_of_scales():
+    small, large = RNG.standard_normal(1000).astype(np.float32) / 1000, RNG.standard_normal(1000).astype(np.float32)
+    parts = [BinCounts(), BinCounts()]
+    parts[0].add(small)
+    parts[1].add(large)
+    together = BinCounts()
+    together.add(np.concatenate((large, small)))
+    for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
+        assert merged.exponent == together.exponent
+        np.testing.assert_array_equal(merged.counts, together.counts)

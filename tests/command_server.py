@@ -1,0 +1,63 @@
+"""Run run.py many times without importing its libraries each time: a process that has them, and forks for every command.
+
+The tests of bad input run the command more than a hundred times; nine tenths of such a run would be imports. Each command
+still has a process of its own, with its own arguments, working directory, environment, output and exit status.
+Reads a JSON object per line (argv, folder, environment, stdout, stderr) and answers each with its exit status.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parent.parent / "run.py"
+LIBRARIES = (
+    "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "pipeline.cli", "pipeline.runner",
+    "pipeline.report.table", "pipeline.rerun",
+)  # fmt: skip
+
+
+def serve() -> None:
+    """Answer commands until standard input is closed."""
+    for library in LIBRARIES:
+        importlib.import_module(library)
+
+    for line in sys.stdin:
+        command = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            become(command)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def become(command: dict) -> None:
+    """Be one command, in this process, and end as an interpreter would."""
+    for name, descriptor in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        path = os.devnull if name == "stdin" else command[name]
+        os.dup2(os.open(path, os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(command["folder"])
+    os.environ.clear()
+    os.environ.update(command["environment"])
+    tempfile.tempdir = None
+    sys.argv = [str(SCRIPT), *command["argv"]]
+    code = 0
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(SCRIPT.parent))
+    serve()

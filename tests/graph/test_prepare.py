@@ -1,0 +1,96 @@
+"""A prepared graph has a new enough opset and named nodes, computes the same, and leaves its source alone."""
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.graph.prepare import prepare
+from pipeline.load import opset_of
+from pipeline.samples import Sample
+from pipeline.session import infer, open_session
+
+
+def prepared(source, opset=None, needed_opset=13, preprocess=True):
+    return prepare(source, opset=opset, needed_opset=needed_opset, preprocess=preprocess)
+
+
+def test_an_old_graph_is_converted_to_the_opset_that_the_mode_needs_and_says_so(source_of, conv_net):
+    source = source_of(conv_net(opset=11))
+    ready = prepared(source)
+    assert opset_of(ready.model) == 13
+    assert "opset 11 to 13" in " ".join(ready.notes)
+
+
+def test_a_converted_graph_computes_the_same(source_of, conv_net, make_noise):
+    source = source_of(conv_net(opset=11))
+    sample = Sample("s", {"x": make_noise(30)})
+    before = infer(open_session(source.path), sample)["y"]
+    np.testing.assert_allclose(infer(open_session(prepared(source).model), sample)["y"], before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_new_enough_graph_keeps_its_opset(source_of, conv_net):
+    ready = prepared(source_of(conv_net(opset=17)))
+    assert opset_of(ready.model) == 17
+    assert not ready.notes
+
+
+def test_an_opset_that_is_asked_for_is_given(source_of, conv_net):
+    assert opset_of(prepared(source_of(conv_net(opset=13)), opset=18).model) == 18
+
+
+def test_an_opset_older_than_the_mode_needs_is_refused(source_of, conv_net):
+    with pytest.raises(ModelError, match=r"mode\.opset: 12, but this mode needs 13"):
+        prepared(source_of(conv_net()), opset=12)
+
+
+def test_constants_are_folded_and_the_folded_nodes_are_known(source_of, build, make_weight):
+    model = build(
+        """g (float[n, 8] x) => (float[n, 8] y) {
+            [double] v = Add (w, w)
+            [product] y = MatMul (x, v)
+        }""",
+        w=make_weight(8, 8),
+    )
+    ready = prepared(source_of(model))
+    assert [node.name for node in ready.model.graph.node] == ["product"]
+    assert ready.folded == {"double"}
+
+
+def test_without_preprocessing_the_graph_stays_as_exported(source_of, build, make_weight):
+    model = build(
+        "g (float[n, 8] x) => (float[n, 8] y) { [double] v = Add (w, w) [product] y = MatMul (x, v) }", w=make_weight(8, 8)
+    )
+    ready = prepared(source_of(model), preprocess=False)
+    assert [node.name for node in ready.model.graph.node] == ["double", "product"]
+
+
+def test_a_matmul_and_its_bias_keep_their_names(source_of, build, make_weight):
+    """Fused, the node that a user excludes by name would be gone."""
+    model = build(
+        "g (float[4, 8] x) => (float[4, 8] y) { [product] a = MatMul (x, w) [bias] y = Add (a, b) }",
+        w=make_weight(8, 8),
+        b=make_weight(8),
+    )
+    assert [node.name for node in prepared(source_of(model)).model.graph.node] == ["product", "bias"]
+
+
+def test_the_source_is_not_changed(source_of, conv_net):
+    source = source_of(conv_net(opset=11))
+    before = source.model.SerializeToString()
+    prepared(source)
+    assert source.model.SerializeToString() == before
+
+
+def test_only_standard_operators_come_out(source_of, shipped):
+    domains = {node.domain for node in prepared(shipped("asr")).model.graph.node}
+    assert domains <= {"", "ai.onnx"}
+
+
+def test_an_operator_that_cannot_be_converted_is_reported_with_the_way_out(source_of, conv_net, monkeypatch):
+    def refuse(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        raise RuntimeError(f"no adapter to {opset}")
+
+    monkeypatch.setattr("pipeline.graph.prepare.version_converter.convert_version", refuse)
+    with pytest.raises(ModelError, match=r"opset 11 cannot be converted to 13.*Export the model anew"):
+        prepared(source_of(conv_net(opset=11)))

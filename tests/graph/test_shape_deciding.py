@@ -1,0 +1,125 @@
+"""What decides a shape, or was decided, is found; what only ends in a decision that nobody builds on is not."""
+
+from collections import deque
+
+import numpy as np
+import onnx
+
+from pipeline.graph.shape_deciding import shape_deciding_nodes
+
+PRODUCTS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
+
+
+def nearest(graph: onnx.GraphProto, op_type: str, wanted: tuple[str, ...], *, upstream: bool) -> onnx.NodeProto:
+    """Return the node of a wanted type that is nearest to the one node of `op_type`, before or after it."""
+    makers = {tensor: node for node in graph.node for tensor in node.output}
+    queue = deque(node for node in graph.node if node.op_type == op_type)
+    assert len(queue) == 1
+    seen: set[str] = set()
+    while queue:
+        node = queue.popleft()
+        if node.op_type in wanted:
+            return node
+        if upstream:
+            found = [makers[tensor] for tensor in node.input if tensor in makers]
+        else:
+            found = [other for other in graph.node if set(node.output) & set(other.input)]
+        queue += [other for other in found if other.name not in seen]
+        seen |= {other.name for other in found}
+    raise AssertionError(f"no {wanted} {'before' if upstream else 'after'} {op_type}")
+
+
+def test_the_duration_predictor_of_the_shipped_matcha_is_found(shipped):
+    graph = shipped("matcha").model.graph
+    predictor = nearest(graph, "Ceil", PRODUCTS, upstream=True)
+    assert predictor.name in shape_deciding_nodes(graph)
+
+
+def test_the_product_of_the_encoder_with_the_alignment_is_found(shipped):
+    graph = shipped("matcha").model.graph
+    alignment = nearest(graph, "Ceil", ("MatMul",), upstream=False)
+    assert alignment.name in shape_deciding_nodes(graph)
+
+
+def test_most_of_the_shipped_matcha_may_be_quantized(shipped):
+    graph = shipped("matcha").model.graph
+    fixed = shape_deciding_nodes(graph)
+    products = [node.name for node in graph.node if node.op_type in PRODUCTS]
+    assert sum(name in fixed for name in products) < len(products) / 10
+
+
+def test_a_vocoder_decides_nothing_with_its_products(shipped):
+    graph = shipped("vocoder").model.graph
+    fixed = shape_deciding_nodes(graph)
+    assert not [node.name for node in graph.node if node.op_type in PRODUCTS and node.name in fixed]
+
+
+def test_a_classifier_that_ends_in_an_arg_max_decides_no_shape(build, make_weight):
+    model = build(
+        """classifier (float[n, 8] x) => (int64[n, 1] best) {
+            [hidden] h = MatMul (x, w)
+            [best] best = ArgMax <axis = 1> (h)
+        }""",
+        w=make_weight(8, 4),
+    )
+    assert "hidden" not in shape_deciding_nodes(model.graph)
+
+
+def test_a_product_whose_rounded_result_becomes_a_shape_decides(build, make_weight):
+    model = build(
+        """durations (float[1, 8] x, float[1, 1] frame) => (float[1, frames] y) {
+            [predict] d = MatMul (x, w)
+            [scale] s = Exp (d)
+            [total] t = ReduceSum <keepdims = 0> (s)
+            [integer] n = Cast <to = 7> (t)
+            [axis] m = Unsqueeze (n, zero)
+            [shape] shape = Concat <axis = 0> (one, m)
+            [expand] y = Expand (frame, shape)
+        }""",
+        w=make_weight(8, 1),
+        zero=np.array([0]),
+        one=np.array([1]),
+    )
+    assert {"predict", "scale", "total"} <= shape_deciding_nodes(model.graph)
+    assert "expand" not in shape_deciding_nodes(model.graph)
+
+
+def test_an_encoder_that_also_feeds_the_decoder_does_not_only_decide(build, make_weight):
+    model = build(
+        """encoder (float[1, 8] x) => (float[1, 8] y, float[frames] z) {
+            [encode] h = MatMul (x, w)
+            [predict] d = MatMul (h, w1)
+            [total] t = ReduceSum <keepdims = 0> (d)
+            [count] n = Cast <to = 7> (t)
+            [axis] m = Unsqueeze (n, zero)
+            [fill] z = ConstantOfShape (m)
+            [decode] y = MatMul (h, w)
+        }""",
+        w=make_weight(8, 8),
+        w1=make_weight(8, 1),
+        zero=np.array([0]),
+    )
+    fixed = shape_deciding_nodes(model.graph)
+    assert "predict" in fixed
+    assert not {"encode", "decode"} & fixed
+
+
+def test_a_product_with_a_mask_touches_what_was_decided_and_the_layers_around_it_do_not(build, make_weight):
+    model = build(
+        """masked (float[1, 4, frames] x, int64[1] length) => (float[1, 4, frames] y) {
+            [before] a = Conv (x, w)
+            [shape] s = Shape <start = 2> (x)
+            [end] n = Squeeze (s)
+            [positions] p = Range (zero, n, one)
+            [inside] i = Less (p, length)
+            [mask] m = Cast <to = 1> (i)
+            [apply] b = Mul (a, m)
+            [after] y = Conv (b, w)
+        }""",
+        w=make_weight(4, 4, 1),
+        zero=np.array(0),
+        one=np.array(1),
+    )
+    fixed = shape_deciding_nodes(model.graph)
+    assert {"positions", "inside", "mask", "apply"} <= fixed
+    assert not {"before", "after"} & fixed

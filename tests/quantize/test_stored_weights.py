@@ -1,0 +1,108 @@
+"""Weights stored as int8: close to what they were, shared where they were shared, computed in float."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from pipeline.quantize.storage import output_axis, quantize_symmetric, store_weights
+from pipeline.samples import Sample
+from pipeline.session import infer, open_session
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_no_value_moves_by_more_than_half_a_step_of_its_channel(make_weight, axis):
+    weight = make_weight(6, 5, 7)
+    values, scale = quantize_symmetric(weight, axis)
+    along = [1, 1, 1]
+    along[axis] = -1
+    steps = scale.reshape(along)
+    assert values.dtype == np.int8
+    assert scale.shape == (weight.shape[axis],)
+    assert np.all(np.abs(weight - values * steps) <= steps / 2 + 1e-7)
+
+
+def test_the_largest_value_of_each_channel_uses_the_whole_range(make_weight):
+    values, _ = quantize_symmetric(make_weight(6, 40), 0)
+    assert np.all(np.abs(values).max(axis=1) == 127)
+    assert values.min() >= -127
+
+
+def test_zero_stays_zero_and_a_channel_of_zeros_is_no_division_by_zero(make_weight):
+    weight = make_weight(3, 8)
+    weight[1] = 0.0
+    weight[0, 0] = 0.0
+    values, scale = quantize_symmetric(weight, 0)
+    assert np.isfinite(scale).all()
+    assert np.all(scale > 0)
+    assert values[0, 0] == 0
+    assert not values[1].any()
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes", "rank", "axis"),
+    [
+        ("Conv", {}, 3, 0),
+        ("ConvTranspose", {}, 3, 1),
+        ("Gemm", {"transB": 1}, 2, 0),
+        ("Gemm", {}, 2, 1),
+        ("MatMul", {}, 2, 1),
+        ("MatMul", {}, 3, 2),
+    ],
+)
+def test_a_scale_belongs_to_an_output_channel(op_type, attributes, rank, axis):
+    assert output_axis(onnx.helper.make_node(op_type, ["x", "w"], ["y"], **attributes), rank) == axis
+
+
+STORED = {
+    "Conv": ("g (float[1, 8, n] x) => (float[1, 12, m] y) { [op] y = Conv (x, w) }", (12, 8, 3)),
+    "ConvTranspose": (
+        "g (float[1, 8, n] x) => (float[1, 12, m] y) { [op] y = ConvTranspose <strides = [2]> (x, w) }",
+        (8, 12, 4),
+    ),
+    "MatMul": ("g (float[1, n, 20] x) => (float[1, n, 12] y) { [op] y = MatMul (x, w) }", (20, 12)),
+    "Gemm": ("g (float[n, 20] x) => (float[n, 12] y) { [op] y = Gemm (x, w) }", (20, 12)),
+    "Gemm, transposed": ("g (float[n, 20] x) => (float[n, 12] y) { [op] y = Gemm <transB = 1> (x, w) }", (12, 20)),
+}
+
+
+@pytest.mark.parametrize("what", STORED)
+def test_a_node_computes_nearly_the_same_from_its_stored_weight(build, make_weight, what):
+    text, shape = STORED[what]
+    model = build(text, w=make_weight(*shape))
+    given = [10 if dim.dim_param else dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    sample = Sample("s", {"x": np.random.default_rng(0).standard_normal(given).astype(np.float32)})
+    before = infer(open_session(model), sample)["y"]
+    store_weights(model, ["op"])
+    onnx.checker.check_model(model, full_check=True)
+    after = infer(open_session(model), sample)["y"]
+    assert after.shape == before.shape
+    error = float(np.abs(after - before).max())
+    assert 0 < error < 0.03 * float(np.abs(before).max())
+
+
+def test_the_float_weight_is_gone_and_the_int8_one_is_there(conv_net):
+    model = conv_net()
+    store_weights(model, ["conv_a"])
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    assert "wa" not in weights
+    assert "wb" in weights
+    assert numpy_helper.to_array(weights["wa_dequantized_0_int8"]).dtype == np.int8
+
+
+def test_nodes_that_share_a_weight_share_its_int8_form(build, make_weight):
+    model = build(
+        "g (float[n, 20] x) => (float[n, 20] y) { [one] h = MatMul (x, w) [two] y = MatMul (h, w) }", w=make_weight(20, 20)
+    )
+    store_weights(model, ["one", "two"])
+    assert sum(tensor.data_type == onnx.TensorProto.INT8 for tensor in model.graph.initializer) == 1
+    assert [node.op_type for node in model.graph.node] == ["DequantizeLinear", "MatMul", "MatMul"]
+
+
+def test_a_weight_that_another_node_still_reads_in_float_stays(build, make_weight):
+    model = build(
+        "g (float[n, 20] x) => (float[n, 20] y) { [one] h = MatMul (x, w) [two] y = MatMul (h, w) }", w=make_weight(20, 20)
+    )
+    store_weights(model, ["one"])
+    assert "w" in {tensor.name for tensor in model.graph.initializer}
+    assert next(node for node in model.graph.node if node.name == "two").input[1] == "w"

@@ -1,0 +1,53 @@
+"""Updates of a range, and shapes of a Reshape."""
+
+import numpy as np
+from small_graphs import changed, difference, graph_of, op_types
+
+from pipeline.rewrite import reshape, scatter
+
+CACHE = """(float[2,16,3] x, float[2,4,3] u, float[2,6,3] v) => (float[2,16,3] y, float[2,4,3] z)
+    { a = ScatterND(x, low, u) z = Slice(a, three, seven, one) y = ScatterND(a, high, v) }"""
+
+
+def box(*ranges):
+    return np.stack(np.meshgrid(*(np.arange(*r) for r in ranges), indexing="ij"), axis=-1)
+
+
+def limits():
+    return {name: np.array([value]) for name, value in (("three", 8), ("seven", 12), ("one", 1))}
+
+
+def test_a_chain_of_updates_becomes_one_concat(rng):
+    before = graph_of(CACHE, low=box((0, 2), (2, 6), (0, 3)), high=box((0, 2), (6, 12), (0, 3)), **limits())
+    sites, after = changed(before, scatter.rewrite)
+    assert sites == 2
+    assert op_types(after).count("Concat") == 1  # the first is needed no more: what the Slice reads lies in x
+    assert "ScatterND" not in op_types(after)
+    shapes = {"x": (2, 16, 3), "u": (2, 4, 3), "v": (2, 6, 3)}
+    assert difference(before, after, **{n: rng.standard_normal(s, dtype=np.float32) for n, s in shapes.items()}) == 0
+
+
+def test_an_update_of_single_places_is_left_alone():
+    text = "(float[4,4] x, float[2] u) => (float[4,4] y) { y = ScatterND(x, i, u) }"
+    model = graph_of(text, i=np.array([[0, 1], [2, 2]]))
+    assert changed(model, scatter.rewrite)[0] == "no ScatterND over a constant range of one axis"
+
+
+ATTENTION = """(float[n,t,12] x) => (float[n,t,2,6] y) {
+    r = Relu(x) s = Shape(r) a = Gather(s, i0) b = Gather(s, i1) c = Gather(s, i2) d = Div(c, i2)
+    a1 = Unsqueeze(a, axis) b1 = Unsqueeze(b, axis) d1 = Unsqueeze(d, axis) two = Constant<value_ints = [2]>()
+    shape = Concat<axis = 0>(a1, b1, two, d1) y = Reshape(r, shape) }"""
+
+
+def test_computed_shapes_become_constants(rng):
+    indices = {f"i{k}": np.array(k) for k in range(3)}
+    before = graph_of(ATTENTION, axis=np.array([0]), **indices)
+    sites, after = changed(before, reshape.rewrite)
+    assert (sites, op_types(after)) == (1, ["Relu", "Reshape"])
+    for shape in ((1, 5, 12), (3, 2, 12)):
+        assert difference(before, after, x=rng.standard_normal(shape, dtype=np.float32)) == 0
+
+
+def test_a_shape_with_two_unknown_lengths_is_left_alone():
+    model = graph_of("(float[n,t] x, float[a,b] w) => (float[a,b] y) { s = Shape(w) y = Reshape(x, s) }")
+    assert changed(model, reshape.rewrite)[0] == "no Reshape to a computed shape of which all lengths but one are known"

@@ -1,0 +1,56 @@
+"""A process that is sherpa-onnx's user: it ends the process where a model does not suit it, so it has one of its own.
+
+    python sherpa_client.py <job.json> <result.npz>
+
+A job is {"task": "hear", "model", "tokens", "audio": [path, ...]} or {"task": "speak", "acoustic", "vocoder", "tokens",
+"noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from outside. The
+result holds `text` (one per recording), or `audio_<k>` and `sample_rate_hz`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import sherpa_onnx
+import soundfile
+
+
+def hear(job):
+    recogniser = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(model=job["model"], tokens=job["tokens"], num_threads=1)
+    texts = []
+    for path in job["audio"]:
+        audio, rate = soundfile.read(path, dtype="float32")
+        stream = recogniser.create_stream()
+        stream.accept_waveform(rate, audio)
+        recogniser.decode_stream(stream)
+        texts.append(stream.result.text.strip())
+    return {"text": np.array(texts)}
+
+
+def speak(job):
+    matcha = sherpa_onnx.OfflineTtsMatchaModelConfig(
+        acoustic_model=job["acoustic"], vocoder=job["vocoder"], lexicon="",
+        tokens=job["tokens"],
+        noise_scale=job["noise_scale"],
+    )  # fmt: skip
+    model = sherpa_onnx.OfflineTtsModelConfig(matcha=matcha, num_threads=1)
+    # The library scales pauses unless it is told to leave them as they are.
+    config = sherpa_onnx.OfflineTtsConfig(model=model, max_num_sentences=1, silence_scale=1.0)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    tts = sherpa_onnx.OfflineTts(config)
+    spoken = []
+    for text, phonemes in zip(job["texts"], job["phonemes"], strict=True):
+        request = sherpa_onnx.GenerationConfig()
+        request.phoneme_codepoints = [[ord(symbol) for symbol in phonemes]]
+        request.extra = {"min_words_in_sentence": "1000"}  # or a comma would begin a new sentence
+        request.silence_scale = 1.0
+        spoken.append(tts.generate(text, request))
+    audio = {f"audio_{k}": np.asarray(speech.samples, np.float32) for k, speech in enumerate(spoken)}
+    return {**audio, "sample_rate_hz": np.array(tts.sample_rate)}
+
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    np.savez(sys.argv[2], **{"hear": hear, "speak": speak}[wanted["task"]](wanted))

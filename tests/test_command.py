@@ -1,0 +1,86 @@
+"""The command line as Hydra's users expect it: help that lists every choice, settings without a run, completion."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "experiment")
+
+
+def test_help_lists_every_group_and_every_option_that_exists(run_quickly, repo):
+    text = run_quickly("--help").succeeded().stdout
+    for group in GROUPS:
+        options = sorted(path.stem for path in (repo / "conf" / group).glob("*.yaml"))
+        assert options
+        assert re.search(rf"^ +{group} ", text, flags=re.MULTILINE), group
+        for option in options:
+            assert re.search(rf"\b{option} +\S", text), f"{group}={option} has no line in --help"
+
+
+def test_every_group_that_a_user_chooses_from_is_in_conf(repo):
+    folders = {path.name for path in (repo / "conf").iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "article"}  # article: the columns of experiment=article, no choice of its own
+
+
+def test_help_and_settings_make_no_directory(run_quickly):
+    assert not run_quickly("--help").directories
+    assert not run_quickly("--cfg", "job").directories
+
+
+def test_the_settings_can_be_shown_without_running(run_quickly):
+    shown = OmegaConf.create(run_quickly("model=asr", "mode=dynamic", "benchmark.runs=7", "--cfg", "job").succeeded().stdout)
+    assert (shown.model.name, shown.mode.name, shown.evaluation.kind, shown.benchmark.runs) == ("asr", "dynamic", "asr", 7)
+
+
+@pytest.mark.parametrize("model", ["matcha", "vocoder", "hifigan", "asr"])
+@pytest.mark.parametrize("mode", ["dynamic", "static", "weight_only", "fp16"])
+def test_every_model_composes_with_every_mode(run_quickly, model, mode):
+    shown = OmegaConf.create(run_quickly(f"model={model}", f"mode={mode}", "--cfg", "job").succeeded().stdout)
+    assert (shown.model.name, shown.mode.kind) == (model, mode)
+
+
+@pytest.mark.parametrize(
+    ("typed", "answers"),
+    [
+        ("mode=st", {"mode=static"}),
+        ("model=", {"model=matcha", "model=vocoder", "model=hifigan", "model=asr", "model=onnx"}),
+        ("mode.per_ch", {"mode.per_channel="}),
+    ],
+)
+def test_completion_in_the_shell_answers(run_py, typed, answers):
+    run = run_py("--shell-completion", "query=bash", COMP_LINE=f"python run.py {typed}", COMP_POINT="999")
+    assert answers <= set(run.succeeded().stdout.split())
+
+
+def test_a_run_without_evaluation_data_says_that_quality_is_not_known(user_files, run_quickly, users_model):
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,quantize,evaluate]").succeeded()
+    assert any("evaluation.path: not set" in warning for warning in run.report["warnings"])
+
+
+def test_the_saved_settings_alone_reproduce_the_run(user_files, run_quickly, users_model, users_data):
+    """Nothing in config.yaml is left to be looked up elsewhere: no interpolation, no default, no tag of Python's."""
+    run = run_quickly(*users_model, *users_data, "mode=static", "stages=[load,quantize]", "mode.method=minmax").succeeded()
+    text = (run.directory / "config.yaml").read_text(encoding="utf-8")
+    assert "${" not in text
+    assert "!!python" not in text
+    saved = OmegaConf.create(text)
+    assert (saved.mode.method, saved.calibration.path, list(saved.stages)) == ("minmax", "calib.npz", ["load", "quantize"])
+
+
+def test_two_runs_of_one_second_get_a_directory_each(user_files, run_quickly, users_model):
+    runs = [run_quickly(*users_model, "mode=dynamic", "stages=[load]").succeeded() for _ in range(3)]
+    assert len({run.directory for run in runs}) == 3
+
+
+def test_external_data_loads_and_is_counted(user_files, run_quickly, users_model, users_data, make_noise):
+    from pipeline.samples import Sample
+    from pipeline.session import infer, open_session
+
+    overrides = ("mode=static", "mode.external_data=true", "stages=[load,quantize,evaluate]")
+    run = run_quickly(*users_model, *users_data, *overrides).succeeded()
+    [artifact] = run.report["artifacts"]
+    files = sorted(run.directory.glob("model.int8.onnx*"))
+    assert [path.name for path in files] == ["model.int8.onnx", "model.int8.onnx.data"]
+    assert artifact["bytes"] == sum(path.stat().st_size for path in files)
+    assert infer(open_session(files[0]), Sample("s", {"x": make_noise(12)}))["y"].shape == (1, 16, 12)

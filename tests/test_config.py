@@ -1,0 +1,126 @@
+"""Settings are typed and checked once; what is unknown, of a wrong type or out of its limits is told, all at once."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from pipeline.config import (
+    CalibrationKind,
+    Format,
+    RangeMethod,
+    StaticConfig,
+    WeightOnlyConfig,
+    read_run_config,
+    save_config,
+    to_plain,
+    to_run_config,
+)
+from pipeline.errors import ConfigError, did_you_mean
+from pipeline.models.vocoder import Vocoder
+
+
+def composed(**changes):
+    values = {
+        "model": {"_target_": "pipeline.models.vocoder.Vocoder", "name": "vocoder", "path": "vocos.onnx"},
+        "mode": {"kind": "static", "name": "static", "method": "mse", "op_types": ["Conv"]},
+        "calibration": {"kind": "real", "samples": 4},
+        "evaluation": {"kind": "audio"},
+        "benchmark": {"runs": 5, "seconds": 0},
+        "stages": ["quantize", "load"],
+        "seed": 7,
+        "rerun": None,
+    }
+    for key, change in changes.items():
+        values[key] = {**values[key], **change} if isinstance(change, dict) else change
+    return OmegaConf.create(values)
+
+
+def test_settings_become_typed_values():
+    config = to_run_config(composed())
+    assert isinstance(config.model, Vocoder)
+    assert isinstance(config.mode, StaticConfig)
+    assert config.mode.method is RangeMethod.mse
+    assert config.mode.format is Format.qdq
+    assert config.calibration.kind is CalibrationKind.real
+    assert config.seed == 7
+
+
+def test_stages_run_in_the_order_of_the_chain_whatever_the_order_they_are_named_in():
+    assert to_run_config(composed()).stages == ("load", "quantize")
+
+
+def test_the_kind_of_a_mode_decides_its_settings():
+    assert isinstance(to_run_config(weight_only()).mode, WeightOnlyConfig)
+
+
+def weight_only(**changes):
+    settings = composed()
+    settings.mode = {"kind": "weight_only", "name": "weight_only", "op_types": ["MatMul"], **changes}
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": {"methode": "mse"}}, r"mode\.methode: no such setting.*method"),
+        ({"mode": {"bits": 4}}, r"mode\.bits: no such setting"),
+        ({"model": {"pth": "x"}}, r"model\.pth: no such setting.*path"),
+        ({"benchmark": {"run": 5}}, r"benchmark\.run: no such setting.*runs"),
+        ({"mode": {"method": "msee"}}, r"mode\.method.*msee"),
+        ({"mode": {"kind": "statik"}}, r"mode\.kind: 'statik' is no mode.*static"),
+        ({"calibration": {"samples": "many"}}, r"calibration\.samples.*many"),
+        ({"stages": ["load", "evaluat"]}, r"stages: no stage 'evaluat'.*evaluate"),
+        ({"stages": []}, r"stages: empty"),
+        ({"model": {"_target_": "os.system"}}, r"model\._target_: 'os\.system' is not allowed"),
+        ({"model": {"_target_": "pipeline.models.vocoder.Vocodr"}}, r"model\._target_.*cannot be imported"),
+        ({"model": {"_target_": "pipeline.models.Path"}}, r"model\._target_.*is no adapter"),
+        ({"mode": {"percentile": 20.0}}, r"mode\.percentile: 20\.0 is out of limits"),
+        ({"mode": {"weight_type": "int4", "format": "qoperator"}}, r"mode\.format: qoperator is out of limits"),
+        ({"benchmark": {"runs": 4}}, r"benchmark\.runs: 4 is out of limits; allowed: at least 5"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_full_name(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        to_run_config(composed(**changes))
+
+
+def test_an_unknown_top_level_key_is_refused_with_the_nearest():
+    settings = composed()
+    settings.sead = 3
+    with pytest.raises(ConfigError, match=r"sead: no such setting.*seed"):
+        to_run_config(settings)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        to_run_config(composed(mode={"methode": 1}, benchmark={"run": 5}))
+    assert "mode.methode" in str(error.value)
+    assert "benchmark.run" in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{"bits": 5}, {"block_size": 48}, {"accuracy_level": 9}])
+def test_weight_only_knows_its_limits(changes):
+    with pytest.raises(ConfigError, match=rf"mode\.{next(iter(changes))}"):
+        to_run_config(weight_only(**changes))
+
+
+def test_saved_settings_are_read_back_as_they_were(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(save_config(to_plain(composed())), encoding="utf-8")
+    config, plain = read_run_config(path)
+    assert config == to_run_config(composed())
+    assert save_config(plain) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", [pytest.param("[1, 2]\n", id="a list"), pytest.param("a: [\n", id="no YAML")])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"rerun: .*config\.yaml"):
+        read_run_config(path)
+
+
+def test_the_nearest_names_are_suggested_and_all_where_none_is_near():
+    assert did_you_mean("statik", ["static", "dynamic"]) == " Did you mean static?"
+    assert did_you_mean("xyz", ["static", "dynamic"]) == " Allowed: dynamic, static."
+    assert did_you_mean("xyz", []) == ""
+    assert "(30 in all)" in did_you_mean("xyz", [f"option{k}" for k in range(30)])

@@ -1,0 +1,99 @@
+"""A run's directory is claimed once, written atomically, and left without half-written files."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.run_directory import RunDirectory, claim
+
+
+def test_a_claimed_directory_says_model_mode_and_time(tmp_path):
+    path = Path(claim(tmp_path / "outputs", "asr", "static", None, 0))
+    assert path.is_dir()
+    assert path.relative_to(tmp_path).parts[:3] == ("outputs", "asr", "static")
+
+
+def test_of_two_runs_in_one_second_each_gets_its_own(tmp_path):
+    assert len({claim(tmp_path, "asr", "static", None, job) for job in range(5)}) == 5
+
+
+def test_a_rerun_is_claimed_beside_the_run_that_it_repeats(tmp_path):
+    past = tmp_path / "past"
+    past.mkdir()
+    (past / "config.yaml").write_text("model: {name: vocoder}\nmode: {name: fp16}\n", encoding="utf-8")
+    path = Path(claim(tmp_path / "outputs", "matcha", "static", str(past), 0))
+    assert path.parent == tmp_path / "outputs" / "vocoder" / "fp16"
+
+
+def test_a_place_where_no_directory_can_be_made_is_refused(tmp_path):
+    (tmp_path / "outputs").write_text("in the way", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir"):
+        claim(tmp_path / "outputs", "asr", "static", None, 0)
+
+
+def test_a_file_where_the_mode_s_directory_would_be_is_refused(tmp_path):
+    (tmp_path / "asr").mkdir()
+    (tmp_path / "asr" / "static").write_text("in the way", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a file is in the way|cannot be made"):
+        claim(tmp_path, "asr", "static", None, 0)
+
+
+def test_infinite_and_undefined_numbers_become_null(run_directory):
+    run_directory.write_report({"a": math.inf, "b": [-math.inf, math.nan, 1.5], "c": {"d": (math.inf, 2)}, "e": Path("x")})
+    written = json.loads((run_directory.path / "report.json").read_text(encoding="utf-8"))
+    assert written == {"a": None, "b": [None, None, 1.5], "c": {"d": [None, 2]}, "e": "x"}
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(run_directory):
+    run_directory.write_report({"status": "running"})
+    with pytest.raises(TypeError):
+        run_directory.write_report({"status": object()})
+    assert json.loads((run_directory.path / "report.json").read_text(encoding="utf-8")) == {"status": "running"}
+    assert [path.name for path in run_directory.path.iterdir()] == ["report.json"]
+
+
+KILLED = """
+import os, pathlib, sys
+from pipeline.run_directory import RunDirectory
+directory = RunDirectory(pathlib.Path(sys.argv[1]))
+directory.write_report({"status": "running"})
+whole = pathlib.Path.write_text
+def die_half_way(path, text, **settings):
+    whole(path, text[: len(text) // 2], **settings)
+    os._exit(9)
+pathlib.Path.write_text = die_half_way
+directory.write_report({"status": "done", "numbers": list(range(1000))})
+"""
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_the_whole_report_from_before(tmp_path, repo):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=repo, check=False)
+    assert killed.returncode == 9
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == {"status": "running"}
+
+
+def test_an_artifact_has_no_name_in_the_directory_before_it_is_published(run_directory):
+    staged = run_directory.staging("model.int8.onnx")
+    staged.write_bytes(b"graph")
+    staged.with_name("model.int8.onnx.data").write_bytes(b"weights")
+    assert not list(run_directory.path.glob("*.onnx*"))
+    assert run_directory.publish(staged) == run_directory.path / "model.int8.onnx"
+    run_directory.clear_staging()
+    assert sorted(path.name for path in run_directory.path.iterdir()) == ["model.int8.onnx", "model.int8.onnx.data"]
+
+
+def test_what_was_never_published_is_removed(run_directory):
+    run_directory.staging("model.int8.onnx").write_bytes(b"half")
+    run_directory.clear_staging()
+    assert not list(run_directory.path.iterdir())
+
+
+def test_a_directory_that_another_run_has_reported_into_is_refused(run_directory):
+    run_directory.write_report({"status": "done"})
+    with pytest.raises(ConfigError, match=r"already holds a run's report\.json"):
+        RunDirectory(run_directory.path)

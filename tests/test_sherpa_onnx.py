@@ -1,0 +1,148 @@
+"""The real client: sherpa-onnx runs the models that ship, and everything that is made of them, as this project does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import SampleRateMismatch
+from pipeline.data.audio import read_audio
+from pipeline.data.manifest import read_manifest
+from pipeline.data.utterance import Utterance
+from pipeline.ensemble import Ensemble
+from pipeline.evaluate.tts import Listener
+from pipeline.metrics.text import spoken_words, wer_percent
+from pipeline.models.ctc import Ctc
+from pipeline.models.matcha import Matcha
+from pipeline.models.text.espeak import symbols_of
+from pipeline.session import infer, open_session
+
+pytest.importorskip("sherpa_onnx", reason="needs the extra test")
+pytest.importorskip("espeakng_loader", reason="needs the extra test")
+
+CLIPS = 20
+SENTENCES = 12
+WITHIN_POINTS = 2.0
+NOISE_SCALE = 0.0  # neither draws any noise then, so that both say the same every time
+MADE = ("fp32", "dynamic", "static", "fp16", "weight_only")
+VOCODERS = {"vocoder": "vocoder/vocos.onnx", "hifigan": "hifigan/hifigan.onnx"}
+LIMIT_S = 300  # a client that hangs must not hang the suite
+
+
+def client(folder: Path, job) -> dict[str, np.ndarray]:
+    """Return what sherpa-onnx makes of a job."""
+    request, result = folder / "job.json", folder / "result.npz"
+    request.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).with_name("sherpa_client.py")), str(request), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-3000:]}"
+    with np.load(result) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def made(repo, run_in, tmp_path_factory):
+    """Return a function: model and mode -> its file; `fp32` is the model that ships."""
+    files: dict[tuple[str, str], Path] = {}
+    shipped = {"asr": "asr/model.onnx", "matcha": "matcha/model-steps-3.onnx", **VOCODERS}
+
+    def make(model: str, mode: str) -> Path:
+        if mode == "fp32":
+            return repo / "data/models" / shipped[model]
+        if (model, mode) not in files:
+            folder = tmp_path_factory.mktemp(f"{model}_{mode}")
+            few = ("stages=[load,quantize]", "evaluation.samples=1", "calibration.samples=16")
+            run = run_in(folder, f"model={model}", f"mode={mode}", *few).succeeded()
+            [artifact] = run.report["artifacts"]
+            files[model, mode] = run.directory / artifact["file"]
+        return files[model, mode]
+
+    return make
+
+
+@pytest.mark.parametrize("mode", MADE)
+def test_the_recogniser_hears_the_same_words(made, repo, tmp_path, mode):
+    clips = read_manifest(repo / "data/clips/evaluation/manifest.jsonl", "data", CLIPS)
+    asr = Ctc("asr", str(repo / "data/models/asr/model.onnx"))
+    session = open_session(made("asr", mode))
+    ours = [asr.transcript(infer(session, asr.sample(clip, reader))) for clip in clips]
+    theirs = client(tmp_path, {
+        "task": "hear", "model": str(made("asr", mode)), "tokens": str(repo / "data/models/asr/tokens.txt"),
+        "audio": [str(clip.audio) for clip in clips],
+    })["text"].tolist()  # fmt: skip
+    same = [a == b for a, b in zip(ours, theirs, strict=True)]
+    assert np.mean(same) >= 0.95, [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    assert any(ours)
+
+
+@pytest.mark.parametrize("mode", MADE)
+def test_the_acoustic_model_says_the_same_words(speech, mode):
+    compare(speech("matcha", mode, "vocoder", "fp32"))
+
+
+@pytest.mark.parametrize("mode", MADE)
+@pytest.mark.parametrize("vocoder", VOCODERS)
+def test_the_vocoder_makes_the_same_words_audible(speech, vocoder, mode):
+    compare(speech("matcha", "fp32", vocoder, mode))
+
+
+def test_without_noise_the_speech_is_the_same_sample_by_sample(speech):
+    for ours, theirs in speech("matcha", "fp32", "hifigan", "fp32").audio:
+        assert len(ours) == len(theirs)
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+class Speech:
+    """The same sentences, spoken by this project and by sherpa-onnx.
+
+    Attributes:
+        texts: what was to be said.
+        audio: (ours, theirs) of each, at the sample rate of the model.
+        heard: transcripts of ours, and of theirs.
+    """
+
+    def __init__(self, texts, audio, heard):
+        self.texts = texts
+        self.audio = audio
+        self.heard = heard
+
+
+def compare(speech: Speech) -> None:
+    ours, theirs = (wer_percent(speech.texts, transcripts) for transcripts in speech.heard)
+    assert abs(ours - theirs) <= WITHIN_POINTS, (ours, theirs, speech.heard)
+    assert ours < 50, "what nobody understands proves nothing"
+
+
+@pytest.fixture
+def speech(made, repo, tmp_path):
+    """Return a function: acoustic model and its mode, vocoder and its mode -> the sentences as both speak them."""
+    models = repo / "data/models"
+    sentences = read_manifest(repo / "data/sentences/evaluation.jsonl", "data", SENTENCES)
+    recogniser = Ctc("asr", str(models / "asr/model.onnx"))
+    listener = Listener(recogniser, open_session(models / "asr/model.onnx"))
+
+    def speak(acoustic: str, acoustic_mode: str, vocoder: str, vocoder_mode: str) -> Speech:
+        files = {"acoustic": made(acoustic, acoustic_mode), "vocoder": made(vocoder, vocoder_mode)}
+        shipped = str(models / "matcha/model-steps-3.onnx")
+        model = Matcha("matcha", shipped, vocoder_path=str(models / VOCODERS[vocoder]), noise_scale=NOISE_SCALE)
+        run = Ensemble(files, 1).runner([0])
+        # Read by our own front end, not from the manifest, so that both begin with the text.
+        spoken = [model.infer(model.sample(Utterance(s.id, text=s.text), reader), run)["audio"] for s in sentences]
+        result = client(tmp_path, {
+            "task": "speak", "acoustic": str(files["acoustic"]), "vocoder": str(files["vocoder"]),
+            "tokens": str(models / "matcha/tokens.txt"), "noise_scale": NOISE_SCALE,
+            "texts": [s.text for s in sentences], "phonemes": [symbols_of(s.text, "en-us") for s in sentences],
+        })  # fmt: skip
+        theirs = [result[f"audio_{k}"] for k in range(len(sentences))]
+        assert int(result["sample_rate_hz"]) == model.rate_hz
+        heard = [[listener.transcript(audio, model.rate_hz) for audio in side] for side in (spoken, theirs)]
+        return Speech([spoken_words(s.text) for s in sentences], list(zip(spoken, theirs, strict=True)), heard)
+
+    return speak
+
+
+def reader(path, rate):
+    return read_audio(path, rate, SampleRateMismatch.refuse, [])

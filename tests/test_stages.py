@@ -1,0 +1,54 @@
+"""The chain: which stages may be selected, and what each promises."""
+
+import numpy as np
+import pytest
+
+from pipeline.config import CalibrationKind
+from pipeline.errors import StageError
+from pipeline.inspect_graph import advise, inspect_graph
+from pipeline.runner import STAGES, selected_stages
+from pipeline.samples import Sample
+
+
+def test_stages_run_in_the_order_of_the_table():
+    assert [stage.name for stage in selected_stages(["evaluate", "quantize", "load"])] == ["load", "quantize", "evaluate"]
+
+
+def test_every_stage_needs_only_what_a_stage_before_it_gives():
+    given = set()
+    for stage in STAGES:
+        assert set(stage.needs) <= given
+        given.add(stage.gives)
+
+
+@pytest.mark.parametrize("names", [["quantize"], ["load", "benchmark"], ["inspect"], ["load", "evaluate"]])
+def test_a_selection_that_lacks_what_a_stage_needs_is_refused(names):
+    with pytest.raises(StageError, match=f"stages: {names[-1]} needs"):
+        selected_stages(names)
+
+
+def test_multiplications_are_counted_by_hand(source_of, conv_net):
+    """Two convolutions of kernel 3: 24 frames x (16 x 32 + 32 x 16) channels x 3."""
+    probe = Sample("probe", {"x": np.zeros((1, 16, 24), np.float32)})
+    found = inspect_graph(source_of(conv_net()), probe, CalibrationKind.real, threads=1)
+    assert found.macs == {"Conv": 24 * (16 * 32 + 32 * 16) * 3}
+    assert found.parameters == 2 * 16 * 32 * 3 + 32 + 16
+    assert found.ops == {"Conv": 2, "Relu": 1}
+    assert found.inputs == [{"name": "x", "type": "float32", "shape": [1, 16, None]}]
+
+
+@pytest.mark.parametrize(
+    ("macs", "kind", "mode"),
+    [
+        ({"Conv": 90, "MatMul": 10}, CalibrationKind.real, "static"),
+        ({"Conv": 90, "MatMul": 10}, CalibrationKind.arrays, "static"),
+        ({"Conv": 90, "MatMul": 10}, CalibrationKind.random, "dynamic"),
+        ({"MatMul": 90, "Conv": 10}, CalibrationKind.real, "dynamic"),
+        ({"LSTM": 90}, CalibrationKind.real, "dynamic"),
+        ({}, CalibrationKind.real, "fp16"),
+    ],
+)
+def test_the_advice_follows_from_where_the_work_is_and_whether_there_is_data(macs, kind, mode):
+    advised, reasons = advise(macs, {"Conv": 1.0}, kind)
+    assert advised == mode
+    assert reasons
