@@ -38,7 +38,12 @@ VARIANTS = {
     "static, MatMul static, its outputs float": ["mode=static", "mode.dynamic_op_types=[]", "mode.float_outputs=[MatMul,Gemm]"],
     "static, Conv of any size": ["mode=static", "mode.min_channels=1"],
     "static, Gemm and ConvTranspose as Q/DQ": ["mode=static", "mode.storage_op_types=[]"],
-    "static, all operator types": ["mode=static", "mode.op_types=[all]", "mode.dynamic_op_types=[]", "mode.storage_op_types=[]"],
+    "static, all operator types": [
+        "mode=static",
+        "mode.op_types=[all]",
+        "mode.dynamic_op_types=[]",
+        "mode.storage_op_types=[]",
+    ],
     "static, int8 activations": ["mode=static", "mode.activation_type=int8"],
     "dynamic (default)": ["mode=dynamic"],
     "dynamic, MatMul only": ["mode=dynamic", "mode.op_types=[MatMul]"],
@@ -97,7 +102,7 @@ def quantized(model: str, overrides: list[str], folder: Path) -> tuple[SourceGra
         data = calibration_samples(config.model, source, config.calibration, config.seed, journal)
         return measured_ranges(prepared, data, tensors, config.mode, threads=1, seed=0, on_sample=lambda _: None)
 
-    result = quantize(sources, config.mode, calibrate, {graph: samples[0]}, RunDirectory(folder))
+    result = quantize(sources, config.mode, calibrate, {graph: samples[:1]}, RunDirectory(folder))
     return source, samples, result.artifacts[graph].path
 
 
@@ -118,7 +123,8 @@ def speed_ups(baseline: Path, files: dict[str, Path], samples: list[Sample], sec
                 times[name].append(time.process_time() - start)
         turn += 1
     return {
-        name: median(before / after for before, after in zip(times["fp32"], taken, strict=True)) for name, taken in times.items()
+        name: median(before / after for before, after in zip(times["fp32"], taken, strict=True))
+        for name, taken in times.items()
     }
 
 

@@ -7,7 +7,9 @@
     load.py           find the graphs, hash and check them
     inspect_graph.py  operators, shapes, parameters, MACs, time; which mode is advised
     graph/            questions about a graph and changes to it: tensors that decide shapes, node patterns, noise, opset
-    dataset.py        manifests, arrays and noise, as samples
+    data/             manifests, folders of audio, sentences, arrays and noise, as samples; downloads
+    sample_sets.py    which samples a run calibrates and evaluates on
+    ensemble.py       the graphs of one model, run as a whole
     calibration/      the range engine: streaming statistics and the ranges that follow from them
     quantize/         one file per mode
     benchmark/        paired, interleaved timing; memory; profile

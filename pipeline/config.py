@@ -37,6 +37,7 @@ class ModeKind(Enum):
     static = "static"
     weight_only = "weight_only"
     fp16 = "fp16"
+    float = "float"
 
 
 class Target(Enum):
@@ -120,6 +121,8 @@ class ModeConfig:
         preprocess: fold constants and remove identities with ONNX Runtime before quantizing.
         opset: convert the graph to this opset first; null: only where the mode needs a newer one.
         external_data: write weights beside the graph; null: only where a file would pass 2 GB.
+        rewrite: first replace slow float operators by fast ones that compute the same, where that measures faster here.
+        rewrites: names of the rewrites to try (`pipeline/rewrite/`); empty: all.
     """
 
     name: str = MISSING
@@ -129,6 +132,8 @@ class ModeConfig:
     preprocess: bool = True
     opset: int | None = None
     external_data: bool | None = None
+    rewrite: bool = False
+    rewrites: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -179,6 +184,11 @@ class StaticConfig(ModeConfig):
         products_of_activations: also quantize MatMul of two activations (attention scores).
         min_channels: Conv of fewer input or output channels than this stay fp32, since their integer kernel is slower.
         subgraphs: also quantize inside If, Loop and Scan.
+        folding: batch normalizations become part of the convolutions in front of them.
+        equalization: channels of activations between linear operators get ranges of equal size.
+        smoothing: outliers move from activations behind a normalization into the weights that read them.
+        rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer.
+        bias_correction: biases take back what quantization adds to the mean of each channel.
     """
 
     method: RangeMethod = RangeMethod.minmax
@@ -198,6 +208,11 @@ class StaticConfig(ModeConfig):
     products_of_activations: bool = False
     min_channels: int = 1
     subgraphs: bool = False
+    folding: bool = False
+    equalization: bool = False
+    smoothing: bool = False
+    rounding: bool = False
+    bias_correction: bool = False
 
 
 @dataclass
@@ -232,13 +247,21 @@ class Fp16Config(ModeConfig):
     keep_io_types: bool = True
 
 
-AnyModeConfig = DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config
+@dataclass
+class FloatConfig(ModeConfig):
+    """No quantization and no loss: only the rewrites, each exact in float and faster on this machine."""
+
+    rewrite: bool = True
+
+
+AnyModeConfig = DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | FloatConfig
 
 MODE_SCHEMAS: dict[ModeKind, type[ModeConfig]] = {
     ModeKind.dynamic: DynamicConfig,
     ModeKind.static: StaticConfig,
     ModeKind.weight_only: WeightOnlyConfig,
     ModeKind.fp16: Fp16Config,
+    ModeKind.float: FloatConfig,
 }
 
 
@@ -568,6 +591,8 @@ def _limits(
                 ),
                 (0 <= mode.accuracy_level <= 4, "mode.accuracy_level", mode.accuracy_level, "0 to 4"),
             ]
+        case FloatConfig():
+            checks.append((mode.rewrite, "mode.rewrite", mode.rewrite, "true, since mode=float does nothing else"))
         case Fp16Config():
             pass
     return [

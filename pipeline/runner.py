@@ -55,7 +55,7 @@ class State:
     calibrated_on: str | None = None
     _items: list[EvaluationSample] | None = field(default=None, repr=False)
     _given: dict[str, list[Sample]] = field(default_factory=dict, repr=False)
-    _calibration: list[Sample] | None = field(default=None, repr=False)
+    _calibration: dict[str, list[Sample]] = field(default_factory=dict, repr=False)
 
     @property
     def sources(self) -> dict[str, SourceGraph]:
@@ -105,14 +105,19 @@ class State:
 
         Noise has the shape of a graph's own inputs.
         """
-        config = self.config
-        if config.calibration.kind is CalibrationKind.random:
-            return calibration_samples(config.model, self.sources[graph], config.calibration, config.seed, self.journal)
-        if self._calibration is None:
-            self._calibration = calibration_samples(config.model, self.entry, config.calibration, config.seed, self.journal)
-        if graph == config.model.entry:
-            return self._calibration
-        return traced(self.originals, config.model.infer, self._calibration, config.seed, graph)
+        config, entry = self.config, self.config.model.entry
+        if graph not in self._calibration:
+            noise = config.calibration.kind is CalibrationKind.random
+            if graph == entry or noise:
+                source = self.sources[graph] if noise else self.entry
+                self._calibration[graph] = calibration_samples(
+                    config.model, source, config.calibration, config.seed, self.journal
+                )
+            else:
+                self._calibration[graph] = traced(
+                    self.originals, config.model.infer, self.calibration(entry), config.seed, graph
+                )
+        return self._calibration[graph]
 
     def probe(self, graph: str) -> Sample:
         """Return the sample of median size that a graph is given: what it is profiled and checked on."""
@@ -198,8 +203,11 @@ def _quantize(state: State) -> Quantized:
     for graph in config.graph_modes:
         if graph not in state.sources:
             raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, state.sources)}")
-    probes = {name: state.probe(name) for name in state.sources}
-    quantized = quantize(state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes)
+    probes = {name: [state.probe(name), *state.given(name)[:2]] for name in state.sources}
+    quantized = quantize(
+        state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes,
+        samples_of=lambda source: state.calibration(source.name), threads=config.benchmark.threads,
+    )  # fmt: skip
     for note in quantized.notes:
         state.journal.warn(note)
     return quantized

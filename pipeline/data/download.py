@@ -105,8 +105,8 @@ def _fetch(url: str, file: Path, on_progress: OnProgress) -> None:
         failures = 0 if after > before else failures + 1
         if failures == ATTEMPTS:
             raise DataError(
-                f"model.url: {url}: {problem}, {ATTEMPTS} times in a row, after {after} bytes. They are kept: the next run goes "
-                "on from there."
+                f"model.url: {url}: {problem}, {ATTEMPTS} times in a row, after {after} bytes. They are kept: the next run "
+                "goes on from there."
             )
 
 

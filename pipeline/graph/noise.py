@@ -95,7 +95,7 @@ def _read_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: str, ranks:
         graph.initializer.append(helper.make_tensor(f"{table}_{name}", kind, shape, flat))
         return f"{table}_{name}"
 
-    def step(op_type: str, inputs: list[str], name: str, **attributes: Any) -> onnx.NodeProto:
+    def step(op_type: str, inputs: list[str], name: str, **attributes: Any) -> onnx.NodeProto:  # noqa: ANN401
         return helper.make_node(op_type, inputs, [f"{table}_{name}"], name=f"{table}_{name}", **attributes)
 
     integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT

@@ -59,8 +59,12 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
     if preprocess:
         model = _fold(model)
     ensure_names(model)
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return PreparedGraph(model, tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
+    return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with the types and shapes of its tensors, as far as they can be inferred."""
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
 def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:

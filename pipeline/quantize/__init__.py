@@ -2,22 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
 import onnx
 
+from pipeline.algorithms import Algorithms, fit, fold, rewrite
 from pipeline.config import (
     AnyModeConfig,
     DynamicConfig,
+    FloatConfig,
     Fp16Config,
     IntegerType,
     StaticConfig,
     WeightOnlyConfig,
 )
-from pipeline.errors import ModelError, StageError
-from pipeline.graph.prepare import PreparedGraph, prepare
+from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
+from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
@@ -25,11 +27,15 @@ from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
+from pipeline.rewrite import REWRITES, Rewritten, apply
 from pipeline.run_directory import RunDirectory
 from pipeline.samples import Sample
 
 Calibrate = Callable[[SourceGraph, onnx.ModelProto, Sequence[str]], Ranges]
 """(source, prepared graph, tensors) -> their ranges."""
+
+CalibrationSamples = Callable[[SourceGraph], Sequence[Sample]]
+"""The graph -> the samples that it is calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,24 @@ class Quantized:
     Attributes:
         artifacts: graph name -> artifact.
         notes: what was changed on the way that a user should know.
+        rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
     """
 
     artifacts: dict[str, Artifact]
     notes: tuple[str, ...]
+    rewritten: dict[str, Rewritten]
 
 
 def quantize(
     sources: dict[str, SourceGraph],
     mode: AnyModeConfig,
     calibrate: Calibrate,
-    probes: dict[str, Sample],
+    probes: Mapping[str, Sequence[Sample]],
     directory: RunDirectory,
     graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
+    *,
+    samples_of: CalibrationSamples = lambda _: (),
+    threads: int = 1,
 ) -> Quantized:
     """Quantize every graph of a model.
 
@@ -59,9 +70,11 @@ def quantize(
         sources: the graphs as loaded.
         mode: what to do.
         calibrate: measures ranges; called by a static mode only.
-        probes: graph name -> a sample that the finished artifact must run on.
+        probes: graph name -> samples: the finished artifact must run on the first, rewrites must be exact on all.
         directory: where artifacts go.
         graph_modes: graph name -> what to do with this one instead.
+        samples_of: what a graph is calibrated on; called where an algorithm of a static mode learns from samples.
+        threads: intra-op threads that the model will run with: what is faster depends on them.
 
     Raises:
         ConfigError: a setting means nothing in a graph.
@@ -71,24 +84,29 @@ def quantize(
     staged: dict[str, Artifact] = {}
     notes: list[str] = []
     idle: list[str] = []
+    rewritten: dict[str, Rewritten] = {}
     common = mode
     for name, source in sources.items():
         mode = graph_modes.get(name, common)
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
+        if mode.rewrite:
+            rewritten[name] = _in_float(prepared, mode, probes[name], threads)
+            prepared = replace(prepared, model=with_shapes(rewritten[name].model))
+        notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
-        if not plan.precisions:
+        if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
             idle.append(_nothing_to_do(name, mode, plan))
             continue
-        model = _rewrite(source, prepared, plan, mode, calibrate)
+        model = _rewrite(source, prepared.model, plan, mode, calibrate, samples_of, threads)
         staged[name] = save_artifact(
-            model, source, plan, suffix_of(mode), directory, probes[name], external_data=mode.external_data
+            model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
         )
         notes += [*prepared.notes, *_subgraph_note(source, mode)]
     if not staged:
         raise StageError(" ".join(idle))
     notes += idle  # of several graphs, one that stays as it is does not spoil the others
-    return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes))
+    return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes), rewritten)
 
 
 def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
@@ -102,8 +120,17 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             return plan_weight_only(prepared, mode)
         case Fp16Config():
             return plan_fp16(prepared, mode)
+        case FloatConfig():
+            return Plan()
         case _:
             assert_never(mode)
+
+
+def algorithms_of(mode: AnyModeConfig) -> Algorithms:
+    """Return the algorithms that a mode's settings switch on; only a static one has any."""
+    if not isinstance(mode, StaticConfig):
+        return Algorithms()
+    return Algorithms(mode.folding, mode.equalization, mode.smoothing, mode.rounding, mode.bias_correction)
 
 
 def needed_opset(mode: AnyModeConfig) -> int:
@@ -117,7 +144,7 @@ def needed_opset(mode: AnyModeConfig) -> int:
             return 21 if types else 13
         case DynamicConfig() | WeightOnlyConfig():
             return 13
-        case Fp16Config():
+        case Fp16Config() | FloatConfig():
             return 7
         case _:
             assert_never(mode)
@@ -134,26 +161,48 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return f"int{mode.bits}"
         case Fp16Config():
             return "fp16"
+        case FloatConfig():
+            return "fp32"
         case _:
             assert_never(mode)
 
 
 def _rewrite(
-    source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, calibrate: Calibrate
+    source: SourceGraph,
+    model: onnx.ModelProto,
+    plan: Plan,
+    mode: AnyModeConfig,
+    calibrate: Calibrate,
+    samples_of: CalibrationSamples,
+    threads: int,
 ) -> onnx.ModelProto:
-    model = prepared.model
     match mode:
         case StaticConfig():
+            algorithms = algorithms_of(mode)
+            samples = samples_of(source) if algorithms.need_samples else ()
+            model = rewrite(model, plan, algorithms, samples, threads=threads)
             tensors = tensors_to_calibrate(model, plan, mode)
-            return quantize_static(model, plan, mode, calibrate(source, model, tensors) if tensors else {})
+            ranges = calibrate(source, model, tensors) if tensors else {}
+            model = fit(model, plan, mode, ranges, algorithms, samples, threads=threads)
+            return quantize_static(model, plan, mode, ranges)
         case DynamicConfig():
             return quantize_dynamic(model, plan, mode)
         case WeightOnlyConfig():
             return quantize_weight_only(model, plan, mode)
         case Fp16Config():
             return quantize_fp16(model, plan, mode)
+        case FloatConfig():
+            return model
         case _:
             assert_never(mode)
+
+
+def _in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+    known = [rewrite.name for rewrite in REWRITES]
+    for name in mode.rewrites:
+        if name not in known:
+            raise ConfigError(f"mode.rewrites: there is no rewrite {name!r}.{did_you_mean(name, known)}")
+    return apply(prepared.model, probes, threads=threads, only=mode.rewrites or None)
 
 
 def _refuse_half_precision(source: SourceGraph) -> None:
@@ -165,6 +214,8 @@ def _refuse_half_precision(source: SourceGraph) -> None:
 
 
 def _nothing_to_do(graph: str, mode: AnyModeConfig, plan: Plan) -> str:
+    if isinstance(mode, FloatConfig):
+        return f"mode {mode.name} would change nothing in the graph {graph!r}: no rewrite makes it faster on this machine."
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
     return (

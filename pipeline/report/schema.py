@@ -61,6 +61,7 @@ def report_of(
     if state.quantized is not None:
         report["artifacts"] = [_artifact(artifact) for artifact in state.artifacts.values()]
         report["calibrated_on"] = state.calibrated_on
+        report["rewrites"] = {name: _rewrites(found) for name, found in state.quantized.rewritten.items()}
     if state.benchmarks is not None:
         report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
     if state.evaluation is not None:
@@ -86,6 +87,13 @@ def _unfinished(state: "State", status: str, done: list[dict[str, Any]]) -> list
     finished = {stage["name"] for stage in done}
     rest = [name for name in state.config.stages if name not in finished]
     return [{"name": name, "status": status if number == 0 else "pending", "seconds": None} for number, name in enumerate(rest)]
+
+
+def _rewrites(found: Any) -> dict[str, Any]:  # noqa: ANN401  a Rewritten; importing it here would be a circle
+    return {
+        "applied": [dataclasses.asdict(rewrite) for rewrite in found.applied],
+        "rejected": [{"name": name, "reason": reason} for name, reason in found.rejected],
+    }
 
 
 def _artifact(artifact: Any) -> dict[str, Any]:  # noqa: ANN401  an Artifact; importing it here would be a circle

@@ -40,7 +40,7 @@ def quantized(source_of, run_directory):
 
     def make(model, mode):
         source = source_of(model)
-        result = quantize({"model": source}, mode, observed_ranges, {"model": sample_of(model)}, run_directory)
+        result = quantize({"model": source}, mode, observed_ranges, {"model": [sample_of(model)]}, run_directory)
         artifact = result.artifacts["model"]
         outputs = [infer(open_session(path), sample_of(model))["y"] for path in (source.path, artifact.path)]
         error = np.abs(outputs[1] - outputs[0]).mean() / np.abs(outputs[0]).mean()
@@ -196,7 +196,7 @@ def with_subgraph(source_of, build, make_weight, run_directory):
         source = source_of(build(SUBGRAPH, w=make_weight(32, 32), v=make_weight(32, 32, seed=1)))
         x = np.random.default_rng(0).standard_normal((6, 32)).astype(np.float32)
         probe = Sample("probe", {"x": x, "loud": np.array([True])})
-        result = quantize({"model": source}, mode, observed_ranges, {"model": probe}, run_directory)
+        result = quantize({"model": source}, mode, observed_ranges, {"model": [probe]}, run_directory)
         return result, onnx.load(result.artifacts["model"].path)
 
     return make
@@ -260,7 +260,9 @@ def test_an_artifact_that_does_not_pass_its_check_is_not_published(source_of, se
     monkeypatch.setattr("pipeline.quantize.artifact.check_artifact", refuse)
     model = conv_net()
     with pytest.raises(StageError, match="it does not run"):
-        quantize({"model": source_of(model)}, settings("dynamic"), observed_ranges, {"model": sample_of(model)}, run_directory)
+        quantize(
+            {"model": source_of(model)}, settings("dynamic"), observed_ranges, {"model": [sample_of(model)]}, run_directory
+        )
     assert not list(run_directory.path.glob("*.onnx*"))
 
 
@@ -273,6 +275,6 @@ def test_the_same_settings_give_the_same_bytes(source_of, settings, conv_net, tm
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         directory = RunDirectory(tmp_path / name)
-        result = quantize({"model": source}, settings("static"), observed_ranges, {"model": sample_of(model)}, directory)
+        result = quantize({"model": source}, settings("static"), observed_ranges, {"model": [sample_of(model)]}, directory)
         made.append(result.artifacts["model"].path.read_bytes())
     assert made[0] == made[1]

@@ -1,0 +1,78 @@
+"""The order in which errors travel: nodes by level, and the tensors of a graph streamed over samples."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from pipeline.calibration.segments import open_segment, run_session
+from pipeline.graph.noise import with_noise_inputs
+from pipeline.graph.prepare import drop_unused, weights_of
+from pipeline.samples import Sample
+
+Array = npt.NDArray[np.generic]
+
+
+def levels(model: onnx.ModelProto, nodes: Collection[str]) -> list[list[onnx.NodeProto]]:
+    """Return the named nodes by how many of them lie on the longest path before each.
+
+    Nodes of one level do not depend on each other, such as the parallel blocks of a HiFi-GAN: what is to be learned of a
+    level takes one pass over the samples, however many nodes it has.
+    """
+    depth: dict[str, int] = {}
+    found: list[list[onnx.NodeProto]] = []
+    for node in model.graph.node:
+        before = max((depth.get(tensor, 0) for tensor in reads(node)), default=0)
+        if node.name in nodes:
+            found += [[] for _ in range(before + 1 - len(found))]
+            found[before].append(node)
+            before += 1
+        depth.update(dict.fromkeys(node.output, before))
+    return found
+
+
+def stream(
+    model: onnx.ModelProto, tensors: Collection[str], samples: Sequence[Sample], threads: int
+) -> Iterator[dict[str, Array]]:
+    """Yield some tensors of a graph for one sample after the other.
+
+    Two graphs that draw noise draw the same. The graph runs as it is written: ONNX Runtime's optimisers would quantize the
+    float weights of a simulated graph once more, with one scale for all channels.
+    """
+    noisy = with_noise_inputs(model)
+    names = list(dict.fromkeys(tensors))
+    session = open_segment(leading_to(noisy.model, names), threads, optimize=False)
+    given = {value.name for value in session.get_inputs()}
+    for index, sample in enumerate(samples):
+        feeds = sample.inputs | noisy.noise(np.random.default_rng(index))
+        arrays = run_session(session, names, {name: array for name, array in feeds.items() if name in given}, sample)
+        yield dict(zip(names, arrays, strict=True))
+
+
+def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
+    """Return the part of a graph that computes some tensors, which are its outputs."""
+    needed, nodes = set(tensors), []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            needed.update(reads(node))
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    inputs = [value for value in model.graph.input if value.name in needed]
+    del part.graph.node[:], part.graph.input[:], part.graph.output[:], part.graph.value_info[:]
+    part.graph.node.extend(reversed(nodes))
+    part.graph.input.extend(inputs)
+    part.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors)
+    drop_unused(part, weights_of(part))
+    return part
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, inside its bodies included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                yield from reads(inner)
+            yield from (output.name for output in body.output)
