@@ -27,7 +27,7 @@ class Journal:
     def skip(self, key: str, sample: str, reason: str) -> None:
         """Note a sample that the run goes on without: the setting that names its set, its id, and why."""
         self.skipped.append({"set": key, "sample": sample, "reason": reason})
-        log.warning("%s: skipped %r: %s", key, sample, reason)
+        log.info("%s: skipped %r: %s", key, sample, reason)
 
     def read(self, *files: Path) -> None:
         """Note that the run's results depend on these files."""

@@ -364,9 +364,9 @@ def test_a_recording_without_text_cannot_be_scored_for_words(run_quickly, manife
     assert "'clip' has no text" in run.stderr
 
 
-def test_a_sentence_without_tokens_cannot_be_spoken(run_quickly, manifest):
-    run = run_quickly("model=matcha", "mode=dynamic", *QUICK, f"evaluation.path={manifest(text='a sentence')}")
-    refused(run, "evaluation.path", "'clip'", "no tokens")
+def test_a_sentence_without_tokens_and_text_cannot_be_spoken(run_quickly, manifest):
+    run = run_quickly("model=matcha", "mode=dynamic", *QUICK, f"evaluation.path={manifest()}")
+    refused(run, "evaluation.path", "'clip'", "no tokens and no text")
 
 
 @pytest.mark.parametrize(

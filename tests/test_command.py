@@ -59,13 +59,14 @@ def test_a_run_without_evaluation_data_says_that_quality_is_not_known(user_files
 
 
 def test_the_saved_settings_alone_reproduce_the_run(user_files, run_quickly, users_model, users_data):
-    """Nothing in config.yaml is left to be looked up elsewhere: no interpolation, no default, no tag of Python's."""
+    """Nothing in config.yaml is left to be looked up elsewhere: no interpolation, no default, no path from here, no tag."""
     run = run_quickly(*users_model, *users_data, "mode=static", "stages=[load,quantize]", "mode.method=minmax").succeeded()
     text = (run.directory / "config.yaml").read_text(encoding="utf-8")
     assert "${" not in text
     assert "!!python" not in text
     saved = OmegaConf.create(text)
-    assert (saved.mode.method, saved.calibration.path, list(saved.stages)) == ("minmax", "calib.npz", ["load", "quantize"])
+    assert (saved.mode.method, list(saved.stages)) == ("minmax", ["load", "quantize"])
+    assert saved.calibration.path == str(user_files / "calib.npz")
 
 
 def test_two_runs_of_one_second_get_a_directory_each(user_files, run_quickly, users_model):

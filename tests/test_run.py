@@ -268,7 +268,7 @@ def test_a_sweep_writes_a_directory_per_job_and_prints_the_comparison(run_py, fe
     run = run_py("-m", "model=vocoder", "mode=dynamic,static", "stages=[load,quantize,evaluate]", *few).succeeded()
     assert {path.parent.name for path in run.directories} == {"dynamic", "static"}
     assert len(run.directories) == 2
-    comparison = run.stdout[run.stdout.rindex("/report.json") :]
+    comparison = run.stdout[run.stdout.rindex("/report.html") :]
     assert "damaged" not in comparison
     assert "truth_log_mel_l1" in comparison
     assert re.search(r"dynamic\b", comparison)

@@ -1,7 +1,5 @@
 """`evaluation=audio`: what a vocoder, or any model whose first output is audio, makes audible."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -38,10 +36,9 @@ class AudioScorer:
         )
         recording = self._recording(item)
         if recording is not None:
-            truth: Any = log_mel(recording, self._sample_rate_hz)
             scores.truth = {
-                "truth_log_mel_l1": (_common_l1(truth, mel_before), _common_l1(truth, mel_after)),
-                "truth_mr_stft": (_common_stft(recording, before), _common_stft(recording, after)),
+                "truth_log_mel_l1": (self._mel_distance(recording, before), self._mel_distance(recording, after)),
+                "truth_mr_stft": (mr_stft(*_common(recording, before)), mr_stft(*_common(recording, after))),
             }
         return scores
 
@@ -54,16 +51,14 @@ class AudioScorer:
             return None
         return self._read_audio(item.utterance.audio, self._sample_rate_hz)
 
-
-# A vocoder's audio is a whole number of frames: up to one frame shorter or longer than the recording that it came from.
-# Frame t is frame t in both, so the part that only one of them has is left out.
-
-
-def _common_l1(truth: npt.NDArray[Any], mel: npt.NDArray[Any]) -> float:
-    frames = min(truth.shape[1], mel.shape[1])
-    return log_mel_l1(truth[:, :frames], mel[:, :frames])
+    def _mel_distance(self, recording: Audio, audio: Audio) -> float:
+        return log_mel_l1(*(log_mel(part, self._sample_rate_hz) for part in _common(recording, audio)))
 
 
-def _common_stft(truth: Audio, audio: Audio) -> float:
-    length = min(len(truth), len(audio))
-    return mr_stft(truth[:length], audio[:length])
+def _common(recording: Audio, audio: Audio) -> tuple[Audio, Audio]:
+    """Return what both have: audio is a whole number of frames, up to one shorter or longer than the recording it came from.
+
+    Sample n is sample n in both. Spectra are taken after the cut, so that the last frames of both end in the same way.
+    """
+    length = min(len(recording), len(audio))
+    return recording[:length], audio[:length]

@@ -179,7 +179,7 @@ class Matcha(ModelFiles):
             raise DataError(f"{where} has no tokens, and how text becomes tokens is not known: {self.name} lacks {FRONT_ENDS}.")
         if not ids:
             raise DataError(f"{where}: nothing in its text {utterance.text!r} can be spoken.")
-        return tuple(with_blanks(ids, int(metadata.get("pad_id", 0))))
+        return tuple(with_blanks(ids, number_in(metadata, "pad_id", self.acoustic_path) or 0))
 
     def _ids_by_espeak(self, text: str, metadata: dict[str, str], where: str) -> list[int]:
         from pipeline.models.text.espeak import symbols_of

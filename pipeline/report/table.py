@@ -43,7 +43,10 @@ def _parts(report: dict[str, Any], directory: str) -> list[RenderableType]:
         parts.append(_quality(report))
     if "rerun" in report:
         parts.append(_rerun(report["rerun"]))
-    parts.append(Text(f"report: {directory}/report.html, report.json", style="dim"))
+    parts += [
+        Text(f"{what}: {directory}/{file}", style="dim", no_wrap=True, overflow="ignore")
+        for what, file in (("report", "report.json"), ("page", "report.html"))
+    ]
     return parts
 
 

@@ -203,3 +203,17 @@ def test_the_command_speaks_sentences_of_a_user_s_model_and_lists_those_that_it_
     assert (skipped["set"], skipped["sample"]) == ("evaluation.path", "lines_002")
     assert "'龘'" in skipped["reason"]
     assert any("1 of 3 samples" in warning for warning in run.report["warnings"])
+
+
+@pytest.mark.parametrize("parts", [("acoustic", "vocoder"), ("vocoder",)], ids=["both", "vocoder"])
+def test_the_command_quantizes_the_parts_that_are_named_and_hears_the_result(run_quickly, parts):
+    run = run_quickly(
+        "model=matcha", f"model.quantize=[{','.join(parts)}]", "mode=static", "stages=[load,quantize,evaluate]",
+        "evaluation.samples=2", "evaluation.listen=0", "calibration.samples=3",
+    ).succeeded()  # fmt: skip
+    assert [artifact["file"] for artifact in run.report["artifacts"]] == [f"{part}.int8.onnx" for part in parts]
+    metrics = run.report["evaluation"]["metrics"]
+    assert {"roundtrip_wer_percent", "log_mel_l1", "mse"} <= set(metrics)
+    assert metrics["mse"]["quantized"] > 0
+    # The acoustic model's mel is the same, to the bit, where only the vocoder was changed.
+    assert (metrics["log_mel_l1"]["quantized"] == 0) == ("acoustic" not in parts)
