@@ -61,7 +61,7 @@ def quantize(
     directory: RunDirectory,
     graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
     *,
-    samples_of: CalibrationSamples = lambda _: (),
+    samples_of: CalibrationSamples | None = None,
     threads: int = 1,
 ) -> Quantized:
     """Quantize every graph of a model.
@@ -73,7 +73,8 @@ def quantize(
         probes: graph name -> samples: the finished artifact must run on the first, rewrites must be exact on all.
         directory: where artifacts go.
         graph_modes: graph name -> what to do with this one instead.
-        samples_of: what a graph is calibrated on; called where an algorithm of a static mode learns from samples.
+        samples_of: what a graph is calibrated on, for the algorithms of a static mode that learn from samples; None: they
+            learn from the probes.
         threads: intra-op threads that the model will run with: what is faster depends on them.
 
     Raises:
@@ -98,7 +99,9 @@ def quantize(
         if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
             idle.append(_nothing_to_do(name, mode, plan))
             continue
-        model = _rewrite(source, prepared.model, plan, mode, calibrate, samples_of, threads)
+        model = _rewrite(
+            source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
+        )
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
         )
