@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.benchmark import GraphBenchmark, benchmark_graph
+from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
 from pipeline.config import CalibrationKind, RunConfig, StaticConfig
 from pipeline.ensemble import Ensemble, traced
 from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
@@ -25,7 +25,7 @@ from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
 from pipeline.models import SpeechModel
 from pipeline.paths import find
-from pipeline.quantize import Quantized, quantize
+from pipeline.quantize import Quantized, quantize, why_slower
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.ranges import measured_ranges
 from pipeline.quantize.static import Ranges
@@ -229,6 +229,8 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
             audio_seconds=_audio_seconds(state, source, samples),
             seed=config.seed,
         )
+        if results[name].verdict is Verdict.slower:
+            state.journal.warn(f"{name}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
         for warning in results[name].warnings:
             state.journal.warn(f"{name}: {warning}")
     return results

@@ -200,6 +200,32 @@ def _rewrite(
             assert_never(mode)
 
 
+def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
+    """Return why a quantized graph can be slower than its original, and what to do."""
+    match mode:
+        case Fp16Config():
+            return (
+                "this processor has no fp16 kernels for most operators, so ONNX Runtime converts to fp32 and back around them; "
+                "fp16 halves the file. For speed: mode=static or mode=dynamic."
+            )
+        case WeightOnlyConfig():
+            return (
+                "weights are expanded to float at every inference, and computed with in float; weight_only shrinks the file. "
+                "For speed: mode=static or mode=dynamic."
+            )
+        case StaticConfig() | DynamicConfig():
+            left = sum(count for op, count in artifact.kernels.items() if op in ("QuantizeLinear", "DequantizeLinear"))
+            integer = sum(artifact.kernels.values()) - left
+            return (
+                f"{integer} operators run as integers, and {left} conversions between float and integer are left over between "
+                "them. Quantize fewer operator types (mode.op_types), or exclude the small nodes (mode.nodes_to_exclude)."
+            )
+        case FloatConfig():
+            return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
+        case _:
+            assert_never(mode)
+
+
 def _in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
     known = [rewrite.name for rewrite in REWRITES]
     for name in mode.rewrites:
