@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
-from pipeline.config import RangeMethod, RunConfig, StaticConfig, register_schemas, to_run_config  # noqa: E402
+from pipeline.config import register_schemas, to_run_config  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.evaluate.scores import comparable  # noqa: E402
 from pipeline.graph.noise import with_noise_inputs  # noqa: E402
@@ -40,6 +40,7 @@ from pipeline.run_directory import register_resolver  # noqa: E402
 from pipeline.sample_sets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.samples import Sample  # noqa: E402
 from pipeline.session import infer, open_session  # noqa: E402
+from pipeline.settings import RangeMethod, RunConfig, StaticConfig  # noqa: E402
 
 MODELS = ("hifigan_v2", "hifigan", "vocoder", "asr", "matcha")
 REAL = ROOT.parent / "shared" / "real" / "cases" / "hifigan_v2"

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.config import RunConfig, register_schemas, to_run_config  # noqa: E402
+from pipeline.config import register_schemas, to_run_config  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
 from pipeline.journal import Journal  # noqa: E402
 from pipeline.load import SourceGraph, load  # noqa: E402
@@ -29,6 +29,7 @@ from pipeline.run_directory import RunDirectory, register_resolver  # noqa: E402
 from pipeline.sample_sets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.samples import Sample  # noqa: E402
 from pipeline.session import open_session  # noqa: E402
+from pipeline.settings import RunConfig  # noqa: E402
 
 MODELS = ("matcha", "vocoder", "hifigan", "asr")
 WEIGHTED = "[Conv,MatMul,Gemm,ConvTranspose]"

@@ -1,6 +1,7 @@
 """A pipeline that makes ONNX speech models small and fast, and proves what that cost.
 
-    config.py         every setting: type, unit, limits
+    settings.py       every setting: type, unit, default
+    config.py         from Hydra's composition to typed settings, checked once
     runner.py         the chain of stages, its order and its promises
     cli.py            what run.py is made of: one run from a composed config, and errors as people read them
     run_directory.py  a run's own directory: artifacts, report.json, run.log

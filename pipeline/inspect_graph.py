@@ -10,11 +10,11 @@ import onnx
 from onnx import helper
 
 from pipeline.benchmark import NodeProfile, profile_ops
-from pipeline.config import CalibrationKind
 from pipeline.data.arrays import dims_of, dtype_of
 from pipeline.load import SourceGraph
 from pipeline.sample_sets import graph_inputs
 from pipeline.samples import Sample
+from pipeline.settings import CalibrationKind
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")

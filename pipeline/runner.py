@@ -16,7 +16,6 @@ import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
-from pipeline.config import CalibrationKind, RunConfig, StaticConfig
 from pipeline.ensemble import Ensemble, traced
 from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
@@ -34,6 +33,7 @@ from pipeline.run_directory import RunDirectory
 from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
+from pipeline.settings import CalibrationKind, RunConfig, StaticConfig
 
 TRACED_SAMPLES = 8  # of the evaluation set that further graphs of a model are run on, for a probe and for timing
 SPEECH_SAMPLES = 32  # of the evaluation set that the lengths to be timed are chosen from

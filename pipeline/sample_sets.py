@@ -9,14 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config import (
-    CalibrationConfig,
-    CalibrationKind,
-    EvaluationConfig,
-    EvaluationKind,
-    OnBadSample,
-    SampleRateMismatch,
-)
 from pipeline.data.arrays import check_samples, read_arrays
 from pipeline.data.audio import read_audio
 from pipeline.data.noise import random_samples
@@ -28,6 +20,14 @@ from pipeline.load import SourceGraph
 from pipeline.models import ReadAudio, SpeechModel
 from pipeline.paths import find
 from pipeline.samples import Sample
+from pipeline.settings import (
+    CalibrationConfig,
+    CalibrationKind,
+    EvaluationConfig,
+    EvaluationKind,
+    OnBadSample,
+    SampleRateMismatch,
+)
 
 RANDOM_WARNING = (
     "calibration=random: the ranges come from noise, not from speech. What the model then does to speech is not known; the "

@@ -5,7 +5,6 @@ import onnx
 import pytest
 import soundfile
 
-from pipeline.config import SampleRateMismatch
 from pipeline.data.arrays import check_samples, read_arrays
 from pipeline.data.audio import read_audio
 from pipeline.data.manifest import read_manifest
@@ -13,6 +12,7 @@ from pipeline.data.noise import random_samples
 from pipeline.errors import DataError
 from pipeline.paths import find
 from pipeline.samples import Sample
+from pipeline.settings import SampleRateMismatch
 
 
 def inputs(*declared):

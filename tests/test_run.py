@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config import EvaluationConfig, EvaluationKind, read_run_config
+from pipeline.config import read_run_config
 from pipeline.journal import Journal
 from pipeline.load import QUANTIZED_OPS
 from pipeline.sample_sets import evaluation_samples
 from pipeline.session import infer, open_session
+from pipeline.settings import EvaluationConfig, EvaluationKind
 
 MODELS = ("matcha", "vocoder", "asr")
 MODES = ("dynamic", "static", "fp16", "weight_only")

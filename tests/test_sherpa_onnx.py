@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import SampleRateMismatch
 from pipeline.data.audio import read_audio
 from pipeline.data.manifest import read_manifest
 from pipeline.data.utterance import Utterance
@@ -19,6 +18,7 @@ from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
 from pipeline.models.text.espeak import symbols_of
 from pipeline.session import infer, open_session
+from pipeline.settings import SampleRateMismatch
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 pytest.importorskip("espeakng_loader", reason="needs the extra test")

@@ -15,10 +15,10 @@ from pipeline.algorithms.equalization import equalize
 from pipeline.algorithms.folding import fold_batch_normalization
 from pipeline.algorithms.rounding import round_weights
 from pipeline.algorithms.smoothing import smooth
-from pipeline.config import StaticConfig
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges
 from pipeline.samples import Sample
+from pipeline.settings import StaticConfig
 
 
 @dataclass(frozen=True)

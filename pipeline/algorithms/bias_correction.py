@@ -17,11 +17,11 @@ from onnx import numpy_helper
 
 from pipeline.algorithms.sequence import levels, stream
 from pipeline.algorithms.simulation import simulate, weighted_nodes
-from pipeline.config import StaticConfig
 from pipeline.graph.prepare import weights_of
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges
 from pipeline.samples import Sample
+from pipeline.settings import StaticConfig
 
 Means = dict[str, npt.NDArray[np.float64]]
 

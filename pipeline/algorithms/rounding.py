@@ -18,13 +18,13 @@ from onnx import numpy_helper
 
 from pipeline.algorithms.moments import reads_patches, second_moments
 from pipeline.algorithms.simulation import Weight, steps_of, weight_grid, weighted_nodes
-from pipeline.config import IntegerType, StaticConfig
 from pipeline.graph.prepare import weights_of
 from pipeline.quantize.integers import limits
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.samples import Sample
+from pipeline.settings import IntegerType, StaticConfig
 
 DAMPING = 1e-4  # of the mean of H's diagonal, added to it: directions that the data never took stay near the nearest integer
 BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the samples serves

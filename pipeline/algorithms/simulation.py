@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config import IntegerType, StaticConfig
 from pipeline.graph.prepare import weights_of
 from pipeline.quantize.integers import Grid, grid_of_range, grid_of_weights, numpy_type, tensor_of
 from pipeline.quantize.placement import Placement, place_pairs
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import Ranges, pair_settings
 from pipeline.quantize.storage import output_axis
+from pipeline.settings import IntegerType, StaticConfig
 
 Weight = npt.NDArray[np.float32]
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from pipeline.config import SampleRateMismatch
 from pipeline.errors import DataError
 from pipeline.metrics.audio import resample
+from pipeline.settings import SampleRateMismatch
 
 
 def read_audio(path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, warnings: list[str]) -> npt.NDArray[np.float32]:

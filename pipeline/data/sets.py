@@ -7,10 +7,10 @@ one of audio files.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import CalibrationKind
 from pipeline.data.manifest import manifest_lines, text_lines
 from pipeline.data.utterance import OnBadSample, Utterance
 from pipeline.errors import DataError
+from pipeline.settings import CalibrationKind
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})  # what libsndfile reads
 NEEDED = {

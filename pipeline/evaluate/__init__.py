@@ -8,7 +8,6 @@ from typing import Any, assert_never
 import numpy as np
 import soundfile
 
-from pipeline.config import EvaluationConfig, EvaluationKind
 from pipeline.ensemble import Call, Ensemble
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr, audio, tensors, tts
@@ -23,6 +22,7 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.run_directory import RunDirectory
 from pipeline.sample_sets import EvaluationSample, audio_reader
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationConfig, EvaluationKind
 
 METRICS_BY_KIND: dict[EvaluationKind, tuple[str, ...]] = {
     EvaluationKind.tensors: tensors.METRICS_OF_KIND,

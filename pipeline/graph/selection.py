@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 
 import onnx
 
-from pipeline.config import ALL_OPS
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.settings import ALL_OPS
 
 
 def match_nodes(patterns: Sequence[str], names: Collection[str], key: str) -> set[str]:

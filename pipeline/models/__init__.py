@@ -20,9 +20,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import EvaluationKind
 from pipeline.data.utterance import Utterance
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationKind
 
 Array = npt.NDArray[np.generic]
 Outputs = dict[str, Array]

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import EvaluationKind
 from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError, ModelError
 from pipeline.metrics.text import ctc_greedy
@@ -17,6 +16,7 @@ from pipeline.models.files import ModelFiles, header_of
 from pipeline.models.text.tokens import read_tokens
 from pipeline.paths import find
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationKind
 
 WORD_START = "\u2581"  # how sentencepiece writes the space before a word
 

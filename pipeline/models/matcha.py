@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import EvaluationKind
 from pipeline.data.utterance import Utterance
 from pipeline.errors import ConfigError, DataError, ModelError, did_you_mean
 from pipeline.models import Outputs, ReadAudio, Run
@@ -16,6 +15,7 @@ from pipeline.models.text.lexicon import Lexicon, read_lexicon
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.models.vocoder import Vocoder
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationKind
 
 PARTS = ("acoustic", "vocoder")
 FRONT_ENDS = "tokens.txt with lexicon.txt, or metadata with has_espeak=1"

@@ -6,12 +6,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import EvaluationKind
 from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
 from pipeline.models import Outputs, ReadAudio, Run
 from pipeline.models.files import ModelFiles
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationKind
 
 
 @dataclass

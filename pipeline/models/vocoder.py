@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import EvaluationKind
 from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
 from pipeline.metrics.audio import istft, log_mel
 from pipeline.models import Outputs, ReadAudio, Run
 from pipeline.models.files import ModelFiles, agreed, header_of, metadata_of, number_in
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationKind
 
 VOCOS_OUTPUTS = ("mag", "x", "y")
 

@@ -9,15 +9,6 @@ from typing import assert_never
 import onnx
 
 from pipeline.algorithms import Algorithms, fit, fold, rewrite
-from pipeline.config import (
-    AnyModeConfig,
-    DynamicConfig,
-    FloatConfig,
-    Fp16Config,
-    IntegerType,
-    StaticConfig,
-    WeightOnlyConfig,
-)
 from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
 from pipeline.load import SourceGraph
@@ -30,6 +21,7 @@ from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.rewrite import REWRITES, Rewritten, apply
 from pipeline.run_directory import RunDirectory
 from pipeline.samples import Sample
+from pipeline.settings import AnyModeConfig, DynamicConfig, FloatConfig, Fp16Config, IntegerType, StaticConfig, WeightOnlyConfig
 
 Calibrate = Callable[[SourceGraph, onnx.ModelProto, Sequence[str]], Ranges]
 """(source, prepared graph, tensors) -> their ranges."""

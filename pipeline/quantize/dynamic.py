@@ -14,7 +14,6 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from pipeline.config import DynamicConfig, IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.integer import IntegerSettings, cannot_compute, quantize_integer
@@ -22,6 +21,7 @@ from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.scopes import graphs_of
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import needs_reduced_range
+from pipeline.settings import DynamicConfig, IntegerType
 
 BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
 SUPPORTED = BY_ONNXRUNTIME | {"MatMul", "Conv", "Gemm", "ConvTranspose"}

@@ -3,13 +3,13 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from pipeline.config import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.noise import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.selection import match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.settings import Fp16Config
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config import IntegerType
+from pipeline.settings import IntegerType
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.generic]

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from pipeline.config import IntegerType
 from pipeline.quantize.operators import (
     CARRIED,
     COMPUTING,
@@ -35,6 +34,7 @@ from pipeline.quantize.operators import (
 )
 from pipeline.quantize.scopes import bodies, tensors_read
 from pipeline.quantize.storage import output_axis
+from pipeline.settings import IntegerType
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.selection import check_op_types, match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.quantize.scopes import graphs_of, name_bodies
+from pipeline.settings import AnyModeConfig, DynamicConfig, StaticConfig
 
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves

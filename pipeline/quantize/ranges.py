@@ -7,10 +7,10 @@ import onnx
 
 from pipeline.calibration.cache import cached_statistics
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, MovingAverage, Percentile, tensor_range
-from pipeline.config import IntegerType, RangeMethod, StaticConfig
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.samples import Sample
+from pipeline.settings import IntegerType, RangeMethod, StaticConfig
 
 SIGNED = (IntegerType.int8, IntegerType.int16)
 

@@ -15,7 +15,6 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
-from pipeline.config import Format, IntegerType, StaticConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, QUANT_TYPES, keep_what_has_no_operator, quiet
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
@@ -25,6 +24,7 @@ from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.qdq import Ranges, insert_pairs
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import activation_type_of, needs_reduced_range
+from pipeline.settings import Format, IntegerType, StaticConfig
 
 __all__ = ["Ranges", "plan_static", "quantize_static", "tensors_to_calibrate"]
 

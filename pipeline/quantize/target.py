@@ -4,7 +4,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from pipeline.config import IntegerType, Target
+from pipeline.settings import IntegerType, Target
 
 
 def target_of(target: Target | None) -> Target:

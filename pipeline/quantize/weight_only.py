@@ -7,10 +7,10 @@ whose weights are stored as int8 with one scale per output channel.
 import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-from pipeline.config import WeightOnlyConfig
 from pipeline.graph.prepare import PreparedGraph, weights_of
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.storage import store_weights
+from pipeline.settings import WeightOnlyConfig
 
 SUPPORTED = ("MatMul", "Conv", "ConvTranspose", "Gemm")
 

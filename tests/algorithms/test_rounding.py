@@ -9,8 +9,8 @@ from pipeline.algorithms.moments import patches, second_moments
 from pipeline.algorithms.rounding import round_rows, round_weights
 from pipeline.algorithms.sequence import stream
 from pipeline.algorithms.simulation import simulate, steps_of, weight_grid
-from pipeline.config import IntegerType
 from pipeline.samples import Sample
+from pipeline.settings import IntegerType
 
 
 def output_error(model, changed, samples, run):

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.config import EvaluationConfig, EvaluationKind
 from pipeline.errors import DataError, StageError
 from pipeline.evaluate import evaluate
 from pipeline.evaluate.scores import comparable, tensor_scores
@@ -19,6 +18,7 @@ from pipeline.models.vocoder import Vocoder
 from pipeline.quantize.artifact import Artifact
 from pipeline.sample_sets import EvaluationSample, evaluation_samples
 from pipeline.samples import Sample
+from pipeline.settings import EvaluationConfig, EvaluationKind
 
 
 def artifact_of(source, path=None):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import SampleRateMismatch
 from pipeline.data.audio import read_audio
 from pipeline.data.manifest import read_manifest
 from pipeline.data.utterance import Utterance
@@ -18,6 +17,7 @@ from pipeline.models.matcha import Matcha
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.vocoder import Vocoder
 from pipeline.session import infer, open_session
+from pipeline.settings import SampleRateMismatch
 
 
 def read(path, rate):

@@ -7,11 +7,11 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from pipeline.config import IntegerType
 from pipeline.errors import StageError
 from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
 from pipeline.session import open_session
+from pipeline.settings import IntegerType
 
 PRODUCTS = "g (float[3, 16] x) => (float[3, 8] y) { [one] a = MatMul (x, u) [two] b = MatMul (x, v) [sum] y = Add (a, b) }"
 CONV = "g (float[1, 8, 20] x) => (float[1, 4, 20] y) { [conv] y = Conv <pads = [1, 1]> (x, w, b) }"

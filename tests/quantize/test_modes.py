@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config import Format, IntegerType
 from pipeline.errors import ModelError, StageError
 from pipeline.load import opset_of
 from pipeline.quantize import quantize
 from pipeline.quantize.artifact import check_artifact
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
+from pipeline.settings import Format, IntegerType
 
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 

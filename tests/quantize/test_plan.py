@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.config import IntegerType
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
 from pipeline.quantize import needed_opset, plan_for, suffix_of
 from pipeline.quantize.plan import Precision
+from pipeline.settings import IntegerType
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from pipeline.config import IntegerType
 from pipeline.errors import StageError
 from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.dynamic import quiet
 from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.qdq import insert_pairs
 from pipeline.session import open_session
+from pipeline.settings import IntegerType
 
 NET = """g (float[1, 16, 20] x) => (float[1, 16, 20] y) {
   [first] a = Conv <pads = [1, 1]> (x, w0, b0)
