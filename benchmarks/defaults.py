@@ -23,8 +23,8 @@ from pipeline.config import register_schemas, to_run_config  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
 from pipeline.journal import Journal  # noqa: E402
 from pipeline.load import SourceGraph, load  # noqa: E402
-from pipeline.quantize import quantize  # noqa: E402
 from pipeline.quantize.ranges import measured_ranges  # noqa: E402
+from pipeline.quantize.stage import quantize  # noqa: E402
 from pipeline.run_directory import RunDirectory, register_resolver  # noqa: E402
 from pipeline.sample_sets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.samples import Sample  # noqa: E402

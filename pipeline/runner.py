@@ -24,9 +24,9 @@ from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
 from pipeline.models import SpeechModel
 from pipeline.paths import find
-from pipeline.quantize import Quantized, quantize, why_slower
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.ranges import measured_ranges
+from pipeline.quantize.stage import Quantized, quantize, why_slower
 from pipeline.quantize.static import Ranges
 from pipeline.report.schema import environment, report_of
 from pipeline.run_directory import RunDirectory

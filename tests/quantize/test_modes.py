@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.errors import ModelError, StageError
 from pipeline.load import opset_of
-from pipeline.quantize import quantize
 from pipeline.quantize.artifact import check_artifact
+from pipeline.quantize.stage import quantize
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
 from pipeline.settings import Format, IntegerType

@@ -5,8 +5,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
-from pipeline.quantize import needed_opset, plan_for, suffix_of
 from pipeline.quantize.plan import Precision
+from pipeline.quantize.stage import needed_opset, plan_for, suffix_of
 from pipeline.settings import IntegerType
 
 

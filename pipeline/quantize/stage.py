@@ -1,0 +1,252 @@
+"""The quantize stage: one plan and one rewrite per mode, then the same checks for every artifact."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import assert_never
+
+import onnx
+
+from pipeline.algorithms import Algorithms, fit, fold, rewrite
+from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
+from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
+from pipeline.load import SourceGraph
+from pipeline.quantize.artifact import Artifact, save_artifact
+from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
+from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.plan import Plan
+from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
+from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
+from pipeline.rewrite import REWRITES, Rewritten, apply
+from pipeline.run_directory import RunDirectory
+from pipeline.samples import Sample
+from pipeline.settings import AnyModeConfig, DynamicConfig, FloatConfig, Fp16Config, IntegerType, StaticConfig, WeightOnlyConfig
+
+Calibrate = Callable[[SourceGraph, onnx.ModelProto, Sequence[str]], Ranges]
+"""(source, prepared graph, tensors) -> their ranges."""
+
+CalibrationSamples = Callable[[SourceGraph], Sequence[Sample]]
+"""The graph -> the samples that it is calibrated on."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the stage gives.
+
+    Attributes:
+        artifacts: graph name -> artifact.
+        notes: what was changed on the way that a user should know.
+        rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
+    """
+
+    artifacts: dict[str, Artifact]
+    notes: tuple[str, ...]
+    rewritten: dict[str, Rewritten]
+
+
+def quantize(
+    sources: dict[str, SourceGraph],
+    mode: AnyModeConfig,
+    calibrate: Calibrate,
+    probes: Mapping[str, Sequence[Sample]],
+    directory: RunDirectory,
+    graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
+    *,
+    samples_of: CalibrationSamples | None = None,
+    threads: int = 1,
+) -> Quantized:
+    """Quantize every graph of a model.
+
+    Args:
+        sources: the graphs as loaded.
+        mode: what to do.
+        calibrate: measures ranges; called by a static mode only.
+        probes: graph name -> samples: the finished artifact must run on the first, rewrites must be exact on all.
+        directory: where artifacts go.
+        graph_modes: graph name -> what to do with this one instead.
+        samples_of: what a graph is calibrated on, for the algorithms of a static mode that learn from samples; None: they
+            learn from the probes.
+        threads: intra-op threads that the model will run with: what is faster depends on them.
+
+    Raises:
+        ConfigError: a setting means nothing in a graph.
+        ModelError: a graph does not fit the mode.
+        StageError: nothing would change, or the result does not run.
+    """
+    staged: dict[str, Artifact] = {}
+    notes: list[str] = []
+    idle: list[str] = []
+    rewritten: dict[str, Rewritten] = {}
+    common = mode
+    for name, source in sources.items():
+        mode = graph_modes.get(name, common)
+        _refuse_half_precision(source)
+        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
+        if mode.rewrite:
+            rewritten[name] = _in_float(prepared, mode, probes[name], threads)
+            prepared = replace(prepared, model=with_shapes(rewritten[name].model))
+        notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
+        plan = plan_for(prepared, mode)
+        if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
+            idle.append(_nothing_to_do(name, mode, plan))
+            continue
+        model = _rewrite(
+            source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
+        )
+        staged[name] = save_artifact(
+            model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
+        )
+        notes += [*prepared.notes, *_subgraph_note(source, mode)]
+    if not staged:
+        raise StageError(" ".join(idle))
+    notes += idle  # of several graphs, one that stays as it is does not spoil the others
+    return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes), rewritten)
+
+
+def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
+    """Return what a mode will make of each node."""
+    match mode:
+        case StaticConfig():
+            return plan_static(prepared, mode)
+        case DynamicConfig():
+            return plan_dynamic(prepared, mode)
+        case WeightOnlyConfig():
+            return plan_weight_only(prepared, mode)
+        case Fp16Config():
+            return plan_fp16(prepared, mode)
+        case FloatConfig():
+            return Plan()
+        case _:
+            assert_never(mode)
+
+
+def algorithms_of(mode: AnyModeConfig) -> Algorithms:
+    """Return the algorithms that a mode's settings switch on; only a static one has any."""
+    if not isinstance(mode, StaticConfig):
+        return Algorithms()
+    return Algorithms(mode.folding, mode.equalization, mode.smoothing, mode.rounding, mode.bias_correction)
+
+
+def needed_opset(mode: AnyModeConfig) -> int:
+    """Return the oldest opset that a mode's operators exist in.
+
+    DequantizeLinear has an axis (one scale per channel) since opset 13, and 16- and 4-bit types since 21.
+    """
+    match mode:
+        case StaticConfig():
+            types = {mode.weight_type, mode.activation_type} - {None, IntegerType.int8, IntegerType.uint8}
+            return 21 if types else 13
+        case DynamicConfig() | WeightOnlyConfig():
+            return 13
+        case Fp16Config() | FloatConfig():
+            return 7
+        case _:
+            assert_never(mode)
+
+
+def suffix_of(mode: AnyModeConfig) -> str:
+    """Return the type in an artifact's name: `<graph>.<suffix>.onnx`."""
+    match mode:
+        case StaticConfig():
+            return (mode.weight_type or IntegerType.int8).name.removeprefix("u")
+        case DynamicConfig():
+            return "int8"
+        case WeightOnlyConfig():
+            return f"int{mode.bits}"
+        case Fp16Config():
+            return "fp16"
+        case FloatConfig():
+            return "fp32"
+        case _:
+            assert_never(mode)
+
+
+def _rewrite(
+    source: SourceGraph,
+    model: onnx.ModelProto,
+    plan: Plan,
+    mode: AnyModeConfig,
+    calibrate: Calibrate,
+    samples_of: CalibrationSamples,
+    threads: int,
+) -> onnx.ModelProto:
+    match mode:
+        case StaticConfig():
+            algorithms = algorithms_of(mode)
+            samples = samples_of(source) if algorithms.need_samples else ()
+            model = rewrite(model, plan, algorithms, samples, threads=threads)
+            tensors = tensors_to_calibrate(model, plan, mode)
+            ranges = calibrate(source, model, tensors) if tensors else {}
+            model = fit(model, plan, mode, ranges, algorithms, samples, threads=threads)
+            return quantize_static(model, plan, mode, ranges)
+        case DynamicConfig():
+            return quantize_dynamic(model, plan, mode)
+        case WeightOnlyConfig():
+            return quantize_weight_only(model, plan, mode)
+        case Fp16Config():
+            return quantize_fp16(model, plan, mode)
+        case FloatConfig():
+            return model
+        case _:
+            assert_never(mode)
+
+
+def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
+    """Return why a quantized graph can be slower than its original, and what to do."""
+    match mode:
+        case Fp16Config():
+            return (
+                "this processor has no fp16 kernels for most operators, so ONNX Runtime converts to fp32 and back around them; "
+                "fp16 halves the file. For speed: mode=static or mode=dynamic."
+            )
+        case WeightOnlyConfig():
+            return (
+                "weights are expanded to float at every inference, and computed with in float; weight_only shrinks the file. "
+                "For speed: mode=static or mode=dynamic."
+            )
+        case StaticConfig() | DynamicConfig():
+            left = sum(count for op, count in artifact.kernels.items() if op in ("QuantizeLinear", "DequantizeLinear"))
+            integer = sum(artifact.kernels.values()) - left
+            return (
+                f"{integer} operators run as integers, and {left} conversions between float and integer are left over between "
+                "them. Quantize fewer operator types (mode.op_types), or exclude the small nodes (mode.nodes_to_exclude)."
+            )
+        case FloatConfig():
+            return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
+        case _:
+            assert_never(mode)
+
+
+def _in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+    known = [rewrite.name for rewrite in REWRITES]
+    for name in mode.rewrites:
+        if name not in known:
+            raise ConfigError(f"mode.rewrites: there is no rewrite {name!r}.{did_you_mean(name, known)}")
+    return apply(prepared.model, probes, threads=threads, only=mode.rewrites or None)
+
+
+def _refuse_half_precision(source: SourceGraph) -> None:
+    types = Counter(tensor.data_type for tensor in source.model.graph.initializer)
+    if types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]:
+        raise ModelError(
+            f"model.path: {source.path} is an fp16 model; a quantizer needs the fp32 original, which it was made from."
+        )
+
+
+def _nothing_to_do(graph: str, mode: AnyModeConfig, plan: Plan) -> str:
+    if isinstance(mode, FloatConfig):
+        return f"mode {mode.name} would change nothing in the graph {graph!r}: no rewrite makes it faster on this machine."
+    reasons = Counter(kept.reason for kept in plan.kept)
+    why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
+    return (
+        f"mode {mode.name} would change nothing in the graph {graph!r}: "
+        f"{why or 'it has no node of the operator types of this mode'}. Choose other nodes or operator types, or another mode."
+    )
+
+
+def _subgraph_note(source: SourceGraph, mode: AnyModeConfig) -> list[str]:
+    bodies = [node for node in source.model.graph.node if node.op_type in ("If", "Loop", "Scan")]
+    if not bodies or (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
+        return []
+    return [f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs)."]
