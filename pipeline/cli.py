@@ -57,10 +57,10 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
 def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare import compare_runs, write_comparison
-    from pipeline.report.comparison_table import comparison_table
+    from pipeline.report.comparison_table import comparison_table, wide_console
 
     comparison = compare_runs(patterns, sort_by)
-    console = Console()
+    console = wide_console()
     console.print(comparison_table(comparison))
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
     return {}

@@ -6,7 +6,6 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
 
 class CompareSweep(Callback):
@@ -28,10 +27,10 @@ class CompareSweep(Callback):
         if not self._directories:
             return
         from pipeline.report.compare import compare_directories, write_comparison
-        from pipeline.report.comparison_table import comparison_table
+        from pipeline.report.comparison_table import comparison_table, wide_console
 
         comparison = compare_directories(self._directories)
         page = write_comparison(comparison, Path(config.hydra.sweep.dir))
-        console = Console()
+        console = wide_console()
         console.print(comparison_table(comparison))
         console.print(f"comparison: {page}", style="dim", soft_wrap=True, highlight=False)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich.console import Console
 from rich.console import Group as Lines
 from rich.markup import escape
 from rich.table import Table
@@ -11,6 +12,14 @@ from pipeline.report.compare import Comparison
 from pipeline.report.page.scores import LEADING_METRICS
 from pipeline.report.ranking import Group, Row
 from pipeline.report.table import VERDICT_STYLES, number
+
+FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell
+
+
+def wide_console() -> Console:
+    """Return a console as wide as the terminal, or wide enough for the table where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 def comparison_table(comparison: Comparison) -> Lines:
