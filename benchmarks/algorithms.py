@@ -108,7 +108,8 @@ def main() -> None:
         print(tables[-1], flush=True)
     if arguments.write:
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text("\n\n".join([HEADER.strip(), *tables]) + "\n", encoding="utf-8")
+        command = " ".join(["python benchmarks/algorithms.py", *sys.argv[1:]])
+        PAGE.write_text("\n\n".join([HEADER.strip().format(command=command), *tables]) + "\n", encoding="utf-8")
 
 
 def case_of(name: str, calibration: int, evaluation: int) -> Case:
@@ -216,10 +217,12 @@ def _cropped(sample: Sample) -> Sample:
 HEADER = """
 # What the algorithms buy
 
-Written by `python benchmarks/algorithms.py --write`. Each algorithm is a switch; none of them adds a node to the graph, so
-that the model runs as fast as without. Distances are to fp32 on the evaluation data, smaller is better; "seconds" is the time
-that quantizing took, on the machine that measured. In hifigan_v2 the Conv of 32 or more channels are quantized, in the others
-what `mode=static` chooses. The methods are described, with their papers, in the modules of `pipeline/algorithms/`.
+Written by `{command}`.
+
+Each algorithm is a switch; none of them adds a node to the graph, so that the model runs as fast as without. Distances are to
+fp32 on the evaluation data, smaller is better; "seconds" is the time that quantizing took, on the machine that measured. In
+hifigan_v2 the Conv of 32 or more channels are quantized, in the others what `mode=static` chooses. The methods are described,
+with their papers, in the modules of `pipeline/algorithms/`.
 """
 
 
