@@ -22,6 +22,7 @@ from pipeline.settings import (
     MODE_SCHEMAS,
     STAGE_NAMES,
     AnyModeConfig,
+    AutoConfig,
     BenchmarkConfig,
     CalibrationConfig,
     DynamicConfig,
@@ -265,6 +266,17 @@ def _limits(
             ]
         case FloatConfig():
             checks.append((mode.rewrite, "mode.rewrite", mode.rewrite, "true, since mode=float does nothing else"))
+        case AutoConfig():
+            positive = [("max_loss", mode.max_loss), ("min_speedup", mode.min_speedup), ("max_bytes", mode.max_bytes)]
+            checks += [(value is None or value > 0, f"mode.{key}", value, "null or above 0") for key, value in positive]
+            checks += [
+                (mode.max_length_change >= 0, "mode.max_length_change", mode.max_length_change, "0 or more"),
+                (0 <= mode.size_weight <= 10, "mode.size_weight", mode.size_weight, "0 to 10"),
+                (mode.seconds > 0, "mode.seconds", mode.seconds, "above 0"),
+                (mode.samples >= 1, "mode.samples", mode.samples, "at least 1"),
+                (mode.probes >= 1, "mode.probes", mode.probes, "at least 1"),
+                (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
+            ]
         case Fp16Config():
             pass
     return [

@@ -32,8 +32,8 @@ class Call:
 class Ensemble:
     """The graphs of one model, each opened when it is first run; those that draw noise are given it from outside."""
 
-    def __init__(self, files: Mapping[str, Path], threads: int) -> None:
-        """Take graph name -> ONNX file, and the intra-op threads of each session."""
+    def __init__(self, files: Mapping[str, Path | onnx.ModelProto], threads: int) -> None:
+        """Take graph name -> ONNX file or graph in memory, and the intra-op threads of each session."""
         self._files = files
         self._threads = threads
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
@@ -63,11 +63,11 @@ class Ensemble:
 
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:
-            path = self._files[graph]
-            noisy = with_noise_inputs(onnx.load(path))
-            self._opened[graph] = (
-                (open_session(noisy.model, self._threads), noisy) if noisy.tables else (open_session(path, self._threads), None)
-            )
+            given = self._files[graph]
+            noisy = with_noise_inputs(onnx.load(given) if isinstance(given, Path) else given)
+            drawing = bool(noisy.tables)
+            session = open_session(noisy.model if drawing else given, self._threads)
+            self._opened[graph] = (session, noisy if drawing else None)
         return self._opened[graph]
 
 

@@ -8,7 +8,7 @@ stage, so that a run that is killed has said how far it came.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
+from pipeline.calibration.cache import cached_statistics
 from pipeline.ensemble import Ensemble, traced
 from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
+from pipeline.evaluate.judge import Judge
 from pipeline.inspect_graph import Inspection, inspect_graph
 from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
 from pipeline.models import SpeechModel
+from pipeline.models.matcha import Matcha
 from pipeline.paths import find
 from pipeline.quantize.artifact import Artifact
+from pipeline.quantize.auto import Means
 from pipeline.quantize.ranges import measured_ranges
 from pipeline.quantize.stage import Quantized, quantize, why_slower
 from pipeline.quantize.static import Ranges
@@ -32,8 +36,10 @@ from pipeline.report.schema import environment, report_of
 from pipeline.run_directory import RunDirectory
 from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples
 from pipeline.samples import Sample
+from pipeline.search.builder import Measured
+from pipeline.search.defaults import budget_of
 from pipeline.session import infer, open_session
-from pipeline.settings import CalibrationKind, RunConfig, StaticConfig
+from pipeline.settings import AutoConfig, CalibrationKind, RunConfig, StaticConfig
 
 TRACED_SAMPLES = 8  # of the evaluation set that further graphs of a model are run on, for a probe and for timing
 SPEECH_SAMPLES = 32  # of the evaluation set that the lengths to be timed are chosen from
@@ -206,11 +212,37 @@ def _quantize(state: State) -> Quantized:
     probes = {name: [state.probe(name), *state.given(name)[:2]] for name in state.sources}
     quantized = quantize(
         state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes,
-        samples_of=lambda source: state.calibration(source.name), threads=config.benchmark.threads,
+        samples_of=lambda source: state.calibration(source.name), means_of=partial(_means, state),
+        threads=config.benchmark.threads,
     )  # fmt: skip
     for note in quantized.notes:
         state.journal.warn(note)
     return quantized
+
+
+def _means(state: State, source: SourceGraph, mode: AutoConfig) -> Means:
+    """Return what a search for the precisions of a graph is given."""
+    config = state.config
+    files = {name: find(path) for name, path in {**config.model.companions, **config.model.graphs}.items()}
+    threads = config.benchmark.threads
+    calibration = state.calibration(source.name)
+    if source.name == config.model.entry or state.calibrated_on is None:
+        state.calibrated_on = f"{len(calibration)} {config.calibration.kind.name} samples"
+
+    def judge(metric: str, items: Sequence[EvaluationSample]) -> Judge:
+        return Judge(
+            config.model, state.entry, files, source.name, items, config.evaluation, metric, seed=config.seed, threads=threads
+        )
+
+    def measured(samples: Sequence[Sample]) -> Measured:
+        return lambda model: cached_statistics(model, samples, threads=threads, seed=config.seed)
+
+    task = state.progress.add_task(f"searching {source.name}", total=None)
+    return Means(
+        budget_of(mode, config.evaluation, speaks_later=isinstance(config.model, Matcha) and source.name != config.model.entry),
+        state.entry, calibration, state.calibration(config.model.entry), state.items(), judge, measured,
+        on_progress=lambda line: state.progress.update(task, description=f"searching {source.name}: {line}"),
+    )  # fmt: skip
 
 
 def _benchmark(state: State) -> dict[str, GraphBenchmark]:

@@ -17,6 +17,7 @@ def open_session(
     save_optimized: Path | None = None,
     basic: bool = False,
     without: Sequence[str] = (),
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a session.
 
@@ -26,6 +27,7 @@ def open_session(
         save_optimized: write the graph here as ONNX Runtime has optimised it.
         basic: only the optimisations that leave standard ONNX operators (folding, removal of identities).
         without: optimisers that are not to run.
+        profile: write a trace of every run to a file whose name begins so, when `end_profiling` is called.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -35,6 +37,9 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
 

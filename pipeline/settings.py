@@ -23,6 +23,7 @@ class ModeKind(Enum):
     weight_only = "weight_only"
     fp16 = "fp16"
     float = "float"
+    auto = "auto"
 
 
 class Target(Enum):
@@ -239,7 +240,44 @@ class FloatConfig(ModeConfig):
     rewrite: bool = True
 
 
-AnyModeConfig = DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | FloatConfig
+@dataclass
+class AutoConfig(ModeConfig):
+    """Each node gets the precision that a search finds for it, by what it measures: loss, time and size.
+
+    Attributes:
+        metric: what a loss is measured in: a metric of the evaluation. null: what fits its kind (`DEFAULT_BUDGETS`).
+        max_loss: how much worse than fp32 the model may be in that metric; the fastest within it is chosen. Without any limit:
+            what fits the metric.
+        min_speedup: how many times as fast as fp32 it must be; without `max_loss`, what loses least is chosen.
+        max_bytes: how large the file may be; without `max_loss`, what loses least is chosen.
+        max_length_change: how much longer or shorter an output of the model may become, as a share of fp32's.
+        size_weight: a file of no size at all would be worth as much as being faster by this share.
+        seconds: the search ends after so long, with the best so far.
+        samples: of the evaluation set, that candidates are measured on; the chosen one is checked on all of it.
+        probes: of the calibration set, shortened where the graph allows it, that each node is measured on alone.
+        op_types: operator types that may be quantized.
+        method: how ranges follow from the calibration data; null: the one of minmax, percentile and mse that loses least.
+        percentile: with percentile: the share of values that must lie within a range, in percent.
+        target: null: this machine, whose speed is what is measured.
+    """
+
+    metric: str | None = None
+    max_loss: float | None = None
+    min_speedup: float | None = None
+    max_bytes: int | None = None
+    max_length_change: float = 0.02
+    size_weight: float = 0.1
+    seconds: float = 300.0
+    samples: int = 24
+    probes: int = 4
+    op_types: list[str] = field(default_factory=list)
+    method: RangeMethod | None = None
+    percentile: float = 99.99
+    target: Target | None = None
+    rewrite: bool = True
+
+
+AnyModeConfig = AutoConfig | DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | FloatConfig
 
 MODE_SCHEMAS: dict[ModeKind, type[ModeConfig]] = {
     ModeKind.dynamic: DynamicConfig,
@@ -247,6 +285,7 @@ MODE_SCHEMAS: dict[ModeKind, type[ModeConfig]] = {
     ModeKind.weight_only: WeightOnlyConfig,
     ModeKind.fp16: Fp16Config,
     ModeKind.float: FloatConfig,
+    ModeKind.auto: AutoConfig,
 }
 
 

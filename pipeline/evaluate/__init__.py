@@ -103,7 +103,7 @@ def evaluate(
         DataError: a sample lacks what the metrics need.
         StageError: outputs cannot be compared.
     """
-    scorer = _scorer(model, entry, config, len(items), journal, threads)
+    scorer = scorer_of(model, entry, config, len(items), journal, threads)
     pair = _Pair(model, artifacts, {**model.companions, **model.graphs}, threads)
     scored: list[SampleScores] = []
     by_output: list[dict[str, dict[str, float]]] = []
@@ -177,9 +177,10 @@ class _Pair:
         )
 
 
-def _scorer(
+def scorer_of(
     model: SpeechModel, source: SourceGraph, config: EvaluationConfig, samples: int, journal: Journal, threads: int
 ) -> Scorer:
+    """Return what scores samples of the configured kind."""
     match config.kind:
         case EvaluationKind.tensors:
             if config.labels is None:

@@ -7,6 +7,7 @@ import onnx
 
 from pipeline.calibration.cache import cached_statistics
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.statistics import Statistics
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.samples import Sample
@@ -43,6 +44,11 @@ def measured_ranges(
         DataError: a sample does not fit the graph, or leads to NaN or Inf.
     """
     statistics = cached_statistics(model, samples, threads=threads, seed=seed, on_sample=on_sample)
+    return ranges_from(statistics, tensors, mode)
+
+
+def ranges_from(statistics: Statistics, tensors: Sequence[str], mode: StaticConfig) -> Ranges:
+    """Return the range of each tensor that follows from what calibration has seen."""
     activations = activation_type_of(mode.activation_type, mode.target)
     levels = 1 << (16 if activations in (IntegerType.int16, IntegerType.uint16) else 8)
     symmetric = mode.symmetric and activations in SIGNED

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import assert_never
+from typing import Any, assert_never
 
 import onnx
 
@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.artifact import Artifact, save_artifact
+from pipeline.quantize.auto import Means, search
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.plan import Plan
@@ -21,13 +22,25 @@ from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.rewrite import REWRITES, Rewritten, apply
 from pipeline.run_directory import RunDirectory
 from pipeline.samples import Sample
-from pipeline.settings import AnyModeConfig, DynamicConfig, FloatConfig, Fp16Config, IntegerType, StaticConfig, WeightOnlyConfig
+from pipeline.settings import (
+    AnyModeConfig,
+    AutoConfig,
+    DynamicConfig,
+    FloatConfig,
+    Fp16Config,
+    IntegerType,
+    StaticConfig,
+    WeightOnlyConfig,
+)
 
 Calibrate = Callable[[SourceGraph, onnx.ModelProto, Sequence[str]], Ranges]
 """(source, prepared graph, tensors) -> their ranges."""
 
 CalibrationSamples = Callable[[SourceGraph], Sequence[Sample]]
 """The graph -> the samples that it is calibrated on."""
+
+MeansOf = Callable[[SourceGraph, AutoConfig], Means]
+"""(graph, settings) -> what a search for its precisions is given by the run."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,13 @@ class Quantized:
         artifacts: graph name -> artifact.
         notes: what was changed on the way that a user should know.
         rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
+        searches: graph name -> what a search has tried and found: the report's `search`.
     """
 
     artifacts: dict[str, Artifact]
     notes: tuple[str, ...]
     rewritten: dict[str, Rewritten]
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def quantize(
@@ -54,6 +69,7 @@ def quantize(
     graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
     *,
     samples_of: CalibrationSamples | None = None,
+    means_of: MeansOf | None = None,
     threads: int = 1,
 ) -> Quantized:
     """Quantize every graph of a model.
@@ -67,6 +83,7 @@ def quantize(
         graph_modes: graph name -> what to do with this one instead.
         samples_of: what a graph is calibrated on, for the algorithms of a static mode that learn from samples; None: they
             learn from the probes.
+        means_of: what a search is given, for a mode that searches.
         threads: intra-op threads that the model will run with: what is faster depends on them.
 
     Raises:
@@ -78,11 +95,25 @@ def quantize(
     notes: list[str] = []
     idle: list[str] = []
     rewritten: dict[str, Rewritten] = {}
+    searches: dict[str, dict[str, Any]] = {}
+    urgent: list[str] = []
     common = mode
     for name, source in sources.items():
         mode = graph_modes.get(name, common)
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
+        if isinstance(mode, AutoConfig):
+            assert means_of is not None, "a search needs data, scores and statistics"
+            found = search(source, prepared, mode, means_of(source, mode), threads=threads)
+            suffix = suffix_of(mode) if found.plan.precisions else "fp32"
+            staged[name] = save_artifact(
+                found.model, source, found.plan, suffix, directory, probes[name][0], external_data=mode.external_data
+            )
+            searches[name] = found.report
+            rewritten |= {name: found.rewritten} if found.rewritten is not None else {}
+            urgent += found.warnings
+            notes += [*prepared.notes, *_subgraph_note(source, mode)]
+            continue
         if mode.rewrite:
             rewritten[name] = _in_float(prepared, mode, probes[name], threads)
             prepared = replace(prepared, model=with_shapes(rewritten[name].model))
@@ -101,7 +132,9 @@ def quantize(
     if not staged:
         raise StageError(" ".join(idle))
     notes += idle  # of several graphs, one that stays as it is does not spoil the others
-    return Quantized({name: artifact.published(directory) for name, artifact in staged.items()}, tuple(notes), rewritten)
+    return Quantized(
+        {name: artifact.published(directory) for name, artifact in staged.items()}, (*urgent, *notes), rewritten, searches
+    )
 
 
 def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
@@ -117,6 +150,8 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             return plan_fp16(prepared, mode)
         case FloatConfig():
             return Plan()
+        case AutoConfig():
+            raise AssertionError("what a search chooses is not planned before")
         case _:
             assert_never(mode)
 
@@ -137,7 +172,7 @@ def needed_opset(mode: AnyModeConfig) -> int:
         case StaticConfig():
             types = {mode.weight_type, mode.activation_type} - {None, IntegerType.int8, IntegerType.uint8}
             return 21 if types else 13
-        case DynamicConfig() | WeightOnlyConfig():
+        case DynamicConfig() | WeightOnlyConfig() | AutoConfig():
             return 13
         case Fp16Config() | FloatConfig():
             return 7
@@ -150,7 +185,7 @@ def suffix_of(mode: AnyModeConfig) -> str:
     match mode:
         case StaticConfig():
             return (mode.weight_type or IntegerType.int8).name.removeprefix("u")
-        case DynamicConfig():
+        case DynamicConfig() | AutoConfig():
             return "int8"
         case WeightOnlyConfig():
             return f"int{mode.bits}"
@@ -188,6 +223,8 @@ def _rewrite(
             return quantize_fp16(model, plan, mode)
         case FloatConfig():
             return model
+        case AutoConfig():
+            raise AssertionError("a search makes its own graph")
         case _:
             assert_never(mode)
 
@@ -211,6 +248,11 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             return (
                 f"{integer} operators run as integers, and {left} conversions between float and integer are left over between "
                 "them. Quantize fewer operator types (mode.op_types), or exclude the small nodes (mode.nodes_to_exclude)."
+            )
+        case AutoConfig():
+            return (
+                "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
+                "with mode.min_speedup."
             )
         case FloatConfig():
             return "each rewrite measured faster alone; the machine was perhaps busy. Run again."

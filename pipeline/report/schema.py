@@ -62,6 +62,8 @@ def report_of(
         report["artifacts"] = [_artifact(artifact) for artifact in state.artifacts.values()]
         report["calibrated_on"] = state.calibrated_on
         report["rewrites"] = {name: _rewrites(found) for name, found in state.quantized.rewritten.items()}
+        if state.quantized.searches:
+            report["search"] = state.quantized.searches
     if state.benchmarks is not None:
         report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
     if state.evaluation is not None:

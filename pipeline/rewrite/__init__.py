@@ -28,7 +28,7 @@ from pipeline.rewrite.graph import Graph
 from pipeline.rewrite.timing import Gain, Measure, measure_gain
 from pipeline.samples import Sample
 
-__all__ = ["REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
+__all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
 
 SLOWER = "not faster here"
 
@@ -92,6 +92,11 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
 )
+
+# These give float Convs the layout that their kernels like best. They come after quantization, which changes what is left
+# float; a Conv over an image of height 1 is no faster in integers than one over time.
+LAYOUTS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "blocked"))
+OPERATORS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r not in LAYOUTS)
 
 
 def apply(

@@ -41,6 +41,11 @@ class Gain:
 Measure = Callable[[onnx.ModelProto, onnx.ModelProto, Sequence[Sample], int], Gain]
 
 
+def clock_of(threads: int) -> Callable[[], float]:
+    """Return the clock that a model with so many threads is timed by, in seconds."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
 def measure_gain(
     before: onnx.ModelProto,
     after: onnx.ModelProto,
@@ -55,7 +60,7 @@ def measure_gain(
     Faster means: by half a percent in the median, with ratios that chance gives once in fifty times where nothing is gained
     (Wilcoxon's signed-rank test, which weighs by how much a pair was won).
     """
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = clock_of(threads)
     samples = sorted(probe, key=lambda sample: sum(array.size for array in sample.inputs.values()))[:TIMED_SAMPLES]
     rng = np.random.default_rng(0)
     ratios: list[float] = []

@@ -1,0 +1,300 @@
+"""`mode=auto`: the precision of each node, found by a search (`pipeline/search/`) within a limit on loss, speed or size."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from pipeline.algorithms import Algorithms, fold
+from pipeline.evaluate.judge import FINE, Judge
+from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.load import SourceGraph
+from pipeline.metrics import METRICS
+from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.rewrite import OPERATORS, Rewritten, apply
+from pipeline.rewrite import transposed as transposed_convolutions
+from pipeline.rewrite.graph import Graph
+from pipeline.sample_sets import EvaluationSample
+from pipeline.samples import Sample
+from pipeline.search.builder import Builder, Measured, most_integer
+from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, on_front, worth
+from pipeline.search.crops import shortened
+from pipeline.search.gains import Gains, gains, kernel_ms
+from pipeline.search.groups import Group, groups_of, plan_of
+from pipeline.search.latency import speedups
+from pipeline.search.path import path_of
+from pipeline.search.sensitivity import Losses, sensitivities
+from pipeline.search.steps import Bench, Search, in_layout, layouts_of
+from pipeline.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
+
+log = logging.getLogger(__name__)
+
+METHODS = (RangeMethod.minmax, RangeMethod.percentile, RangeMethod.mse)
+PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
+CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
+CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
+OPENING_MAY_COST = 0.98  # of the float speed: a ConvTranspose as Conv can become an integer kernel
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a search is given by the run.
+
+    Attributes:
+        budget: what is asked for.
+        entry: the graph that an utterance enters.
+        calibration: what the graph is calibrated on.
+        utterances: calibration samples of the first graph of the model, to measure each node on.
+        items: the evaluation set.
+        judge: (metric, samples of the first graph) -> what scores changes of this graph.
+        measured: (graph, calibration samples) -> the function that collects statistics of it.
+        on_progress: called with a line about what is done now.
+    """
+
+    budget: Budget
+    entry: SourceGraph
+    calibration: Sequence[Sample]
+    utterances: Sequence[Sample]
+    items: Sequence[EvaluationSample]
+    judge: Callable[[str, Sequence[EvaluationSample]], Judge]
+    measured: Callable[[Sequence[Sample]], Measured]
+    on_progress: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        model: the quantized graph.
+        plan: which node became what, and why the others did not.
+        rewritten: the float rewrites that were kept and refused.
+        report: the report's `search.<graph>`.
+        warnings: what a user must know first.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    rewritten: Rewritten | None
+    report: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means: Means, *, threads: int) -> Found:
+    """Find the precision of each node of a graph.
+
+    Args:
+        source: the graph as loaded.
+        prepared: the graph as any quantizer gets it; it may be changed.
+        mode: the settings.
+        means: data, scores and statistics.
+        threads: intra-op threads that the model will run with.
+
+    Raises:
+        ConfigError: a setting means nothing in this graph, or the metric cannot be computed.
+    """
+    start = time.monotonic()
+    deadline = start + mode.seconds
+    given = [sample for item in means.items for sample in [item.sample]]
+    budget = means.budget
+    fine = FINE.get(budget.metric, budget.metric)
+    rewritten = None
+    if mode.rewrite:
+        means.on_progress("rewriting float operators")
+        rewritten = _opened(prepared, mode, given[:3], threads)
+        prepared = replace(prepared, model=with_shapes(rewritten.model))
+    fold(prepared.model, Algorithms(folding=True))
+    static = _static(mode)
+    groups, fixed = groups_of(prepared, static)
+    calibration = shortened(source.model, means.calibration, CALIBRATION_SHARE, CALIBRATION_LEAST)
+    means.on_progress("calibrating")
+    builder = Builder(prepared.model, groups, static, calibration, means.measured(calibration), threads=threads)
+    utterances = sorted(means.utterances, key=_size)[: 2 * mode.probes][-mode.probes :]
+    probes = shortened(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
+    probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
+    judge = means.judge(budget.metric, means.items[: mode.samples])
+    timed = sorted((call.sample for calls in judge.calls for call in calls), key=_size)[:1]
+    means.on_progress("choosing how ranges follow")
+    builder.use(mode.method or _best_method(builder, probe_judge))
+    means.on_progress("measuring what each node loses")
+    losses = sensitivities(builder, probe_judge, threads)
+    means.on_progress("measuring what each node gains")
+    gained = gains(builder, timed[0], threads=threads, layouts=mode.rewrite)
+    path = path_of(groups, losses, _utilities(gained, builder, timed[0], source, budget, threads))
+    means.on_progress("measuring candidates")
+    bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)
+    found = Search(bench, path, budget)
+    best, met = found.run()
+    if met and len(means.items) > mode.samples:
+        means.on_progress("checking the choice on the whole evaluation set")
+        best, met = _confirmed(best, found.candidates, bench, means.judge(budget.metric, means.items), budget)
+    candidates = found.candidates
+    asked = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
+    nodes = _rows(builder, groups, fixed, best, losses, gained, fine)
+    report: dict[str, Any] = {
+        "metric": budget.metric,
+        "unit": METRICS[budget.metric].unit,
+        "node_metric": fine,
+        "budget": {key: getattr(budget, key) for key in asked if getattr(budget, key) is not None},
+        "met": met,
+        "seconds": round(time.monotonic() - start, 1),
+        "stopped_early": bench.out_of_time,
+        "method": builder.static.method.name,
+        "chosen": candidates.index(best),
+        "candidates": [
+            {
+                "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
+                "measured": c.measured, "on_front": on_front(c, candidates), "layout": list(c.layout),
+                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice),
+            }
+            for index, c in enumerate(candidates)
+        ],
+        "nodes": nodes,
+    }  # fmt: skip
+    plan = plan_of(groups, best.choice)
+    plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
+    return Found(bench.graph_of(best), plan, rewritten, report, tuple(_warnings(source.name, best, met, budget, candidates)))
+
+
+def _static(mode: AutoConfig) -> StaticConfig:
+    """Return the settings of the quantizer that makes candidates."""
+    return StaticConfig(
+        name=mode.name,
+        kind=ModeKind.static,
+        nodes_to_quantize=mode.nodes_to_quantize,
+        nodes_to_exclude=mode.nodes_to_exclude,
+        op_types=mode.op_types,
+        percentile=mode.percentile,
+        target=mode.target,
+    )
+
+
+def _opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+    """Return the graph with what makes float operators faster, and ConvTranspose as Conv where float does not lose by it.
+
+    Layouts come after quantization, which decides what is left float.
+    """
+    wanted = [rewrite.name for rewrite in OPERATORS if not mode.rewrites or rewrite.name in mode.rewrites]
+    rewritten = apply(prepared.model, probes, threads=threads, only=[name for name in wanted if name != "transposed"])
+    if "transposed" not in wanted:
+        return rewritten
+    graph = Graph(with_shapes(rewritten.model))
+    if isinstance(transposed_convolutions.rewrite(graph), str):
+        return rewritten
+    opened = graph.finish()
+    forms = {"before": _laid_out(rewritten.model), "opened": _laid_out(opened)}
+    timed = sorted(probes, key=_size)[:1]
+    measured = speedups(prepared.model, forms, timed, threads=threads, seconds=2.0)
+    if measured["opened"] < OPENING_MAY_COST * measured["before"]:
+        return rewritten
+    return replace(rewritten, model=opened)
+
+
+def _laid_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    layouts = layouts_of(model)
+    return in_layout(model, layouts[0]) if layouts else model
+
+
+def _confirmed(
+    best: Candidate, candidates: Sequence[Candidate], bench: Bench, judge: Judge, budget: Budget
+) -> tuple[Candidate, bool]:
+    """Return the best candidate that keeps to the budget on the whole evaluation set as well; else the best, and False."""
+    allowed = sorted((c for c in candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
+    for candidate in [best, *(c for c in allowed if c is not best and c.loss <= best.loss)][:CONFIRMED]:
+        verdict = judge.loss(bench.graph_of(candidate))
+        whole = replace(candidate, loss=verdict.loss, length_change=verdict.length_change)
+        log.info("%s: %s %.4g on %d samples", candidate.label, budget.metric, whole.loss, len(judge.items))
+        if keeps_quality(whole, budget):
+            return candidate, True
+    return best, False
+
+
+def _best_method(builder: Builder, judge: Judge) -> RangeMethod:
+    everything = most_integer(builder.groups)
+    losses = {}
+    for method in METHODS:
+        builder.use(method)
+        losses[method] = judge.loss(builder.build(everything, rounding=False)).loss
+        log.info("ranges by %s: %.4g with every node quantized", method.name, losses[method])
+    return min(METHODS, key=lambda method: losses[method])
+
+
+def _utilities(
+    gained: Gains, builder: Builder, sample: Sample, source: SourceGraph, budget: Budget, threads: int
+) -> dict[tuple[str, Precision], float]:
+    """Return what each group's gain is worth: its share of the float graph's time, and of its bytes by their weight.
+
+    Where only the size is limited, bytes alone count.
+    """
+    total_ms = kernel_ms(builder.model, sample, threads)
+    bytes_alone = budget.max_bytes is not None and budget.max_loss is None and budget.min_speedup is None
+    time_weight, size_weight = (0.0, 1.0) if bytes_alone else (1.0, budget.size_weight)
+    return {
+        key: time_weight * gain.ms / total_ms + size_weight * gain.bytes_saved / source.size_bytes
+        for key, gain in gained.items()
+    }
+
+
+def _rows(
+    builder: Builder,
+    groups: Sequence[Group],
+    fixed: Sequence[Kept],
+    best: Candidate,
+    losses: Losses,
+    gained: Gains,
+    metric: str,
+) -> list[dict[str, Any]]:
+    """Return the table of nodes: what each has become, why, and what that loses and gains alone."""
+    by_node = {node: group for group in groups for node in group.nodes}
+    kept = {entry.node: entry.reason for entry in fixed}
+    unit = METRICS[metric].unit
+    rows = []
+    for node in builder.model.graph.node:
+        group = by_node.get(node.name)
+        if group is None:
+            if node.name in kept:
+                rows.append(
+                    {"node": node.name, "op": node.op_type, "precision": "fp32", "reason": kept[node.name], "loss": None,
+                     "gain_ms": None, "bytes_saved": None}
+                )  # fmt: skip
+            continue
+        precision = best.choice.get(group.name)
+        shown = precision or min(group.precisions, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
+        loss, gain = losses[group.name, shown], gained[group.name, shown]
+        cost = f"{loss:.3g} {unit} of {metric}".replace("  ", " ")
+        reason = (
+            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}" if precision is not None
+            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
+            else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
+        )  # fmt: skip
+        rows.append(
+            {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,
+             "loss": loss, "gain_ms": gain.ms, "bytes_saved": gain.bytes_saved}
+        )  # fmt: skip
+    return rows
+
+
+def _warnings(graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate]) -> list[str]:
+    found = []
+    if not met:
+        asked = ", ".join(
+            f"{name} {limit:g}"
+            for name, limit in (
+                (f"{budget.metric} +", budget.max_loss), ("speed-up", budget.min_speedup), ("bytes", budget.max_bytes),
+            )
+            if limit is not None
+        )  # fmt: skip
+        found.append(
+            f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
+            f"{budget.metric} +{best.loss:.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
+        )
+    if not best.choice:
+        found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")
+    return found
+
+
+def _size(sample: Sample) -> int:
+    return sum(array.size for array in sample.inputs.values())

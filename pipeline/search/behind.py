@@ -1,0 +1,48 @@
+"""The part of a graph behind some nodes: what has to run again when they change, and what it reads from the rest."""
+
+from collections.abc import Collection
+
+import onnx
+
+from pipeline.algorithms.sequence import reads
+from pipeline.graph.prepare import drop_unused, weights_of
+
+
+def changed_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
+    """Return the names of the nodes of a changed graph that it alone has, or that read something else than before."""
+    old = {node.name: (node.op_type, tuple(node.input)) for node in before.graph.node}
+    return {node.name for node in after.graph.node if old.get(node.name) != (node.op_type, tuple(node.input))}
+
+
+def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.ModelProto, list[str]]:
+    """Return the part of a graph that changed nodes, and all that depends on them, make up; and the tensors that it reads.
+
+    Args:
+        model: the graph, its nodes in an order in which they can run. It is not changed.
+        changed: names of nodes whose outputs are new.
+
+    Returns:
+        The part, whose outputs are those of the graph that it computes, its inputs still without a type; and their names.
+    """
+    constants = weights_of(model)
+    makers = {output: node for node in model.graph.node for output in node.output if output}
+    moved: set[str] = set()
+    inside: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.name in changed or not moved.isdisjoint(reads(node)):
+            inside.append(node)
+            moved.update(output for output in node.output if output)
+    needed = dict.fromkeys(t for node in inside for t in reads(node) if t not in moved and t not in constants)
+    given = {value.name for value in model.graph.input}
+    # What is computed from nothing (a Constant) is cheaper to compute than to hand over.
+    sources = {t: makers[t] for t in needed if t in makers and not any(reads(makers[t]))}
+    inputs = [tensor for tensor in needed if tensor not in sources and (tensor in makers or tensor in given)]
+    part = onnx.ModelProto()
+    part.ir_version = model.ir_version
+    part.opset_import.extend(model.opset_import)
+    part.graph.name = model.graph.name
+    part.graph.node.extend([*{node.name: node for node in sources.values()}.values(), *inside])
+    part.graph.initializer.extend(model.graph.initializer)
+    part.graph.output.extend(output for output in model.graph.output if output.name in moved)
+    drop_unused(part, constants)
+    return part, inputs

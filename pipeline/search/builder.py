@@ -1,0 +1,127 @@
+"""From a choice of precisions to a quantized graph, fast enough to be asked for a hundred of them.
+
+What does not depend on the choice is done once: equalisation and the statistics of all tensors, the ranges that follow, the
+rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+import onnx
+
+from pipeline.algorithms.bias_correction import correct_biases
+from pipeline.algorithms.equalization import equalize
+from pipeline.algorithms.rounding import round_weights
+from pipeline.calibration.statistics import Statistics
+from pipeline.graph.prepare import weights_of
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.ranges import ranges_from
+from pipeline.quantize.static import Ranges, quantize_static, tensors_to_calibrate
+from pipeline.samples import Sample
+from pipeline.search.groups import Choice, Group, plan_of
+from pipeline.settings import RangeMethod, StaticConfig
+
+Measured = Callable[[onnx.ModelProto], Statistics]
+"""The prepared graph -> what calibration sees of its tensors."""
+
+
+class Builder:
+    """Makes quantized graphs of one float graph.
+
+    Attributes:
+        model: the float graph, equalised; computes what the one given does.
+        groups: what is decided together.
+
+    Args:
+        model: the prepared float graph; it is not changed.
+        groups: what is decided together.
+        static: types, and how ranges follow; its method may be changed with `use`.
+        samples: calibration data.
+        measured: collects the statistics.
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        groups: Sequence[Group],
+        static: StaticConfig,
+        samples: Sequence[Sample],
+        measured: Measured,
+        *,
+        threads: int,
+    ) -> None:
+        self.groups = tuple(groups)
+        self._static, self._samples, self._threads = static, samples, threads
+        everything = plan_of(groups, most_integer(groups))
+        self.model = equalize(model, everything, samples, threads=threads)
+        self._statistics = measured(self.model)
+        self._ranges: dict[tuple[RangeMethod, str], tuple[float, float]] = {}
+        self._rounded: dict[str, onnx.TensorProto] | None = None
+
+    @property
+    def static(self) -> StaticConfig:
+        """The settings that graphs are made with."""
+        return self._static
+
+    def use(self, method: RangeMethod) -> None:
+        """Take ranges by another method from now on."""
+        self._static = replace(self._static, method=method)
+        self._rounded = None
+
+    def build(self, choice: Choice, *, rounding: bool = True, bias_correction: bool = False) -> onnx.ModelProto:
+        """Return the quantized graph of a choice; of none, a copy of the float graph.
+
+        Args:
+            choice: which group becomes what.
+            rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
+            bias_correction: with biases that take back what quantization adds to the mean of each channel.
+
+        Raises:
+            StageError: a node cannot be quantized after all; names it.
+        """
+        plan = plan_of(self.groups, choice)
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        if not plan.precisions:
+            return model
+        ranges = self._ranges_of(model, plan)
+        if rounding:
+            self._round(model, {group.weight for group in self.groups if group.name in choice})
+        if bias_correction:
+            model = correct_biases(
+                model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads
+            )
+        return quantize_static(model, plan, self._static, ranges)
+
+    def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
+        """Return the quantized form of one node that was cut out of the float graph; `model` is not changed."""
+        plan = Plan({node: precision})
+        cut = onnx.ModelProto()
+        cut.CopyFrom(model)
+        return quantize_static(cut, plan, self._static, self._ranges_of(cut, plan))
+
+    def _ranges_of(self, model: onnx.ModelProto, plan: Plan) -> Ranges:
+        method = self._static.method
+        tensors = tensors_to_calibrate(model, plan, self._static)
+        missing = [tensor for tensor in tensors if (method, tensor) not in self._ranges]
+        for tensor, found in ranges_from(self._statistics, missing, self._static).items():
+            self._ranges[method, tensor] = found
+        return {tensor: self._ranges[method, tensor] for tensor in tensors}
+
+    def _round(self, model: onnx.ModelProto, weights: Collection[str]) -> None:
+        """Put rounded weights in the place of the named ones."""
+        if self._rounded is None:
+            plan = plan_of(self.groups, most_integer(self.groups))
+            ranges = self._ranges_of(self.model, plan)
+            rounded = round_weights(self.model, plan, self._static, ranges, self._samples, threads=self._threads)
+            self._rounded = weights_of(rounded)
+        constants = weights_of(model)
+        for name in weights:
+            constants[name].CopyFrom(self._rounded[name])
+
+
+def most_integer(groups: Sequence[Group]) -> dict[str, Precision]:
+    """Return the choice in which each group computes in integers, where it can."""
+    order = (Precision.static, Precision.dynamic, Precision.storage)
+    return {group.name: next(p for p in order if p in group.precisions) for group in groups}

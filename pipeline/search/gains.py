@@ -1,0 +1,141 @@
+"""What each group gains in time and in bytes, measured on this machine: its nodes run alone, in float and quantized.
+
+Each node is cut out with the tensor that it reads in the float graph, quantized as it would be in the whole, and run under
+ONNX Runtime's profiler; the time is that of its kernels, conversions to and from integers included. In the whole graph some
+of those are shared with neighbours, so that the gain is rather more than what is measured here. A node that stays float is
+measured in every layout that `pipeline.rewrite` may give it (Conv over time as Conv over an image), since it will be as fast
+as the fastest. Nodes of the same shapes are measured once.
+"""
+
+import json
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from pipeline.algorithms.sequence import leading_to
+from pipeline.graph.noise import with_noise_inputs
+from pipeline.graph.prepare import weights_of, with_shapes
+from pipeline.quantize.plan import Precision
+from pipeline.rewrite import LAYOUTS
+from pipeline.rewrite.graph import Graph
+from pipeline.samples import Sample
+from pipeline.search.builder import Builder
+from pipeline.session import infer, open_session
+
+RUNS = 10  # of each node alone
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a group gains in one precision.
+
+    Attributes:
+        ms: by which one inference gets shorter, against float.
+        bytes_saved: by which the file gets smaller.
+    """
+
+    ms: float
+    bytes_saved: int
+
+
+Gains = dict[tuple[str, Precision], Gain]
+"""(group, precision) -> what it gains."""
+
+
+def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> Gains:
+    """Return what each group gains in each precision that it may have.
+
+    Args:
+        builder: makes the graphs.
+        sample: a typical input of the graph: times depend on lengths.
+        threads: intra-op threads.
+        layouts: nodes that stay float may be given another layout.
+    """
+    nodes = {node.name: node for node in builder.model.graph.node}
+    constants = weights_of(builder.model)
+    members = [name for group in builder.groups for name in group.nodes]
+    tensors = _tensors(builder.model, [nodes[name].input[0] for name in members], sample, threads)
+    size = builder.model.ByteSize()
+    times: dict[tuple[object, ...], float] = {}
+
+    def ms(name: str, precision: Precision | None) -> float:
+        node = nodes[name]
+        array = tensors[node.input[0]]
+        settings = tuple(sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute))
+        sizes = tuple(tuple(constants[tensor].dims) for tensor in node.input[1:] if tensor in constants)
+        signature = (node.op_type, settings, sizes, array.shape, precision)
+        if signature not in times:
+            float_form = alone(builder.model, node, array)
+            forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
+            if precision is None and layouts:
+                forms += _in_layouts(float_form)
+            probe = Sample(name, {node.input[0]: array})
+            times[signature] = min(kernel_ms(form, probe, threads) for form in forms)
+        return times[signature]
+
+    found: Gains = {}
+    for group in builder.groups:
+        before = sum(ms(name, None) for name in group.nodes)
+        for precision in group.precisions:
+            saved = size - builder.build({group.name: precision}, rounding=False).ByteSize()
+            found[group.name, precision] = Gain(before - sum(ms(name, precision) for name in group.nodes), saved)
+    return found
+
+
+def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.ModelProto:
+    """Return a graph of one node, with the constants that it reads, for an input like the given array."""
+    constants = weights_of(model)
+    cut = onnx.ModelProto()
+    cut.ir_version = model.ir_version
+    cut.opset_import.extend(model.opset_import)
+    cut.graph.name = node.name
+    cut.graph.node.append(node)
+    cut.graph.initializer.extend(constants[name] for name in dict.fromkeys(node.input[1:]) if name in constants)
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    cut.graph.input.append(helper.make_tensor_value_info(node.input[0], kind, array.shape))
+    cut.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, [None] * array.ndim))
+    return with_shapes(cut)
+
+
+def kernel_ms(model: onnx.ModelProto, sample: Sample, threads: int) -> float:
+    """Return the time that the kernels of a graph take in one inference, in milliseconds: the least of several."""
+    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        session = open_session(model, threads, profile=Path(folder) / "trace")
+        for _ in range(1 + RUNS):
+            infer(session, sample)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    spent: dict[int, float] = defaultdict(float)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            spent[int(np.searchsorted(starts, event["ts"], side="right"))] += event["dur"]
+    return min(spent[run] for run in list(spent)[1:]) / 1000.0
+
+
+def _in_layouts(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+    found = []
+    for layout in LAYOUTS:
+        graph = Graph(model)
+        if not isinstance(layout.change(graph), str):
+            found.append(graph.finish())
+    return found
+
+
+def _tensors(model: onnx.ModelProto, names: list[str], sample: Sample, threads: int) -> dict[str, Array]:
+    """Return tensors of a graph for one sample."""
+    noisy = with_noise_inputs(model)
+    feeds: dict[str, Array] = {**sample.inputs, **noisy.noise(np.random.default_rng(0))}
+    made = list(dict.fromkeys(name for name in names if name not in feeds))
+    if not made:
+        return feeds
+    session = open_session(leading_to(noisy.model, made), threads)
+    given = {value.name for value in session.get_inputs()}
+    return feeds | infer(session, Sample(sample.id, {name: array for name, array in feeds.items() if name in given}))

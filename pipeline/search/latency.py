@@ -1,0 +1,65 @@
+"""How fast several graphs are beside their original: runs of all of them in turn, ratios of neighbours, the median.
+
+For choosing among candidates, in this process and quick; what is reported of the chosen one comes from the benchmark. The
+clock is that of `pipeline.rewrite.timing`, for the same reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import onnx
+
+from pipeline.benchmark.child import machine_lock
+from pipeline.rewrite.timing import clock_of
+from pipeline.samples import Sample
+from pipeline.session import open_session
+
+Key = TypeVar("Key")
+
+ROUNDS = 3  # sessions are built anew: where weights happen to lie in memory moves a latency by percents
+
+
+def speedups(
+    original: onnx.ModelProto,
+    models: Mapping[Key, onnx.ModelProto],
+    samples: Sequence[Sample],
+    *,
+    threads: int,
+    seconds: float,
+) -> dict[Key, float]:
+    """Return how many times as fast as the original each graph is.
+
+    Args:
+        original: what the graphs are compared with.
+        models: name -> graph, with the same inputs.
+        samples: what is run, in turn.
+        threads: intra-op threads.
+        seconds: for each graph; every graph runs every sample three times at least.
+    """
+    clock = clock_of(threads)
+    ratios: dict[Key, list[float]] = {key: [] for key in models}
+    rng = np.random.default_rng(0)
+    with machine_lock():
+        for _ in range(ROUNDS):
+            sessions = {key: open_session(model, threads) for key, model in models.items()}
+            reference = open_session(original, threads)
+            for sample in samples:
+                for session in (reference, *sessions.values()):
+                    session.run(None, dict(sample.inputs))
+            began = clock()
+            first = True
+            while first or clock() - began < seconds * (1 + len(models)) / ROUNDS:
+                first = False
+                for sample in samples:
+                    spent = {}
+                    order = [None, *models]
+                    for which in rng.permutation(len(order)):
+                        key = order[which]
+                        session = reference if key is None else sessions[key]
+                        start = clock()
+                        session.run(None, dict(sample.inputs))
+                        spent[key] = clock() - start
+                    for key in models:
+                        ratios[key].append(spent[None] / max(spent[key], 1e-9))
+    return {key: float(np.median(found)) for key, found in ratios.items()}

@@ -1,0 +1,239 @@
+"""Along the path by measuring: the real loss and the real latency of whole graphs, until the budget holds.
+
+The path (`path.py`) says in which order groups become integers; how far to go on it is measured. First the furthest point
+whose loss is allowed is found by bisection; then groups beyond it are tried one by one, since the first that costs too much
+need not be followed by others that do; then candidates are timed, each in the layouts that its float nodes may take. What
+was tried is kept.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from pipeline.evaluate.judge import Judge
+from pipeline.graph.prepare import with_shapes
+from pipeline.quantize.plan import Precision
+from pipeline.rewrite import LAYOUTS
+from pipeline.rewrite.graph import Graph
+from pipeline.samples import Sample
+from pipeline.search.builder import Builder
+from pipeline.search.candidates import Budget, Candidate, best_of, holds, keeps_quality
+from pipeline.search.latency import speedups
+from pipeline.search.path import Step, choice_after
+
+log = logging.getLogger(__name__)
+
+TIMING_SECONDS = 1.5  # for each graph that is timed
+TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+REJECTED = 4  # in a row: those that follow cost more still
+
+ALTERNATIVES = ("conv2d", "conv2d_wide")
+FURTHER = tuple(layout.name for layout in LAYOUTS if layout.name not in ALTERNATIVES)
+
+Layout = tuple[str, ...]
+"""Names of rewrites, in the order in which they are done."""
+
+
+@dataclass
+class Bench:
+    """What candidates are measured with.
+
+    Attributes:
+        original: the graph as the user gave it.
+        original_bytes: the size of its file.
+        builder: makes candidates.
+        judge: scores them.
+        samples: what they are timed on.
+        threads: intra-op threads.
+        layouts: float nodes may be given another layout.
+        deadline: on the clock of `time.monotonic`; what is then unfinished is left.
+    """
+
+    original: onnx.ModelProto
+    original_bytes: int
+    builder: Builder
+    judge: Judge
+    samples: Sequence[Sample]
+    threads: int
+    layouts: bool
+    deadline: float
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit has passed."""
+        return time.monotonic() >= self.deadline
+
+    def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in its layout."""
+        model = self.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
+        return in_layout(model, candidate.layout)
+
+
+class Search:
+    """Candidates along a path, each measured once.
+
+    Args:
+        bench: what they are measured with.
+        path: the order in which groups become integers.
+        budget: what is asked for.
+        on_candidate: called after each.
+    """
+
+    def __init__(
+        self, bench: Bench, path: Sequence[Step], budget: Budget, on_candidate: Callable[[], None] = lambda: None
+    ) -> None:
+        self._bench, self._path, self._budget, self._on_candidate = bench, list(path), budget, on_candidate
+        self._found: dict[tuple[object, ...], Candidate] = {}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All that were tried, in the order of trial."""
+        return list(self._found.values())
+
+    def run(self) -> tuple[Candidate, bool]:
+        """Return the best candidate, and whether it meets the budget."""
+        count = self._furthest()
+        choice = self._filled(choice_after(self._path, count), count)
+        self.time([self.judged({}, "float"), self.judged(choice, f"{len(choice)} groups")])
+        self._look_back(count)
+        best, met = best_of(self.candidates, self._budget)
+        if not self._bench.out_of_time and best.choice:
+            corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)
+            if corrected.loss < best.loss:
+                self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
+                best, met = best_of(self.candidates, self._budget)
+        return best, met
+
+    def judged(self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False) -> Candidate:
+        """Return a candidate with its loss."""
+        key = (tuple(sorted((name, p.name) for name, p in choice.items())), bias_correction)
+        if key not in self._found:
+            model = self._bench.builder.build(choice, bias_correction=bias_correction)
+            verdict = self._bench.judge.loss(model)
+            size = model.ByteSize()
+            candidate = Candidate(
+                label, dict(choice), verdict.loss, verdict.length_change, size, size / self._bench.original_bytes,
+                bias_correction=bias_correction,
+            )  # fmt: skip
+            log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
+            self._found[key] = candidate
+            self._on_candidate()
+        return self._found[key]
+
+    def time(self, candidates: Sequence[Candidate]) -> None:
+        """Measure the speed of candidates, in every layout that they may take."""
+        waiting = {c.label: c for c in candidates if not c.measured}
+        forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
+        for label, candidate in waiting.items():
+            model = self._bench.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
+            forms[label, ()] = model
+            for layout in layouts_of(model) if self._bench.layouts else ():
+                forms[label, layout] = in_layout(model, layout)
+        if not forms:
+            return
+        measured = speedups(
+            self._bench.original, forms, self._bench.samples, threads=self._bench.threads, seconds=TIMING_SECONDS
+        )
+        for label, candidate in waiting.items():
+            layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
+            log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
+            self._keep(replace(candidate, speedup=measured[label, layout], layout=layout))
+
+    def at(self, count: int) -> Candidate:
+        """Return the candidate after the first steps of the path."""
+        return self.judged(dict(choice_after(self._path, count)), f"step {count}" if count else "float")
+
+    def _keep(self, candidate: Candidate) -> None:
+        key = (tuple(sorted((name, p.name) for name, p in candidate.choice.items())), candidate.bias_correction)
+        self._found[key] = candidate
+
+    def _furthest(self) -> int:
+        """Return how many steps of the path keep the quality that is asked for: by bisection, since losses grow."""
+        low, high = 0, len(self._path)
+        if keeps_quality(self.at(high), self._budget):
+            return high
+        while high - low > 1 and not self._bench.out_of_time:
+            middle = self._guess(low, high)
+            if keeps_quality(self.at(middle), self._budget):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _guess(self, low: int, high: int) -> int:
+        """Return where to look next between two points: the middle, or nearer to where losses that add up would say."""
+        sums = [0.0]
+        for step in self._path:
+            sums.append(sums[-1] + max(step.loss, 0.0))
+        limit, above = self._budget.max_loss, self.at(high).loss
+        if limit is None or not above > 0:
+            return (low + high) // 2
+        below = self.at(low).loss if low else 0.0
+        share = (limit - below) / max(above - below, 1e-12)
+        wanted = sums[low] + share * (sums[high] - sums[low])
+        guess = next((count for count in range(low + 1, high) if sums[count] > wanted), high) - 1
+        quarter = max((high - low) // 4, 1)
+        return min(max(guess, low + quarter), high - quarter) if high - low > 2 else low + 1
+
+    def _filled(self, choice: dict[str, Precision], count: int) -> dict[str, Precision]:
+        """Return a choice with those further steps that the quality allows, each tried alone on top of the others."""
+        rejected = 0
+        current = dict(choice)
+        for step in self._path[count : count + TRIED_BEYOND]:
+            if self._bench.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
+                break
+            wider = {**current, step.group: step.precision}
+            if keeps_quality(self.judged(wider, f"step {count} and {step.group}"), self._budget):
+                current, rejected = wider, 0
+            else:
+                rejected += 1
+        return current
+
+    def _look_back(self, count: int) -> None:
+        """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
+        if self._budget.max_loss is None and (self._budget.min_speedup or self._budget.max_bytes):
+            low, high = 0, count  # the least loss that is fast and small enough
+            self.time([self.at(high)])
+            while high - low > 1 and not self._bench.out_of_time:
+                middle = (low + high) // 2
+                self.time([self.at(middle)])
+                if holds(self.at(middle), self._budget):
+                    high = middle
+                else:
+                    low = middle
+            return
+        for share in (0.9, 0.75, 0.5):
+            if not self._bench.out_of_time and (before := int(share * count)) > 0:
+                self.time([self.at(before)])
+
+
+def layouts_of(model: onnx.ModelProto) -> list[Layout]:
+    """Return the layouts that the float nodes of a graph may take: whole regions or wide Convs, and further."""
+    found: list[Layout] = []
+    for first in ALTERNATIVES:
+        current = model
+        layout: Layout = ()
+        for rewrite in (first, *FURTHER):
+            changed = _changed(current, rewrite)
+            if changed is None and rewrite is first:
+                break
+            if changed is not None:
+                current, layout = changed, (*layout, rewrite)
+                found.append(layout)
+    return found
+
+
+def in_layout(model: onnx.ModelProto, layout: Layout) -> onnx.ModelProto:
+    """Return a graph whose float nodes have a layout."""
+    for name in layout:
+        model = _changed(model, name) or model
+    return model
+
+
+def _changed(model: onnx.ModelProto, rewrite: str) -> onnx.ModelProto | None:
+    graph = Graph(with_shapes(model))
+    change = next(layout.change for layout in LAYOUTS if layout.name == rewrite)
+    return None if isinstance(change(graph), str) else graph.finish()
