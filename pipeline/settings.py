@@ -256,8 +256,8 @@ class AutoConfig(ModeConfig):
         samples: of the evaluation set, that candidates are measured on; the chosen one is checked on all of it.
         probes: of the calibration set, shortened where the graph allows it, that each node is measured on alone.
         op_types: operator types that may be quantized.
-        method: how ranges follow from the calibration data; null: the one of minmax, percentile and mse that loses least.
-        percentile: with percentile: the share of values that must lie within a range, in percent.
+        method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
+        percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
         target: null: this machine, whose speed is what is measured.
     """
 
@@ -266,7 +266,7 @@ class AutoConfig(ModeConfig):
     min_speedup: float | None = None
     max_bytes: int | None = None
     max_length_change: float = 0.02
-    size_weight: float = 0.1
+    size_weight: float = 0.25
     seconds: float = 300.0
     samples: int = 24
     probes: int = 4

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from pipeline.algorithms import Algorithms, fold
@@ -32,7 +33,10 @@ from pipeline.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
 
 log = logging.getLogger(__name__)
 
-METHODS = (RangeMethod.minmax, RangeMethod.percentile, RangeMethod.mse)
+# Tried where the user names no method: a vocoder's hiss asks for narrower ranges than a recogniser's outliers.
+METHODS = (
+    (RangeMethod.minmax, 100.0), (RangeMethod.percentile, 99.99), (RangeMethod.percentile, 99.9), (RangeMethod.mse, 100.0),
+)  # fmt: skip
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
@@ -118,12 +122,13 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     judge = means.judge(budget.metric, means.items[: mode.samples])
     timed = sorted((call.sample for calls in judge.calls for call in calls), key=_size)[:1]
     means.on_progress("choosing how ranges follow")
-    builder.use(mode.method or _best_method(builder, probe_judge))
-    means.on_progress("measuring what each node loses")
-    losses = sensitivities(builder, probe_judge, threads)
+    _use_best_method(builder, probe_judge, mode)
     means.on_progress("measuring what each node gains")
     gained = gains(builder, timed[0], threads=threads, layouts=mode.rewrite)
-    path = path_of(groups, losses, _utilities(gained, builder, timed[0], source, budget, threads))
+    utilities = _utilities(gained, builder, timed[0], source, budget, threads)
+    means.on_progress("measuring what each node loses")
+    losses = sensitivities(builder, probe_judge, {key for key, utility in utilities.items() if utility > 0}, threads)
+    path = path_of(groups, losses, utilities)
     means.on_progress("measuring candidates")
     bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)
     found = Search(bench, path, budget)
@@ -143,6 +148,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
         "seconds": round(time.monotonic() - start, 1),
         "stopped_early": bench.out_of_time,
         "method": builder.static.method.name,
+        "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
         "chosen": candidates.index(best),
         "candidates": [
             {
@@ -212,14 +218,18 @@ def _confirmed(
     return best, False
 
 
-def _best_method(builder: Builder, judge: Judge) -> RangeMethod:
+def _use_best_method(builder: Builder, judge: Judge, mode: AutoConfig) -> None:
+    """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names."""
+    if mode.method is not None:
+        builder.use(mode.method, mode.percentile)
+        return
     everything = most_integer(builder.groups)
-    losses = {}
-    for method in METHODS:
-        builder.use(method)
-        losses[method] = judge.loss(builder.build(everything, rounding=False)).loss
-        log.info("ranges by %s: %.4g with every node quantized", method.name, losses[method])
-    return min(METHODS, key=lambda method: losses[method])
+    losses = []
+    for method, percentile in METHODS:
+        builder.use(method, percentile)
+        losses.append(judge.loss(builder.build(everything, rounding=False)).loss)
+        log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
+    builder.use(*METHODS[int(np.argmin(losses))])
 
 
 def _utilities(
@@ -262,12 +272,12 @@ def _rows(
                 )  # fmt: skip
             continue
         precision = best.choice.get(group.name)
-        shown = precision or min(group.precisions, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
-        loss, gain = losses[group.name, shown], gained[group.name, shown]
-        cost = f"{loss:.3g} {unit} of {metric}".replace("  ", " ")
+        shown = precision or _nearest(group, losses, gained)
+        loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
+        cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
         reason = (
             f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}" if precision is not None
-            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
+            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0 or loss is None
             else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
         )  # fmt: skip
         rows.append(
@@ -275,6 +285,14 @@ def _rows(
              "loss": loss, "gain_ms": gain.ms, "bytes_saved": gain.bytes_saved}
         )  # fmt: skip
     return rows
+
+
+def _nearest(group: Group, losses: Losses, gained: Gains) -> Precision:
+    """Return the precision that a group which stayed float was nearest to: the best bargain, or the least slow."""
+    measured = [p for p in group.precisions if (group.name, p) in losses]
+    if not measured:
+        return max(group.precisions, key=lambda p: gained[group.name, p].ms)
+    return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
 
 
 def _warnings(graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate]) -> list[str]:

@@ -8,12 +8,6 @@ from pipeline.algorithms.sequence import reads
 from pipeline.graph.prepare import drop_unused, weights_of
 
 
-def changed_nodes(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
-    """Return the names of the nodes of a changed graph that it alone has, or that read something else than before."""
-    old = {node.name: (node.op_type, tuple(node.input)) for node in before.graph.node}
-    return {node.name for node in after.graph.node if old.get(node.name) != (node.op_type, tuple(node.input))}
-
-
 def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.ModelProto, list[str]]:
     """Return the part of a graph that changed nodes, and all that depends on them, make up; and the tensors that it reads.
 
@@ -22,7 +16,8 @@ def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.
         changed: names of nodes whose outputs are new.
 
     Returns:
-        The part, whose outputs are those of the graph that it computes, its inputs still without a type; and their names.
+        The part, whose outputs are those of the graph that it computes, with the types of its tensors as far as the graph has
+        them; and the names of its inputs.
     """
     constants = weights_of(model)
     makers = {output: node for node in model.graph.node for output in node.output if output}
@@ -43,6 +38,9 @@ def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.
     part.graph.name = model.graph.name
     part.graph.node.extend([*{node.name: node for node in sources.values()}.values(), *inside])
     part.graph.initializer.extend(model.graph.initializer)
+    types = {value.name: value for value in (*model.graph.input, *model.graph.value_info)}
+    part.graph.input.extend(types.get(name, onnx.ValueInfoProto(name=name)) for name in inputs)
+    part.graph.value_info.extend(types[tensor] for tensor in moved if tensor in types)
     part.graph.output.extend(output for output in model.graph.output if output.name in moved)
     drop_unused(part, constants)
     return part, inputs

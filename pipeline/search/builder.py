@@ -56,7 +56,7 @@ class Builder:
         everything = plan_of(groups, most_integer(groups))
         self.model = equalize(model, everything, samples, threads=threads)
         self._statistics = measured(self.model)
-        self._ranges: dict[tuple[RangeMethod, str], tuple[float, float]] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
 
     @property
@@ -64,16 +64,19 @@ class Builder:
         """The settings that graphs are made with."""
         return self._static
 
-    def use(self, method: RangeMethod) -> None:
-        """Take ranges by another method from now on."""
-        self._static = replace(self._static, method=method)
-        self._rounded = None
+    def use(self, method: RangeMethod, percentile: float) -> None:
+        """Take ranges by another method from now on; the percentile is of the method of that name."""
+        self._static = replace(self._static, method=method, percentile=percentile)
+        self._ranges, self._rounded = {}, None
 
-    def build(self, choice: Choice, *, rounding: bool = True, bias_correction: bool = False) -> onnx.ModelProto:
+    def build(
+        self, choice: Choice, *, of: onnx.ModelProto | None = None, rounding: bool = True, bias_correction: bool = False
+    ) -> onnx.ModelProto:
         """Return the quantized graph of a choice; of none, a copy of the float graph.
 
         Args:
             choice: which group becomes what.
+            of: a part of the float graph that holds these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
 
@@ -82,7 +85,7 @@ class Builder:
         """
         plan = plan_of(self.groups, choice)
         model = onnx.ModelProto()
-        model.CopyFrom(self.model)
+        model.CopyFrom(of or self.model)
         if not plan.precisions:
             return model
         ranges = self._ranges_of(model, plan)
@@ -102,12 +105,10 @@ class Builder:
         return quantize_static(cut, plan, self._static, self._ranges_of(cut, plan))
 
     def _ranges_of(self, model: onnx.ModelProto, plan: Plan) -> Ranges:
-        method = self._static.method
         tensors = tensors_to_calibrate(model, plan, self._static)
-        missing = [tensor for tensor in tensors if (method, tensor) not in self._ranges]
-        for tensor, found in ranges_from(self._statistics, missing, self._static).items():
-            self._ranges[method, tensor] = found
-        return {tensor: self._ranges[method, tensor] for tensor in tensors}
+        missing = [tensor for tensor in tensors if tensor not in self._ranges]
+        self._ranges.update(ranges_from(self._statistics, missing, self._static))
+        return {tensor: self._ranges[tensor] for tensor in tensors}
 
     def _round(self, model: onnx.ModelProto, weights: Collection[str]) -> None:
         """Put rounded weights in the place of the named ones."""

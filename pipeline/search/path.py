@@ -41,7 +41,7 @@ def path_of(
     Args:
         groups: what is decided together.
         losses: (group, precision) -> loss of this group alone.
-        gains: (group, precision) -> gain; without any, a precision is never chosen.
+        gains: (group, precision) -> gain; without any, or without a loss, a precision is never chosen.
     """
     steps = [step for group in groups for step in hull(group, losses, gains)]
     place = {group.name: number for number, group in enumerate(groups)}
@@ -52,7 +52,9 @@ def hull(
     group: Group, losses: Mapping[tuple[str, Precision], float], gains: Mapping[tuple[str, Precision], float]
 ) -> list[Step]:
     """Return the steps of one group through the precisions that are worth having, in the order of their gain per loss."""
-    points = sorted((losses[group.name, p], -gains[group.name, p], p.name, p) for p in group.precisions)
+    points = sorted(
+        (losses[group.name, p], -gains[group.name, p], p.name, p) for p in group.precisions if (group.name, p) in losses
+    )
     kept: list[tuple[float, float, Precision | None]] = [(0.0, 0.0, None)]
     for loss, negative, _, precision in points:
         gain = -negative

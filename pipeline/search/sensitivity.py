@@ -7,7 +7,7 @@ calibration, samples are short, and only what lies behind the group runs again: 
 those of the float graph.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ from onnx import helper
 from pipeline.algorithms.sequence import leading_to
 from pipeline.evaluate.judge import Judge
 from pipeline.graph.noise import NoisyGraph, with_noise_inputs
+from pipeline.graph.prepare import with_shapes
 from pipeline.models import Outputs
 from pipeline.quantize.plan import Precision
 from pipeline.samples import Sample
-from pipeline.search.behind import changed_nodes, part_behind
+from pipeline.search.behind import part_behind
 from pipeline.search.builder import Builder
 from pipeline.session import infer, open_session
 
@@ -31,30 +32,41 @@ Losses = dict[tuple[str, Precision], float]
 """(group, precision) -> loss of this group alone."""
 
 
-def sensitivities(builder: Builder, judge: Judge, threads: int, on_group: Callable[[], None] = lambda: None) -> Losses:
-    """Return what each group costs in each precision that it may have.
+def sensitivities(
+    builder: Builder,
+    judge: Judge,
+    wanted: Collection[tuple[str, Precision]],
+    threads: int,
+    on_group: Callable[[], None] = lambda: None,
+) -> Losses:
+    """Return what groups cost, each alone.
 
     Args:
         builder: makes the graphs.
         judge: scores them, on samples that should be short.
+        wanted: (group, precision) to measure; what nobody would choose need not be.
         threads: intra-op threads.
         on_group: called after each group.
     """
     losses: Losses = {}
     simple = all(len(calls) == 1 for calls in judge.calls)
-    base = with_noise_inputs(builder.model)
-    for start in range(0, len(builder.groups), AT_ONCE):
-        chunk = builder.groups[start : start + AT_ONCE]
-        inputs = {group.name: part_behind(base.model, group.nodes)[1] for group in chunk} if simple else {}
-        tensors = list(_float_tensors(base, list(dict.fromkeys(t for names in inputs.values() for t in names)), judge, threads))
+    noisy = with_noise_inputs(builder.model)
+    base = NoisyGraph(with_shapes(noisy.model), noisy.tables)
+    groups = [group for group in builder.groups if any((group.name, p) in wanted for p in group.precisions)]
+    for start in range(0, len(groups), AT_ONCE):
+        chunk = groups[start : start + AT_ONCE]
+        parts = {group.name: part_behind(base.model, group.nodes) for group in chunk} if simple else {}
+        read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
+        tensors = list(_float_tensors(base, list(read), judge, threads))
         for group in chunk:
-            for precision in group.precisions:
-                quantized = builder.build({group.name: precision})
-                verdict = (
-                    judge.loss_of_outputs(_outputs_behind(base, quantized, tensors, judge, threads))
-                    if simple
-                    else judge.loss(quantized)
-                )
+            for precision in (p for p in group.precisions if (group.name, p) in wanted):
+                choice = {group.name: precision}
+                if simple:
+                    part, inputs = parts[group.name]
+                    outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, judge, threads)
+                    verdict = judge.loss_of_outputs(outputs)
+                else:
+                    verdict = judge.loss(builder.build(choice))
                 losses[group.name, precision] = max(verdict.loss, 0.0)
             on_group()
     return losses
@@ -78,13 +90,12 @@ def _float_tensors(base: NoisyGraph, names: Sequence[str], judge: Judge, threads
 
 
 def _outputs_behind(
-    base: NoisyGraph, quantized: onnx.ModelProto, tensors: Sequence[Tensors], judge: Judge, threads: int
+    part: onnx.ModelProto, inputs: Sequence[str], tensors: Sequence[Tensors], judge: Judge, threads: int
 ) -> Callable[[int, Sample], Outputs]:
-    """Return a function that runs what differs from the float graph, and takes the other outputs from there."""
-    noisy = with_noise_inputs(quantized).model
-    part, inputs = part_behind(noisy, changed_nodes(base.model, noisy))
-    kinds = {name: helper.np_dtype_to_tensor_dtype(tensors[0][name].dtype) for name in inputs}
-    part.graph.input.extend(helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
+    """Return a function that runs the part of a graph that differs from the float graph, and takes the rest from there."""
+    for value in part.graph.input:
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(tensors[0][value.name].dtype)
+        value.type.tensor_type.ClearField("shape")
     session = open_session(part, threads)
 
     def outputs(number: int, sample: Sample) -> Outputs:

@@ -100,7 +100,7 @@ class Search:
         self.time([self.judged({}, "float"), self.judged(choice, f"{len(choice)} groups")])
         self._look_back(count)
         best, met = best_of(self.candidates, self._budget)
-        if not self._bench.out_of_time and best.choice:
+        if not met and not self._bench.out_of_time and best.choice:
             corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)
             if corrected.loss < best.loss:
                 self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
