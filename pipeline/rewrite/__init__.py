@@ -6,11 +6,15 @@ pair; it stays where it is faster, else the graph goes on without it. What was r
 one rewrite opens the way to another.
 
 mish.py           tanh(softplus(x)) by one sigmoid
+lengths.py        numbers that follow from known lengths, as constants
 reshape.py        the shape of a Reshape as a constant
 square.py         x ** 2 as x * x, division by a constant as multiplication
 scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
 scatter.py        an update of a whole range as Slice and Concat
+layer_norm.py     layer norm over channels as LayerNormalization between transpositions
+mask.py           masks that are applied again further on, dropped
+affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 conv2d.py         Conv over time as Conv over an image of height 1
 blocked.py        residual blocks in the layout of their Convs
@@ -22,7 +26,21 @@ from dataclasses import dataclass
 
 import onnx
 
-from pipeline.rewrite import batch_norm, blocked, conv2d, mish, reshape, scale, scatter, square, transposed
+from pipeline.rewrite import (
+    affine,
+    batch_norm,
+    blocked,
+    conv2d,
+    layer_norm,
+    lengths,
+    mask,
+    mish,
+    reshape,
+    scale,
+    scatter,
+    square,
+    transposed,
+)
 from pipeline.rewrite.exact import LIMIT, Reference
 from pipeline.rewrite.graph import Graph
 from pipeline.rewrite.timing import Gain, Measure, measure_gain
@@ -31,6 +49,7 @@ from pipeline.samples import Sample
 __all__ = ["REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
 
 SLOWER = "not faster here"
+PASSES = 4  # of one rewrite over a graph: a length that became known makes others known
 
 
 @dataclass(frozen=True)
@@ -82,13 +101,17 @@ class Rewritten:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mish", mish.rewrite, "tanh(softplus(x)) by one sigmoid"),
+    Rewrite("lengths", lengths.rewrite, "numbers that follow from known lengths, as constants"),
     Rewrite("reshape", reshape.rewrite, "the shape of a Reshape as a constant"),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),
     Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it"),
     Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)"),
     Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it"),
+    Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
+    Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
+    Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass"),
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
 )
@@ -123,12 +146,10 @@ def apply(
     tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
 
     def attempt(rewrite: Rewrite, current: onnx.ModelProto) -> onnx.ModelProto:
-        graph = Graph(current)
-        sites = rewrite.change(graph)
+        sites, candidate = _change(rewrite, current)
         if isinstance(sites, str):
             rejected[rewrite.name] = sites
             return current
-        candidate = graph.finish()
         difference = reference.difference(candidate)
         if difference > reference.limit(difference):
             rejected[rewrite.name] = f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
@@ -149,3 +170,15 @@ def apply(
         if rejected.get(rewrite.name, "").startswith(SLOWER) and tried_on[rewrite.name] < len(applied):
             current = attempt(rewrite, current)
     return Rewritten(current, tuple(applied), tuple(rejected.items()))
+
+
+def _change(rewrite: Rewrite, model: onnx.ModelProto) -> tuple[int | str, onnx.ModelProto]:
+    """Return the number of places, or why there are none, and the changed graph; what a change opens is changed as well."""
+    total = 0
+    for _ in range(PASSES):
+        graph = Graph(model)
+        sites = rewrite.change(graph)
+        if isinstance(sites, str):
+            return total or sites, model
+        total, model = total + sites, graph.finish()
+    return total, model

@@ -102,6 +102,19 @@ class Graph:
         kind = self._kinds().get(tensor)
         return kind is not None and kind.elem_type == onnx.TensorProto.FLOAT
 
+    def is_bool(self, tensor: str) -> bool:
+        """Return whether a tensor is known to hold truth values."""
+        kind = self._kinds().get(tensor)
+        return kind is not None and kind.elem_type == onnx.TensorProto.BOOL
+
+    def channel_row(self, tensor: str, rank: int, channels: int) -> Array | None:
+        """Return a float constant that is broadcast along all axes but the second, as one number a channel."""
+        array = self.constant(tensor)
+        if array is None or array.dtype != np.float32 or array.ndim > rank or array.size != channels:
+            return None
+        shape = (1,) * (rank - array.ndim) + array.shape
+        return array.reshape(-1) if shape[1] == channels else None
+
     # Changes
 
     def drop(self, *nodes: onnx.NodeProto) -> None:
@@ -150,7 +163,7 @@ class Graph:
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = self.free(like)
-            self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), self._shared[key]))
+            self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), self._shared[key]))
         return self._shared[key]
 
     def unsqueeze(self, tensor: str, axis: int, like: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import reshape, scatter
+from pipeline.rewrite import lengths, reshape, scatter
 
 CACHE = """(float[2,16,3] x, float[2,4,3] u, float[2,6,3] v) => (float[2,16,3] y, float[2,4,3] z)
     { a = ScatterND(x, low, u) z = Slice(a, three, seven, one) y = ScatterND(a, high, v) }"""
@@ -51,3 +51,23 @@ def test_computed_shapes_become_constants(rng):
 def test_a_shape_with_two_unknown_lengths_is_left_alone():
     model = graph_of("(float[n,t] x, float[a,b] w) => (float[a,b] y) { s = Shape(w) y = Reshape(x, s) }")
     assert changed(model, reshape.rewrite)[0] == "no Reshape to a computed shape of which all lengths but one are known"
+
+
+HALVES = """(float[n,6,t] x) => (float[n,3,t] y, float[k] z) {
+    s = Shape(x) c = Gather(s, i1) h = Div(c, i2) h1 = Unsqueeze(h, axis) lead = Slice(x, axis, h1, one)
+    s2 = Shape(lead) c2 = Gather(s2, i1) r = Range(i0, c2, i1) z = Cast<to = 1>(r) y = Neg(lead) }"""
+
+
+def test_numbers_that_follow_from_known_lengths_become_constants(rng):
+    indices = {f"i{k}": np.array(k) for k in range(3)}
+    before = graph_of(HALVES, axis=np.array([0]), one=np.array([1]), **indices)
+    sites, after = changed(before, lengths.rewrite)
+    assert sites == 1  # the end of the Slice: its length is what the next pass knows
+    sites, after = changed(after, lengths.rewrite)
+    assert (sites, op_types(after)) == (1, ["Slice", "Range", "Cast", "Neg"])
+    assert difference(before, after, x=rng.standard_normal((2, 6, 5), dtype=np.float32)) == 0
+
+
+def test_a_number_that_only_the_input_tells_is_left_alone():
+    model = graph_of("(float[n,t] x) => (int64[k] y) { s = Shape(x) y = Gather(s, i) }", i=np.array([1]))
+    assert changed(model, lengths.rewrite)[0] == "no number that follows from known lengths alone"
