@@ -14,9 +14,10 @@ batch_norm.py     a batch norm after a linear layer, inside its weights
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
 mask.py           masks that are applied again further on, dropped
+conv2d.py         Conv over time as Conv over an image of height 1
+fold.py           several moments at once in Convs with few output channels
 affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
-conv2d.py         Conv over time as Conv over an image of height 1
 blocked.py        residual blocks in the layout of their Convs
 graph.py          the graph that they see; order.py: its nodes in order; exact.py, timing.py: the two checks
 """
@@ -31,6 +32,7 @@ from pipeline.rewrite import (
     batch_norm,
     blocked,
     conv2d,
+    fold,
     layer_norm,
     lengths,
     mask,
@@ -111,6 +113,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
+    Rewrite("fold", fold.rewrite, "several moments at once in Convs with few output channels"),
     Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass"),
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
