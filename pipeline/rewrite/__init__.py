@@ -19,12 +19,16 @@ fold.py           several moments at once in Convs with few output channels
 affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
-graph.py          the graph that they see; order.py: its nodes in order; exact.py, timing.py: the two checks
+graph.py          the graph that they see; order.py: its nodes in order
+exact.py          is it exact? timing.py: is it faster? shorten.py: inputs for both that do not take long
 """
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from pipeline.rewrite import (
@@ -45,6 +49,7 @@ from pipeline.rewrite import (
 )
 from pipeline.rewrite.exact import LIMIT, Reference
 from pipeline.rewrite.graph import Graph
+from pipeline.rewrite.shorten import shorten
 from pipeline.rewrite.timing import Gain, Measure, measure_gain
 from pipeline.samples import Sample
 
@@ -127,52 +132,93 @@ def apply(
     threads: int = 1,
     only: Sequence[str] | None = None,
     measure: Measure | None = None,
+    max_seconds: float | None = None,
 ) -> Rewritten:
     """Return the graph with every rewrite that is exact and faster.
 
     Args:
         model: the original; it stays as it is.
-        probe: real inputs, a few: all are checked, the shortest are timed.
+        probe: real inputs, a few: all are checked, the shortest are timed; where the graph takes inputs of any length, each
+            rewrite is checked and timed on their beginnings, and all together are checked on the whole of them.
         threads: intra-op threads that the model will run with, which decides what is faster.
         only: names of the rewrites to try; None: all.
-        measure: how to time two graphs; None: paired and interleaved, a few seconds for each rewrite.
+        measure: how to time two graphs; None: paired and interleaved, a second or two for each rewrite.
+        max_seconds: begin no further rewrite after these; None: try all.
 
     Raises:
         KeyError: `only` names a rewrite that there is not.
     """
     known = {rewrite.name: rewrite for rewrite in REWRITES}
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
-    measure = measure or measure_gain
-    reference = Reference(model, probe, threads)
-    applied: list[Applied] = []
-    rejected: dict[str, str] = {}
-    tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
+    end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
+    short = shorten(model, probe, threads)
+    search = _Search(model, short, threads, measure or measure_gain)
+    for rewrite in waiting:
+        if time.monotonic() < end:
+            search.attempt(rewrite)
+        else:
+            search.rejected[rewrite.name] = f"not tried: the {max_seconds:g} s for rewrites were used up"
+    for rewrite in waiting:
+        if search.may_succeed_now(rewrite) and time.monotonic() < end:
+            search.attempt(rewrite)
+    if any(whole is not part for whole, part in zip(probe, short, strict=True)):
+        search.confirm(Reference(model, probe, threads))
+    return Rewritten(search.models[-1], tuple(search.applied), tuple(search.rejected.items()))
 
-    def attempt(rewrite: Rewrite, current: onnx.ModelProto) -> onnx.ModelProto:
-        sites, candidate = _change(rewrite, current)
+
+class _Search:
+    """What was kept and refused so far.
+
+    Attributes:
+        models: the original, and the graph after each rewrite that was kept.
+        applied: those, in order.
+        rejected: rewrite -> why it was not kept.
+    """
+
+    def __init__(self, model: onnx.ModelProto, probe: Sequence[Sample], threads: int, measure: Measure) -> None:
+        self.models = [model]
+        self.applied: list[Applied] = []
+        self.rejected: dict[str, str] = {}
+        self._probe, self._threads, self._measure = probe, threads, measure
+        self._reference = Reference(model, probe, threads)
+        self._tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
+
+    def attempt(self, rewrite: Rewrite) -> None:
+        """Keep a rewrite if it finds a place, is exact, and faster than the graph so far."""
+        sites, candidate = _change(rewrite, self.models[-1])
         if isinstance(sites, str):
-            rejected[rewrite.name] = sites
-            return current
-        difference = reference.difference(candidate)
-        if difference > reference.limit(difference):
-            rejected[rewrite.name] = f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
-            return current
-        gain = measure(current, candidate, probe, threads)
+            self.rejected[rewrite.name] = sites
+            return
+        difference = self._reference.difference(candidate)
+        if difference > self._reference.limit(difference):
+            self.rejected[rewrite.name] = _differs(difference)
+            return
+        gain = self._measure(self.models[-1], candidate, self._probe, self._threads)
         if not gain.faster:
-            rejected[rewrite.name] = f"{SLOWER}: {gain.speedup:.2f} times the speed at {sites} places"
-            tried_on[rewrite.name] = len(applied)
-            return current
-        applied.append(Applied(rewrite.name, sites, gain.speedup, difference))
-        rejected.pop(rewrite.name, None)
-        return candidate
+            self.rejected[rewrite.name] = f"{SLOWER}: {gain.speedup:.2f} times the speed at {sites} places"
+            self._tried_on[rewrite.name] = len(self.applied)
+            return
+        self.models.append(candidate)
+        self.applied.append(Applied(rewrite.name, sites, gain.speedup, difference))
+        self.rejected.pop(rewrite.name, None)
 
-    current = model
-    for rewrite in waiting:
-        current = attempt(rewrite, current)
-    for rewrite in waiting:
-        if rejected.get(rewrite.name, "").startswith(SLOWER) and tried_on[rewrite.name] < len(applied):
-            current = attempt(rewrite, current)
-    return Rewritten(current, tuple(applied), tuple(rejected.items()))
+    def may_succeed_now(self, rewrite: Rewrite) -> bool:
+        """Return whether a rewrite was refused for its speed alone, on a graph that has changed since."""
+        return self.rejected.get(rewrite.name, "").startswith(SLOWER) and self._tried_on[rewrite.name] < len(self.applied)
+
+    def confirm(self, reference: Reference) -> None:
+        """Take back the latest rewrites until the graph is exact on other inputs as well."""
+        while self.applied:
+            difference = reference.difference(self.models[-1])
+            if difference <= reference.limit(difference):
+                self.applied[-1] = dataclasses.replace(self.applied[-1], max_difference=difference)
+                return
+            self.models.pop()
+            self.rejected[self.applied.pop().name] = _differs(difference)
+
+
+def _differs(difference: float) -> str:
+    return f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
 
 
 def _change(rewrite: Rewrite, model: onnx.ModelProto) -> tuple[int | str, onnx.ModelProto]:
