@@ -13,6 +13,7 @@ scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
+skip.py           a residual sum kept out of a slow fusion with the layer norm after it
 mask.py           masks that are applied again further on, dropped
 conv2d.py         Conv over time as Conv over an image of height 1
 fold.py           several moments at once in Convs with few output channels
@@ -44,6 +45,7 @@ from pipeline.rewrite import (
     reshape,
     scale,
     scatter,
+    skip,
     square,
     transposed,
 )
@@ -115,6 +117,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)"),
     Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it"),
     Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
+    Rewrite("skip", skip.rewrite, "a residual sum kept out of a slow fusion with the layer norm after it"),
     Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
