@@ -20,7 +20,7 @@ fold.py           several moments at once in Convs with few output channels
 affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
-graph.py          the graph that they see; order.py: its nodes in order
+graph.py          the graph that they see; order.py: its nodes in order, symbols.py: which of its lengths are equal
 exact.py          is it exact? timing.py: is it faster? shorten.py: inputs for both that do not take long
 """
 

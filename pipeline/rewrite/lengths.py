@@ -1,13 +1,14 @@
 """Numbers that follow from lengths that are known, as constants.
 
-    shape(x)[1] / 2 = 36    for x of (n, 72, t)
+    shape(x)[1] / 2 = 36    for x of (n, 72, t),    shape(x)[2] - 1 = shape(y)[0] - 1    for y of (t, 80)
 
 Exporters compute the number of channels, the size of a head or the half of it at run time, where the graph's shapes tell it.
 As constants they are not only cheaper: a Slice or a Reshape to a number has lengths that shape inference can follow, so that
-the next ones become known, and a table of positions can be folded when the model is loaded.
+the next ones become known, and a table of positions can be folded when the model is loaded. A number that is computed from the
+same lengths as another one, in each layer anew, is that one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import onnx
 
 from pipeline.rewrite.graph import Graph, attribute
 
-Values = npt.NDArray[np.object_]  # of integers, and None where one is not known
+# Of integers, names of lengths, and expressions (operation, first, second) of these; None where nothing is known.
+Values = npt.NDArray[np.object_]
 
 Value = Callable[[str], Values | None]
 
@@ -30,15 +32,26 @@ ARITHMETIC: dict[str, Callable[[int, int], int | None]] = {
 
 
 def rewrite(graph: Graph) -> int | str:
-    """Put constants where a node reads what is known; return the number of such nodes."""
+    """Put constants, or what was computed before, where a node reads what is known; return the number of such nodes."""
     values = known(graph)
-    complete = {tensor for tensor, found in values.items() if graph.constant(tensor) is None and _is_complete(found)}
+    instead: dict[str, str] = {}
+    before: dict[tuple[Any, ...], str] = {}
+    for tensor, found in values.items():
+        if graph.constant(tensor) is not None:
+            continue
+        if _is_complete(found):
+            instead[tensor] = ""
+        elif all(number is not None for number in found.flat):
+            first = before.setdefault((found.shape, *found.flat), tensor)
+            if first != tensor:
+                instead[tensor] = first
     sites = 0
     for node in graph.nodes:
-        if len(node.output) != 1 or node.output[0] in complete or not complete & set(node.input):
+        if len(node.output) != 1 or node.output[0] in instead or not instead.keys() & set(node.input):
             continue
         inputs = [
-            graph.put(values[tensor].astype(np.int64), "length") if tensor in complete else tensor for tensor in node.input
+            instead[tensor] or graph.put(values[tensor].astype(np.int64), "length") if tensor in instead else tensor
+            for tensor in node.input
         ]
         graph.replace(node, inputs)
         sites += 1
@@ -65,7 +78,7 @@ def known(graph: Graph) -> dict[str, Values]:
 
 
 def _is_complete(found: Values) -> bool:
-    return all(number is not None for number in found.flat)
+    return all(isinstance(number, int) for number in found.flat)
 
 
 def _evaluate(graph: Graph, node: onnx.NodeProto, value: Value) -> Values | None:
@@ -80,7 +93,7 @@ def _evaluate(graph: Graph, node: onnx.NodeProto, value: Value) -> Values | None
         case "Gather":
             return _gather(value(node.input[0]), value(node.input[1]))
         case operation if operation in ARITHMETIC:
-            return _arithmetic(ARITHMETIC[operation], value(node.input[0]), value(node.input[1]))
+            return _arithmetic(operation, value(node.input[0]), value(node.input[1]))
     return None
 
 
@@ -94,8 +107,7 @@ def _shape(graph: Graph, node: onnx.NodeProto) -> Values | None:
     axes = graph.shape(node.input[0])
     if axes is None:
         return None
-    numbers = [length if isinstance(length, int) else None for length in axes]
-    return np.array(numbers[attribute(node, "start", 0) : attribute(node, "end", None)], object)
+    return _row(axes[attribute(node, "start", 0) : attribute(node, "end", None)])
 
 
 def _concat(graph: Graph, node: onnx.NodeProto, value: Value) -> Values | None:
@@ -103,7 +115,7 @@ def _concat(graph: Graph, node: onnx.NodeProto, value: Value) -> Values | None:
     for tensor in node.input:
         part, size = value(tensor), graph.shape(tensor)
         if part is None and size is not None and len(size) == 1 and isinstance(size[0], int):
-            part = np.array([None] * size[0], object)  # a part of unknown content still has a length
+            part = _row([None] * size[0])  # a part of unknown content still has a length
         if part is None or part.ndim != 1:
             return None
         parts.append(part)
@@ -115,13 +127,26 @@ def _gather(data: Values | None, indices: Values | None) -> Values | None:
         return None
     places = indices.astype(np.int64)
     inside = ((places >= -data.size) & (places < data.size)).all()
-    return np.asarray(data[places], object) if inside else None
+    if not inside:
+        return None
+    return _row([data[place] for place in places.flat]).reshape(places.shape)
 
 
-def _arithmetic(operation: Callable[[int, int], int | None], first: Values | None, second: Values | None) -> Values | None:
-    def each(a: Any, b: Any) -> int | None:  # noqa: ANN401
-        return None if a is None or b is None else operation(a, b)
+def _arithmetic(operation: str, first: Values | None, second: Values | None) -> Values | None:
+    def each(a: Any, b: Any) -> Any:  # noqa: ANN401
+        if a is None or b is None:
+            return None
+        return ARITHMETIC[operation](a, b) if isinstance(a, int) and isinstance(b, int) else (operation, a, b)
 
     if first is None or second is None:
         return None
-    return np.asarray(np.frompyfunc(each, 2, 1)(first, second), object)
+    made = [each(a, b) for a, b in zip(*(part.flat for part in np.broadcast_arrays(first, second)), strict=True)]
+    return _row(made).reshape(np.broadcast_shapes(first.shape, second.shape))
+
+
+def _row(numbers: Sequence[Any]) -> Values:
+    """Return numbers as an array of objects; expressions stay what they are."""
+    row = np.empty(len(numbers), object)
+    for place, number in enumerate(numbers):
+        row[place] = number
+    return row

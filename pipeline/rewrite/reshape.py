@@ -34,7 +34,7 @@ def _lengths(shape: Values | None, inferred: tuple[int | str | None, ...] | None
     """Return what is known of a computed shape: as inferred, and the numbers in it that follow from known lengths."""
     if shape is None or inferred is None or len(shape) != len(inferred):
         return inferred
-    return tuple(length if value is None else value for value, length in zip(shape, inferred, strict=True))
+    return tuple(value if isinstance(value, int | str) else length for value, length in zip(shape, inferred, strict=True))
 
 
 def _constant_shape(
