@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import scipy
 
+from pipeline.graph.prepare import without_shapes
 from pipeline.samples import Sample
 from pipeline.session import open_session
 
@@ -56,12 +57,14 @@ def measure_gain(
     Faster means: by half a percent in the median, with ratios that chance gives once in fifty times where nothing is gained
     (Wilcoxon's signed-rank test, which weighs by how much a pair was won). What is clear after a round ends it.
     """
+    models = [without_shapes(model) for model in (before, after)]  # as they ship
     clock = time.process_time if threads == 1 else time.perf_counter
     samples = sorted(probe, key=lambda sample: sum(array.size for array in sample.inputs.values()))[:TIMED_SAMPLES]
     rng = np.random.default_rng(0)
     ratios: list[float] = []
     for number in range(1, ROUNDS + 1):
-        sessions = [open_session(model, threads) for model in (before, after)]
+        opened = {which: open_session(models[which], threads) for which in rng.permutation(2).tolist()}
+        sessions = [opened[which] for which in range(2)]
         for sample in samples:
             for session in sessions:
                 session.run(None, dict(sample.inputs))
