@@ -9,6 +9,7 @@ import onnx
 from onnx import version_converter
 
 from pipeline.errors import ModelError
+from pipeline.graph.noise import NORMAL, UNIFORM
 from pipeline.graph.selection import ensure_names
 from pipeline.load import SourceGraph, opset_of
 from pipeline.session import open_session
@@ -65,6 +66,24 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with the types and shapes of its tensors, as far as they can be inferred."""
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph as it is best shipped: without what was inferred of its tensors, but where it draws noise.
+
+    ONNX Runtime infers the shapes itself. The names that ONNX's inference gives to unknown lengths, which it does not use,
+    make it plan memory and fuse operators otherwise: a conformer of 5 layers runs 1.03 times as fast without them, its int8
+    form 1.09 times (SkipLayerNormalization is slower here than its parts). The noise that a graph draws must keep its rank,
+    which `pipeline.graph.noise` asks for.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    random = [node for node in bare.graph.node if node.op_type in (*NORMAL, *UNIFORM)]
+    noise = {tensor for node in random for tensor in (*node.input, *node.output)}
+    kept = [value for value in bare.graph.value_info if value.name in noise]
+    del bare.graph.value_info[:]
+    bare.graph.value_info.extend(kept)
+    return bare
 
 
 def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:

@@ -6,31 +6,59 @@ pair; it stays where it is faster, else the graph goes on without it. What was r
 one rewrite opens the way to another.
 
 mish.py           tanh(softplus(x)) by one sigmoid
+lengths.py        numbers that follow from known lengths, as constants
 reshape.py        the shape of a Reshape as a constant
 square.py         x ** 2 as x * x, division by a constant as multiplication
 scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
 scatter.py        an update of a whole range as Slice and Concat
-transposed.py     ConvTranspose as Conv, its output interleaved
+layer_norm.py     layer norm over channels as LayerNormalization between transpositions
+skip.py           a residual sum kept out of a slow fusion with the layer norm after it
+mask.py           masks that are applied again further on, dropped
 conv2d.py         Conv over time as Conv over an image of height 1
+fold.py           several moments at once in Convs with few output channels
+affine.py         a factor and a shift of each channel in one pass
+transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
-graph.py          the graph that they see; order.py: its nodes in order; exact.py, timing.py: the two checks
+graph.py          the graph that they see; order.py: its nodes in order, symbols.py: which of its lengths are equal
+exact.py          is it exact? timing.py: is it faster? shorten.py: inputs for both that do not take long
 """
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
-from pipeline.rewrite import batch_norm, blocked, conv2d, mish, reshape, scale, scatter, square, transposed
+from pipeline.rewrite import (
+    affine,
+    batch_norm,
+    blocked,
+    conv2d,
+    fold,
+    layer_norm,
+    lengths,
+    mask,
+    mish,
+    reshape,
+    scale,
+    scatter,
+    skip,
+    square,
+    transposed,
+)
 from pipeline.rewrite.exact import LIMIT, Reference
 from pipeline.rewrite.graph import Graph
+from pipeline.rewrite.shorten import shorten
 from pipeline.rewrite.timing import Gain, Measure, measure_gain
 from pipeline.samples import Sample
 
 __all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
 
 SLOWER = "not faster here"
+PASSES = 4  # of one rewrite over a graph: a length that became known makes others known
 
 
 @dataclass(frozen=True)
@@ -82,20 +110,26 @@ class Rewritten:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mish", mish.rewrite, "tanh(softplus(x)) by one sigmoid"),
+    Rewrite("lengths", lengths.rewrite, "numbers that follow from known lengths, as constants"),
     Rewrite("reshape", reshape.rewrite, "the shape of a Reshape as a constant"),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),
     Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it"),
     Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)"),
     Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it"),
+    Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
+    Rewrite("skip", skip.rewrite, "a residual sum kept out of a slow fusion with the layer norm after it"),
+    Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
+    Rewrite("fold", fold.rewrite, "several moments at once in Convs with few output channels"),
+    Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass"),
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
 )
 
 # These give float Convs the layout that their kernels like best. They come after quantization, which changes what is left
 # float; a Conv over an image of height 1 is no faster in integers than one over time.
-LAYOUTS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "blocked"))
+LAYOUTS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "fold", "blocked"))
 OPERATORS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r not in LAYOUTS)
 
 
@@ -106,51 +140,102 @@ def apply(
     threads: int = 1,
     only: Sequence[str] | None = None,
     measure: Measure | None = None,
+    max_seconds: float | None = None,
 ) -> Rewritten:
     """Return the graph with every rewrite that is exact and faster.
 
     Args:
         model: the original; it stays as it is.
-        probe: real inputs, a few: all are checked, the shortest are timed.
+        probe: real inputs, a few: all are checked, the shortest are timed; where the graph takes inputs of any length, each
+            rewrite is checked and timed on their beginnings, and all together are checked on the whole of them.
         threads: intra-op threads that the model will run with, which decides what is faster.
         only: names of the rewrites to try; None: all.
-        measure: how to time two graphs; None: paired and interleaved, a few seconds for each rewrite.
+        measure: how to time two graphs; None: paired and interleaved, a second or two for each rewrite.
+        max_seconds: begin no further rewrite after these; None: try all.
 
     Raises:
         KeyError: `only` names a rewrite that there is not.
     """
     known = {rewrite.name: rewrite for rewrite in REWRITES}
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
-    measure = measure or measure_gain
-    reference = Reference(model, probe, threads)
-    applied: list[Applied] = []
-    rejected: dict[str, str] = {}
-    tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
+    end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
+    short = shorten(model, probe, threads)
+    search = _Search(model, short, threads, measure or measure_gain)
+    for rewrite in waiting:
+        if time.monotonic() < end:
+            search.attempt(rewrite)
+        else:
+            search.rejected[rewrite.name] = f"not tried: the {max_seconds:g} s for rewrites were used up"
+    for rewrite in waiting:
+        if search.may_succeed_now(rewrite) and time.monotonic() < end:
+            search.attempt(rewrite)
+    if any(whole is not part for whole, part in zip(probe, short, strict=True)):
+        search.confirm(Reference(model, probe, threads))
+    return Rewritten(search.models[-1], tuple(search.applied), tuple(search.rejected.items()))
 
-    def attempt(rewrite: Rewrite, current: onnx.ModelProto) -> onnx.ModelProto:
-        graph = Graph(current)
+
+class _Search:
+    """What was kept and refused so far.
+
+    Attributes:
+        models: the original, and the graph after each rewrite that was kept.
+        applied: those, in order.
+        rejected: rewrite -> why it was not kept.
+    """
+
+    def __init__(self, model: onnx.ModelProto, probe: Sequence[Sample], threads: int, measure: Measure) -> None:
+        self.models = [model]
+        self.applied: list[Applied] = []
+        self.rejected: dict[str, str] = {}
+        self._probe, self._threads, self._measure = probe, threads, measure
+        self._reference = Reference(model, probe, threads)
+        self._tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
+
+    def attempt(self, rewrite: Rewrite) -> None:
+        """Keep a rewrite if it finds a place, is exact, and faster than the graph so far."""
+        sites, candidate = _change(rewrite, self.models[-1])
+        if isinstance(sites, str):
+            self.rejected[rewrite.name] = sites
+            return
+        difference = self._reference.difference(candidate)
+        if difference > self._reference.limit(difference):
+            self.rejected[rewrite.name] = _differs(difference)
+            return
+        gain = self._measure(self.models[-1], candidate, self._probe, self._threads)
+        if not gain.faster:
+            self.rejected[rewrite.name] = f"{SLOWER}: {gain.speedup:.2f} times the speed at {sites} places"
+            self._tried_on[rewrite.name] = len(self.applied)
+            return
+        self.models.append(candidate)
+        self.applied.append(Applied(rewrite.name, sites, gain.speedup, difference))
+        self.rejected.pop(rewrite.name, None)
+
+    def may_succeed_now(self, rewrite: Rewrite) -> bool:
+        """Return whether a rewrite was refused for its speed alone, on a graph that has changed since."""
+        return self.rejected.get(rewrite.name, "").startswith(SLOWER) and self._tried_on[rewrite.name] < len(self.applied)
+
+    def confirm(self, reference: Reference) -> None:
+        """Take back the latest rewrites until the graph is exact on other inputs as well."""
+        while self.applied:
+            difference = reference.difference(self.models[-1])
+            if difference <= reference.limit(difference):
+                self.applied[-1] = dataclasses.replace(self.applied[-1], max_difference=difference)
+                return
+            self.models.pop()
+            self.rejected[self.applied.pop().name] = _differs(difference)
+
+
+def _differs(difference: float) -> str:
+    return f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
+
+
+def _change(rewrite: Rewrite, model: onnx.ModelProto) -> tuple[int | str, onnx.ModelProto]:
+    """Return the number of places, or why there are none, and the changed graph; what a change opens is changed as well."""
+    total = 0
+    for _ in range(PASSES):
+        graph = Graph(model)
         sites = rewrite.change(graph)
         if isinstance(sites, str):
-            rejected[rewrite.name] = sites
-            return current
-        candidate = graph.finish()
-        difference = reference.difference(candidate)
-        if difference > reference.limit(difference):
-            rejected[rewrite.name] = f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
-            return current
-        gain = measure(current, candidate, probe, threads)
-        if not gain.faster:
-            rejected[rewrite.name] = f"{SLOWER}: {gain.speedup:.2f} times the speed at {sites} places"
-            tried_on[rewrite.name] = len(applied)
-            return current
-        applied.append(Applied(rewrite.name, sites, gain.speedup, difference))
-        rejected.pop(rewrite.name, None)
-        return candidate
-
-    current = model
-    for rewrite in waiting:
-        current = attempt(rewrite, current)
-    for rewrite in waiting:
-        if rejected.get(rewrite.name, "").startswith(SLOWER) and tried_on[rewrite.name] < len(applied):
-            current = attempt(rewrite, current)
-    return Rewritten(current, tuple(applied), tuple(rejected.items()))
+            return total or sites, model
+        total, model = total + sites, graph.finish()
+    return total, model

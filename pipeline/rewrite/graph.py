@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from pipeline.graph.selection import ensure_names
 from pipeline.load import opset_of
 from pipeline.rewrite.order import alive, captured, in_order
+from pipeline.rewrite.symbols import Length, Shape, equal_lengths
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +47,8 @@ class Graph:
         self._defaults = {value.name for value in self.model.graph.input}
         self._arrays: dict[str, Array | None] = {}
         self._types: dict[str, onnx.TypeProto.Tensor] | None = None
+        self._shapes: dict[str, Shape] | None = None
+        self._same: dict[str, Length] = {}
         self._dropped: set[int] = set()
         self._added: list[onnx.NodeProto] = []
         self._taken = {node.name for node in self.nodes} | set(self._makers) | set(self._initializers) | self._defaults
@@ -79,15 +82,13 @@ class Graph:
         array = self.constant(tensor)
         return None if array is None or array.size != 1 else float(array.reshape(()))
 
-    def shape(self, tensor: str) -> tuple[int | str | None, ...] | None:
+    def shape(self, tensor: str) -> Shape | None:
         """Return the axes of a tensor: lengths, names, or None; None for a tensor of unknown rank."""
         array = self.constant(tensor)
         if array is not None:
             return array.shape
-        kind = self._kinds().get(tensor)
-        if kind is None or not kind.HasField("shape"):
-            return None
-        return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim)
+        found = self._lengths().get(tensor)
+        return None if found is None else tuple(self._same.get(d, d) if isinstance(d, str) else d for d in found)
 
     def rank(self, tensor: str) -> int | None:
         """Return the number of axes of a tensor, where it is known."""
@@ -101,6 +102,19 @@ class Graph:
             return array.dtype == np.float32
         kind = self._kinds().get(tensor)
         return kind is not None and kind.elem_type == onnx.TensorProto.FLOAT
+
+    def is_bool(self, tensor: str) -> bool:
+        """Return whether a tensor is known to hold truth values."""
+        kind = self._kinds().get(tensor)
+        return kind is not None and kind.elem_type == onnx.TensorProto.BOOL
+
+    def channel_row(self, tensor: str, rank: int, channels: int) -> Array | None:
+        """Return a float constant that is broadcast along all axes but the second, as one number a channel."""
+        array = self.constant(tensor)
+        if array is None or array.dtype != np.float32 or array.ndim > rank or array.size != channels:
+            return None
+        shape = (1,) * (rank - array.ndim) + array.shape
+        return array.reshape(-1) if shape[1] == channels else None
 
     # Changes
 
@@ -150,7 +164,7 @@ class Graph:
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = self.free(like)
-            self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), self._shared[key]))
+            self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), self._shared[key]))
         return self._shared[key]
 
     def unsqueeze(self, tensor: str, axis: int, like: str) -> str:
@@ -205,6 +219,13 @@ class Graph:
             self._types = {value.name: value.type.tensor_type for value in values}
         return self._types
 
+    def _lengths(self) -> dict[str, Shape]:
+        if self._shapes is None:
+            self._shapes = {name: _axes(kind) for name, kind in self._kinds().items() if kind.HasField("shape")}
+            constants = {name: tuple(tensor.dims) for name, tensor in self._initializers.items() if name not in self._defaults}
+            self._same = equal_lengths(self.nodes, self._shapes | constants, self.constant)
+        return self._shapes
+
     def _axis(self, op_type: str, tensor: str, axis: int, like: str, output: str | None) -> str:
         if self.opset < 13:
             return self.add(op_type, [tensor], output, like=like, axes=[axis])
@@ -214,6 +235,10 @@ class Graph:
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401
     """Return an attribute of a node, or the default where it has none."""
     return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+
+
+def _axes(kind: onnx.TypeProto.Tensor) -> Shape:
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim)
 
 
 def _keep(entries: Any, names: set[str]) -> None:  # noqa: ANN401

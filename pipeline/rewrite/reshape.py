@@ -11,15 +11,17 @@ or the same symbol as the input has at that place; one length may stay unknown.
 import numpy as np
 
 from pipeline.rewrite.graph import Graph, attribute
+from pipeline.rewrite.lengths import Values, known
 
 
 def rewrite(graph: Graph) -> int | str:
     """Give every Reshape a constant shape that can have one; return their number."""
+    values = known(graph)
     sites = 0
     for node in graph.nodes:
         if node.op_type != "Reshape" or graph.constant(node.input[1]) is not None or attribute(node, "allowzero", 0):
             continue
-        shape = _constant_shape(graph.shape(node.input[0]), _lengths(graph, node.input[1], graph.shape(node.output[0])))
+        shape = _constant_shape(graph.shape(node.input[0]), _lengths(values.get(node.input[1]), graph.shape(node.output[0])))
         if shape is None:
             continue
         graph.drop(node)
@@ -28,35 +30,11 @@ def rewrite(graph: Graph) -> int | str:
     return sites or "no Reshape to a computed shape of which all lengths but one are known"
 
 
-def _lengths(graph: Graph, shape: str, inferred: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:
-    """Return what is known of a computed shape: as inferred, and what a quotient of known lengths is."""
-    concat = graph.maker(shape, "Concat")
-    if inferred is None or concat is None or len(concat.input) != len(inferred):
+def _lengths(shape: Values | None, inferred: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:
+    """Return what is known of a computed shape: as inferred, and the numbers in it that follow from known lengths."""
+    if shape is None or inferred is None or len(shape) != len(inferred):
         return inferred
-    values = [_number(graph, tensor) for tensor in concat.input]
-    return tuple(length if value is None else value for value, length in zip(values, inferred, strict=True))
-
-
-def _number(graph: Graph, tensor: str) -> int | None:
-    """Return the value of an integer that follows from constants and from lengths that are known."""
-    array = graph.constant(tensor)
-    if array is not None:
-        return int(array.reshape(())) if array.size == 1 and array.dtype.kind == "i" else None
-    node = graph.maker(tensor, "Unsqueeze", "Squeeze", "Cast", "Identity", "Gather", "Div", "Mul")
-    if node is None:
-        return None
-    if node.op_type == "Gather":
-        shape, index = graph.maker(node.input[0], "Shape"), graph.scalar(node.input[1])
-        axes = graph.shape(shape.input[0]) if shape is not None and not shape.attribute else None
-        length = axes[int(index)] if axes is not None and index is not None and -len(axes) <= index < len(axes) else None
-        return length if isinstance(length, int) else None
-    first = _number(graph, node.input[0])
-    if node.op_type not in ("Div", "Mul"):
-        return first
-    second = _number(graph, node.input[1])
-    if first is None or second is None or first < 0 or second <= 0:
-        return None
-    return first // second if node.op_type == "Div" else first * second
+    return tuple(value if isinstance(value, int | str) else length for value, length in zip(shape, inferred, strict=True))
 
 
 def _constant_shape(

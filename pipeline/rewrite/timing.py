@@ -8,19 +8,21 @@ clock on the wall, since the threads wait for each other.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
 import scipy
 
+from pipeline.graph.prepare import without_shapes
 from pipeline.samples import Sample
 from pipeline.session import open_session
 
 ROUNDS = 3  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
 TIMED_SAMPLES = 2
 LEAST_GAIN = 1.005
-HOPELESS = 0.95  # a median ratio below which no further round is timed
 CERTAIN = 0.02  # chance of such ratios, or better ones, where nothing was gained
+CLEAR_GAIN, CLEAR = 1.02, 0.001  # more than where weights lie can make, with which no further round is timed
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,22 @@ def measure_gain(
     probe: Sequence[Sample],
     threads: int = 1,
     *,
-    min_pairs: int = 6,
-    max_seconds: float = 4.0,
+    min_pairs: int = 10,
+    max_seconds: float = 1.5,
 ) -> Gain:
     """Time two graphs on the shortest samples of a probe.
 
     Faster means: by half a percent in the median, with ratios that chance gives once in fifty times where nothing is gained
-    (Wilcoxon's signed-rank test, which weighs by how much a pair was won).
+    (Wilcoxon's signed-rank test, which weighs by how much a pair was won). What is clear after a round ends it.
     """
+    models = [without_shapes(model) for model in (before, after)]  # as they ship
     clock = clock_of(threads)
     samples = sorted(probe, key=lambda sample: sum(array.size for array in sample.inputs.values()))[:TIMED_SAMPLES]
     rng = np.random.default_rng(0)
     ratios: list[float] = []
     for number in range(1, ROUNDS + 1):
-        sessions = [open_session(model, threads) for model in (before, after)]
+        opened = {which: open_session(models[which], threads) for which in rng.permutation(2).tolist()}
+        sessions = [opened[which] for which in range(2)]
         for sample in samples:
             for session in sessions:
                 session.run(None, dict(sample.inputs))
@@ -78,8 +82,19 @@ def measure_gain(
                 sessions[which].run(None, dict(sample.inputs))
                 spent[which] = clock() - began
             ratios.append(spent[0] / max(spent[1], 1e-9))
-        if np.median(ratios) < HOPELESS:
+        if len(ratios) >= min_pairs and _is_clear(ratios):
             break
     speedup = float(np.median(ratios))
-    signed = scipy.stats.wilcoxon(np.log(ratios), alternative="greater")
-    return Gain(speedup, speedup >= LEAST_GAIN and float(signed.pvalue) <= CERTAIN, len(ratios))
+    return Gain(speedup, speedup >= LEAST_GAIN and _chance(ratios, "greater") <= CERTAIN, len(ratios))
+
+
+def _is_clear(ratios: Sequence[float]) -> bool:
+    """Return whether further pairs would not change the answer."""
+    speedup = np.median(ratios)
+    if speedup >= CLEAR_GAIN:
+        return _chance(ratios, "greater") <= CLEAR
+    return bool(speedup < 1) and _chance(ratios, "less") <= CERTAIN
+
+
+def _chance(ratios: Sequence[float], alternative: Literal["greater", "less"]) -> float:
+    return float(scipy.stats.wilcoxon(np.log(ratios), alternative=alternative).pvalue)

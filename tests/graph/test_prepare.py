@@ -5,7 +5,8 @@ import onnx
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.graph.prepare import prepare
+from pipeline.graph.noise import with_noise_inputs
+from pipeline.graph.prepare import prepare, with_shapes, without_shapes
 from pipeline.load import opset_of
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
@@ -94,3 +95,12 @@ def test_an_operator_that_cannot_be_converted_is_reported_with_the_way_out(sourc
     monkeypatch.setattr("pipeline.graph.prepare.version_converter.convert_version", refuse)
     with pytest.raises(ModelError, match=r"opset 11 cannot be converted to 13.*Export the model anew"):
         prepared(source_of(conv_net(opset=11)))
+
+
+def test_a_graph_ships_without_inferred_shapes_but_those_of_its_noise(shipped):
+    model = with_shapes(shipped("matcha").model)
+    bare = without_shapes(model)
+    assert len(model.graph.value_info) > 1000
+    assert {value.name for value in bare.graph.value_info} == {"/MatMul_output_0", "/decoder/RandomNormalLike_output_0"}
+    assert bare.graph.node == model.graph.node
+    assert with_noise_inputs(bare).tables

@@ -1,10 +1,11 @@
 """ConvTranspose as Conv, Conv over time as Conv over an image, residual blocks in blocks."""
 
 import numpy as np
+import onnx
 import pytest
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import blocked, conv2d, transposed
+from pipeline.rewrite import blocked, conv2d, fold, transposed
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -118,3 +119,38 @@ def test_images_are_no_matter_of_conv2d_and_time_none_of_blocked(rng):
 def test_weights_that_are_no_constants_are_left_alone():
     model = graph_of("(float[1,4,t] x, float[4,4,3] w) => (float[1,4,u] y) { y = Conv(x, w) }")
     assert changed(model, conv2d.rewrite)[0] == "no Conv over time (with constant weights of rank 3)"
+
+
+UPSAMPLED = """(float[n,16,1,t] x) => (float[n,8,1,u] y, float[n,1,1,u] z) {
+    up = ConvTranspose<strides = [1, 4], kernel_shape = [1, 8], pads = [0, 2, 0, 2]>(x, wt)
+    a = LeakyRelu<alpha = 0.1>(up) c = Conv<pads = [0, 3, 0, 3]>(a, w7, bias) d = LeakyRelu<alpha = 0.1>(c)
+    e = Conv<pads = [0, 6, 0, 6], dilations = [1, 2]>(d, w7, bias) f = Add(e, up) y = Conv<pads = [0, 2, 0, 0]>(f, w3)
+    g = Conv<pads = [0, 3, 0, 3]>(y, w1) z = Tanh(g) }"""
+
+
+def upsampled(rng, text=UPSAMPLED):
+    weights = {"wt": (16, 8, 1, 8), "w7": (8, 8, 1, 7), "w3": (8, 8, 1, 3), "w1": (1, 8, 1, 7), "bias": (8,)}
+    return graph_of(text, **{name: 0.2 * rng.standard_normal(shape, dtype=np.float32) for name, shape in weights.items()})
+
+
+def test_convs_with_few_output_channels_make_several_moments_at_once(rng):
+    before = upsampled(rng)
+    sites, after = changed(before, fold.rewrite)
+    assert sites == 3  # not the dilated one
+    folded = [node for node in after.graph.node if node.op_type == "Conv" and node.input[1].endswith("_folded")]
+    strides = sorted(onnx.helper.get_node_attr_value(node, "strides") for node in folded)
+    assert strides == [[1, 2], [1, 2], [1, 4]]  # the length is a multiple of 4: not of 16
+    for shape in ((1, 16, 1, 5), (2, 16, 1, 8)):
+        assert difference(before, after, x=rng.standard_normal(shape, dtype=np.float32)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("strides = [1, 4]", "strides = [1, 3]"),  # a length that may be odd
+        ("pads = [0, 2, 0, 2]>(x, wt)", "pads = [0, 2, 0, 1]>(x, wt)"),
+    ],
+)
+def test_convs_of_unknown_length_are_left_alone(rng, old, new):
+    reason = "no undilated Conv over an image of height 1 with fewer than 16 output channels, of even length"
+    assert changed(upsampled(rng, UPSAMPLED.replace(old, new)), fold.rewrite)[0] == reason

@@ -3,7 +3,7 @@
 import numpy as np
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import reshape, scatter
+from pipeline.rewrite import lengths, reshape, scatter
 
 CACHE = """(float[2,16,3] x, float[2,4,3] u, float[2,6,3] v) => (float[2,16,3] y, float[2,4,3] z)
     { a = ScatterND(x, low, u) z = Slice(a, three, seven, one) y = ScatterND(a, high, v) }"""
@@ -51,3 +51,54 @@ def test_computed_shapes_become_constants(rng):
 def test_a_shape_with_two_unknown_lengths_is_left_alone():
     model = graph_of("(float[n,t] x, float[a,b] w) => (float[a,b] y) { s = Shape(w) y = Reshape(x, s) }")
     assert changed(model, reshape.rewrite)[0] == "no Reshape to a computed shape of which all lengths but one are known"
+
+
+HALVES = """(float[n,6,t] x) => (float[n,3,t] y, float[k] z) {
+    s = Shape(x) c = Gather(s, i1) h = Div(c, i2) h1 = Unsqueeze(h, axis) lead = Slice(x, axis, h1, one)
+    s2 = Shape(lead) c2 = Gather(s2, i1) r = Range(i0, c2, i1) z = Cast<to = 1>(r) y = Neg(lead) }"""
+
+
+def test_numbers_that_follow_from_known_lengths_become_constants(rng):
+    indices = {f"i{k}": np.array(k) for k in range(3)}
+    before = graph_of(HALVES, axis=np.array([0]), one=np.array([1]), **indices)
+    sites, after = changed(before, lengths.rewrite)
+    assert sites == 1  # the end of the Slice: its length is what the next pass knows
+    sites, after = changed(after, lengths.rewrite)
+    assert (sites, op_types(after)) == (1, ["Slice", "Range", "Cast", "Neg"])
+    assert difference(before, after, x=rng.standard_normal((2, 6, 5), dtype=np.float32)) == 0
+
+
+def test_a_number_that_only_the_input_tells_is_left_alone():
+    model = graph_of("(float[n,t] x) => (int64[k] y) { s = Shape(x) y = Gather(s, i) }", i=np.array([1]))
+    assert changed(model, lengths.rewrite)[0] == "no number that follows from known lengths alone"
+
+
+LAYERS = """(float[n,8,t] x, float[n,1,t] mask) => (float[n,8,t] y, int64[k] z) {
+    c = Conv<pads = [2, 2], dilations = [2]>(x, w) m = Mul(c, mask) a = Add(m, x)
+    s = Shape(x) l = Gather(s, i2) h = Sub(l, i1) r = Range(i0, h, i1)
+    s2 = Shape(a) l2 = Gather(s2, i2) h2 = Sub(l2, i1) r2 = Range(i0, h2, i1) z = Add(r, r2)
+    b = Shape(c) b0 = Gather(b, i0) b1 = Unsqueeze(b0, axis) t1 = Unsqueeze(l2, axis) v = Concat<axis = 0>(b1, eight, t1)
+    q = Reshape(a, v) y = Relu(q) }"""
+
+
+def test_lengths_that_are_equal_are_one(rng):
+    """The output of a Conv that keeps the length is as long as its input, whatever shape inference calls it."""
+    constants = {f"i{k}": np.array(k) for k in range(3)} | {"axis": np.array([0]), "eight": np.array([8])}
+    before = graph_of(LAYERS, w=rng.standard_normal((8, 8, 3), dtype=np.float32), **constants)
+    _, same = changed(before, lengths.rewrite)
+    assert op_types(same).count("Sub") == 1
+    _, after = changed(same, reshape.rewrite)
+    assert "Concat" not in op_types(after)
+    assert (
+        difference(before, after, x=rng.standard_normal((2, 8, 7), dtype=np.float32), mask=np.ones((2, 1, 7), np.float32)) == 0
+    )
+
+
+def test_lengths_that_may_differ_stay_two():
+    """Two tensors that are broadcast may be of different lengths: one of them 1."""
+    model = graph_of(
+        "(float[t] x, float[u] z) => (float[v] y, int64 k) { y = Add(x, z) s = Shape(x) a = Gather(s, i) s2 = Shape(y) "
+        "b = Gather(s2, i) k = Sub(a, b) }",
+        i=np.array(0),
+    )
+    assert changed(model, lengths.rewrite)[0] == "no number that follows from known lengths alone"
