@@ -253,7 +253,8 @@ class AutoConfig(ModeConfig):
         max_length_change: how much longer or shorter an output of the model may become, as a share of fp32's.
         size_weight: a file of no size at all would be worth as much as being faster by this share.
         seconds: the search ends after so long, with the best so far.
-        samples: of the evaluation set, that candidates are measured on; the chosen one is checked on all of it.
+        samples: of the evaluation set, that candidates are measured on; the chosen one is checked on all of it. null: 24, or
+            100 where the metric moves in steps (words, classes).
         probes: of the calibration set, shortened where the graph allows it, that each node is measured on alone.
         op_types: operator types that may be quantized.
         method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
@@ -268,7 +269,7 @@ class AutoConfig(ModeConfig):
     max_length_change: float = 0.02
     size_weight: float = 0.25
     seconds: float = 300.0
-    samples: int = 24
+    samples: int | None = None
     probes: int = 4
     op_types: list[str] = field(default_factory=list)
     method: RangeMethod | None = None

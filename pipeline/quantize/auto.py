@@ -23,7 +23,7 @@ from pipeline.samples import Sample
 from pipeline.search.builder import Builder, Measured, most_integer
 from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, on_front, worth
 from pipeline.search.crops import shortened
-from pipeline.search.gains import Gains, gains, kernel_ms
+from pipeline.search.gains import Gain, Gains, gains, kernel_times
 from pipeline.search.groups import Group, groups_of, plan_of
 from pipeline.search.latency import speedups
 from pipeline.search.path import path_of
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 METHODS = (
     (RangeMethod.minmax, 100.0), (RangeMethod.percentile, 99.99), (RangeMethod.percentile, 99.9), (RangeMethod.mse, 100.0),
 )  # fmt: skip
+SAMPLES = 24  # of the evaluation set, that candidates are measured on
+SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
@@ -105,6 +107,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     given = [sample for item in means.items for sample in [item.sample]]
     budget = means.budget
     fine = FINE.get(budget.metric, budget.metric)
+    samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
     if mode.rewrite:
         means.on_progress("rewriting float operators")
@@ -119,21 +122,22 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     utterances = sorted(means.utterances, key=_size)[: 2 * mode.probes][-mode.probes :]
     probes = shortened(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
     probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
-    judge = means.judge(budget.metric, means.items[: mode.samples])
+    judge = means.judge(budget.metric, means.items[:samples])
     timed = sorted((call.sample for calls in judge.calls for call in calls), key=_size)[:1]
     means.on_progress("choosing how ranges follow")
     _use_best_method(builder, probe_judge, mode)
     means.on_progress("measuring what each node gains")
     gained = gains(builder, timed[0], threads=threads, layouts=mode.rewrite)
-    utilities = _utilities(gained, builder, timed[0], source, budget, threads)
+    utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
+    worthwhile = {key for found in utilities for key, utility in found.items() if utility > 0}
     means.on_progress("measuring what each node loses")
-    losses = sensitivities(builder, probe_judge, {key for key, utility in utilities.items() if utility > 0}, threads)
-    path = path_of(groups, losses, utilities)
+    losses = sensitivities(builder, probe_judge, worthwhile, threads)
+    paths = [path_of(groups, losses, found) for found in utilities]
     means.on_progress("measuring candidates")
     bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)
-    found = Search(bench, path, budget)
+    found = Search(bench, paths, budget)
     best, met = found.run()
-    if met and len(means.items) > mode.samples:
+    if met and len(means.items) > samples:
         means.on_progress("checking the choice on the whole evaluation set")
         best, met = _confirmed(best, found.candidates, bench, means.judge(budget.metric, means.items), budget)
     candidates = found.candidates
@@ -233,19 +237,23 @@ def _use_best_method(builder: Builder, judge: Judge, mode: AutoConfig) -> None:
 
 
 def _utilities(
-    gained: Gains, builder: Builder, sample: Sample, source: SourceGraph, budget: Budget, threads: int
-) -> dict[tuple[str, Precision], float]:
-    """Return what each group's gain is worth: its share of the float graph's time, and of its bytes by their weight.
+    gained: Gains, total_ms: float, source: SourceGraph, budget: Budget
+) -> tuple[dict[tuple[str, Precision], float], ...]:
+    """Return what each group's gain is worth, among float neighbours and among integers.
 
-    Where only the size is limited, bytes alone count.
+    It is its share of the float graph's time, and of its bytes by their weight. Where only the size is limited, bytes alone
+    count.
     """
-    total_ms = kernel_ms(builder.model, sample, threads)
     bytes_alone = budget.max_bytes is not None and budget.max_loss is None and budget.min_speedup is None
-    time_weight, size_weight = (0.0, 1.0) if bytes_alone else (1.0, budget.size_weight)
-    return {
-        key: time_weight * gain.ms / total_ms + size_weight * gain.bytes_saved / source.size_bytes
-        for key, gain in gained.items()
-    }
+    size_weight = 1.0 if bytes_alone else budget.size_weight
+
+    def worth_of(gain: Gain, ms: float) -> float:
+        return (0.0 if bytes_alone else ms / total_ms) + size_weight * gain.bytes_saved / source.size_bytes
+
+    return (
+        {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
+        {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
+    )
 
 
 def _rows(

@@ -1,15 +1,14 @@
 """What each group gains in time and in bytes, measured on this machine: its nodes run alone, in float and quantized.
 
 Each node is cut out with the tensor that it reads in the float graph, quantized as it would be in the whole, and run under
-ONNX Runtime's profiler; the time is that of its kernels, conversions to and from integers included. In the whole graph some
-of those are shared with neighbours, so that the gain is rather more than what is measured here. A node that stays float is
-measured in every layout that `pipeline.rewrite` may give it (Conv over time as Conv over an image), since it will be as fast
-as the fastest. Nodes of the same shapes are measured once.
+ONNX Runtime's profiler; the time is that of its kernels. Between float neighbours, conversions to and from integers belong to
+it; among integer neighbours they do not. Both gains are kept, since which one comes true depends on what else is chosen. A
+node that stays float is measured in every layout that `pipeline.rewrite` may give it (Conv over time as Conv over an image),
+since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
 import json
 import tempfile
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +28,22 @@ from pipeline.search.builder import Builder
 from pipeline.session import infer, open_session
 
 RUNS = 10  # of each node alone
+CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
 
 Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The time of one inference, in milliseconds.
+
+    Attributes:
+        all: of all kernels.
+        computing: without those that convert to integers and back.
+    """
+
+    all: float
+    computing: float
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,13 @@ class Gain:
     """What a group gains in one precision.
 
     Attributes:
-        ms: by which one inference gets shorter, against float.
+        ms: by which one inference gets shorter where its neighbours are float.
+        ms_among_integers: where its neighbours are integers.
         bytes_saved: by which the file gets smaller.
     """
 
     ms: float
+    ms_among_integers: float
     bytes_saved: int
 
 
@@ -64,9 +79,9 @@ def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> G
     members = [name for group in builder.groups for name in group.nodes]
     tensors = _tensors(builder.model, [nodes[name].input[0] for name in members], sample, threads)
     size = builder.model.ByteSize()
-    times: dict[tuple[object, ...], float] = {}
+    times: dict[tuple[object, ...], Times] = {}
 
-    def ms(name: str, precision: Precision | None) -> float:
+    def ms(name: str, precision: Precision | None) -> Times:
         node = nodes[name]
         array = tensors[node.input[0]]
         settings = tuple(sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute))
@@ -78,15 +93,17 @@ def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> G
             if precision is None and layouts:
                 forms += _in_layouts(float_form)
             probe = Sample(name, {node.input[0]: array})
-            times[signature] = min(kernel_ms(form, probe, threads) for form in forms)
+            times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
         return times[signature]
 
     found: Gains = {}
     for group in builder.groups:
-        before = sum(ms(name, None) for name in group.nodes)
+        before = sum(ms(name, None).all for name in group.nodes)
         for precision in group.precisions:
             saved = size - builder.build({group.name: precision}, rounding=False).ByteSize()
-            found[group.name, precision] = Gain(before - sum(ms(name, precision) for name in group.nodes), saved)
+            after = [ms(name, precision) for name in group.nodes]
+            alone_ms, among_ms = before - sum(t.all for t in after), before - sum(t.computing for t in after)
+            found[group.name, precision] = Gain(alone_ms, among_ms, saved)
     return found
 
 
@@ -105,19 +122,21 @@ def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.Mo
     return with_shapes(cut)
 
 
-def kernel_ms(model: onnx.ModelProto, sample: Sample, threads: int) -> float:
-    """Return the time that the kernels of a graph take in one inference, in milliseconds: the least of several."""
+def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
+    """Return the time that the kernels of a graph take in one inference: the least of several."""
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         session = open_session(model, threads, profile=Path(folder) / "trace")
         for _ in range(1 + RUNS):
             infer(session, sample)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    spent: dict[int, float] = defaultdict(float)
+    spent, computing = [0.0] * len(starts), [0.0] * len(starts)
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            spent[int(np.searchsorted(starts, event["ts"], side="right"))] += event["dur"]
-    return min(spent[run] for run in list(spent)[1:]) / 1000.0
+            run = int(np.searchsorted(starts, event["ts"], side="right")) - 1
+            spent[run] += event["dur"]
+            computing[run] += 0.0 if event["args"]["op_name"] in CONVERSIONS else event["dur"]
+    return Times(min(spent[1:]) / 1000.0, min(computing[1:]) / 1000.0)
 
 
 def _in_layouts(model: onnx.ModelProto) -> list[onnx.ModelProto]:

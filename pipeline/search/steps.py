@@ -8,7 +8,7 @@ was tried is kept.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -28,11 +28,13 @@ log = logging.getLogger(__name__)
 
 TIMING_SECONDS = 1.5  # for each graph that is timed
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+LOOKED_BACK = (0.85, 0.65)  # of the way
 REJECTED = 4  # in a row: those that follow cost more still
 
 ALTERNATIVES = ("conv2d", "conv2d_wide")
 FURTHER = tuple(layout.name for layout in LAYOUTS if layout.name not in ALTERNATIVES)
 
+Path = Sequence[Step]
 Layout = tuple[str, ...]
 """Names of rewrites, in the order in which they are done."""
 
@@ -73,19 +75,20 @@ class Bench:
 
 
 class Search:
-    """Candidates along a path, each measured once.
+    """Candidates along paths, each measured once.
 
     Args:
         bench: what they are measured with.
-        path: the order in which groups become integers.
+        paths: orders in which groups may become integers.
         budget: what is asked for.
         on_candidate: called after each.
     """
 
     def __init__(
-        self, bench: Bench, path: Sequence[Step], budget: Budget, on_candidate: Callable[[], None] = lambda: None
+        self, bench: Bench, paths: Sequence[Path], budget: Budget, on_candidate: Callable[[], None] = lambda: None
     ) -> None:
-        self._bench, self._path, self._budget, self._on_candidate = bench, list(path), budget, on_candidate
+        self._bench, self._budget, self._on_candidate = bench, budget, on_candidate
+        self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
         self._found: dict[tuple[object, ...], Candidate] = {}
 
     @property
@@ -95,10 +98,12 @@ class Search:
 
     def run(self) -> tuple[Candidate, bool]:
         """Return the best candidate, and whether it meets the budget."""
-        count = self._furthest()
-        choice = self._filled(choice_after(self._path, count), count)
-        self.time([self.judged({}, "float"), self.judged(choice, f"{len(choice)} groups")])
-        self._look_back(count)
+        self.time([self.judged({}, "float")])
+        ends = {name: self._furthest(name) for name in self._paths}
+        reached = [self._filled(name, count) for name, count in ends.items()]
+        self.time(reached)
+        order = sorted(ends, key=lambda name: -(self._known(reached[list(ends).index(name)]).speedup or 0.0))
+        self._look_back(order[0], ends[order[0]])
         best, met = best_of(self.candidates, self._budget)
         if not met and not self._bench.out_of_time and best.choice:
             corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)
@@ -109,7 +114,7 @@ class Search:
 
     def judged(self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False) -> Candidate:
         """Return a candidate with its loss."""
-        key = (tuple(sorted((name, p.name) for name, p in choice.items())), bias_correction)
+        key = _key(choice, bias_correction)
         if key not in self._found:
             model = self._bench.builder.build(choice, bias_correction=bias_correction)
             verdict = self._bench.judge.loss(model)
@@ -125,7 +130,7 @@ class Search:
 
     def time(self, candidates: Sequence[Candidate]) -> None:
         """Measure the speed of candidates, in every layout that they may take."""
-        waiting = {c.label: c for c in candidates if not c.measured}
+        waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
         forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
         for label, candidate in waiting.items():
             model = self._bench.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
@@ -142,72 +147,78 @@ class Search:
             log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
             self._keep(replace(candidate, speedup=measured[label, layout], layout=layout))
 
-    def at(self, count: int) -> Candidate:
-        """Return the candidate after the first steps of the path."""
-        return self.judged(dict(choice_after(self._path, count)), f"step {count}" if count else "float")
+    def at(self, name: str, count: int) -> Candidate:
+        """Return the candidate after the first steps of a path."""
+        return self.judged(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
 
     def _keep(self, candidate: Candidate) -> None:
-        key = (tuple(sorted((name, p.name) for name, p in candidate.choice.items())), candidate.bias_correction)
-        self._found[key] = candidate
+        self._found[_key(candidate.choice, candidate.bias_correction)] = candidate
 
-    def _furthest(self) -> int:
-        """Return how many steps of the path keep the quality that is asked for: by bisection, since losses grow."""
-        low, high = 0, len(self._path)
-        if keeps_quality(self.at(high), self._budget):
+    def _known(self, candidate: Candidate) -> Candidate:
+        """Return what is known by now of a candidate."""
+        return self._found[_key(candidate.choice, candidate.bias_correction)]
+
+    def _furthest(self, name: str) -> int:
+        """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow."""
+        low, high = 0, len(self._paths[name])
+        if keeps_quality(self.at(name, high), self._budget):
             return high
         while high - low > 1 and not self._bench.out_of_time:
-            middle = self._guess(low, high)
-            if keeps_quality(self.at(middle), self._budget):
+            middle = self._guess(name, low, high)
+            if keeps_quality(self.at(name, middle), self._budget):
                 low = middle
             else:
                 high = middle
         return low
 
-    def _guess(self, low: int, high: int) -> int:
+    def _guess(self, name: str, low: int, high: int) -> int:
         """Return where to look next between two points: the middle, or nearer to where losses that add up would say."""
         sums = [0.0]
-        for step in self._path:
+        for step in self._paths[name]:
             sums.append(sums[-1] + max(step.loss, 0.0))
-        limit, above = self._budget.max_loss, self.at(high).loss
+        limit, above = self._budget.max_loss, self.at(name, high).loss
         if limit is None or not above > 0:
             return (low + high) // 2
-        below = self.at(low).loss if low else 0.0
+        below = self.at(name, low).loss if low else 0.0
         share = (limit - below) / max(above - below, 1e-12)
         wanted = sums[low] + share * (sums[high] - sums[low])
         guess = next((count for count in range(low + 1, high) if sums[count] > wanted), high) - 1
         quarter = max((high - low) // 4, 1)
         return min(max(guess, low + quarter), high - quarter) if high - low > 2 else low + 1
 
-    def _filled(self, choice: dict[str, Precision], count: int) -> dict[str, Precision]:
-        """Return a choice with those further steps that the quality allows, each tried alone on top of the others."""
-        rejected = 0
-        current = dict(choice)
-        for step in self._path[count : count + TRIED_BEYOND]:
+    def _filled(self, name: str, count: int) -> Candidate:
+        """Return the furthest candidate with those further steps that the quality allows, each tried on top of the others."""
+        rejected = added = 0
+        current = self.at(name, count)
+        for step in self._paths[name][count : count + TRIED_BEYOND]:
             if self._bench.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
                 break
-            wider = {**current, step.group: step.precision}
-            if keeps_quality(self.judged(wider, f"step {count} and {step.group}"), self._budget):
-                current, rejected = wider, 0
+            wider = self.judged({**current.choice, step.group: step.precision}, f"{name}{count}+{added + 1} {step.group}")
+            if keeps_quality(wider, self._budget):
+                current, added, rejected = wider, added + 1, 0
             else:
                 rejected += 1
         return current
 
-    def _look_back(self, count: int) -> None:
+    def _look_back(self, name: str, count: int) -> None:
         """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
         if self._budget.max_loss is None and (self._budget.min_speedup or self._budget.max_bytes):
             low, high = 0, count  # the least loss that is fast and small enough
-            self.time([self.at(high)])
             while high - low > 1 and not self._bench.out_of_time:
                 middle = (low + high) // 2
-                self.time([self.at(middle)])
-                if holds(self.at(middle), self._budget):
+                self.time([self.at(name, middle)])
+                if holds(self.at(name, middle), self._budget):
                     high = middle
                 else:
                     low = middle
             return
-        for share in (0.9, 0.75, 0.5):
+        for share in LOOKED_BACK:
             if not self._bench.out_of_time and (before := int(share * count)) > 0:
-                self.time([self.at(before)])
+                self.time([self.at(name, before)])
+
+
+def _key(choice: Mapping[str, Precision], bias_correction: bool) -> tuple[object, ...]:
+    return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction)
 
 
 def layouts_of(model: onnx.ModelProto) -> list[Layout]:
