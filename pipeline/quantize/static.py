@@ -17,6 +17,7 @@ from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, QUANT_TYPES, keep_what_has_no_operator, quiet
+from pipeline.quantize.guard import keep_float
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
 from pipeline.quantize.operators import SUPPORTED
 from pipeline.quantize.placement import PairSettings, place_pairs
@@ -84,6 +85,7 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
     if mode.format is Format.qoperator:
         return _with_integer_operators(model, plan, mode, settings, ranges)
     insert_pairs(model, nodes, settings, ranges)
+    keep_float(model)
     return model
 
 
