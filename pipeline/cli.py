@@ -58,8 +58,13 @@ def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare import compare_runs, write_comparison
     from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.run_directory import discard
 
-    comparison = compare_runs(patterns, sort_by)
+    try:
+        comparison = compare_runs(patterns, sort_by)
+    except ConfigError:
+        discard(folder)
+        raise
     console = wide_console()
     console.print(comparison_table(comparison))
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)

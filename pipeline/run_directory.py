@@ -1,8 +1,10 @@
 """A run's own directory: claimed once, written atomically, never shared with another run."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -79,6 +81,13 @@ def past_config_file(rerun: str) -> Path:
             "outputs/<model>/<mode>/<timestamp>."
         )
     return path
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory that was claimed for nothing, and its parent where that is empty then."""
+    shutil.rmtree(directory)
+    with contextlib.suppress(OSError):  # it holds others
+        directory.parent.rmdir()
 
 
 class RunDirectory:

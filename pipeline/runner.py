@@ -80,7 +80,7 @@ class State:
         """All graphs of the model as they were."""
         model = self.config.model
         files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return Ensemble(files, self.config.benchmark.threads)
+        return Ensemble(files, self.config.benchmark.deciding_threads)
 
     def items(self) -> list[EvaluationSample]:
         """Return the evaluation set, read once."""
@@ -180,7 +180,7 @@ def _fetch(state: State) -> None:
 def _inspect(state: State) -> dict[str, Inspection]:
     config = state.config
     return {
-        name: inspect_graph(source, state.probe(name), config.calibration.kind, config.benchmark.threads)
+        name: inspect_graph(source, state.probe(name), config.calibration.kind, config.benchmark.deciding_threads)
         for name, source in state.sources.items()
     }
 
@@ -197,7 +197,7 @@ def _quantize(state: State) -> Quantized:
         with _Bar(state, f"calibrating {source.name}", len(samples)) as advance:
             return measured_ranges(
                 model, samples, tensors, mode,
-                threads=config.benchmark.threads, seed=config.seed, on_sample=lambda _: advance(),
+                threads=config.benchmark.deciding_threads, seed=config.seed, on_sample=lambda _: advance(),
             )  # fmt: skip
 
     for graph in config.graph_modes:
@@ -206,7 +206,7 @@ def _quantize(state: State) -> Quantized:
     probes = {name: [state.probe(name), *state.given(name)[:2]] for name in state.sources}
     quantized = quantize(
         state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes,
-        samples_of=lambda source: state.calibration(source.name), threads=config.benchmark.threads,
+        samples_of=lambda source: state.calibration(source.name), threads=config.benchmark.deciding_threads,
     )  # fmt: skip
     for note in quantized.notes:
         state.journal.warn(note)
@@ -219,25 +219,34 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
     for name, artifact in state.artifacts.items():
         source = state.sources[name]
         samples = state.given(name)[:SPEECH_SAMPLES]
-        results[name] = benchmark_graph(
-            source.path,
-            artifact.path,
-            samples,
-            threads=config.benchmark.threads,
-            min_pairs=config.benchmark.runs,
-            min_seconds=config.benchmark.seconds,
-            audio_seconds=_audio_seconds(state, source, samples),
-            seed=config.seed,
-        )
-        if results[name].verdict is Verdict.slower:
-            state.journal.warn(f"{name}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
-        for warning in results[name].warnings:
-            state.journal.warn(f"{name}: {warning}")
+        audio_seconds = _audio_seconds(state, source, samples)
+        first, *others = [
+            benchmark_graph(
+                source.path,
+                artifact.path,
+                samples,
+                threads=threads,
+                min_pairs=config.benchmark.runs,
+                min_seconds=config.benchmark.seconds,
+                audio_seconds=audio_seconds,
+                self_check=config.benchmark.self_check,
+                seed=config.seed,
+                trace=state.directory.path / f"{name}.trace.json" if threads == config.benchmark.deciding_threads else None,
+            )
+            for threads in config.benchmark.thread_counts
+        ]
+        results[name] = replace(first, other_threads=tuple(others))
+        for measured in (first, *others):
+            where = f"{name} on {measured.threads} threads" if measured is not first else name
+            if measured.verdict is Verdict.slower:
+                state.journal.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
+            for warning in measured.warnings:
+                state.journal.warn(f"{where}: {warning}")
     return results
 
 
 def _audio_seconds(state: State, source: SourceGraph, samples: list[Sample]) -> list[float] | None:
-    session = open_session(source.path, state.config.benchmark.threads)
+    session = open_session(source.path, state.config.benchmark.deciding_threads)
     seconds = [state.config.model.audio_seconds(sample, infer(session, sample)) for sample in samples]
     known = [value for value in seconds if value is not None]
     return known if len(known) == len(samples) else None
@@ -249,7 +258,7 @@ def _evaluate(state: State) -> Evaluation:
     with _Bar(state, "evaluating", len(items)) as advance:
         return evaluate(
             config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.journal,
-            seed=config.seed, threads=config.benchmark.threads, on_sample=advance,
+            seed=config.seed, threads=config.benchmark.deciding_threads, on_sample=advance,
         )  # fmt: skip
 
 

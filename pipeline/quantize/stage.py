@@ -15,6 +15,7 @@ from pipeline.load import SourceGraph
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.named_nodes import modes_of_graphs
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
@@ -78,9 +79,9 @@ def quantize(
     notes: list[str] = []
     idle: list[str] = []
     rewritten: dict[str, Rewritten] = {}
-    common = mode
+    modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     for name, source in sources.items():
-        mode = graph_modes.get(name, common)
+        mode = modes[name]
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
         if mode.rewrite:

@@ -235,6 +235,14 @@ def test_comparison_json_holds_a_row_per_graph(three, tmp_path):
     assert rows[0]["metrics"]["posterior_kl"]["interval"]["low"] <= rows[0]["metrics"]["posterior_kl"]["quantized"]
 
 
+@pytest.mark.parametrize("wrong", ["compare=[nothing]", "compare=[.]"])
+def test_a_comparison_that_is_refused_leaves_no_directory(run_quickly, tmp_path, wrong):
+    run = run_quickly(wrong)
+    assert run.exit_code == 2
+    assert "compare: " in run.stderr
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
 def test_a_sweep_ends_with_its_own_page(tmp_path):
     settings = ("evaluation.samples=2", "benchmark.runs=5", "benchmark.seconds=0.05", "stages=[load,quantize,evaluate]")
     command = [sys.executable, str(ROOT / "run.py"), "-m", "model=vocoder", "mode=dynamic,weight_only", *settings]
