@@ -248,6 +248,7 @@ def _limits(
         (calibration.length >= 1, "calibration.length", calibration.length, "at least 1"),
         (evaluation.samples >= 1, "evaluation.samples", evaluation.samples, "at least 1"),
         (evaluation.listen >= 0, "evaluation.listen", evaluation.listen, "at least 0"),
+        (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
         ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
         (
             _are_thread_counts(benchmark.thread_counts),

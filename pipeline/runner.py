@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
 from pipeline.ensemble import Ensemble, traced
-from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
+from pipeline.errors import ConfigError, ModelError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
+from pipeline.evaluate.nodes import NodeError, errors_along
 from pipeline.inspect_graph import Inspection, inspect_graph
 from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
@@ -256,10 +257,29 @@ def _evaluate(state: State) -> Evaluation:
     config = state.config
     items = state.items()
     with _Bar(state, "evaluating", len(items)) as advance:
-        return evaluate(
+        found = evaluate(
             config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.journal,
             seed=config.seed, threads=config.benchmark.deciding_threads, on_sample=advance,
         )  # fmt: skip
+    if not config.evaluation.node_samples:
+        return found
+    return replace(found, node_errors={name: _node_errors(state, artifact) for name, artifact in state.artifacts.items()})
+
+
+def _node_errors(state: State, artifact: Artifact) -> list[NodeError]:
+    config, mode = state.config, state.config.mode_of(artifact.graph)
+    try:
+        return errors_along(
+            state.sources[artifact.graph].model,
+            onnx.load(artifact.path),
+            state.given(artifact.graph)[: config.evaluation.node_samples],
+            seed=config.seed,
+            threads=config.benchmark.deciding_threads,
+            rescaled=isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing),
+        )
+    except ModelError as error:
+        state.journal.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
+        return []
 
 
 STAGES = (

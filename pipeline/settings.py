@@ -286,6 +286,7 @@ class EvaluationConfig:
         sample_rate_hz: of a model's audio output, where its metadata does not tell.
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
         listen: how many samples to write as audio before and after, where the model speaks.
+        node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
         on_bad_sample: what happens to a sample that cannot be used.
     """
@@ -297,6 +298,7 @@ class EvaluationConfig:
     sample_rate_hz: int | None = None
     labels: str | None = None
     listen: int = 3
+    node_samples: int = 2
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
     on_bad_sample: OnBadSample = OnBadSample.refuse
 
