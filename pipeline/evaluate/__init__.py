@@ -129,12 +129,6 @@ def evaluate(
     per_sample = [_per_sample(item, scores) for item, scores in zip(items, scored, strict=True)]
     metrics = _with_intervals(summarize(config.metrics, scored, scorer.totals()), per_sample)
     worst = worst_samples(per_sample)
-    for name, metric in metrics.items():
-        if metric["samples"] < len(items):
-            journal.warn(
-                f"{name} is of {metric['samples']} of {len(items)} samples: in the others the quantized model's output is of "
-                "another length, and cannot be compared value by value."
-            )
     return Evaluation(
         samples=len(items),
         metrics=metrics,
@@ -187,7 +181,7 @@ class _Pair:
                 path = self._artifacts[graph].path
                 raise StageError(f"{path.name} draws other noise than its original; they cannot be compared.")
             if tables := self._before.noise_of(graph):
-                drawing.append(f"{len(tables)} random nodes of {graph}")
+                drawing.append(f"{len(tables)} random node{'s' if len(tables) > 1 else ''} of {graph}")
         if not drawing:
             return None
         return (

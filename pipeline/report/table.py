@@ -101,11 +101,15 @@ def _sizes_and_speed(report: dict[str, Any]) -> Table:
 def _quality(report: dict[str, Any]) -> Table:
     evaluation = report["evaluation"]
     table = Table(title=f"Quality on {evaluation['samples']} samples", title_justify="left")
-    for column in ("metric", "fp32", "quantized", "unit", "better is"):
+    for column in ("metric", "fp32", "quantized", "95 % interval", "unit", "better is"):
         table.add_column(column, justify="right" if column in ("fp32", "quantized") else "left")
     for name, metric in evaluation["metrics"].items():
         better = "higher" if metric["higher_is_better"] else "lower"
-        table.add_row(name, number(metric["baseline"]), number(metric["quantized"]), metric["unit"], better)
+        of = metric.get("samples", evaluation["samples"])
+        shown = name if of == evaluation["samples"] else f"{name}, of {of} samples"
+        interval = metric.get("interval")
+        ends = "" if interval is None else f"{number(interval['low'])}–{number(interval['high'])}"
+        table.add_row(shown, number(metric["baseline"]), number(metric["quantized"]), ends, metric["unit"], better)
     return table
 
 
