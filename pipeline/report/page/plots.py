@@ -196,14 +196,16 @@ def search_front(points: Sequence[Candidate], loss: str, name: str, description:
         axes.plot([x for x, _ in line], [y for _, y in line], color=BETTER, linewidth=1.2, alpha=0.6)
         for point in sorted(points, key=lambda point: point.chosen):
             x, colour = point.speedup, QUANTIZED if point.chosen else BETTER if point.on_front else MUTED
-            axes.plot([x.low, x.high], [point.loss] * 2, color=colour, linewidth=3, alpha=0.35)
+            if x.low < x.high:  # predicted ones have no interval
+                axes.plot([x.low, x.high], [point.loss] * 2, color=colour, linewidth=3, alpha=0.35)
             size = 4.0 + 8.0 * float(np.sqrt(point.size_bytes / largest))
             style = "full" if point.measured else "none"
             axes.plot([x.value], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
             if point.chosen:
                 axes.plot([x.value], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
-                middle = (min(p.speedup.value for p in points) + max(p.speedup.value for p in points)) / 2
-                _label(axes, "chosen", x.value, point.loss, left=x.value > middle, bold=True)
+                above = (0, 16)
+                axes.annotate("chosen", (x.value, point.loss), above, textcoords="offset points", color=INK, ha="center",
+                              fontweight="bold")  # fmt: skip
         axes.grid()
         axes.margins(0.12)
         axes.tick_params(length=0)
