@@ -1,7 +1,7 @@
 """How far each tensor of a quantized graph has moved from fp32's: where along the graph the error comes from.
 
 Both graphs run on the same samples and the same noise, as their files say, without ONNX Runtime's fusions. Tensors are fetched
-in batches of bounded size, so that memory does not grow with the graph; the price is one run of both graphs per batch.
+in batches of bounded size, so that memory does not grow with the graph; the price is that each batch runs what it depends on.
 
 A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and smoothing move
 a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from pipeline.algorithms.sequence import reads
 from pipeline.calibration.segments import measure_sizes, open_segment, run_session
 from pipeline.calibration.tensors import FLOAT_TYPES, MOVES, elem_types
 from pipeline.graph.noise import NoisyGraph, with_noise_inputs
@@ -24,9 +25,11 @@ from pipeline.samples import Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
+SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
 VALUES_PER_CHANNEL = 16  # at least, before a factor per channel is anything but a fit to noise
 
 Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 
 
@@ -73,7 +76,7 @@ def errors_along(
         ModelError: a graph is above 2 GB.
         DataError: a sample does not fit the graph.
     """
-    before, after = _noisy_copy(original), _noisy_copy(quantized)
+    before, after = with_noise_inputs(original), with_noise_inputs(quantized)
     nodes = {node.output[0]: node for node in before.model.graph.node if node.op_type not in MOVES and node.output}
     rounded = _rounded(after.model)
     pairs = {name: rounded.get(name, name) for name in _shared(before.model, after.model) if name in nodes}
@@ -107,19 +110,23 @@ class _Difference:
     def add(self, reference: Array, test: Array) -> None:
         if reference.shape != test.shape or not reference.size:
             return
-        a, b = reference.astype(np.float64), test.astype(np.float64)
-        usual = np.isfinite(a)  # masks hold minus infinity on purpose
-        a, b = np.where(usual, a, 0.0), np.where(usual, b, 0.0)
+        a, b = np.asarray(reference, np.float32), np.asarray(test, np.float32)
+        with np.errstate(invalid="ignore"):
+            signal, noise = _power(a), _power(a - b)
+        if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
+            usual = np.isfinite(a)
+            a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
+            signal, noise = _power(a), _power(a - b) if np.isfinite(b).all() else math.inf
         self.seen = True
-        self.signal += float(np.sum(a * a))
-        self.noise += float(np.sum((a - b) ** 2)) if np.isfinite(b).all() else math.inf
+        self.signal += signal
+        self.noise += noise
         if self.rescaled and a.ndim > 1 and math.isfinite(self.noise):
             for axis in {1, a.ndim - 1} - self.no_channels:
                 self._add_channels(axis, a, b)
 
-    def _add_channels(self, axis: int, a: Values, b: Values) -> None:
+    def _add_channels(self, axis: int, a: Floats, b: Floats) -> None:
         others = tuple(other for other in range(a.ndim) if other != axis)
-        sums = np.stack([np.sum(product, axis=others) for product in (a * a, a * b, b * b)])
+        sums = np.stack([np.sum(x * y, axis=others, dtype=np.float64) for x, y in ((a, a), (a, b), (b, b))])
         known = self.sums.pop(axis, np.zeros_like(sums))
         if known.shape == sums.shape and a.size >= VALUES_PER_CHANNEL * a.shape[axis]:
             self.sums[axis] = known + sums
@@ -138,14 +145,11 @@ class _Difference:
         return 10.0 * math.log10(self.signal / noise) if noise else math.inf
 
 
-def _noisy_copy(model: onnx.ModelProto) -> NoisyGraph:
-    """Return a copy whose noise comes from outside, and whose outputs may be changed."""
-    noisy = with_noise_inputs(model)
-    if noisy.model is not model:
-        return noisy
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return NoisyGraph(copy, {})
+def _power(values: Floats) -> float:
+    """Return the sum of squares; not finite where a value is not."""
+    flat = values.reshape(-1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(sum(float(np.dot(part, part)) for part in np.array_split(flat, 1 + flat.size // SUMMED_AT_ONCE)))
 
 
 def _rounded(model: onnx.ModelProto) -> dict[str, str]:
@@ -185,7 +189,17 @@ def _batches(names: Sequence[str], sizes: dict[str, int], budget_bytes: int) -> 
 
 
 def _exposing(model: onnx.ModelProto, tensors: Collection[str], threads: int) -> onnxruntime.InferenceSession:
-    """Return a session of the graph whose outputs are these tensors; the graph's own outputs are changed."""
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    return open_segment(model, threads, optimize=False)
+    """Return a session of the part of the graph that computes these tensors, which are its outputs."""
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    part.graph.name = model.graph.name
+    needed, nodes = set(tensors), []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.update(reads(node))
+            nodes.append(node)
+    part.graph.node.extend(reversed(nodes))
+    part.graph.input.extend(model.graph.input)
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return open_segment(part, threads, optimize=False)
