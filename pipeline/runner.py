@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
 from pipeline.ensemble import Ensemble, traced
-from pipeline.errors import ConfigError, ModelError, PipelineError, StageError, did_you_mean
+from pipeline.errors import ConfigError, DataError, ModelError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
 from pipeline.evaluate.nodes import NodeError, errors_along
 from pipeline.inspect_graph import Inspection, inspect_graph
@@ -277,7 +277,7 @@ def _node_errors(state: State, artifact: Artifact) -> list[NodeError]:
             threads=config.benchmark.deciding_threads,
             rescaled=isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing),
         )
-    except ModelError as error:
+    except (ModelError, DataError) as error:  # it explains the result, and is no part of it
         state.journal.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
         return []
 

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.algorithms.sequence import reads
 from pipeline.calibration.segments import measure_sizes, open_segment, run_session
 from pipeline.calibration.tensors import FLOAT_TYPES, MOVES, elem_types
+from pipeline.errors import ModelError
 from pipeline.graph.noise import NoisyGraph, with_noise_inputs
 from pipeline.samples import Sample
 
@@ -73,7 +75,7 @@ def errors_along(
         budget_bytes: what the tensors that are fetched at once may take in one graph.
 
     Raises:
-        ModelError: a graph is above 2 GB.
+        ModelError: a graph is above 2 GB, or does not give out its tensors.
         DataError: a sample does not fit the graph.
     """
     before, after = with_noise_inputs(original), with_noise_inputs(quantized)
@@ -190,16 +192,21 @@ def _batches(names: Sequence[str], sizes: dict[str, int], budget_bytes: int) -> 
 
 def _exposing(model: onnx.ModelProto, tensors: Collection[str], threads: int) -> onnxruntime.InferenceSession:
     """Return a session of the part of the graph that computes these tensors, which are its outputs."""
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    needed, waiting = set(tensors), list(tensors)
+    while waiting:  # the fp16 converter's nodes are in no order
+        node = makers.get(waiting.pop())
+        new = set() if node is None else set(reads(node)) - needed
+        needed |= new
+        waiting += new
     part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     part.graph.name = model.graph.name
-    needed, nodes = set(tensors), []
-    for node in reversed(model.graph.node):
-        if not needed.isdisjoint(node.output):
-            needed.update(reads(node))
-            nodes.append(node)
-    part.graph.node.extend(reversed(nodes))
+    part.graph.node.extend(node for node in model.graph.node if not needed.isdisjoint(node.output))
     part.graph.input.extend(model.graph.input)
     part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
     part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    return open_segment(part, threads, optimize=False)
+    try:
+        return open_segment(part, threads, optimize=False)
+    except (capi.Fail, capi.InvalidGraph, capi.InvalidArgument, capi.NotImplemented, capi.RuntimeException) as error:
+        raise ModelError(f"ONNX Runtime does not give out tensors from inside of the graph: {error}") from error

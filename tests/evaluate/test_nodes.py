@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from pipeline.errors import ModelError
 from pipeline.evaluate.nodes import errors_along
 from pipeline.metrics.tensor import sqnr_db
 from pipeline.samples import Sample
@@ -122,15 +123,32 @@ def test_masks_that_are_infinite_on_purpose_do_not_hide_the_rest(build, samples)
     assert by_node(errors_along(net, net, samples)) == {"mask": math.inf}
 
 
-@pytest.mark.parametrize("model", ["vocoder", "matcha"])
-def test_the_error_of_a_shipped_model_is_measured_in_every_part_of_it(run_quickly, few, model):
-    run = run_quickly(f"model={model}", "mode=static", "stages=[load,quantize,evaluate]", *few).succeeded()
+def test_nodes_need_not_be_in_order(conv_net, samples):
+    mixed = conv_net()
+    nodes = list(mixed.graph.node)[::-1]
+    del mixed.graph.node[:]
+    mixed.graph.node.extend(nodes)
+    assert min(by_node(errors_along(conv_net(), mixed, samples)).values()) == math.inf
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_an_error_that_says_so(conv_net, samples):
+    broken = conv_net()
+    broken.graph.node[1].op_type = "Nonsense"
+    with pytest.raises(ModelError, match=r"does not give out tensors from inside of the graph.*Nonsense"):
+        errors_along(conv_net(), broken, samples)
+
+
+@pytest.mark.parametrize(("model", "mode"), [("vocoder", "static"), ("matcha", "static"), ("matcha", "fp16")])
+def test_the_error_of_a_shipped_model_is_measured_in_every_part_of_it(run_quickly, few, model, mode):
+    run = run_quickly(f"model={model}", f"mode={mode}", "stages=[load,quantize,evaluate]", *few).succeeded()
     [errors] = run.report["evaluation"]["node_errors"].values()
     known = [error["sqnr_db"] for error in errors if error["sqnr_db"] is not None]
     assert len(known) > 50
     assert 10 < min(known) < max(known) < 150
     quantized = run.report["artifacts"][0]["precisions"]
-    assert len({error["node"] for error in errors} & set(quantized)) > 0.9 * len(quantized)
+    assert len({error["node"] for error in errors} & set(quantized)) > 0.7 * len(
+        quantized
+    )  # fp16 also counts what only moves values
 
 
 def test_the_error_along_the_graph_can_be_left_unmeasured(user_files, run_quickly, users_model, users_data):

@@ -83,7 +83,7 @@ def _words(own: Row, beaten: list[Row], others: int, quality: list[str]) -> str:
     name = FP32 if best["mode"] == FP32 else f"{best['mode']} {Path(best['directory']).name}"
     more = f" and {len(beaten) - 1} more" if len(beaten) > 1 else ""
     is_ = "are" if more else "is"
-    return f"Compared with {among}, {name}{more} {is_} nowhere worse, and somewhere better beyond noise: {counted}."
+    return f"{name}{more} {is_} nowhere worse, and somewhere better beyond noise: {counted}. Compared with {among}."
 
 
 def _table(own: Row, rows: list[Row]) -> list[dict[str, Any]]:
