@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -26,12 +27,16 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
     from pipeline.report.page.page import PAGE_FILE, write_page
     from pipeline.report.table import print_report
     from pipeline.rerun import compare_with_past, read_past_report
-    from pipeline.run_directory import CONFIG_FILE, RunDirectory, past_config_file
+    from pipeline.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
     from pipeline.runner import run_stages
 
     if composed.compare:
         return _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
-    directory = RunDirectory(Path(hydra_config.runtime.output_dir))
+    folder = Path(hydra_config.runtime.output_dir)
+    if composed.sort_by is not None and hydra_config.mode is not RunMode.MULTIRUN:
+        discard(folder)
+        raise ConfigError("sort_by: only runs side by side are sorted: give it with compare=[...], or to a sweep (-m).")
+    directory = RunDirectory(folder)
     logging.captureWarnings(True)
     past = None
     try:
@@ -45,21 +50,26 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
         directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = run_stages(config, directory)
+    report = finite(run_stages(config, directory))  # the page and the terminal show what the file holds
     if past is not None:
         report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
         directory.write_report(report)
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
     print_report(report, str(directory.path))
-    return report
+    return dict(report)
 
 
 def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare import compare_runs, write_comparison
     from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.run_directory import discard
 
-    comparison = compare_runs(patterns, sort_by)
+    try:
+        comparison = compare_runs(patterns, sort_by)
+    except ConfigError:
+        discard(folder)
+        raise
     console = wide_console()
     console.print(comparison_table(comparison))
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)

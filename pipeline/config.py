@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from hydra.core.config_store import ConfigStore
@@ -43,17 +43,35 @@ ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` 
 
 
 def register_schemas() -> None:
-    """Make the dataclasses above known to Hydra, in a group of their own so that they are no choices."""
+    """Make the dataclasses of the settings known to Hydra, in a group of their own so that they are no choices."""
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunSchema)
     for kind, schema in MODE_SCHEMAS.items():
-        store.store(group="schema/mode", name=kind.value, node=schema)
+        store.store(group="schema/mode", name=kind.value, node=_as_given(schema))
     for group, node in (
         ("calibration", CalibrationConfig),
         ("evaluation", EvaluationConfig),
         ("benchmark", BenchmarkConfig),
     ):
-        store.store(group="schema", name=group, node=node)
+        store.store(group="schema", name=group, node=_as_given(node))
+
+
+def _as_given(schema: type) -> type:
+    """Return a schema that leaves switches as they were given.
+
+    OmegaConf would make `true` of 7 while it composes, and nobody could tell any more; `_convert` checks them instead.
+    """
+    loosened: list[Any] = []
+    for entry in dataclasses.fields(schema):
+        if entry.name in _switches(schema):
+            loosened.append((entry.name, Any, dataclasses.field(default=entry.default)))
+    return dataclasses.make_dataclass(schema.__name__, loosened, bases=(schema,)) if loosened else schema
+
+
+def _switches(schema: type) -> dict[str, bool]:
+    """Return the settings that are true or false: name -> whether null is allowed too."""
+    hints = {name: hint for name, hint in get_type_hints(schema).items() if hint in (bool, bool | None)}
+    return {name: hint != bool for name, hint in hints.items()}  # noqa: E721  a union is no type
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -190,11 +208,22 @@ def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) 
         resolved = OmegaConf.to_container(node, resolve=True) if node is not None else {}
         assert isinstance(resolved, dict)
         resolved.pop("_target_", None)
+        if wrong := _wrong_switches(key, resolved, schema):
+            problems += wrong
+            return None
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), resolved))
     except OmegaConfBaseException as error:
         where = f"{key}.{error.key}" if error.key and not str(error.full_key or "").startswith(key) else error.full_key
         problems.append(f"{where or key}: {_first_line(error)}")
         return None
+
+
+def _wrong_switches(key: str, given: dict[str | bytes | int | Enum | float | bool, Any], schema: type) -> list[str]:
+    return [
+        f"{key}.{name}: {given[name]!r} is not allowed; allowed: true or false{', or null' if optional else ''}."
+        for name, optional in _switches(schema).items()
+        if name in given and not isinstance(given[name], bool) and not (optional and given[name] is None)
+    ]
 
 
 def _first_line(error: BaseException) -> str:
@@ -207,6 +236,10 @@ def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
 
 
+def _are_thread_counts(counts: tuple[Any, ...]) -> bool:
+    return bool(counts) and len(set(counts)) == len(counts) and all(type(count) is int and count >= 1 for count in counts)
+
+
 def _limits(
     mode: AnyModeConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, benchmark: BenchmarkConfig
 ) -> list[str]:
@@ -216,8 +249,14 @@ def _limits(
         (calibration.length >= 1, "calibration.length", calibration.length, "at least 1"),
         (evaluation.samples >= 1, "evaluation.samples", evaluation.samples, "at least 1"),
         (evaluation.listen >= 0, "evaluation.listen", evaluation.listen, "at least 0"),
+        (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
         ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
-        (benchmark.threads >= 1, "benchmark.threads", benchmark.threads, "at least 1"),
+        (
+            _are_thread_counts(benchmark.thread_counts),
+            "benchmark.threads",
+            benchmark.threads,
+            "a number of at least 1, or a list of such numbers, each once",
+        ),
         (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
         (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
         (mode.opset is None or 7 <= mode.opset <= 25, "mode.opset", mode.opset, "null or 7 to 25"),

@@ -1,8 +1,10 @@
 """A run's own directory: claimed once, written atomically, never shared with another run."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -81,6 +83,13 @@ def past_config_file(rerun: str) -> Path:
     return path
 
 
+def discard(directory: Path) -> None:
+    """Remove a directory that was claimed for nothing, and its parent where that is empty then."""
+    shutil.rmtree(directory)
+    with contextlib.suppress(OSError):  # it holds others
+        directory.parent.rmdir()
+
+
 class RunDirectory:
     """The one place that a run writes to."""
 
@@ -103,7 +112,7 @@ class RunDirectory:
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Write report.json. A number that JSON does not know (infinite, not a number) becomes null."""
-        self.write_text(REPORT_FILE, json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(REPORT_FILE, json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def staging(self, name: str) -> Path:
         """Return where an artifact is written before it is checked; `publish` gives it its name."""
@@ -126,14 +135,15 @@ class RunDirectory:
             place.rmdir()
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401
+def finite(value: Any) -> Any:  # noqa: ANN401
+    """Return what JSON can hold: a number that is infinite or none becomes null, a path its text."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            return {str(key): _finite(item) for key, item in value.items()}
+            return {str(key): finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [finite(item) for item in value]
         case Path():
             return str(value)
         case _:

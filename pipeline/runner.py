@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
 from pipeline.calibration.cache import cached_statistics
 from pipeline.ensemble import Ensemble, traced
-from pipeline.errors import ConfigError, PipelineError, StageError, did_you_mean
+from pipeline.errors import ConfigError, DataError, ModelError, PipelineError, StageError, did_you_mean
 from pipeline.evaluate import Evaluation, check_evaluation, evaluate
 from pipeline.evaluate.judge import Judge
+from pipeline.evaluate.nodes import NodeError, errors_along
 from pipeline.inspect_graph import Inspection, inspect_graph
 from pipeline.journal import Journal, log
 from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
@@ -86,7 +87,7 @@ class State:
         """All graphs of the model as they were."""
         model = self.config.model
         files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return Ensemble(files, self.config.benchmark.threads)
+        return Ensemble(files, self.config.benchmark.deciding_threads)
 
     def items(self) -> list[EvaluationSample]:
         """Return the evaluation set, read once."""
@@ -186,7 +187,7 @@ def _fetch(state: State) -> None:
 def _inspect(state: State) -> dict[str, Inspection]:
     config = state.config
     return {
-        name: inspect_graph(source, state.probe(name), config.calibration.kind, config.benchmark.threads)
+        name: inspect_graph(source, state.probe(name), config.calibration.kind, config.benchmark.deciding_threads)
         for name, source in state.sources.items()
     }
 
@@ -203,7 +204,7 @@ def _quantize(state: State) -> Quantized:
         with _Bar(state, f"calibrating {source.name}", len(samples)) as advance:
             return measured_ranges(
                 model, samples, tensors, mode,
-                threads=config.benchmark.threads, seed=config.seed, on_sample=lambda _: advance(),
+                threads=config.benchmark.deciding_threads, seed=config.seed, on_sample=lambda _: advance(),
             )  # fmt: skip
 
     for graph in config.graph_modes:
@@ -213,7 +214,7 @@ def _quantize(state: State) -> Quantized:
     quantized = quantize(
         state.sources, config.mode, calibrate, probes, state.directory, config.graph_modes,
         samples_of=lambda source: state.calibration(source.name), means_of=partial(_means, state),
-        threads=config.benchmark.threads,
+        threads=config.benchmark.deciding_threads,
     )  # fmt: skip
     for note in quantized.notes:
         state.journal.warn(note)
@@ -224,7 +225,7 @@ def _means(state: State, source: SourceGraph, mode: AutoConfig) -> Means:
     """Return what a search for the precisions of a graph is given."""
     config = state.config
     files = {name: find(path) for name, path in {**config.model.companions, **config.model.graphs}.items()}
-    threads = config.benchmark.threads
+    threads = config.benchmark.deciding_threads
     calibration = state.calibration(source.name)
     if source.name == config.model.entry or state.calibrated_on is None:
         state.calibrated_on = f"{len(calibration)} {config.calibration.kind.name} samples"
@@ -251,25 +252,34 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
     for name, artifact in state.artifacts.items():
         source = state.sources[name]
         samples = state.given(name)[:SPEECH_SAMPLES]
-        results[name] = benchmark_graph(
-            source.path,
-            artifact.path,
-            samples,
-            threads=config.benchmark.threads,
-            min_pairs=config.benchmark.runs,
-            min_seconds=config.benchmark.seconds,
-            audio_seconds=_audio_seconds(state, source, samples),
-            seed=config.seed,
-        )
-        if results[name].verdict is Verdict.slower:
-            state.journal.warn(f"{name}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
-        for warning in results[name].warnings:
-            state.journal.warn(f"{name}: {warning}")
+        audio_seconds = _audio_seconds(state, source, samples)
+        first, *others = [
+            benchmark_graph(
+                source.path,
+                artifact.path,
+                samples,
+                threads=threads,
+                min_pairs=config.benchmark.runs,
+                min_seconds=config.benchmark.seconds,
+                audio_seconds=audio_seconds,
+                self_check=config.benchmark.self_check,
+                seed=config.seed,
+                trace=state.directory.path / f"{name}.trace.json" if threads == config.benchmark.deciding_threads else None,
+            )
+            for threads in config.benchmark.thread_counts
+        ]
+        results[name] = replace(first, other_threads=tuple(others))
+        for measured in (first, *others):
+            where = f"{name} on {measured.threads} threads" if measured is not first else name
+            if measured.verdict is Verdict.slower:
+                state.journal.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
+            for warning in measured.warnings:
+                state.journal.warn(f"{where}: {warning}")
     return results
 
 
 def _audio_seconds(state: State, source: SourceGraph, samples: list[Sample]) -> list[float] | None:
-    session = open_session(source.path, state.config.benchmark.threads)
+    session = open_session(source.path, state.config.benchmark.deciding_threads)
     seconds = [state.config.model.audio_seconds(sample, infer(session, sample)) for sample in samples]
     known = [value for value in seconds if value is not None]
     return known if len(known) == len(samples) else None
@@ -279,10 +289,29 @@ def _evaluate(state: State) -> Evaluation:
     config = state.config
     items = state.items()
     with _Bar(state, "evaluating", len(items)) as advance:
-        return evaluate(
+        found = evaluate(
             config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.journal,
-            seed=config.seed, threads=config.benchmark.threads, on_sample=advance,
+            seed=config.seed, threads=config.benchmark.deciding_threads, on_sample=advance,
         )  # fmt: skip
+    if not config.evaluation.node_samples:
+        return found
+    return replace(found, node_errors={name: _node_errors(state, artifact) for name, artifact in state.artifacts.items()})
+
+
+def _node_errors(state: State, artifact: Artifact) -> list[NodeError]:
+    config, mode = state.config, state.config.mode_of(artifact.graph)
+    try:
+        return errors_along(
+            state.sources[artifact.graph].model,
+            onnx.load(artifact.path),
+            state.given(artifact.graph)[: config.evaluation.node_samples],
+            seed=config.seed,
+            threads=config.benchmark.deciding_threads,
+            rescaled=isinstance(mode, AutoConfig) or (isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing)),
+        )
+    except (ModelError, DataError) as error:  # it explains the result, and is no part of it
+        state.journal.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
+        return []
 
 
 STAGES = (

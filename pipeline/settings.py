@@ -326,6 +326,7 @@ class EvaluationConfig:
         sample_rate_hz: of a model's audio output, where its metadata does not tell.
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
         listen: how many samples to write as audio before and after, where the model speaks.
+        node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
         on_bad_sample: what happens to a sample that cannot be used.
     """
@@ -337,6 +338,7 @@ class EvaluationConfig:
     sample_rate_hz: int | None = None
     labels: str | None = None
     listen: int = 3
+    node_samples: int = 2
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
     on_bad_sample: OnBadSample = OnBadSample.refuse
 
@@ -346,25 +348,38 @@ class BenchmarkConfig:
     """How speed and memory are measured.
 
     Attributes:
-        threads: intra-op threads of each session.
+        threads: intra-op threads of each session: a number, or a list of them to measure one after the other. The first one
+            decides: the report's main figures are of it, and every other stage runs with it.
         runs: at least this many interleaved pairs of one original and one quantized inference.
         seconds: and at least this long.
+        self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
-    threads: int = 1
+    threads: Any = 1  # OmegaConf knows no union of a number and a list
     runs: int = 20
     seconds: float = 2.0
+    self_check: bool = False
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """The thread counts to measure, the one that decides first."""
+        return tuple(self.threads) if isinstance(self.threads, list | tuple) else (self.threads,)
+
+    @property
+    def deciding_threads(self) -> int:
+        """The thread count that decides: of the main figures, and of every stage beside the benchmark."""
+        return self.thread_counts[0]
 
 
 @dataclass
 class RunSchema:
-    """The top level, as Hydra composes it; `model` and `mode` get their own types by group."""
+    """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group."""
 
     model: Any = MISSING
     mode: Any = MISSING
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    benchmark: Any = MISSING
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None

@@ -136,12 +136,15 @@ def test_an_unknown_option_of_a_group_is_refused_with_the_nearest(run_quickly, o
     [
         ("benchmark.runs=abc", ("benchmark.runs", "abc", "Integer")),
         ("benchmark.seconds=long", ("benchmark.seconds", "long", "Float")),
-        ("mode.per_channel=often", ("mode.per_channel", "often", "bool")),
+        ("mode.per_channel=often", ("mode.per_channel", "often", "true or false")),
         ("mode.method=minmx", ("mode.method", "minmx", "minmax")),
         ("mode.op_types=Conv", ("mode.op_types", "a list is needed")),
         ("seed=early", ("seed", "early")),
         ("stages=load", ("stages", "a list is needed")),
         ("evaluation.sample_rate_hz=high", ("evaluation.sample_rate_hz", "high")),
+        ("mode.per_channel=7", ("mode.per_channel: 7", "true or false")),
+        ("mode.reduce_range=2", ("mode.reduce_range: 2", "true or false, or null")),
+        ("benchmark.self_check=1", ("benchmark.self_check: 1", "true or false")),
     ],
 )
 def test_a_setting_of_a_wrong_type_is_refused(run_quickly, override, words):
@@ -153,6 +156,10 @@ def test_a_setting_of_a_wrong_type_is_refused(run_quickly, override, words):
     [
         (("benchmark.runs=1",), ("benchmark.runs: 1", "at least 5")),
         (("benchmark.threads=0",), ("benchmark.threads: 0", "at least 1")),
+        (("benchmark.threads=[1,0]",), ("benchmark.threads: [1, 0]", "at least 1")),
+        (("benchmark.threads=[]",), ("benchmark.threads: []", "a list of such numbers")),
+        (("benchmark.threads=[2,2]",), ("benchmark.threads: [2, 2]", "each once")),
+        (("benchmark.threads=many",), ("benchmark.threads: many", "at least 1")),
         (("calibration.samples=0",), ("calibration.samples: 0", "at least 1")),
         (("evaluation.samples=-2",), ("evaluation.samples: -2", "at least 1")),
         (("mode.percentile=20",), ("mode.percentile: 20", "above 50")),

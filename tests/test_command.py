@@ -1,5 +1,6 @@
 """The command line as Hydra's users expect it: help that lists every choice, settings without a run, completion."""
 
+import json
 import re
 
 import pytest
@@ -67,6 +68,17 @@ def test_the_saved_settings_alone_reproduce_the_run(user_files, run_quickly, use
     saved = OmegaConf.create(text)
     assert (saved.mode.method, list(saved.stages)) == ("minmax", ["load", "quantize"])
     assert saved.calibration.path == str(user_files / "calib.npz")
+
+
+def test_a_run_measures_on_several_numbers_of_threads_and_against_itself(user_files, run_quickly, users_model, users_data):
+    overrides = ("mode=static", "stages=[load,quantize,benchmark]", "benchmark.threads=[2,1]", "benchmark.self_check=true")
+    run = run_quickly(*users_model, *users_data, *overrides, "benchmark.runs=6", "benchmark.seconds=0").succeeded()
+    measured = run.report["benchmark"]["model"]
+    assert (measured["threads"], [other["threads"] for other in measured["other_threads"]]) == (2, [1])
+    assert set(measured["self_check"]) == set(measured["speedup"]) == {"median", "low", "high"}
+    trace = json.loads((run.directory / measured["op_times"]["trace"]).read_text(encoding="utf-8"))
+    assert {event["pid"] for event in trace["traceEvents"]} == {1, 2}
+    assert "fp32 against itself" in run.stdout
 
 
 def test_two_runs_of_one_second_get_a_directory_each(user_files, run_quickly, users_model):

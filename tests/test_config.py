@@ -35,6 +35,18 @@ def test_settings_become_typed_values():
     assert config.seed == 7
 
 
+@pytest.mark.parametrize(("given", "counts"), [(2, (2,)), ([2, 1], (2, 1))])
+def test_the_first_number_of_threads_decides(given, counts):
+    benchmark = to_run_config(composed(benchmark={"threads": given})).benchmark
+    assert (benchmark.thread_counts, benchmark.deciding_threads) == (counts, counts[0])
+
+
+@pytest.mark.parametrize("given", [7, "yes", 1.0])
+def test_a_switch_is_true_or_false_and_nothing_that_could_pass_for_it(given):
+    with pytest.raises(ConfigError, match=rf"mode\.per_channel: {given!r} is not allowed; allowed: true or false"):
+        to_run_config(composed(mode={"per_channel": given}))
+
+
 def test_stages_run_in_the_order_of_the_chain_whatever_the_order_they_are_named_in():
     assert to_run_config(composed()).stages == ("load", "quantize")
 

@@ -78,6 +78,7 @@ def test_the_run_is_where_its_model_and_mode_and_time_say(run):
 def test_nothing_lies_in_the_run_s_directory_that_the_contract_does_not_name(run):
     [artifact] = run.report["artifacts"]
     allowed = {".hydra", "config.yaml", "run.log", "report.json", "report.html", "samples", artifact["file"]}
+    allowed.add(f"{artifact['graph']}.trace.json")
     found = {path.name for path in run.directory.iterdir()}
     assert found <= allowed
     assert found >= {".hydra", "config.yaml", "run.log", "report.json", artifact["file"]}

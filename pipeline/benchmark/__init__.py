@@ -5,6 +5,7 @@ timing.py      paired, interleaved timing; speed-up, interval and verdict
 __main__.py    the child process that runs the models
 child.py       start it, hear why it failed; one benchmark at a time on a machine
 profile.py     time and shapes per node, from ONNX Runtime's profiler
+trace.py       where the time of both goes, and a Chrome trace of both
 """
 
 import tempfile
@@ -15,8 +16,9 @@ from typing import Any
 
 from pipeline.benchmark.child import machine_lock, run_child
 from pipeline.benchmark.profile import NodeProfile, Profile, profile_ops
-from pipeline.benchmark.result import GraphBenchmark, LengthLatency, Percentiles, Speedup, Verdict
+from pipeline.benchmark.result import GraphBenchmark, LengthLatency, OpTimes, Percentiles, Speedup, Verdict
 from pipeline.benchmark.timing import Pair, percentiles_of, speedup_of
+from pipeline.benchmark.trace import op_times_of
 from pipeline.errors import StageError
 from pipeline.samples import Sample
 
@@ -24,6 +26,7 @@ __all__ = [
     "GraphBenchmark",
     "LengthLatency",
     "NodeProfile",
+    "OpTimes",
     "Percentiles",
     "Profile",
     "Speedup",
@@ -48,6 +51,7 @@ def benchmark_graph(
     audio_seconds: Sequence[float] | None = None,
     self_check: bool = False,
     seed: int = 0,
+    trace: Path | None = None,
 ) -> GraphBenchmark:
     """Time a quantized model against its original.
 
@@ -67,6 +71,7 @@ def benchmark_graph(
         audio_seconds: length of the audio that each sample is or becomes, for the real-time factor.
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
+        trace: where to write a Chrome trace of both models; they are profiled where it is given.
 
     Raises:
         StageError: there is no sample, or a model crashes, fails, or gives outputs that are not finite.
@@ -112,6 +117,10 @@ def benchmark_graph(
         label: _latency(samples[index], seconds[at] if seconds else None, [p for p in pairs if p.sample == at])
         for at, (label, index) in enumerate(chosen.items())
     }
+    op_times = None
+    if trace is not None:
+        label = "median" if "median" in lengths else "long"
+        op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
     return GraphBenchmark(
         threads=threads,
         pairs=len(pairs),
@@ -132,6 +141,7 @@ def benchmark_graph(
         runtime_peak_bytes=peaks[2],
         self_check=self_speedup,
         warnings=tuple(benchmark_warnings(speedup, self_speedup, times, threads, rounds)),
+        op_times=op_times,
     )
 
 

@@ -59,6 +59,26 @@ class LengthLatency:
 
 
 @dataclass(frozen=True)
+class OpTimes:
+    """Where the time of one inference goes, by operator as ONNX Runtime runs it (fusions have names of their own).
+
+    Shares come from ONNX Runtime's profiler, which slows small operators down; the times are those shares of the latency
+    that was measured without it.
+
+    Attributes:
+        sample: id of the sample.
+        baseline_ms: operator type -> ms of the original, largest first.
+        quantized_ms: the same of the quantized model.
+        trace: name of the Chrome trace of both, beside the report.
+    """
+
+    sample: str
+    baseline_ms: dict[str, float]
+    quantized_ms: dict[str, float]
+    trace: str
+
+
+@dataclass(frozen=True)
 class GraphBenchmark:
     """One graph, original against quantized, on one number of threads.
 
@@ -83,6 +103,8 @@ class GraphBenchmark:
         runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
         warnings: why the numbers may not be trusted; empty on a quiet machine.
+        op_times: where the time goes in both, where it was profiled.
+        other_threads: the same graph on the further numbers of threads that were asked for.
     """
 
     threads: int
@@ -104,3 +126,5 @@ class GraphBenchmark:
     runtime_peak_bytes: int
     self_check: Speedup | None
     warnings: tuple[str, ...]
+    op_times: OpTimes | None = None
+    other_threads: "tuple[GraphBenchmark, ...]" = ()

@@ -1,7 +1,7 @@
 """The evaluate stage: fp32 and quantized on the same inputs and the same noise, scored by the model's own metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -11,10 +11,13 @@ import soundfile
 from pipeline.ensemble import Call, Ensemble
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr, audio, tensors, tts
+from pipeline.evaluate.nodes import NodeError
 from pipeline.evaluate.scores import TENSOR_METRICS, SampleScores, Scorer, summarize, tensor_scores
+from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.journal import Journal
 from pipeline.load import SourceGraph
 from pipeline.metrics import METRICS
+from pipeline.metrics.bootstrap import Interval
 from pipeline.models import Outputs, Speaks, SpeechModel, Transcribes
 from pipeline.models.matcha import Matcha
 from pipeline.paths import find
@@ -38,17 +41,23 @@ class Evaluation:
 
     Attributes:
         samples: how many were scored.
-        metrics: name -> baseline, quantized, delta, unit, higher_is_better, version.
+        metrics: name -> baseline, quantized, delta, unit, higher_is_better, version, samples (how many have it), and 95 %
+            intervals over samples: `interval` of the quantized model's value, `delta_interval` of the paired difference from
+            fp32's; None where not known.
         outputs: output name -> tensor metrics, means over samples.
         per_sample: id, scores and transcripts of each sample.
+        worst: the metric that tells most of single samples, and the ids of the samples that are worst in it.
         noise: how both models came to see the same noise; None where the graph draws none.
+        node_errors: graph name -> the error of each of its nodes, in their order; empty where it was not measured.
     """
 
     samples: int
     metrics: dict[str, dict[str, Any]]
     outputs: dict[str, dict[str, float]]
     per_sample: list[dict[str, Any]]
+    worst: dict[str, Any] | None
     noise: str | None
+    node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
 
 
 def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
@@ -117,11 +126,15 @@ def evaluate(
             _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model, entry, config))
         scored.append(scores)
         on_sample()
+    per_sample = [_per_sample(item, scores) for item, scores in zip(items, scored, strict=True)]
+    metrics = _with_intervals(summarize(config.metrics, scored, scorer.totals()), per_sample)
+    worst = worst_samples(per_sample)
     return Evaluation(
         samples=len(items),
-        metrics=summarize(config.metrics, scored, scorer.totals()),
+        metrics=metrics,
         outputs=_mean_by_output(by_output),
-        per_sample=[_per_sample(item, scores) for item, scores in zip(items, scored, strict=True)],
+        per_sample=per_sample,
+        worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
     )
 
@@ -168,7 +181,7 @@ class _Pair:
                 path = self._artifacts[graph].path
                 raise StageError(f"{path.name} draws other noise than its original; they cannot be compared.")
             if tables := self._before.noise_of(graph):
-                drawing.append(f"{len(tables)} random nodes of {graph}")
+                drawing.append(f"{len(tables)} random node{'s' if len(tables) > 1 else ''} of {graph}")
         if not drawing:
             return None
         return (
@@ -232,6 +245,17 @@ def _mean_by_output(by_output: list[dict[str, dict[str, float]]]) -> dict[str, d
     return {
         output: {metric: float(np.mean([scores[output][metric] for scores in by_output])) for metric in TENSOR_METRICS}
         for output in by_output[0]
+    }
+
+
+def _with_intervals(metrics: dict[str, dict[str, Any]], samples: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def ends(interval: Interval | None) -> dict[str, float] | None:
+        return None if interval is None else {"low": interval.low, "high": interval.high}
+
+    return {
+        name: metric
+        | {"interval": ends(sample_interval(samples, name)), "delta_interval": ends(change_interval(samples, name))}
+        for name, metric in metrics.items()
     }
 
 

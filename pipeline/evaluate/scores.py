@@ -1,5 +1,6 @@
 """What one evaluation measures, sample by sample, and how that becomes the report's `evaluation`."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,6 +81,7 @@ def summarize(
 ) -> dict[str, dict[str, Any]]:
     """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`."""
     fidelity = {name: _mean([s.fidelity[name] for s in scored if name in s.fidelity]) for name in _keys(scored, "fidelity")}
+    counts = Counter(name for s in scored for name in (*s.fidelity, *s.truth))
     truth = {
         name: tuple(_mean([s.truth[name][side] for s in scored if name in s.truth]) for side in (0, 1))
         for name in _keys(scored, "truth")
@@ -90,13 +92,13 @@ def summarize(
         if names and name not in names:
             continue
         if name in fidelity and metric.baseline is not None:
-            summary[name] = _entry(name, metric.baseline, fidelity[name])
+            summary[name] = _entry(name, metric.baseline, fidelity[name], counts[name])
         elif name in values:
-            summary[name] = _entry(name, *values[name])
+            summary[name] = _entry(name, *values[name], counts.get(name, len(scored)))
     return summary
 
 
-def _entry(name: str, baseline: float, quantized: float) -> dict[str, Any]:
+def _entry(name: str, baseline: float, quantized: float, samples: int) -> dict[str, Any]:
     metric = METRICS[name]
     return {
         "baseline": baseline,
@@ -105,6 +107,7 @@ def _entry(name: str, baseline: float, quantized: float) -> dict[str, Any]:
         "unit": metric.unit,
         "higher_is_better": metric.higher_is_better,
         "version": metric.version,
+        "samples": samples,
     }
 
 

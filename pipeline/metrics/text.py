@@ -49,6 +49,13 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
 
 
+def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Return the character errors of one utterance, spaces counted, and the characters of its reference."""
+    _check_texts([reference], [hypothesis])
+    found = jiwer.process_characters(reference, hypothesis)
+    return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
+
+
 def ctc_greedy(log_probs: npt.ArrayLike, length: int, blank_id: int) -> list[int]:
     """Decode one utterance: the best token of each frame, repeats merged, blanks removed (Graves et al. 2006).
 

@@ -16,6 +16,7 @@ from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.auto import Means, search
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.named_nodes import modes_of_graphs
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
@@ -97,9 +98,9 @@ def quantize(
     rewritten: dict[str, Rewritten] = {}
     searches: dict[str, dict[str, Any]] = {}
     urgent: list[str] = []
-    common = mode
+    modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     for name, source in sources.items():
-        mode = graph_modes.get(name, common)
+        mode = modes[name]
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
         if isinstance(mode, AutoConfig):

@@ -26,11 +26,16 @@ class CompareSweep(Callback):
         del kwargs
         if not self._directories:
             return
+        from pipeline.errors import ConfigError
         from pipeline.report.compare import compare_directories, write_comparison
         from pipeline.report.comparison_table import comparison_table, wide_console
 
-        comparison = compare_directories(self._directories)
-        page = write_comparison(comparison, Path(config.hydra.sweep.dir))
         console = wide_console()
+        try:
+            comparison = compare_directories(self._directories, config.sort_by)
+        except ConfigError as error:  # the runs are done: they are shown in the usual order
+            console.print(f"{error} Sorted by speed instead.", style="yellow", soft_wrap=True, highlight=False)
+            comparison = compare_directories(self._directories)
+        page = write_comparison(comparison, Path(config.hydra.sweep.dir))
         console.print(comparison_table(comparison))
         console.print(f"comparison: {page}", style="dim", soft_wrap=True, highlight=False)

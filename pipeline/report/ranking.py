@@ -64,17 +64,22 @@ def ranked_groups(rows: Sequence[Row], sort_by: str) -> list[Group]:
             rank += 1
             row["rank"] = rank
         quality = front_metrics(members)
-        axes = ["speedup", "bytes", *quality]
-        axes = [axis for axis in axes if all(value_of(row, axis) is not None for row in members)]
         columns = [name for name in dict.fromkeys(("speedup", "bytes", *quality, sort_by)) if name not in ("mode", "directory")]
         for row in members:
-            row["front"] = len(members) > 1 and not any(_dominates(other, row, axes) for other in members)
+            row["front"] = len(members) > 1 and not beaten_by(row, members)
             row["best"], row["ties"] = [], []
         for column in columns:
             _mark_best(members, column)
         orders = {column: order for column in columns if (order := _order(members, column))}
         groups.append(Group(_title(conditions, list(by_conditions)), dict(conditions), members, quality, orders))
     return groups
+
+
+def beaten_by(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are nowhere worse than this one in speed, size and quality, and somewhere better beyond noise."""
+    axes = ["speedup", "bytes", *front_metrics(rows)]
+    axes = [axis for axis in axes if all(value_of(other, axis) is not None for other in rows)]
+    return [other for other in rows if _dominates(other, row, axes)]
 
 
 def check_order(rows: Sequence[Row], sort_by: str) -> None:

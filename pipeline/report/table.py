@@ -82,6 +82,12 @@ def _sizes_and_speed(report: dict[str, Any]) -> Table:
         speedup = measured["speedup"]
         table.add_row("", f"latency, median, {measured['threads']} thread(s)", f"{measured['baseline_ms']['p50']:.2f} ms",
                       f"{measured['quantized_ms']['p50']:.2f} ms", f"{speedup['median']:.2f} times as fast")  # fmt: skip
+        if (check := measured["self_check"]) is not None:
+            table.add_row("", "fp32 against itself", "", "", f"{check['median']:.2f} ({check['low']:.2f}–{check['high']:.2f})")
+        for other in measured["other_threads"]:
+            before, after = (f"{other[side]['p50']:.2f} ms" for side in ("baseline_ms", "quantized_ms"))
+            ratio = f"{other['speedup']['median']:.2f} times as fast"
+            table.add_row("", f"latency, median, {other['threads']} thread(s)", before, after, ratio)
         table.add_row("", "latency, 99 %", f"{measured['baseline_ms']['p99']:.2f} ms",
                       f"{measured['quantized_ms']['p99']:.2f} ms", "")  # fmt: skip
         if measured["rtf"] is not None:
@@ -95,11 +101,15 @@ def _sizes_and_speed(report: dict[str, Any]) -> Table:
 def _quality(report: dict[str, Any]) -> Table:
     evaluation = report["evaluation"]
     table = Table(title=f"Quality on {evaluation['samples']} samples", title_justify="left")
-    for column in ("metric", "fp32", "quantized", "unit", "better is"):
+    for column in ("metric", "fp32", "quantized", "95 % interval", "unit", "better is"):
         table.add_column(column, justify="right" if column in ("fp32", "quantized") else "left")
     for name, metric in evaluation["metrics"].items():
         better = "higher" if metric["higher_is_better"] else "lower"
-        table.add_row(name, number(metric["baseline"]), number(metric["quantized"]), metric["unit"], better)
+        of = metric.get("samples", evaluation["samples"])
+        shown = name if of == evaluation["samples"] else f"{name}, of {of} samples"
+        interval = metric.get("interval")
+        ends = "" if interval is None else f"{number(interval['low'])}–{number(interval['high'])}"
+        table.add_row(shown, number(metric["baseline"]), number(metric["quantized"]), ends, metric["unit"], better)
     return table
 
 

@@ -60,10 +60,11 @@ def test_a_model_against_itself_loses_exactly_nothing(shipped, repo, run_directo
         if metric == "sqnr_db":
             assert values["quantized"] == math.inf
         elif metric == "cosine":
-            assert values["quantized"] == pytest.approx(1.0, abs=1e-6)
+            assert values["quantized"] == 1.0
         else:
             assert values["quantized"] == values["baseline"], metric
     assert found.metrics["mse"]["quantized"] == 0
+    assert found.worst is None
 
 
 def test_noise_is_given_to_both_only_where_the_graph_draws_some(shipped, repo, run_directory):
@@ -158,6 +159,22 @@ def test_a_sample_keeps_its_scores_and_its_name(classifier, run_directory):
     assert [sample["id"] for sample in found.per_sample] == ["s0", "s1", "s2"]
     assert all("mse" in sample["fidelity"] for sample in found.per_sample)
     assert set(found.outputs) == {"y"}
+
+
+def test_metrics_come_with_an_interval_over_samples_and_the_worst_samples_are_named(
+    classifier, build, source_of, run_directory
+):
+    model, source = classifier
+    worse = source_of(build("g (float[1, 3] x) => (float[1, 3] y) { [tanh] y = Tanh (x) }"), "worse")
+    model.evaluation_path = str(source.path.parent / "uneven.npz")
+    rows = {f"s{k}/x": np.array([[0, 0, 0.5 * k]], np.float32) for k in range(1, 4)}
+    np.savez(model.evaluation_path, **rows)
+    found = evaluated(model, source, EvaluationKind.tensors, run_directory, samples=3, artifact=artifact_of(source, worse.path))
+    mse = found.metrics["mse"]
+    per_sample = [sample["fidelity"]["mse"] for sample in found.per_sample]
+    assert min(per_sample) <= mse["interval"]["low"] < mse["quantized"] < mse["interval"]["high"] <= max(per_sample)
+    assert mse["samples"] == 3
+    assert found.worst == {"metric": "relative_error", "samples": ["s3", "s2", "s1"]}
 
 
 def test_a_recording_without_text_is_refused_where_words_are_counted(shipped, repo, run_directory):

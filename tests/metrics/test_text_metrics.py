@@ -40,6 +40,7 @@ def test_error_rates_equal_jiwers_and_the_textbooks_on_500_random_pairs(rng):
     for reference, hypothesis in pairs:
         assert text.wer_percent([reference], [hypothesis]) == 100 * jiwer.wer(reference, hypothesis)
         errors, words = text.word_errors(reference, hypothesis)
+        assert text.character_errors(reference, hypothesis) == (levenshtein(reference, hypothesis), len(reference))
         assert (errors, words) == (levenshtein(reference.split(), hypothesis.split()), len(reference.split()))
     references, hypotheses = map(list, zip(*pairs, strict=True))
     assert text.wer_percent(references, hypotheses) == 100 * jiwer.wer(references, hypotheses)

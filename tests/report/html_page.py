@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "br", "img", "hr", "input", "source"}
+VOID = {"wbr", "meta", "link", "br", "img", "hr", "input", "source"}
 
 
 class Page(HTMLParser):

@@ -235,13 +235,31 @@ def test_comparison_json_holds_a_row_per_graph(three, tmp_path):
     assert rows[0]["metrics"]["posterior_kl"]["interval"]["low"] <= rows[0]["metrics"]["posterior_kl"]["quantized"]
 
 
+@pytest.mark.parametrize("wrong", ["compare=[nothing]", "compare=[.]"])
+def test_a_comparison_that_is_refused_leaves_no_directory(run_quickly, tmp_path, wrong):
+    run = run_quickly(wrong)
+    assert run.exit_code == 2
+    assert "compare: " in run.stderr
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
 def test_a_sweep_ends_with_its_own_page(tmp_path):
     settings = ("evaluation.samples=2", "benchmark.runs=5", "benchmark.seconds=0.05", "stages=[load,quantize,evaluate]")
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "model=vocoder", "mode=dynamic,weight_only", *settings]
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "model=vocoder", "mode=dynamic,weight_only", "sort_by=bytes"]
+    command += settings
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     [page] = tmp_path.glob("outputs/sweeps/*/comparison.html")
     text = page.read_text(encoding="utf-8")
     assert "2 runs side by side" in text
     assert "weight_only" in text
-    assert len(json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))) == 2
+    assert "Best first by Size" in text
+    rows = json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))
+    assert rows[0]["bytes"] < rows[1]["bytes"]
+
+
+def test_an_order_without_anything_to_sort_is_refused(run_quickly, tmp_path):
+    run = run_quickly("model=vocoder", "sort_by=bytes")
+    assert run.exit_code == 2
+    assert "sort_by: only runs side by side are sorted" in run.stderr
+    assert not list(tmp_path.glob("outputs/*/*/*"))

@@ -110,6 +110,29 @@ def test_a_speed_that_cannot_be_told_from_fp32s_is_called_neither(report, tmp_pa
     assert Page(write_page(report, tmp_path)).texts("h1") == ["No faster and no slower than fp32: 1.01 times its speed"]
 
 
+def test_the_check_of_fp32_against_itself_and_further_threads_stand_beside_the_speed_up(report, tmp_path):
+    measured = report["benchmark"]["encoder"]
+    two = measured | {"threads": 2, "speedup": {"median": 1.2, "low": 1.1, "high": 1.3}}
+    measured |= {"self_check": {"median": 1.001, "low": 0.99, "high": 1.01}, "other_threads": [two]}
+    page = Page(write_page(report, tmp_path))
+    [told] = [title for title in page.texts("title") if title.startswith("Speed of encoder")]
+    assert "1 thread 1.50 (1.40 to 1.60); 2 threads 1.20 (1.10 to 1.30); fp32 against itself 1.00 (0.99 to 1.01)" in told
+    assert "Latency median, 2 threads" in [text.replace("Latencymedian", "Latency median") for text in page.texts("th")]
+
+
+def test_the_top_tells_size_latency_and_quality_with_its_interval(report, tmp_path):
+    text = write_page(report, tmp_path)
+    top = Page(text[text.index('<dl class="tiles">') : text.index("</header>")])
+    assert top.texts("b") == ["2 ms", "0.95 MiB", "500 ×", "20 %", "0.011 nat"]
+    assert "0 to 25" in top.texts("span")
+    assert "fp32 10 %" in top.texts("span")
+
+
+def test_a_metric_that_is_not_known_of_all_samples_says_of_how_many(report, tmp_path):
+    report["evaluation"]["metrics"]["posterior_kl"]["samples"] = 2
+    assert "of 2 samples, in the others the lengths differ" in write_page(report, tmp_path)
+
+
 def test_warnings_stand_before_any_table(report, tmp_path):
     report["warnings"] = ["the machine was <busy>"]
     text = write_page(report, tmp_path)
@@ -160,13 +183,20 @@ def test_time_after_and_errors_along_the_graph_are_drawn_where_the_report_has_th
     }  # fmt: skip
     report["inspect"] = {"encoder": seen}
     before = write_page(report, tmp_path)
-    seen["quantized_time_share"] = {"QLinearConv": 0.4, "Add": 0.6}
-    report["node_errors"] = {"encoder": [{"node": f"n{k}", "op_type": "Conv", "sqnr_db": 40.0 - k} for k in range(3)]}
+    times = {"sample": "a", "baseline_ms": {"Conv": 2.0, "Add": 1.0}, "quantized_ms": {"QLinearConv": 0.5, "Add": 0.001}}
+    report["benchmark"]["encoder"]["op_times"] = times | {"trace": "encoder.trace.json"}
+    errors = [{"node": f"n{k}", "op_type": "Conv", "sqnr_db": 40.0 - k} for k in range(3)]
+    errors.append({"node": "exact", "op_type": "Relu", "sqnr_db": None})
+    report["evaluation"]["node_errors"] = {"encoder": errors}
     after = Page(write_page(report, tmp_path))
     assert "QLinearConv</text>" not in before
     assert "Error along the graph" not in before
     assert "QLinearConv</text>" in after.text
-    assert any("worst at n2: 38" in title for title in after.texts("title"))
+    assert any("lowest at n2: 38, at the last node 38" in title for title in after.texts("title"))
+    cells = after.texts("td")
+    assert {"< 0.01", "–", "3.00"} <= set(cells)
+    assert "encoder.trace.json" in after.text
+    assert "without any error, and so without a point: 1" in " ".join(after.texts("p"))
     assert after.unbalanced == []
 
 

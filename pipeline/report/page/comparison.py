@@ -130,6 +130,7 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
         dots.append(plots.Dot(f"{row['rank']} {row['mode']}", _speedup(row), quality, row["front"]))
     told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f} and {dot.quality.value:.4g}" for dot in dots)
     better = "higher" if higher_is_better(placed, name) else "lower"
+    dots.reverse()  # the best ones are drawn, and labelled, above the others
     picture = plots.front(dots, name, better, f"front-{index}", f"Speed-up against {name}: {told}.")
     return [*pictures, ("Speed against quality; the front is filled", picture)]
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from pipeline.report.page import sections, timing
 from pipeline.report.page.listening import listening
+from pipeline.report.page.place import places
 from pipeline.report.page.render import command, render, shown_path
+from pipeline.report.page.search import searches
 from pipeline.report.page.transcripts import transcripts
 from pipeline.run_directory import CONFIG_FILE
 
@@ -43,6 +45,8 @@ def write_page(report: dict[str, Any], directory: Path) -> str:
         "transcripts_faulty": faulty,
         "transcript_count": len(said),
         "transcripts_changed": sum(one.changed for one in said),
+        "places": places(report, directory),
+        "searches": searches(report),
         "node_errors": sections.node_errors(report),
         "nodes": sections.nodes(report),
         "inputs": sections.inputs(report),

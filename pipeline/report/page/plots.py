@@ -60,8 +60,9 @@ def pairs(labels: Sequence[str], before: Sequence[float], after: Sequence[float]
             for row, value in zip(y + offset, values, strict=True):
                 if value == 0:
                     continue
+                digits = "{:.3g}" if value > 0.01 * max(*before, *after) else "{:.1g}"
                 axes.annotate(
-                    f"{value:.3g}", (value, row), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
+                    digits.format(value), (value, row), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
                 )
         _rows(axes, labels)
         axes.set_xlim(0, 1.14 * max(*before, *after))
@@ -82,16 +83,21 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str, name: str, d
         return inline(figure, name, description)
 
 
-def along_graph(values: Sequence[float], unit: str, name: str, description: str) -> Markup:
-    """Draw an error per node, in the order of the graph."""
+def along_graph(
+    values: Sequence[float], quantized: Sequence[bool], unit: str, name: str, description: str, *, top: float
+) -> Markup:
+    """Draw an error per node, in the order of the graph; nodes that were quantized stand out, values above `top` are cut."""
     with drawing():
-        figure, axes = _canvas(2.1, width=5.0)
-        x = np.arange(len(values))
-        axes.plot(x, values, color=QUANTIZED, linewidth=1.4, marker="o" if len(values) < 80 else None, markersize=3)
-        axes.fill_between(x, min(0.0, *values), values, color=QUANTIZED, alpha=0.15, linewidth=0)
+        figure, axes = _canvas(2.3, width=5.0)
+        x, chosen = np.arange(len(values)), np.asarray(quantized, dtype=bool)
+        y = np.minimum(np.asarray(values, dtype=np.float64), top)
+        size = 4.5 if len(values) < 150 else 2.5
+        axes.plot(x, y, color=MUTED, linewidth=0.6, alpha=0.35)
+        axes.plot(x[~chosen], y[~chosen], "o", color=BASELINE, markersize=0.7 * size)
+        axes.plot(x[chosen], y[chosen], "o", color=QUANTIZED, markersize=size)
         axes.grid(axis="y")
         axes.margins(x=0.01)
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labelcolor=MUTED)
         axes.set_xlabel("nodes, in the order of the graph")
         axes.set_ylabel(unit)
         return inline(figure, name, description)
@@ -120,25 +126,36 @@ def spectrogram_difference(gap: Mel, step_s: float, top_hz: float, name: str, de
 
 @dataclass(frozen=True)
 class Dot:
-    """One run in the picture of speed and quality."""
+    """One run in the picture of speed and quality; `own` is the one that the page is about."""
 
     label: str
     speedup: Range
     quality: Range
     on_front: bool
+    own: bool = False
 
 
 def front(dots: Sequence[Dot], quality: str, better: str, name: str, description: str) -> Markup:
-    """Draw speed against quality, with intervals; runs of the front are filled."""
+    """Draw speed against quality, with intervals; runs of the front are filled.
+
+    Later dots lie above earlier ones, and a label that would be written over that of a later dot is left out.
+    """
     with drawing():
         figure, axes = _canvas(3.2)
         axes.axvline(1.0, color=MUTED, linewidth=1.0)
+        middle = (min(dot.speedup.value for dot in dots) + max(dot.speedup.value for dot in dots)) / 2
+        labelled: list[Dot] = []
         for dot in dots:
-            x, y, colour = dot.speedup, dot.quality, BETTER if dot.on_front else MUTED
+            x, y, colour = dot.speedup, dot.quality, QUANTIZED if dot.own else BETTER if dot.on_front else MUTED
             axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=3, alpha=0.35)
             axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=3, alpha=0.35)
-            axes.plot([x.value], [y.value], "o", color=colour, markersize=8, fillstyle="full" if dot.on_front else "none")
-            axes.annotate(dot.label, (x.value, y.value), (7, 6), textcoords="offset points", color=INK)
+            filled = dot.on_front or dot.own
+            axes.plot([x.value], [y.value], "o", color=colour, markersize=8, fillstyle="full" if filled else "none")
+        for dot in reversed(dots):
+            if dot.label and not any(_near(dot, other, dots) for other in labelled):
+                speed = dot.speedup.value
+                _label(axes, dot.label, speed, dot.quality.value, left=speed > middle, bold=dot.own)
+                labelled.append(dot)
         axes.grid()
         axes.margins(0.12)
         axes.tick_params(length=0)
@@ -146,6 +163,62 @@ def front(dots: Sequence[Dot], quality: str, better: str, name: str, description
         axes.set_ylabel(f"{quality}, {better} is better")
         axes.tick_params(axis="y", labelcolor=MUTED)
         return inline(figure, name, description)
+
+
+def _near(one: Dot, other: Dot, dots: Sequence[Dot]) -> bool:
+    """Whether the labels of two dots would overlap."""
+    speeds, qualities = [dot.speedup.value for dot in dots], [dot.quality.value for dot in dots]
+    wide, high = max(speeds) - min(speeds) or 1.0, max(qualities) - min(qualities) or 1.0
+    across = abs(one.speedup.value - other.speedup.value) / wide
+    up = abs(one.quality.value - other.quality.value) / high
+    return across < 0.25 and up < 0.08
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that a search has considered."""
+
+    speedup: Range
+    loss: float
+    size_bytes: float
+    measured: bool
+    on_front: bool
+    chosen: bool
+
+
+def search_front(points: Sequence[Candidate], loss: str, name: str, description: str) -> Markup:
+    """Draw speed-up against loss; size is the file's, measured ones are filled, a line joins the front."""
+    with drawing():
+        figure, axes = _canvas(3.2)
+        axes.axvline(1.0, color=MUTED, linewidth=1.0)
+        largest = max(point.size_bytes for point in points) or 1.0
+        line = sorted((point.speedup.value, point.loss) for point in points if point.on_front)
+        axes.plot([x for x, _ in line], [y for _, y in line], color=BETTER, linewidth=1.2, alpha=0.6)
+        for point in sorted(points, key=lambda point: point.chosen):
+            x, colour = point.speedup, QUANTIZED if point.chosen else BETTER if point.on_front else MUTED
+            if x.low < x.high:  # predicted ones have no interval
+                axes.plot([x.low, x.high], [point.loss] * 2, color=colour, linewidth=3, alpha=0.35)
+            size = 4.0 + 8.0 * float(np.sqrt(point.size_bytes / largest))
+            style = "full" if point.measured else "none"
+            axes.plot([x.value], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
+            if point.chosen:
+                axes.plot([x.value], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
+                above = (0, 16)
+                axes.annotate("chosen", (x.value, point.loss), above, textcoords="offset points", color=INK, ha="center",
+                              fontweight="bold")  # fmt: skip
+        axes.grid()
+        axes.margins(0.12)
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        axes.set_xlabel("times as fast as fp32, right is better")
+        axes.set_ylabel(f"loss: {loss}")
+        return inline(figure, name, description)
+
+
+def _label(axes: Axes, text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
+    side = (-10, 8) if left else (10, 8)
+    axes.annotate(text, (x, y), side, textcoords="offset points", color=INK, ha="right" if left else "left",
+                  fontweight="bold" if bold else "normal")  # fmt: skip
 
 
 def _canvas(height: float, width: float = WIDTH) -> tuple[Figure, Any]:

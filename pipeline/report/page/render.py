@@ -20,7 +20,14 @@ def render(template: str, view: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"mib": mib, "number": number, "signed": signed, "ms": ms, "describe": describe}
+    environment.filters |= {
+        "mib": mib,
+        "number": number,
+        "signed": signed,
+        "ms": ms,
+        "describe": describe,
+        "breakable": breakable,
+    }
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(view | {"style": Markup(style)})
 
@@ -38,6 +45,11 @@ def ms(value: float) -> str:
 def signed(value: float) -> str:
     """Return a difference with its sign, a minus as long as a plus."""
     return number(value).replace("-", "−") if value <= 0 else f"+{number(value)}"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken behind its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def describe(metric: str) -> str:

@@ -1,10 +1,11 @@
 """What the page of one run shows: report.json, in the order and the words of a reader."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.page import plots
-from pipeline.report.page.render import mib, ms
+from pipeline.report.page.render import mib, ms, signed
 from pipeline.report.page.scores import LEADING_METRICS, TELLING_METRICS, difference_interval, metric_interval, worst_samples
 from pipeline.report.table import number
 
@@ -16,7 +17,6 @@ TITLES = {
     "truth_log_mel_l1": "Log-mel error", "posterior_kl": "Posteriors moved by", "log_mel_l1": "Log-mels moved by",
     "sqnr_db": "Signal to noise",
 }  # fmt: skip
-ERROR_UNITS = {"sqnr_db": "SQNR, dB", "relative_error": "relative error", "mse": "mean squared error"}
 
 
 def verdicts(report: Report) -> list[dict[str, Any]]:
@@ -36,21 +36,23 @@ def verdicts(report: Report) -> list[dict[str, Any]]:
 
 
 def tiles(report: Report) -> list[dict[str, str]]:
-    """Return the numbers of the top: a label, the quantized model's value, and what it is to be read against."""
+    """Return the numbers of the top: a label, the quantized model's value, its interval, and what it is to be read against."""
     found = []
     several = len(report.get("artifacts", [])) > 1
     for artifact in report.get("artifacts", []):
         of = f" of {artifact['graph']}" if several else ""
         share = 100 * artifact["bytes"] / artifact["baseline_bytes"]
-        found.append(_tile(f"Size{of}", mib(artifact["bytes"]), f"{share:.0f} % of fp32’s {mib(artifact['baseline_bytes'])}"))
         measured = report.get("benchmark", {}).get(artifact["graph"])
-        if measured is None:
-            continue
-        found.append(_tile(f"Latency{of}", ms(measured["quantized_ms"]["p50"]),
-                           f"median; fp32 {ms(measured['baseline_ms']['p50'])}"))  # fmt: skip
-        if measured.get("rtf"):
+        if measured is not None:
+            found.append(_latency_tile(of, measured))
+        found.append(
+            _tile(f"Size{of}", mib(artifact["bytes"]), "", f"{share:.0f} % of fp32’s {mib(artifact['baseline_bytes'])}")
+        )
+        if measured is not None and measured.get("rtf"):
             found.append(
-                _tile(f"Speech{of}", f"{1 / measured['rtf']:.0f} ×", f"real time, fp32 {1 / measured['baseline_rtf']:.0f} ×")
+                _tile(
+                    f"Speech{of}", f"{1 / measured['rtf']:.0f} ×", "", f"real time; fp32 {1 / measured['baseline_rtf']:.0f} ×"
+                )
             )
     return found + _quality_tiles(report)
 
@@ -78,18 +80,29 @@ def worst(report: Report) -> dict[str, Any] | None:
 
 
 def node_errors(report: Report) -> list[dict[str, Any]]:
-    """Return a picture of the error along each graph, and its worst nodes, where the report has `node_errors`."""
+    """Return a picture of the error along each graph, and its worst nodes, where it was measured."""
     found = []
-    for number_, (graph, nodes_) in enumerate((report.get("node_errors") or {}).items()):
-        key = next((key for key in ERROR_UNITS if nodes_ and key in nodes_[0]), None)
-        if key is None:
+    precisions = {artifact["graph"]: artifact.get("precisions", {}) for artifact in report.get("artifacts", [])}
+    for number_, (graph, errors) in enumerate((report.get("evaluation", {}).get("node_errors") or {}).items()):
+        known = [error for error in errors if error["sqnr_db"] is not None]
+        if not known:
             continue
-        known = [node for node in nodes_ if node[key] is not None]
-        worst_first = sorted(known, key=lambda node: node[key], reverse=key != "sqnr_db")
-        unit, first = ERROR_UNITS[key], worst_first[0]
-        description = f"{unit} of {len(known)} nodes of {graph}; worst at {first['node']}: {number(first[key])}."
-        picture = plots.along_graph([node[key] for node in known], unit, f"nodes-{number_}", description)
-        found.append({"graph": graph, "picture": picture, "unit": unit, "key": key, "worst": worst_first[:8]})
+        quantized = precisions.get(graph, {})
+        worst_first = sorted(known, key=lambda error: error["sqnr_db"])
+        first, unit = worst_first[0], "SQNR, dB"
+        description = (
+            f"Signal to quantization noise of {len(errors)} nodes along {graph}, in dB; lowest at {first['node']}: "
+            f"{number(first['sqnr_db'])}, at the last node {number(known[-1]['sqnr_db'])}."
+        )
+        values = [math.nan if error["sqnr_db"] is None else error["sqnr_db"] for error in errors]
+        flags = [error["node"] in quantized for error in errors]
+        levels = sorted(error["sqnr_db"] for error in known)
+        top = 10.0 * math.ceil(0.1 * levels[int(0.95 * (len(levels) - 1))])  # the nearly exact would press the rest together
+        picture = plots.along_graph(values, flags, unit, f"nodes-{number_}", description, top=top)
+        worst = [error | {"precision": quantized.get(error["node"], "fp32")} for error in worst_first[:8]]
+        found.append(
+            {"graph": graph, "picture": picture, "worst": worst, "exact": len(errors) - len(known), "all": len(errors),
+                      "clipped": sum(level > top for level in levels), "top": f"{top:.0f}"})  # fmt: skip
     return found
 
 
@@ -119,8 +132,22 @@ def inputs(report: Report) -> list[tuple[str, list[dict[str, Any]]]]:
     return list(groups.items())
 
 
-def _tile(label: str, value: str, against: str) -> dict[str, str]:
-    return {"label": label, "value": value, "against": against}
+def _tile(label: str, value: str, interval: str, against: str, change: str = "", kind: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "interval": interval, "against": against, "change": change, "kind": kind}
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _latency_tile(of: str, measured: Mapping[str, Any]) -> dict[str, str]:
+    """Return the latency at the median length: the ratio of all lengths is not the speed-up."""
+    lengths = measured["lengths"]
+    one = lengths.get("median") or next(iter(lengths.values()), None)
+    if one is None:
+        return _tile(f"Latency{of}", ms(measured["quantized_ms"]["p50"]), "", f"fp32 {ms(measured['baseline_ms']['p50'])}")
+    heard = f", {one['audio_seconds']:.1f} s of speech" if one["audio_seconds"] else ""
+    return _tile(f"Latency{of}", ms(one["quantized_ms"]), "", f"fp32 {ms(one['baseline_ms'])}{heard}")
 
 
 def _quality_tiles(report: Report) -> list[dict[str, str]]:
@@ -132,24 +159,21 @@ def _quality_tiles(report: Report) -> list[dict[str, str]]:
     for name in (truth, distance):
         if name is None:
             continue
-        metric = metrics[name]
+        metric, interval = metrics[name], metric_interval(report, name)
         unit = f" {metric['unit']}" if metric["unit"] else ""
-        against = (
-            "KL divergence from fp32"
-            if name == "posterior_kl"
-            else "away from fp32’s"
-            if name == distance
-            else f"fp32 {metric['baseline']:.3g}{unit}"
-        )
-        if name == truth and (effect := _effect(metric, difference_interval(report, name))):
-            against += f", {effect}"
-        if name == distance and metric["higher_is_better"]:
-            against = "against fp32, higher is better"
-        found.append(
-            _tile(
-                TITLES.get(name, name), f"{metric['quantized']:.3g}{unit}" if metric["quantized"] is not None else "∞", against
-            )
-        )
+        value = "∞" if metric["quantized"] is None else f"{metric['quantized']:.3g}{unit}"
+        shown = "" if interval is None else _range(interval.low, interval.high)
+        if name == truth:
+            gap = difference_interval(report, name)
+            effect = _effect(metric, gap) or ""
+            change = "" if gap is None else f"{signed(gap.value)}, {effect}"
+            kind = effect if effect in ("better", "worse") else ""
+            found.append(_tile(TITLES.get(name, name), value, shown, f"fp32 {metric['baseline']:.3g}{unit}", change, kind))
+        else:
+            against = "KL divergence from fp32" if name == "posterior_kl" else "away from fp32’s"
+            if metric["higher_is_better"]:
+                against = "against fp32, higher is better"
+            found.append(_tile(TITLES.get(name, name), value, shown, against))
     return found
 
 

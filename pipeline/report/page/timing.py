@@ -1,6 +1,6 @@
 """What the page of one run shows of size, speed, and where the time goes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -9,7 +9,8 @@ from pipeline.report.page import plots
 from pipeline.report.page.render import mib, ms
 from pipeline.report.table import number
 
-SHOWN_OPS = 8
+SHOWN_OPS = 8  # in the picture
+TABLE_OPS = 14
 
 Report = Mapping[str, Any]
 
@@ -32,25 +33,24 @@ def speed(report: Report) -> list[dict[str, Any]]:
 
 
 def time_by_op(report: Report) -> list[dict[str, Any]]:
-    """Return where the time of each graph goes, by operator; also of the quantized graph where the report knows."""
+    """Return where the time of each graph goes, by operator: in both models where both were profiled, else in fp32."""
     found: list[dict[str, Any]] = []
-    for number_, (graph, seen) in enumerate(report.get("inspect", {}).items()):
-        before, after = seen.get("time_share") or {}, seen.get("quantized_time_share") or {}
+    inspected, timed = report.get("inspect", {}), report.get("benchmark", {})
+    for number_, graph in enumerate(dict.fromkeys((*inspected, *timed))):
+        seen = inspected.get(graph)
+        ops = timed.get(graph, {}).get("op_times")
+        before = ops["baseline_ms"] if ops else {op: 100 * share for op, share in (seen or {}).get("time_share", {}).items()}
+        after = ops["quantized_ms"] if ops else {}
         if not before:
             continue
-        measured = report.get("benchmark", {}).get(graph)
-        scale = (1.0, 1.0)
-        unit = "% of the time of one inference"
-        if after and measured is not None:
-            scale = (measured["baseline_ms"]["p50"] / 100, measured["quantized_ms"]["p50"] / 100)
-            unit = "ms of the median inference"
-        shares = sorted({*before, *after}, key=lambda op: -max(before.get(op, 0.0), after.get(op, 0.0)))
-        names, rest = shares[:SHOWN_OPS], shares[SHOWN_OPS:]
-        columns = []
-        for side, factor in zip((before, after), scale, strict=True):
-            values = [100 * factor * side.get(op, 0.0) for op in names]
-            columns.append([*values, 100 * factor * sum(side.get(op, 0.0) for op in rest)] if rest else values)
-        labels = [*names, f"{len(rest)} others"] if rest else names
+        unit = f"ms of one inference, sample {ops['sample']}" if ops else "% of the time of one inference"
+        names = sorted({*before, *after}, key=lambda op: -max(before.get(op, 0.0), after.get(op, 0.0)))
+        shown, rest = names[:SHOWN_OPS], names[SHOWN_OPS:]
+        labels = [*shown, f"{len(rest)} others"] if rest else shown
+        columns = [
+            [*(side.get(op, 0.0) for op in shown), *([sum(side.get(op, 0.0) for op in rest)] if rest else [])]
+            for side in (before, after)
+        ]
         lead = ", ".join(f"{label} {value:.3g}" for label, value in list(zip(labels, columns[0], strict=True))[:3])
         description = f"Time of {graph} by operator, in {unit}; fp32: {lead}."
         name = f"ops-{number_}"
@@ -58,8 +58,24 @@ def time_by_op(report: Report) -> list[dict[str, Any]]:
             picture = plots.pairs(labels, columns[0], columns[1], unit, name, description)
         else:
             picture = plots.bars(labels, columns[0], unit, name, description)
-        found.append({"graph": graph, "picture": picture, "paired": bool(after), "seen": seen})
+        rows = _op_rows(names, before, after) if ops else []
+        found.append({"graph": graph, "picture": picture, "paired": bool(after), "seen": seen, "rows": rows,
+                      "trace": ops["trace"] if ops else None})  # fmt: skip
     return found
+
+
+def _op_rows(names: Sequence[str], before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Return operator, ms in fp32 and in the quantized model, the smaller ones as one row, and all of them as the last."""
+    rest = names[TABLE_OPS:] if len(names) > TABLE_OPS + 1 else []
+    rows: list[tuple[str, Sequence[str]]] = [(op, [op]) for op in names[: len(names) - len(rest)]]
+    rows += [(f"{len(rest)} others", rest)] if rest else []
+    rows.append(("all", names))
+
+    def shown(times: Mapping[str, float], ops: Sequence[str]) -> str:
+        total = sum(times[op] for op in ops if op in times)
+        return "–" if not any(op in times for op in ops) else "< 0.01" if total < 0.005 else f"{total:.2f}"
+
+    return [(label, shown(before, ops), shown(after, ops)) for label, ops in rows]
 
 
 def _share(after: float, before: float) -> str:
@@ -72,6 +88,9 @@ def _latency_rows(measured: Mapping[str, Any]) -> list[tuple[str, str, str, str,
          _share(measured["quantized_ms"][key], measured["baseline_ms"][key]))
         for key, label in (("p50", "median"), ("p90", "90th percentile"), ("p99", "99th percentile"))
     ]  # fmt: skip
+    for other in measured.get("other_threads") or ():
+        before, after = other["baseline_ms"]["p50"], other["quantized_ms"]["p50"]
+        rows.append(("Latency", f"median, {other['threads']} threads", ms(before), ms(after), _share(after, before)))
     if measured.get("rtf") is not None:
         before, after = measured["baseline_rtf"], measured["rtf"]
         rows.append(("Real-time factor", "below 1 is faster than speech", number(before), number(after), _share(after, before)))
@@ -87,7 +106,12 @@ def _latency_rows(measured: Mapping[str, Any]) -> list[tuple[str, str, str, str,
 
 def _speed_pictures(graph: str, measured: Mapping[str, Any], number_: int) -> list[Markup]:
     found = measured["speedup"]
-    rows = [plots.Range("quantized", found["median"], found["low"], found["high"])]
+    others = measured.get("other_threads") or ()
+    own = f"{measured['threads']} threads" if measured["threads"] > 1 else "1 thread" if others else "quantized"
+    rows = [plots.Range(own, found["median"], found["low"], found["high"])]
+    for other in others:
+        speedup = other["speedup"]
+        rows.append(plots.Range(f"{other['threads']} threads", speedup["median"], speedup["low"], speedup["high"]))
     if check := measured.get("self_check"):
         rows.append(plots.Range("fp32 against itself", check["median"], check["low"], check["high"]))
     told = "; ".join(f"{row.label} {row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)

@@ -1,0 +1,98 @@
+"""How sure the metrics of an evaluation are: bootstrap intervals over its samples; and which samples are the worst.
+
+All of it follows from the report's `evaluation.per_sample`, so that it can be had of any report.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
+from pipeline.metrics.text import character_errors, word_errors
+
+# Errors of all over words (characters) of all, so no mean over samples.
+ERROR_RATES = {"wer_percent": word_errors, "roundtrip_wer_percent": word_errors, "cer_percent": character_errors}
+# What tells first that one sample suffered: finer than an error rate, which is zero for most of them.
+TELLING_METRICS = ("posterior_kl", "log_mel_l1", "mr_stft", "relative_error", "mse")
+RESAMPLES = 1000
+
+Entry = Mapping[str, Any]
+
+
+def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
+    """Return a metric of the quantized model with its interval; None where the samples do not tell.
+
+    Args:
+        samples: the report's `evaluation.per_sample`.
+        name: of the metric.
+    """
+    if name in ERROR_RATES:
+        return _rate([(after, length) for _, after, length in _errors(samples, name)])
+    given = [sample["fidelity"][name] for sample in samples if name in sample.get("fidelity", {})]
+    if any(value is None or not math.isfinite(value) for value in given):  # JSON says null of what is infinite
+        return None  # the mean of the others is not the metric
+    values = sample_values(samples, name)
+    return mean_interval(values, resamples=RESAMPLES) if len(values) > 1 else None
+
+
+def change_interval(samples: Sequence[Entry], name: str) -> Interval | None:
+    """Return quantized - fp32 of a metric against the truth, paired sample by sample; None for other metrics."""
+    if name in ERROR_RATES:
+        return _rate([(after - before, length) for before, after, length in _errors(samples, name)])
+    pairs = [pair for sample in samples if (pair := _truth(sample, name)) is not None]
+    return mean_interval([after - before for before, after in pairs], resamples=RESAMPLES) if len(pairs) > 1 else None
+
+
+def sample_values(samples: Sequence[Entry], name: str) -> list[float]:
+    """Return a metric of the quantized model, sample by sample; samples that lack it are left out."""
+    return [value for sample in samples if (value := sample_value(sample, name)) is not None]
+
+
+def sample_value(sample: Entry, name: str) -> float | None:
+    """Return a metric of the quantized model on one sample."""
+    value: float | None = sample.get("fidelity", {}).get(name)
+    if value is None and (pair := _truth(sample, name)) is not None:
+        value = pair[1]
+    return value
+
+
+def worst_samples(samples: Sequence[Entry], count: int = 5) -> tuple[str, list[Entry]] | None:
+    """Return the metric that tells most of single samples, and the samples that are worst in it, worst first.
+
+    None where quantization changed nothing, or single samples are not known.
+    """
+    name = next((name for name in TELLING_METRICS if len(sample_values(samples, name)) > 1), None)
+    if name is None:
+        return None
+    rated = [(value, sample) for sample in samples if (value := sample_value(sample, name)) is not None]
+    rated.sort(key=lambda pair: pair[0], reverse=True)
+    return (name, [sample for _, sample in rated[:count]]) if rated[0][0] > 0 else None
+
+
+def _truth(sample: Entry, name: str) -> tuple[float, float] | None:
+    if name == "accuracy_percent" and "label" in sample:
+        right = [100.0 * (sample[f"{side}_class"] == sample["label"]) for side in ("baseline", "quantized")]
+        return right[0], right[1]
+    pair = sample.get("truth", {}).get(name)
+    return None if pair is None else (pair["baseline"], pair["quantized"])
+
+
+def _errors(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
+    """Return the errors of fp32 and of the quantized model, and the length of what was said, of each sample with a text."""
+    count = ERROR_RATES[name]
+    found = []
+    for sample in samples:
+        text = sample.get("text")
+        if text and text.split() and "quantized_transcript" in sample and "baseline_transcript" in sample:
+            before, length = count(text, sample["baseline_transcript"])
+            after, _ = count(text, sample["quantized_transcript"])
+            found.append((before, after, length))
+    return found
+
+
+def _rate(pairs: Sequence[tuple[int, int]]) -> Interval | None:
+    if len(pairs) < 2:
+        return None
+    errors, lengths = zip(*pairs, strict=True)
+    found = ratio_interval(errors, lengths, resamples=RESAMPLES)
+    return Interval(100 * found.value, 100 * found.low, 100 * found.high)
