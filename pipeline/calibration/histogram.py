@@ -5,6 +5,7 @@ Bins are at most 1/128 of their value wide, wherever the values lie. So two hist
 read from the middle of a bin is within 0.4 %, and no first pass over the data is needed to find where it ends.
 """
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,11 @@ class Histogram:
         return mass
 
 
+def codes_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Return sign, exponent and the first 7 bits of the mantissa of contiguous values, shape (n,), without a copy."""
+    return values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
+
+
 class BinCounts:
     """Counts of values by sign and magnitude, for values below 2**exponent; the exponent follows the values.
 
@@ -80,18 +86,27 @@ class BinCounts:
         self.exponent = exponent
         self.counts: Counts = np.zeros((1 + ROWS, 2), np.int64) if counts is None else counts
 
-    def add(self, values: npt.NDArray[np.float32], weight: int = 1) -> None:
-        """Count finite values, shape (n,), each `weight` times."""
-        if not values.size:
-            return
-        bits = values.view(np.uint32)
-        rows = (bits >> 16) & 0x7FFF
-        self.raise_to(int(rows.max()) // BINS_PER_OCTAVE + 1 - 127)
-        below = np.uint32((self.exponent - OCTAVES + 127) * BINS_PER_OCTAVE - 1)  # the code just under the lowest edge
-        np.maximum(rows, below, out=rows)
-        rows -= below
-        counts = np.bincount((rows << 1) | (bits >> 31), minlength=self.counts.size)
-        self.counts += weight * counts.reshape(-1, 2)
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count finite values, shape (n,)."""
+        if values.size:
+            self.add_codes(codes_of(values), int(codes_of(np.abs(values).max(keepdims=True))[0]))
+
+    def add_codes(self, codes: npt.NDArray[np.uint16], largest: int, weights: npt.NDArray[np.uint16] | None = None) -> None:
+        """Count finite values by their codes.
+
+        Args:
+            codes: as `codes_of` returns them, (n,).
+            largest: a code, without sign, that no magnitude exceeds.
+            weights: how often each counts, (n,); None: once.
+        """
+        self.raise_to(largest // BINS_PER_OCTAVE + 1 - 127)
+        below = np.uint16((self.exponent - OCTAVES + 127) * BINS_PER_OCTAVE - 1)  # the code just under the lowest edge
+        bins = codes & np.uint16(0x7FFF)
+        np.maximum(bins, below, out=bins)
+        bins -= below
+        bins <<= 1
+        bins |= codes >> 15
+        self.counts += np.bincount(bins, weights, self.counts.size).astype(np.int64, copy=False).reshape(-1, 2)
 
     def raise_to(self, exponent: int) -> None:
         """Make room for magnitudes up to 2**exponent; bins that fall below the lowest edge join row 0."""

@@ -19,6 +19,8 @@ from pipeline.calibration.tensors import elem_types
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
+PROBES = 64  # tensors whose sizes stand for those of all
+
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -87,6 +89,42 @@ def run_session(
         return list(session.run(list(outputs), dict(inputs)))
     except (capi.Fail, capi.InvalidArgument, capi.NotImplemented, capi.RuntimeException, ValueError) as error:
         raise DataError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
+
+
+def open_segments(
+    model: onnx.ModelProto, tensors: Sequence[str], sample: Sample, threads: int, budget_bytes: int
+) -> tuple[list[Segment], list[onnxruntime.InferenceSession]]:
+    """Return a graph's segments, and a session of each.
+
+    A graph whose tensors fit the budget is one segment. That is seen from a few of its tensors, evenly spread, since the
+    sizes of all of them cost as much as another session.
+
+    Args:
+        model: the graph, its nodes in topological order.
+        tensors: to measure, outputs of nodes.
+        sample: whose tensors the budget is compared with.
+        threads: of ONNX Runtime.
+        budget_bytes: what the measured tensors of a segment take at most, where one alone does not take more.
+    """
+    if not tensors:
+        return [], []
+    whole = _whole(model, tensors)
+    session = open_segment(whole.model, threads)
+    probed = run_session(session, tensors[:: -(-len(tensors) // PROBES)], sample.inputs, sample)
+    if sum(array.nbytes for array in probed) / len(probed) * len(tensors) <= budget_bytes:
+        return [whole], [session]
+    del session, whole, probed
+    segments = cut(model, measure_sizes(model, tensors, sample, threads), budget_bytes)
+    return segments, [open_segment(segment.model, threads) for segment in segments]
+
+
+def _whole(model: onnx.ModelProto, tensors: Sequence[str]) -> Segment:
+    """Return a graph as one segment."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.output[:]
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return Segment(part, tuple(value.name for value in model.graph.input), tuple(tensors), frozenset())
 
 
 def measure_sizes(model: onnx.ModelProto, tensors: Collection[str], sample: Sample, threads: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+STEPS = frozenset({"Clip", "LeakyRelu", "Relu"})
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 QUANTIZABLE_OPS = MOVES | {
     "Add", "ArgMax", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Gather", "Gemm",
@@ -20,6 +21,21 @@ QUANTIZABLE_OPS = MOVES | {
     "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Where",
 }  # fmt: skip
 RANDOM_OPS = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+MASKING_OPS = MOVES | {
+    "Add",
+    "Cast",
+    "Concat",
+    "Expand",
+    "Gather",
+    "Max",
+    "Min",
+    "Pad",
+    "Slice",
+    "Split",
+    "Sub",
+    "Tile",
+    "Where",
+}
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
 Float = TypeVar("Float", np.float32, np.float64)
@@ -83,12 +99,31 @@ def images(model: onnx.ModelProto) -> dict[str, Image]:
     constants = dict(_constants(model))
     found: dict[str, Image] = {}
     for node in model.graph.node:
-        step = _step(node, constants)
+        step = _step(node, constants) if node.op_type in STEPS else None
         if step is None and node.op_type not in MOVES:
             continue
         source = found.get(node.input[0], Image(node.input[0]))
         found[node.output[0]] = Image(source.source, source.steps + (() if step is None else (step,)))
     return found
+
+
+def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors that may have infinities which the graph itself puts there, to mask with them.
+
+    These are its infinite constants and what passes them on: moved, selected, or added to something.
+    """
+    infinite = {name for name, tensor in _constants(model) if _has_infinity(tensor)}
+    for node in model.graph.node:
+        if node.op_type == "ConstantOfShape":
+            if any(_has_infinity(attribute.t) for attribute in node.attribute):
+                infinite.update(node.output)
+        elif node.op_type in MASKING_OPS and not infinite.isdisjoint(node.input):
+            infinite.update(node.output)
+    return frozenset(infinite)
+
+
+def _has_infinity(tensor: TensorProto) -> bool:
+    return tensor.data_type in FLOAT_TYPES and bool(np.isinf(numpy_helper.to_array(tensor)).any())
 
 
 def _step(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> Step | None:

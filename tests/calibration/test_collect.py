@@ -10,6 +10,7 @@ import pytest
 from onnx import parser
 
 from pipeline.calibration import collect as engine
+from pipeline.calibration import segments
 from pipeline.calibration.collect import collect
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
 from pipeline.calibration.tensors import quantizable_tensors
@@ -75,7 +76,7 @@ def test_segments_change_nothing(graph, samples, monkeypatch):
     whole = collect(graph, samples, tensors=tensors)
     monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
     cut = collect(graph, samples, tensors=tensors)
-    assert len(engine.cut(graph, dict.fromkeys(["c", "m", "y"], 100), 1)) == 3
+    assert len(segments.cut(graph, dict.fromkeys(["c", "m", "y"], 100), 1)) == 3
     for tensor in tensors:
         np.testing.assert_array_equal(cut[tensor].sample_low, whole[tensor].sample_low)
         np.testing.assert_array_equal(cut[tensor].histogram.counts, whole[tensor].histogram.counts)
