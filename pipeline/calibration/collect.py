@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from pipeline.calibration.group import GROUP_VALUES, Array, Group, Values, require_finite
-from pipeline.calibration.segments import Segment, open_segments, run_session
+from pipeline.calibration.group import Group, Values, groups_of, require_finite
+from pipeline.calibration.segments import SegmentedGraph
 from pipeline.calibration.statistics import ChannelStatistics, Measurement, Statistics
 from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 16 << 20
 WAITING_BYTES = 8 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
 
 
@@ -68,7 +68,7 @@ def collect(
     graph_inputs = {value.name for value in graph.graph.input}
     computed = [tensor for tensor in wanted if tensor not in graph_inputs]
     onnxruntime.set_seed(seed)
-    segments, sessions = open_segments(graph, computed, first, threads, SEGMENT_BYTES)
+    segmented = SegmentedGraph(graph, computed, first, threads, SEGMENT_BYTES)
 
     ids: list[str] = []
     channels: dict[str, ChannelStatistics] = {}
@@ -80,9 +80,9 @@ def collect(
             if name not in wanted and array.dtype.kind == "f":
                 require_finite(name, array, sample)
         given = {name: array for name, array in sample.inputs.items() if name in wanted}
-        for part, measured in chain([(-1, given)], enumerate(_run(segments, sessions, sample))):
+        for part, measured in chain([(-1, given)], enumerate(segmented.run(sample))):
             if part not in parts:
-                parts[part] = [Group(names, histograms, masks) for names in _grouped(measured)]
+                parts[part] = list(groups_of(measured, histograms, masks))
             for group in parts[part]:
                 group.add([measured[name] for name in group.tensors], sample)
             for name in axes.keys() & measured.keys():
@@ -101,45 +101,11 @@ def collect(
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
 
 
-def _grouped(arrays: Mapping[str, Array]) -> Iterator[list[str]]:
-    """Yield the names of arrays that are measured together, in order.
-
-    Raises:
-        ModelError: one holds no floating-point numbers.
-    """
-    names: list[str] = []
-    values = 0
-    for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            raise ModelError(f"Tensor {name!r} holds {array.dtype}, no floating-point numbers, and has no range.")
-        if names and values + array.size > GROUP_VALUES:
-            yield names
-            names, values = [], 0
-        names.append(name)
-        values += array.size
-    if names:
-        yield names
-
-
 def _measurements(group: Group, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
     """Yield what was seen of each tensor of a group."""
     lows, highs = (np.stack(extremes, axis=1) for extremes in (group.lows, group.highs))
-    for index, name in enumerate(group.tensors):
-        bins = None if group.bins is None else group.bins[index]
+    for index, (name, bins) in enumerate(group.tallies()):
         yield name, Measurement(lows[index], highs[index], int(group.counts[index]), bins, channels.get(name))
-
-
-def _run(
-    segments: Sequence[Segment], sessions: Sequence[onnxruntime.InferenceSession], sample: Sample
-) -> Iterator[dict[str, Array]]:
-    """Yield the measured tensors of one sample, segment by segment."""
-    tensors: dict[str, Array] = dict(sample.inputs)
-    for index, (segment, session) in enumerate(zip(segments, sessions, strict=True)):
-        feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
-        arrays = dict(zip(segment.outputs, run_session(session, segment.outputs, feeds, sample), strict=True))
-        needed = {name for later in segments[index + 1 :] for name in later.inputs}
-        tensors = {name: array for name, array in {**tensors, **arrays}.items() if name in needed}
-        yield {name: arrays[name] for name in segment.measured}
 
 
 def _along(array: Values, axis: int) -> ChannelStatistics:
