@@ -37,10 +37,13 @@ class Histogram:
     Attributes:
         edges: float64 (bins + 1,), ascending; equal neighbours hold the values that are exactly there.
         counts: float64 (bins,).
+        first: where among `EDGES`, for the exponent of the largest magnitude, the first of its bins lies; None: its bins
+            are others.
     """
 
     edges: npt.NDArray[np.float64]
     counts: npt.NDArray[np.float64]
+    first: int | None = None
 
     @property
     def middles(self) -> npt.NDArray[np.float64]:
@@ -158,7 +161,11 @@ class BinCounts:
             return Histogram(np.zeros(2), np.zeros(1))
         first, last = seen[0], seen[-1] + 1
         edges = np.clip(np.ldexp(EDGES[first : last + 1], self.exponent - OCTAVES), low, high)
-        return Histogram(edges, counts[first:last].astype(np.float64))
+        return Histogram(edges, counts[first:last].astype(np.float64), int(first) if self._is_tight(low, high) else None)
+
+    def _is_tight(self, low: float, high: float) -> bool:
+        largest = np.array([max(-low, high)], np.float32)
+        return bool(np.isfinite(largest[0])) and int(exponents_of(codes_of(largest))[0]) == self.exponent
 
     def _ascending(self) -> Counts:
         """Return the counts between `EDGES`."""
