@@ -85,7 +85,8 @@ def codes_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 def exponents_of(codes: npt.NDArray[np.uint16]) -> Counts:
     """Return the smallest exponents whose power of two is above the magnitudes, none below `LOWEST_EXPONENT`."""
-    return np.maximum((codes.astype(np.int64) & 0x7FFF) // BINS_PER_OCTAVE + 1 - 127, LOWEST_EXPONENT)
+    exponents: Counts = np.maximum((codes.astype(np.int64) & 0x7FFF) // BINS_PER_OCTAVE + 1 - 127, LOWEST_EXPONENT)
+    return exponents
 
 
 def codes_below(exponents: Counts) -> npt.NDArray[np.uint16]:

@@ -200,11 +200,12 @@ class QuantizationError:
         """Return how many bins of `EDGES` the magnitudes of borders are from zero, of the shape of `borders`."""
         codes = codes_of(np.abs(borders).astype(np.float32).reshape(-1)).reshape(borders.shape)
         below = self.below[rows]
-        return np.minimum(np.maximum(codes, below) - below, ROWS).astype(np.int64)
+        bins: Ints = np.minimum(np.maximum(codes, below) - below, ROWS).astype(np.int64)
+        return bins
 
     def _at(self, rows: Ints, borders: Floats, bins: Ints) -> Ints:
         """Return the knot at or below each border."""
-        knots = self.knots.take(bins + rows * self.knots.shape[1])
+        knots: Ints = self.knots.take(bins + rows * self.knots.shape[1])
         knots += borders >= self.start.take(knots + 1)
         return knots
 
@@ -238,7 +239,8 @@ def _knots_at(histogram: Histogram, knots: Floats, exponent: int) -> Ints:
 
 def _best(candidates: Floats, rows: Ints, errors: Errors) -> Floats:
     """Return the best candidate of each row."""
-    return candidates[np.arange(len(rows)), np.argmin(errors(rows, candidates), axis=1)]
+    best: Floats = candidates[np.arange(len(rows)), np.argmin(errors(rows, candidates), axis=1)]
+    return best
 
 
 def _best_share(number: int, errors: Errors) -> Floats:

@@ -1,15 +1,17 @@
 """From what was seen of a tensor to the range it is quantized over."""
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.entropy import entropy_range
+from pipeline.calibration.entropy import entropy_ranges
 from pipeline.calibration.histogram import Histogram
-from pipeline.calibration.mse import mse_range
+from pipeline.calibration.mse import mse_ranges
 from pipeline.calibration.statistics import Statistics, TensorStatistics
+from pipeline.calibration.tensors import Image
 from pipeline.errors import ConfigError, DataError
 
 
@@ -70,37 +72,72 @@ Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
 
 
 def tensor_range(statistics: Statistics, tensor: str, method: Method, *, levels: int = 256, symmetric: bool = False) -> Range:
-    """Return the range of one tensor; it always includes zero.
+    """Return the range of one tensor: see `tensor_ranges`."""
+    return tensor_ranges(statistics, [tensor], method, levels=levels, symmetric=symmetric)[tensor]
+
+
+def tensor_ranges(
+    statistics: Statistics, tensors: Collection[str], method: Method, *, levels: int = 256, symmetric: bool = False
+) -> dict[str, Range]:
+    """Return the ranges of tensors; they always include zero.
+
+    Tensors that hold the same values, moved, are looked at once; and all together, since searches share their steps.
 
     Args:
         statistics: what calibration has seen.
-        tensor: whose range.
-        method: how the range follows.
+        tensors: whose ranges.
+        method: how the ranges follow.
         levels: of the integer type: 256 for 8 bits, 65,536 for 16.
-        symmetric: the range is [-t, t], and the lowest level stays unused (int8: -127 to 127).
+        symmetric: a range is [-t, t], and the lowest level stays unused (int8: -127 to 127).
 
     Raises:
-        DataError: nothing was collected of the tensor, or no histogram where the method needs one.
+        DataError: nothing was collected of a tensor, no histogram where the method needs one, or the graph itself puts
+            infinities there.
     """
-    seen = statistics[tensor]
+    sources = {tensor: statistics.source(tensor) for tensor in tensors}
+    seen = {source: statistics[tensor] for tensor, source in sources.items()}
+    for tensor, source in sources.items():
+        low, high = seen[source].low, seen[source].high
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(
+                f"Tensor {tensor!r} holds {low if np.isinf(low) else high}, with which the graph masks: no range has room for "
+                "it. Keep the nodes that read or write it in float (mode.nodes_to_exclude)."
+            )
+    ranges = dict(
+        zip(seen, _ranges(dict(zip(sources.values(), sources, strict=True)), seen, method, levels, symmetric), strict=True)
+    )
+    return {tensor: ranges[source] for tensor, source in sources.items()}
+
+
+def _ranges(
+    names: Mapping[Image, str], seen: Mapping[Image, TensorStatistics], method: Method, levels: int, symmetric: bool
+) -> Iterator[Range]:
+    def histograms() -> list[Histogram]:
+        return [_histogram(statistics, names[source]) for source, statistics in seen.items()]
+
+    ends: Iterable[tuple[float, float]]
     match method:
         case MinMax():
-            low, high = seen.low, seen.high
+            ends = [(statistics.low, statistics.high) for statistics in seen.values()]
         case MovingAverage(momentum):
-            low, high = _moving_average(seen.sample_low, momentum), _moving_average(seen.sample_high, momentum)
+            ends = [
+                (_moving_average(statistics.sample_low, momentum), _moving_average(statistics.sample_high, momentum))
+                for statistics in seen.values()
+            ]
         case Percentile(percentile):
-            low, high = _percentile(_histogram(seen, tensor), percentile / 100, symmetric)
+            ends = [_percentile(histogram, percentile / 100, symmetric) for histogram in histograms()]
         case Entropy():
-            low, high = entropy_range(_histogram(seen, tensor), levels, symmetric)
+            ends = entropy_ranges(histograms(), levels, symmetric)
         case MeanSquaredError():
-            low, high = mse_range(_histogram(seen, tensor), levels, symmetric)
+            ends = mse_ranges(histograms(), levels, symmetric)
         case _:
             assert_never(method)
-    low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        high = max(-low, high)
-        low = -high
-    return Range(low, high)
+    for lowest, highest in ends:
+        low, high = min(lowest, 0.0), max(highest, 0.0)
+        if symmetric:
+            high = max(-low, high)
+            low = -high
+        yield Range(low, high)
 
 
 def _moving_average(extremes: npt.NDArray[np.float32], momentum: float) -> float:
