@@ -21,8 +21,8 @@ from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 16 << 20
-WAITING_BYTES = 8 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
+SEGMENT_BYTES = 4 << 20  # measured tensors of a segment: they stay in the processor's cache, and take little memory
+WAITING_BYTES = 4 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
 
 
 def collect(

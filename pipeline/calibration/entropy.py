@@ -21,7 +21,6 @@ BINS = 2048  # over all that was seen, as in the source: 16 a level for 128 leve
 ROUNDS = 4  # in which both ends of a two-sided range are searched, at most
 TWO_SIDED_EVERY = 8  # 16 thresholds an octave: the divergence of two ends is too rough for more to mean anything
 COARSELY = 8  # of so many candidates one is tried first
-AT_ONCE = 32  # tensors: what is known of them stays in the cache
 TINY = 1e-300
 
 Floats = npt.NDArray[np.float64]
@@ -37,16 +36,12 @@ def entropy_range(histogram: Histogram, levels: int, symmetric: bool) -> tuple[f
 def entropy_ranges(histograms: Sequence[Histogram], levels: int, symmetric: bool) -> list[tuple[float, float]]:
     """Return the range with the least divergence for each histogram. It spans no fewer bins than levels."""
     levels = min(levels, 256)  # the source is about 8 bits: bins must outnumber levels, or nothing tells ranges apart
-    found: list[tuple[float, float]] = []
-    for start in range(0, len(histograms), AT_ONCE):
-        part = histograms[start : start + AT_ONCE]
-        ranges = np.zeros((len(part), 2))
-        filled = np.array([index for index, histogram in enumerate(part) if histogram.edges.any()], np.int64)
-        if len(filled):
-            search = _symmetric if symmetric else _asymmetric
-            ranges[filled] = search([part[index] for index in filled], levels)
-        found.extend((float(low), float(high)) for low, high in ranges)
-    return found
+    ranges = np.zeros((len(histograms), 2))
+    filled = np.array([index for index, histogram in enumerate(histograms) if histogram.edges.any()], np.int64)
+    if len(filled):
+        search = _symmetric if symmetric else _asymmetric
+        ranges[filled] = search([histograms[index] for index in filled], levels)
+    return [(float(low), float(high)) for low, high in ranges]
 
 
 def _symmetric(histograms: Sequence[Histogram], levels: int) -> Floats:

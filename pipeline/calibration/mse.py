@@ -22,7 +22,6 @@ NEAR = np.arange(1, 5)
 FAR = np.unique(np.rint(4 * 2.0 ** np.arange(0.5, np.log2(3 * BINS_PER_OCTAVE / 4), 0.5)).astype(np.int64))
 FAR_MOVES, NEAR_MOVES = (np.concatenate((-moves[::-1], [0], moves)) for moves in (FAR, NEAR))  # one after the other
 ROUNDS = 16  # in which ends move, at most
-AT_ONCE = 32  # tensors: what is known of them stays in the cache
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,16 +41,12 @@ def mse_ranges(histograms: Sequence[Histogram], levels: int, symmetric: bool) ->
     edge of the histogram until there is none. The ends of an asymmetric range are whole numbers of steps from zero, as
     the integer zero point will make them.
     """
-    found: list[tuple[float, float]] = []
-    for start in range(0, len(histograms), AT_ONCE):
-        part = histograms[start : start + AT_ONCE]
-        ranges = np.zeros((len(part), 2))
-        filled = np.array([index for index, histogram in enumerate(part) if histogram.edges.any()], np.int64)
-        if len(filled):
-            search = _symmetric if symmetric else _asymmetric
-            ranges[filled] = search([part[index] for index in filled], levels)
-        found.extend((float(low), float(high)) for low, high in ranges)
-    return found
+    ranges = np.zeros((len(histograms), 2))
+    filled = np.array([index for index, histogram in enumerate(histograms) if histogram.edges.any()], np.int64)
+    if len(filled):
+        search = _symmetric if symmetric else _asymmetric
+        ranges[filled] = search([histograms[index] for index in filled], levels)
+    return [(float(low), float(high)) for low, high in ranges]
 
 
 def _symmetric(histograms: Sequence[Histogram], levels: int) -> Floats:

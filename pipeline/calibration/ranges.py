@@ -1,6 +1,6 @@
 """From what was seen of a tensor to the range it is quantized over."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -68,6 +68,8 @@ class MeanSquaredError:
     """The range with the least expected squared error of quantization: `mse.py`."""
 
 
+AT_ONCE = 32  # tensors: what is known of them stays in the cache
+
 Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
 
 
@@ -95,49 +97,50 @@ def tensor_ranges(
             infinities there.
     """
     sources = {tensor: statistics.source(tensor) for tensor in tensors}
-    seen = {source: statistics[tensor] for tensor, source in sources.items()}
-    for tensor, source in sources.items():
-        low, high = seen[source].low, seen[source].high
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(
-                f"Tensor {tensor!r} holds {low if np.isinf(low) else high}, with which the graph masks: no range has room for "
-                "it. Keep the nodes that read or write it in float (mode.nodes_to_exclude)."
-            )
-    ranges = dict(
-        zip(seen, _ranges(dict(zip(sources.values(), sources, strict=True)), seen, method, levels, symmetric), strict=True)
-    )
+    names = {source: tensor for tensor, source in sources.items()}
+    ranges: dict[Image, Range] = {}
+    for part in _parts(list(names), AT_ONCE):
+        seen = {names[source]: statistics[names[source]] for source in part}
+        for tensor, (lowest, highest) in zip(seen, _ends(seen, method, levels, symmetric), strict=True):
+            low, high = min(lowest, 0.0), max(highest, 0.0)
+            if symmetric:
+                high = max(-low, high)
+                low = -high
+            ranges[sources[tensor]] = Range(low, high)
     return {tensor: ranges[source] for tensor, source in sources.items()}
 
 
-def _ranges(
-    names: Mapping[Image, str], seen: Mapping[Image, TensorStatistics], method: Method, levels: int, symmetric: bool
-) -> Iterator[Range]:
-    def histograms() -> list[Histogram]:
-        return [_histogram(statistics, names[source]) for source, statistics in seen.items()]
+def _parts(sources: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
+    for start in range(0, len(sources), size):
+        yield sources[start : start + size]
 
-    ends: Iterable[tuple[float, float]]
+
+def _ends(seen: Mapping[str, TensorStatistics], method: Method, levels: int, symmetric: bool) -> Sequence[tuple[float, float]]:
+    for tensor, statistics in seen.items():
+        for extreme in (statistics.low, statistics.high):
+            if np.isinf(extreme):
+                raise DataError(
+                    f"Tensor {tensor!r} holds {extreme}, with which the graph masks: no range has room for it. Keep the nodes "
+                    "that read or write it in float (mode.nodes_to_exclude)."
+                )
     match method:
         case MinMax():
-            ends = [(statistics.low, statistics.high) for statistics in seen.values()]
+            return [(statistics.low, statistics.high) for statistics in seen.values()]
         case MovingAverage(momentum):
-            ends = [
+            return [
                 (_moving_average(statistics.sample_low, momentum), _moving_average(statistics.sample_high, momentum))
                 for statistics in seen.values()
             ]
+    histograms = [_histogram(statistics, tensor) for tensor, statistics in seen.items()]
+    match method:
         case Percentile(percentile):
-            ends = [_percentile(histogram, percentile / 100, symmetric) for histogram in histograms()]
+            return [_percentile(histogram, percentile / 100, symmetric) for histogram in histograms]
         case Entropy():
-            ends = entropy_ranges(histograms(), levels, symmetric)
+            return entropy_ranges(histograms, levels, symmetric)
         case MeanSquaredError():
-            ends = mse_ranges(histograms(), levels, symmetric)
+            return mse_ranges(histograms, levels, symmetric)
         case _:
             assert_never(method)
-    for lowest, highest in ends:
-        low, high = min(lowest, 0.0), max(highest, 0.0)
-        if symmetric:
-            high = max(-low, high)
-            low = -high
-        yield Range(low, high)
 
 
 def _moving_average(extremes: npt.NDArray[np.float32], momentum: float) -> float:

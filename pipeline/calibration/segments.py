@@ -7,7 +7,6 @@ inference, and what is measured is still in the cache when it is looked at.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +73,12 @@ class SegmentedGraph:
             merged = {name: size for segment in seen for name, size in segment.items()}
             self._open(cut(model, merged, budget_bytes, types), threads)
 
-    def _open(self, segments: Sequence["Segment"], threads: int) -> None:
+    def _open(self, segments: Sequence[Segment], threads: int) -> None:
         self.segments = tuple(segments)
-        self._sessions = [open_segment(segment.model, threads) for segment in segments]
+        self._sessions = []
+        for segment in segments:
+            self._sessions.append(open_segment(segment.model, threads))
+            segment.model.Clear()  # the session has it
         self._kept: list[frozenset[str]] = []  # what later segments need, after each
         needed: frozenset[str] = frozenset()
         for segment in reversed(segments):
@@ -99,14 +101,13 @@ class SegmentedGraph:
 
 
 def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session for samples of any length, which shares its memory with those of the other segments."""
+    """Open a session for samples of any length, which keeps no memory between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.enable_mem_pattern = False  # one pattern a shape: speech comes in as many shapes as samples
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_cpu_mem_arena = False  # an arena keeps the most that each length of each segment ever took
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -114,14 +115,6 @@ def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True)
     except ValueError as error:
         raise ModelError("The graph is above 2 GB, which cannot be calibrated in memory.") from error
     return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-
-
-@cache
-def _share_arena() -> None:
-    """Give the sessions of all segments one arena, once a process; each would keep the memory of its own segment otherwise."""
-    memory = capi.OrtMemoryInfo("Cpu", capi.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, capi.OrtMemType.DEFAULT)
-    same_as_requested = 1  # grow by what is asked for, not to the next power of two
-    onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, same_as_requested, -1, -1))
 
 
 def run_session(
