@@ -22,6 +22,7 @@ GROUP_RATIO = 4  # the largest tensor to the smallest
 STRIDES = np.array([1, 3, 5, 11, 23, 47, 97, 197, 397])  # odd, most of them prime: no channel is left out
 BODY_VALUES = 1 << 12  # of each doubling of the number of values seen, about half of so many are counted between the tails
 TAIL = 0.01  # the share of values at each end that is counted without gaps
+FEW = 4  # times fewer values than bins are counted one by one: it takes longer for each, but no time for empty bins
 
 Array = npt.NDArray[np.generic]
 Values = npt.NDArray[np.float32]
@@ -128,7 +129,11 @@ class Group:
             offsets = np.arange(len(self.tensors)) * self.bins[0].size
             places = np.repeat(np.tile(offsets, len(sizes)), counts)
             places += bins_of(codes, np.repeat(np.tile(below, len(sizes)), counts))
-        self.bins += weight * np.bincount(places, minlength=self.bins.size).reshape(self.bins.shape)
+        if len(codes) < self.bins.size // FEW:
+            np.add.at(self.bins.reshape(-1), places, weight)
+        else:
+            counted = np.bincount(places, minlength=self.bins.size).reshape(self.bins.shape)
+            self.bins += counted if weight == 1 else weight * counted
 
     def _choose_anew(self, values: Values, starts: Ints) -> None:
         """Decide which values are counted from now on, by what was seen so far; `values` are those of this sample."""

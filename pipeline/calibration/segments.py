@@ -20,6 +20,7 @@ from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
 UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
+RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -69,7 +70,7 @@ class SegmentedGraph:
         if None not in sizes.values():
             return
         seen = [{name: array.nbytes for name, array in arrays.items()} for arrays in self.run(sample)]
-        if any(len(segment) > 1 and sum(segment.values()) > 2 * budget_bytes for segment in seen):
+        if any(len(segment) > 1 and sum(segment.values()) > RECUT * budget_bytes for segment in seen):
             merged = {name: size for segment in seen for name, size in segment.items()}
             self._open(cut(model, merged, budget_bytes, types), threads)
 

@@ -61,6 +61,23 @@ def test_percentiles_are_within_half_a_percent_of_those_of_all_values(graph, sam
             assert found.high == pytest.approx(max(high, 0), rel=0.005, abs=1e-3), (tensor, percentile)
 
 
+def test_large_tensors_that_are_counted_in_part_keep_their_extremes_and_percentiles():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N] x) => (float[N] y) { y = Sin (x) }""")
+    rng = np.random.default_rng(3)
+    arrays = [rng.uniform(0.5, 2) * rng.standard_t(4, 700_000).astype(np.float32) for _ in range(5)]
+    seen = collect(model, [Sample(str(i), {"x": array}) for i, array in enumerate(arrays)], tensors=["x", "y"])
+    values = np.concatenate(arrays)
+    assert (seen["x"].low, seen["x"].high, seen["x"].count) == (values.min(), values.max(), values.size)
+    assert seen["x"].histogram.counts.sum() == pytest.approx(values.size, rel=0.01)
+    for percentile in (99.0, 99.9, 99.99, 99.999):
+        outside = (1 - percentile / 100) / 2
+        low, high = np.quantile(values, [outside, 1 - outside], method="inverted_cdf")
+        found = tensor_range(seen, "x", Percentile(percentile))
+        assert (found.low, found.high) == (pytest.approx(low, rel=0.005), pytest.approx(high, rel=0.005)), percentile
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_every_method_takes_24_utterances_of_different_lengths(graph, samples, method):
     assert len({sample.inputs["x"].shape for sample in samples}) > 20

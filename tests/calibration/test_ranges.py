@@ -8,7 +8,15 @@ import pytest
 from pipeline.calibration.entropy import References, entropy_range
 from pipeline.calibration.histogram import BinCounts
 from pipeline.calibration.mse import mse_range
-from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.ranges import (
+    Entropy,
+    MeanSquaredError,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    tensor_range,
+    tensor_ranges,
+)
 from pipeline.calibration.statistics import Measurement, Statistics
 from pipeline.errors import ConfigError, DataError
 
@@ -169,6 +177,16 @@ def test_ranges_include_zero_whatever_was_seen(method, values, symmetric):
     assert np.isfinite([found.low, found.high]).all()
     if symmetric:
         assert found.low == -found.high
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", [MinMax(), Percentile(99.9), Entropy(), MeanSquaredError()], ids=lambda m: type(m).__name__)
+def test_ranges_of_many_tensors_are_those_of_each(method, symmetric):
+    scales = 10.0 ** np.arange(-6, 6)
+    parts = {f"{name} * {scale}": statistics_of(scale * DATA[name]).measured["t"] for name in DATA for scale in scales}
+    seen = Statistics(("all",), parts)
+    together = tensor_ranges(seen, list(parts), method, symmetric=symmetric)
+    assert together == {name: tensor_range(seen, name, method, symmetric=symmetric) for name in parts}
 
 
 def test_what_was_not_collected_is_refused():
