@@ -1,12 +1,13 @@
-"""What calibration costs: time relative to plain fp32 inference of the same samples, and peak memory.
+"""What calibration costs, beside plain fp32 inference of the same samples and beside other tools.
 
-    python benchmarks/calibration.py                          # every shipped model; 8, 32 and 128 samples
-    python benchmarks/calibration.py --models asr --samples 8 --write      # as a table in docs/calibration.md
-    python benchmarks/calibration.py --model-file model.onnx --arrays calib.npz     # arrays named <sample>/<input>
-    python benchmarks/calibration.py --one-length             # one sample repeated: what ONNX Runtime's histograms can take
+    python benchmarks/calibration.py --folders ../shared/real/cases/hifigan_v2 --write      # docs/calibration.md
+    python benchmarks/calibration.py --models asr --samples 8 --repeats 1
+    python benchmarks/calibration.py --models --folders here      # here/model.onnx, and here/calib.npz: <sample>/<input>
 
-Each contender runs in a process of its own, on one core, from reading the model to the ranges of all tensors; its time is
-that of the process, without its imports, and its memory the process's peak. Samples repeat where a set has too few.
+Each contender runs in a process of its own, on one thread, in turn with the others. Time is from reading the model to the
+ranges of all tensors, or to the saved artifact where the whole stage is measured, without imports; memory is the process's
+peak. The longest sample comes first, so that any number of samples meets the same largest tensors; where a set has too few,
+it repeats. ONNX Runtime's histograms do not take samples of different lengths: a second table repeats one sample.
 """
 
 import argparse
@@ -14,215 +15,368 @@ import importlib.util
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
-from onnxruntime.quantization.calibrate import create_calibrator
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.calibration.collect import collect  # noqa: E402
-from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, Percentile, tensor_range  # noqa: E402
-from pipeline.calibration.tensors import quantizable_tensors  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.samples import Sample  # noqa: E402
 
-MODELS = ("asr", "matcha", "vocoder", "hifigan")
-NOT_COMPARED = ("onnxsim", "nncf")
+if TYPE_CHECKING:
+    from pipeline.settings import RunConfig
+
+MODELS = ("asr", "matcha")
 BASELINE = "fp32 inference"
+MARK = "<!-- measured -->"
+Run = Callable[[Path, list[Sample], Path], None]  # graph, samples, where an artifact goes
 
 
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Samples as ONNX Runtime's calibrators want them."""
+@dataclass(frozen=True)
+class Contender:
+    """Something that is measured.
 
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = iter(samples)
+    Attributes:
+        make: imports what it needs, which is not measured, and returns what is.
+        needs: a package that may not be installed.
+        repeated: measured as often as is asked for; others once.
+        counted: up to so many samples; what grows with their number shows in less.
+    """
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next sample's inputs, or None after the last."""
-        sample = next(self.samples, None)
-        return None if sample is None else dict(sample.inputs)
+    make: Callable[[], Run]
+    needs: str | None = None
+    repeated: bool = False
+    counted: int = 128
 
 
-def infer(model: Path, samples: list[Sample]) -> None:
+def infer() -> Run:
     """Plain inference: what everything else is relative to."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    for sample in samples:
-        session.run(None, dict(sample.inputs))
+
+    def run(model: Path, samples: list[Sample], _: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        for sample in samples:
+            session.run(None, dict(sample.inputs))
+
+    return run
 
 
-def calibrate(method: Method) -> Callable[[Path, list[Sample]], None]:
+def calibrate(method: str) -> Callable[[], Run]:
     """The range engine, over every tensor that any mode may quantize."""
 
-    def run(model: Path, samples: list[Sample]) -> None:
-        graph = onnx.load(model)
-        tensors = quantizable_tensors(graph)
-        statistics = collect(graph, samples, tensors=tensors, histograms=not isinstance(method, MinMax))
-        for tensor in tensors:
-            tensor_range(statistics, tensor, method)
+    def make() -> Run:
+        from pipeline.calibration import ranges
+        from pipeline.calibration.collect import collect
+        from pipeline.calibration.tensors import quantizable_tensors
 
-    return run
+        def run(model: Path, samples: list[Sample], _: Path) -> None:
+            graph = onnx.load(model)
+            tensors = quantizable_tensors(graph)
+            seen = collect(graph, samples, tensors=tensors, histograms=method != "MinMax")
+            ranges.tensor_ranges(seen, tensors, getattr(ranges, method)())
+
+        return run
+
+    return make
 
 
-def calibrate_with_onnxruntime(method: CalibrationMethod) -> Callable[[Path, list[Sample]], None]:
+def quantize(method: str) -> Callable[[], Run]:
+    """The whole stage: the range engine with an empty cache, the rewrite, the checked and saved artifact."""
+
+    def make() -> Run:
+        from pipeline.load import load_graph
+        from pipeline.quantize import stage
+        from pipeline.quantize.ranges import measured_ranges
+        from pipeline.run_directory import RunDirectory
+
+        mode = composed("model=asr", "mode=static", f"mode.method={method}").mode
+
+        def run(model: Path, samples: list[Sample], folder: Path) -> None:
+            def ranges(_: object, graph: onnx.ModelProto, tensors: list[str]) -> dict[str, tuple[float, float]]:
+                return measured_ranges(graph, samples, tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
+
+            os.environ["XDG_CACHE_HOME"] = str(folder)
+            source = {"model": load_graph("model", str(model))}
+            stage.quantize(source, mode, ranges, {"model": samples[:1]}, RunDirectory(folder))
+
+        return run
+
+    return make
+
+
+def calibrate_with_onnxruntime(method: str) -> Callable[[], Run]:
     """ONNX Runtime's calibrator, as its `quantize_static` uses it."""
 
-    def run(model: Path, samples: list[Sample]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            augmented = str(Path(folder) / "augmented.onnx")
-            calibrator = create_calibrator(model, None, augmented_model_path=augmented, calibrate_method=method)
-            calibrator.collect_data(Reader(samples))
+    def make() -> Run:
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
+
+        def run(model: Path, samples: list[Sample], folder: Path) -> None:
+            augmented = str(folder / "augmented.onnx")
+            kind = CalibrationMethod[method]
+            calibrator = create_calibrator(model, None, augmented_model_path=augmented, calibrate_method=kind)
+            calibrator.collect_data(reader(samples))
             calibrator.compute_data()
+
+        return run
+
+    return make
+
+
+def quantize_with_onnxruntime(method: str, op_types: list[str] | None = None) -> Callable[[], Run]:
+    """ONNX Runtime's `quantize_static`, with the types that are fastest."""
+
+    def make() -> Run:
+        from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+
+        def run(model: Path, samples: list[Sample], folder: Path) -> None:
+            types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+            kind = CalibrationMethod[method]
+            quantize_static(
+                model, folder / "quantized.onnx", reader(samples), op_types_to_quantize=op_types, calibrate_method=kind, **types
+            )
+
+        return run
+
+    return make
+
+
+def reader(samples: list[Sample]) -> object:
+    """Return samples as ONNX Runtime's calibrators want them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.samples = iter(samples)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            sample = next(self.samples, None)
+            return None if sample is None else dict(sample.inputs)
+
+    return Reader()
+
+
+def quantize_with_onnxsim() -> Run:
+    """Static quantization by onnxsim."""
+    import onnxsim
+
+    def run(model: Path, samples: list[Sample], folder: Path) -> None:
+        quantized = onnxsim.quantize_static(str(model), [dict(sample.inputs) for sample in samples])
+        if not any(node.op_type == "QuantizeLinear" for node in quantized.graph.node):
+            raise RuntimeError("it quantized nothing, and did not say so")
+        onnx.save(quantized, folder / "quantized.onnx")
 
     return run
 
 
-CONTENDERS: dict[str, Callable[[Path, list[Sample]], None]] = {
-    BASELINE: infer,
-    "minmax": calibrate(MinMax()),
-    "percentile": calibrate(Percentile()),
-    "entropy": calibrate(Entropy()),
-    "mse": calibrate(MeanSquaredError()),
-    "ONNX Runtime MinMax": calibrate_with_onnxruntime(CalibrationMethod.MinMax),
-    "ONNX Runtime Percentile": calibrate_with_onnxruntime(CalibrationMethod.Percentile),
-    "ONNX Runtime Entropy": calibrate_with_onnxruntime(CalibrationMethod.Entropy),
+def quantize_with_nncf() -> Run:
+    """Post-training quantization by NNCF."""
+    import nncf
+
+    def run(model: Path, samples: list[Sample], folder: Path) -> None:
+        dataset = nncf.Dataset([dict(sample.inputs) for sample in samples])
+        onnx.save(nncf.quantize(onnx.load(model), dataset, subset_size=len(samples)), folder / "quantized.onnx")
+
+    return run
+
+
+CONTENDERS = {
+    BASELINE: Contender(infer, repeated=True, counted=256),
+    "minmax": Contender(calibrate("MinMax"), repeated=True, counted=256),
+    "percentile": Contender(calibrate("Percentile"), repeated=True, counted=256),
+    "entropy": Contender(calibrate("Entropy"), repeated=True),
+    "mse": Contender(calibrate("MeanSquaredError"), repeated=True),
+    "ONNX Runtime MinMax": Contender(calibrate_with_onnxruntime("MinMax")),
+    "ONNX Runtime Percentile": Contender(calibrate_with_onnxruntime("Percentile")),
+    "ONNX Runtime Entropy": Contender(calibrate_with_onnxruntime("Entropy")),
+    "whole stage, minmax": Contender(quantize("minmax")),
+    "whole stage, percentile": Contender(quantize("percentile")),
+    "whole stage, ONNX Runtime MinMax": Contender(quantize_with_onnxruntime("MinMax")),
+    "whole stage, ONNX Runtime Percentile": Contender(quantize_with_onnxruntime("Percentile")),
+    "whole stage, ONNX Runtime Percentile of Conv and MatMul": Contender(
+        quantize_with_onnxruntime("Percentile", ["Conv", "MatMul"])
+    ),
+    "whole stage, onnxsim": Contender(quantize_with_onnxsim, needs="onnxsim"),
+    "whole stage, NNCF": Contender(quantize_with_nncf, needs="nncf"),
 }
+OF_ONE_LENGTH = [
+    name for name in CONTENDERS if "whole" in name and ("minmax" in name or "ercentile" in name or "MinMax" in name)
+]
+OF_ALL_LENGTHS = [name for name in CONTENDERS if name != BASELINE and "stage, ONNX Runtime Percentile" not in name]
 
 
 def main() -> None:
     """Measure, print and, if asked to, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--model-file", type=Path, help="another graph, instead of the shipped ones")
-    parser.add_argument("--arrays", type=Path, help="its samples, an .npz")
-    parser.add_argument("--samples", nargs="+", type=int, default=[8, 32, 128])
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--repeats", type=int, default=3, help="the least time of so many turns counts")
-    parser.add_argument("--one-length", action="store_true", help="repeat the first sample")
-    parser.add_argument("--write", action="store_true", help="write docs/calibration.md")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=("asr", "matcha", "vocoder", "hifigan"))
+    parser.add_argument("--folders", nargs="*", type=Path, default=[], help="further graphs: model.onnx and calib.npz in each")
+    parser.add_argument("--samples", nargs="+", type=int, default=[8, 32, 128, 256])
+    parser.add_argument("--contenders", nargs="+", default=OF_ALL_LENGTHS, choices=CONTENDERS)
+    parser.add_argument("--one-length", nargs="*", default=OF_ONE_LENGTH, choices=CONTENDERS, help="those of the second table")
+    parser.add_argument("--repeats", type=int, default=3, help="turns, up to 32 samples; the median counts")
+    parser.add_argument("--limit", type=int, default=180, help="seconds, after which a contender is stopped")
+    parser.add_argument("--memory", type=int, default=12, help="GB that a contender may take")
+    parser.add_argument("--write", action="store_true", help="write docs/calibration.md, one section a model")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(arguments.child, arguments.model_file, arguments.arrays, arguments.samples[0])))
+        print(json.dumps(measure(*arguments.child, arguments.samples[0], arguments.memory)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        tables = [table_of(name, model, arrays, arguments) for name, model, arrays in cases(arguments, Path(folder))]
-    absent = [name for name in NOT_COMPARED if importlib.util.find_spec(name) is None]
-    notes = [f"{name}: {'not installed' if name in absent else 'installed, not measured'}." for name in NOT_COMPARED]
-    text = "\n\n".join([*tables, " ".join(notes)])
-    print(text)
-    if arguments.write:
-        page = ROOT / "docs" / "calibration.md"
-        head = page.read_text(encoding="utf-8").split("<!-- measured -->")[0] if page.exists() else "# Calibration\n\n"
-        page.write_text(f"{head}<!-- measured -->\n\n{text}\n", encoding="utf-8")
+        for name, model, samples in cases(arguments):
+            text = section(name, model, samples, arguments, Path(folder))
+            print(text, flush=True)
+            if arguments.write:
+                write(name, text)
 
 
-def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Path, Path]]:
-    """Yield name, graph and samples (.npz) of each model to measure on."""
-    if arguments.model_file:
-        samples = read_arrays(arguments.arrays, "--arrays", max(arguments.samples))
-        yield arguments.model_file.parent.name, arguments.model_file, save(samples, folder / "arrays.npz", arguments.one_length)
-        return
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, Path, list[Sample]]]:
+    """Yield name, graph and samples of each model to measure on, the longest sample first."""
+    count = max(arguments.samples)
     for name in arguments.models:
-        model, samples = shipped(name, max(arguments.samples))
-        yield name, model, save(samples, folder / f"{name}.npz", arguments.one_length)
+        yield name, *shipped(name, count)
+    for folder in arguments.folders:
+        if not (folder / "model.onnx").is_file():
+            print(f"{folder.name}: skipped, there is no {folder / 'model.onnx'}")
+            continue
+        yield folder.name, folder / "model.onnx", read_arrays(folder / "calib.npz", "--folders", count)
 
 
 def shipped(name: str, count: int) -> tuple[Path, list[Sample]]:
     """Return a shipped model's graph and calibration samples."""
-    # Hydra and the adapters are needed here alone, and would weigh on the memory of every child.
-    from hydra import compose, initialize_config_dir
-
-    from pipeline.config import register_schemas, to_run_config
     from pipeline.journal import Journal
     from pipeline.load import load
-    from pipeline.run_directory import register_resolver
     from pipeline.sample_sets import calibration_samples
 
-    register_schemas()
-    register_resolver()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = to_run_config(compose("config", [f"model={name}", "mode=static", f"calibration.samples={count}"]))
+    config = composed(f"model={name}", "mode=static", f"calibration.samples={count}")
     [source] = load(config.model).values()
     return source.path, calibration_samples(config.model, source, config.calibration, config.seed, Journal())
 
 
-def save(samples: list[Sample], path: Path, one_length: bool) -> Path:
-    """Write samples as `read_arrays` reads them."""
-    kept = samples[:1] if one_length else samples
-    np.savez(
-        path,
-        allow_pickle=False,
-        **{f"{index}/{name}": array for index, item in enumerate(kept) for name, array in item.inputs.items()},
-    )
-    return path
+def composed(*overrides: str) -> "RunConfig":
+    """Return the settings of a run."""
+    # not above: Hydra would weigh on the memory of every child
+    from hydra import compose, initialize_config_dir
+
+    from pipeline.config import register_schemas, to_run_config
+    from pipeline.run_directory import register_resolver
+
+    register_schemas()
+    register_resolver()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return to_run_config(compose("config", list(overrides)))
 
 
-def table_of(name: str, model: Path, arrays: Path, arguments: argparse.Namespace) -> str:
-    """Return one model's figures as a Markdown table."""
-    counts, contenders = arguments.samples, list(dict.fromkeys([BASELINE, *arguments.contenders]))
-    figures: dict[tuple[str, int], dict[str, float | str]] = {}
-    for count in counts:
-        for _ in range(arguments.repeats):  # in turn, so that what slows the machine slows all of them
+def section(name: str, model: Path, samples: list[Sample], arguments: argparse.Namespace, folder: Path) -> str:
+    """Return one model's figures as Markdown."""
+    longest = max(range(len(samples)), key=lambda index: sum(array.size for array in samples[index].inputs.values()))
+    samples.insert(0, samples.pop(longest))
+    tables = [f"### {name}"]
+    for title, kept, contenders in (
+        (f"{len(samples)} samples of different lengths", samples, arguments.contenders),
+        ("One sample repeated, all of one length", samples[:1], arguments.one_length),
+    ):
+        if contenders:
+            arrays = folder / f"{name}-{len(kept)}.npz"
+            named = {f"{index}/{key}": array for index, item in enumerate(kept) for key, array in item.inputs.items()}
+            np.savez(arrays, allow_pickle=False, **named)
+            tables.append(f"{title}:\n\n{table(model, arrays, [BASELINE, *contenders], arguments)}")
+    return "\n\n".join(tables)
+
+
+def table(model: Path, arrays: Path, contenders: list[str], arguments: argparse.Namespace) -> str:
+    """Return what each contender takes for each number of samples: CPU time and wall time over fp32's, and peak memory."""
+    cells: dict[tuple[str, int], str] = {}
+    failed: dict[str, str] = {}
+    for count in arguments.samples:
+        turns: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
+        for turn in range(arguments.repeats if count <= 32 else 1):  # in turn, so that what slows the machine slows all
             for contender in contenders:
-                figure = spawn(contender, model, arrays, count)
-                before = figures.get((contender, count), figure)
-                figures[contender, count] = min(figure, before, key=lambda taken: float(taken.get("seconds", np.inf)))
-    lengths = ", one sample repeated" if arguments.one_length else ""
-    lines = [
-        f"### {name}{lengths}",
-        "",
-        "| | " + " | ".join(f"{count} samples: time / fp32 | peak MB" for count in counts) + " |",
-        "|---|" + "---|---|" * len(counts),
-    ]
-    for count in counts:
-        if "error" in figures[BASELINE, count]:
-            sys.exit(f"{name}: {BASELINE} fails: {figures[BASELINE, count]['error']}")
-    for contender in contenders:
-        cells = []
-        for count in counts:
-            figure, baseline = figures[contender, count], figures[BASELINE, count]
-            if "error" in figure:
-                cells.append(f"fails: {figure['error']} | ")
+                asked = CONTENDERS[contender]
+                if contender in failed or count > asked.counted or (turn and not asked.repeated):
+                    continue
+                if asked.needs and importlib.util.find_spec(asked.needs) is None:
+                    failed[contender] = "not installed"
+                    continue
+                figure = spawn(contender, model, arrays, count, arguments)
+                if isinstance(figure, str):
+                    failed[contender] = figure
+                    if contender == BASELINE:
+                        sys.exit(f"{model}: {figure}")
+                else:
+                    turns[contender].append(figure)
+                    print(f"{model.parent.name} {count} {contender} {figure}", file=sys.stderr, flush=True)
+        for contender, figures in turns.items():
+            if figures:
+                base = turns[BASELINE]
+                cpu, wall = (
+                    statistics.median(f[key] / b[key] for f, b in zip(figures, base, strict=False)) for key in ("cpu", "wall")
+                )
+                seconds = statistics.median(figure["wall"] for figure in figures)
+                peak = statistics.median(figure["peak_mb"] for figure in figures)
+                cells[contender, count] = f"{cpu:.2f} / {wall:.2f} / {seconds:.1f} s / {peak:.0f} MB"
             else:
-                cells.append(f"{float(figure['seconds']) / float(baseline['seconds']):.2f} | {figure['peak_mb']:.0f}")
-        lines.append(f"| {contender} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                cells[contender, count] = failed.get(contender, "")
+    head = (
+        "| | " + " | ".join(f"{count} samples" for count in arguments.samples) + " |\n|---|" + "---|" * len(arguments.samples)
+    )
+    rows = [f"| {name} | " + " | ".join(cells[name, count] for count in arguments.samples) + " |" for name in contenders]
+    return "\n".join([head, *rows])
 
 
-def spawn(contender: str, model: Path, arrays: Path, count: int) -> dict[str, float | str]:
-    """Measure one contender in a process of its own."""
-    command = [sys.executable, __file__, "--child", contender, "--model-file", str(model), "--arrays", str(arrays)]
-    done = subprocess.run([*command, "--samples", str(count)], capture_output=True, text=True, check=False)
+def spawn(contender: str, model: Path, arrays: Path, count: int, arguments: argparse.Namespace) -> dict[str, float] | str:
+    """Measure one contender in a process of its own; return its figures, or why there are none."""
+    command = [sys.executable, __file__, "--child", contender, str(model), str(arrays)]
+    command += ["--samples", str(count), "--memory", str(arguments.memory)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | one, timeout=arguments.limit
+        )
+    except subprocess.TimeoutExpired:
+        return f"over {arguments.limit} s at {count}"
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1][:80]}
-    figure: dict[str, float | str] = json.loads(done.stdout.splitlines()[-1])
-    return figure
+        lines = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
+        return f"fails at {count}: {lines[-1][:60]}".replace("|", "/")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
-def measure(contender: str, model: Path, arrays: Path, count: int) -> dict[str, float]:
-    """Run one contender in this process, and return its time and the peak of its memory."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    samples = read_arrays(arrays, "--arrays", count)
+def measure(contender: str, model: str, arrays: str, count: int, memory_gb: int) -> dict[str, float]:
+    """Run one contender in this process; return its CPU and wall time in seconds, and the peak of its memory."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30, memory_gb << 30))
+    samples = read_arrays(Path(arrays), "--folders", count)
     samples = (samples * -(-count // len(samples)))[:count]
-    start = time.process_time()
-    CONTENDERS[contender](model, samples)
-    seconds = time.process_time() - start
+    run = CONTENDERS[contender].make()
+    with tempfile.TemporaryDirectory() as folder:
+        cpu, wall = time.process_time(), time.perf_counter()
+        run(Path(model), samples, Path(folder))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    return {"cpu": cpu, "wall": wall, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+
+
+def write(name: str, text: str) -> None:
+    """Replace one model's section of the page."""
+    page = ROOT / "docs" / "calibration.md"
+    head, _, measured = page.read_text(encoding="utf-8").partition(MARK)
+    sections = {part.split("\n", 1)[0]: part.strip() for part in measured.split("\n### ")[1:]}
+    sections[name] = text.removeprefix("### ")
+    page.write_text(f"{head}{MARK}\n\n" + "\n\n".join(f"### {part}" for part in sections.values()) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,28 @@
 """Run a graph over a calibration set once, and measure its tensors as they pass.
 
-The cost is kept near that of inference by five means. Tensors leave ONNX Runtime without a copy. A graph with large tensors
-runs in segments (`segments.py`), so that memory holds those of one segment of one sample. Tensors that follow from others
-are not measured (`tensors.py`). Large tensors are counted in part: every value of the tails, where ranges are decided, and
-one in a number of the others, with that weight; where the tails begin is seen in the first sample, and seen again each time
-the number of values has doubled. And minimum and maximum, which are always those of all values, are looked for in the tails.
+The cost is kept near that of inference by four means. Tensors leave ONNX Runtime without a copy, and are looked at in
+groups that fit the processor's cache (`group.py`). A graph with large tensors runs in segments (`segments.py`), so that
+memory holds those of one segment of one sample. Tensors that follow from others are not measured (`tensors.py`). And values
+are counted where ranges are decided, in the tails, and in part elsewhere.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from pipeline.calibration.histogram import BinCounts
-from pipeline.calibration.segments import Segment, cut, measure_sizes, open_segment, run_session
+from pipeline.calibration.group import Group, Values, groups_of, require_finite
+from pipeline.calibration.segments import SegmentedGraph
 from pipeline.calibration.statistics import ChannelStatistics, Measurement, Statistics
-from pipeline.calibration.tensors import Image, images
+from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-STRIDES = (11, 23, 47, 97, 197, 397)  # primes that few numbers of channels are multiples of: no channel is left out
-BODY_VALUES = 1 << 14  # between the tails, counted of one sample; of the n-th, an n-th of this is enough
-TAIL = 0.01  # the share of values at each end that is counted without gaps
-WHOLE_BELOW = 4096  # values: smaller tensors are always counted whole
-SEGMENT_BYTES = 32 << 20
-INFINITY = float("inf")
-PENDING_BYTES = 16 << 20  # values that wait to be counted, so that many small tensors are counted in one go
-
-Array = npt.NDArray[np.generic]
-Values = npt.NDArray[np.float32]
+SEGMENT_BYTES = 4 << 20  # measured tensors of a segment: they stay in the processor's cache, and take little memory
+WAITING_BYTES = 4 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
 
 
 def collect(
@@ -67,9 +57,9 @@ def collect(
     graph = onnx.load(model) if isinstance(model, Path) else model
     axes = dict(channel_axes or {})
     _check_tensors(graph, [*tensors, *axes])
-    follows = {tensor: image for tensor, image in images(graph).items() if tensor in tensors and tensor not in axes}
+    asked = set(tensors)
+    follows = {tensor: image for tensor, image in images(graph).items() if tensor in asked and tensor not in axes}
     wanted = dict.fromkeys([follows.get(tensor, Image(tensor)).source for tensor in tensors] + list(axes))
-    tallies = {tensor: _Tally(tensor, histograms, axes.get(tensor)) for tensor in wanted}
 
     stream = iter(samples() if callable(samples) else samples)
     first = next(stream, None)
@@ -78,142 +68,44 @@ def collect(
     graph_inputs = {value.name for value in graph.graph.input}
     computed = [tensor for tensor in wanted if tensor not in graph_inputs]
     onnxruntime.set_seed(seed)
-    segments = cut(graph, measure_sizes(graph, computed, first, threads), SEGMENT_BYTES)
-    sessions = [open_segment(segment.model, threads) for segment in segments]
+    segmented = SegmentedGraph(graph, computed, first, threads, SEGMENT_BYTES)
 
     ids: list[str] = []
-    pending = _Pending()
+    channels: dict[str, ChannelStatistics] = {}
+    masks = masked_tensors(graph)
+    parts: dict[int, list[Group]] = {}  # of the graph's inputs (-1) and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
         for name, array in sample.inputs.items():
-            if name in tallies:
-                pending.add(tallies[name], array, sample)
-            elif array.dtype.kind == "f":
-                _require_finite(name, array, sample)
-        for name, array in _run(segments, sessions, sample):
-            pending.add(tallies[name], array, sample)
+            if name not in wanted and array.dtype.kind == "f":
+                require_finite(name, array, sample)
+        given = {name: array for name, array in sample.inputs.items() if name in wanted}
+        for part, measured in chain([(-1, given)], enumerate(segmented.run(sample))):
+            if part not in parts:
+                parts[part] = list(groups_of(measured, histograms, masks))
+            for group in parts[part]:
+                group.add([measured[name] for name in group.tensors], sample)
+            for name in axes.keys() & measured.keys():
+                seen = _along(np.asarray(measured[name], np.float32), axes[name])
+                channels[name] = channels[name].merge(seen) if name in channels else seen
+        groups = list(chain.from_iterable(parts.values()))
+        if sum(group.waiting_bytes for group in groups) > WAITING_BYTES:
+            for group in groups:
+                group.count()
         if on_sample is not None:
             on_sample(len(ids))
-    pending.count()
-    return Statistics(tuple(ids), {tensor: tally.measurement() for tensor, tally in tallies.items()}, follows)
+    measurements: dict[str, Measurement] = {}
+    for group in chain.from_iterable(parts.values()):
+        group.count()
+        measurements.update(_measurements(group, channels))
+    return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
 
 
-class _Pending:
-    """Values that wait to be counted, over all tensors."""
-
-    def __init__(self) -> None:
-        self.tallies: dict[str, _Tally] = {}
-        self.size_bytes = 0
-
-    def add(self, tally: "_Tally", array: Array, sample: Sample) -> None:
-        """Measure one tensor of one sample, and count what waits when that has become too much."""
-        self.size_bytes += tally.add(array, sample)
-        self.tallies[tally.tensor] = tally
-        if self.size_bytes > PENDING_BYTES:
-            self.count()
-
-    def count(self) -> None:
-        """Count everything that waits."""
-        for tally in self.tallies.values():
-            tally.count_pending()
-        self.tallies.clear()
-        self.size_bytes = 0
-
-
-class _Tally:
-    """What has been seen of one tensor so far."""
-
-    def __init__(self, tensor: str, histogram: bool, axis: int | None) -> None:
-        self.tensor = tensor
-        self.axis = axis
-        self.lows: list[np.float32] = []
-        self.highs: list[np.float32] = []
-        self.count = 0
-        self.bins = BinCounts() if histogram else None
-        self.channels: ChannelStatistics | None = None
-        self.stride = STRIDES[0]
-        self.tails: tuple[np.float32, np.float32] | None = None
-        self.tails_seen_at = 0  # values
-        self.pending: dict[int, list[Values]] = {}  # weight -> values that wait to be counted as often
-
-    def add(self, array: Array, sample: Sample) -> int:
-        """Measure one sample's tensor, and return how many bytes of it wait to be counted."""
-        if array.dtype.kind != "f":
-            raise ModelError(f"Tensor {self.tensor!r} holds {array.dtype}, no floating-point numbers, and has no range.")
-        values: Values = np.asarray(array, np.float32).reshape(-1)
-        low, high, waiting = self._take(values) if values.size else (np.float32(0), np.float32(0), 0)
-        if not -INFINITY < low <= high < INFINITY:  # false where either is NaN
-            _require_finite(self.tensor, array, sample)
-        self.lows.append(low)
-        self.highs.append(high)
-        self.count += values.size
-        if self.axis is not None:
-            seen = _along(np.asarray(array, np.float32), self.axis)
-            self.channels = seen if self.channels is None else self.channels.merge(seen)
-        return waiting
-
-    def _take(self, values: Values) -> tuple[np.float32, np.float32, int]:
-        """Return minimum and maximum of some values, and how many bytes of them were set aside to be counted."""
-        if self.bins is None:
-            return np.minimum.reduce(values), np.maximum.reduce(values), 0
-        if values.size < WHOLE_BELOW:
-            self._set_aside(values, 1)
-            return np.minimum.reduce(values), np.maximum.reduce(values), values.nbytes
-        samples = len(self.lows)
-        while values.size // self.stride * (samples + 1) > BODY_VALUES and self.stride < STRIDES[-1]:
-            self.stride = STRIDES[STRIDES.index(self.stride) + 1]
-        body = values[samples % self.stride :: self.stride].copy()
-        if self.tails is None:
-            outside = max(1, int(TAIL * body.size))
-            ordered = np.partition(body, (outside, -outside - 1))
-            self.tails, self.tails_seen_at = (ordered[outside], ordered[-outside - 1]), values.size
-        lower, upper = self.tails
-        tail = values[~((values >= lower) & (values <= upper))]  # NaN is in no range, and so is found here
-        self._set_aside(tail, 1)
-        self._set_aside(body, self.stride)
-        low, high = np.minimum.reduce(tail, initial=upper), np.maximum.reduce(tail, initial=lower)
-        if low >= lower:  # no value lies below the tails' inner ends
-            low = np.minimum.reduce(values)
-        if high <= upper:
-            high = np.maximum.reduce(values)
-        return low, high, tail.nbytes + body.nbytes
-
-    def _set_aside(self, values: Values, weight: int) -> None:
-        self.pending.setdefault(weight, []).append(values)
-
-    def count_pending(self) -> None:
-        """Count the values that wait, and look again where the tails begin when their number has doubled."""
-        if self.bins is None:
-            return
-        for weight, waiting in self.pending.items():
-            values = np.concatenate(waiting)
-            if weight > 1 and self.tails is not None:  # the tails are counted already
-                lower, upper = self.tails
-                values = values[(values >= lower) & (values <= upper)]
-            self.bins.add(values, weight)
-        self.pending.clear()
-        if self.tails is not None and self.count >= 2 * self.tails_seen_at:
-            self.tails, self.tails_seen_at = self.bins.tails(TAIL), self.count
-
-    def measurement(self) -> Measurement:
-        """Return all of it."""
-        lows, highs = np.array(self.lows, np.float32), np.array(self.highs, np.float32)
-        return Measurement(lows, highs, self.count, self.bins, self.channels)
-
-
-def _run(
-    segments: Sequence[Segment], sessions: Sequence[onnxruntime.InferenceSession], sample: Sample
-) -> Iterable[tuple[str, Array]]:
-    """Yield the measured tensors of one sample, in the order of the graph."""
-    tensors: dict[str, Array] = dict(sample.inputs)
-    for index, (segment, session) in enumerate(zip(segments, sessions, strict=True)):
-        feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
-        arrays = run_session(session, segment.outputs, feeds, sample)
-        tensors.update((name, array) for name, array in zip(segment.outputs, arrays, strict=True) if name in segment.carried)
-        for name in segment.measured:
-            yield name, arrays.pop(0)
-        needed = {name for later in segments[index + 1 :] for name in later.inputs}
-        tensors = {name: array for name, array in tensors.items() if name in needed}
+def _measurements(group: Group, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
+    """Yield what was seen of each tensor of a group."""
+    lows, highs = (np.stack(extremes, axis=1) for extremes in (group.lows, group.highs))
+    for index, (name, bins) in enumerate(group.tallies()):
+        yield name, Measurement(lows[index], highs[index], int(group.counts[index]), bins, channels.get(name))
 
 
 def _along(array: Values, axis: int) -> ChannelStatistics:
@@ -230,14 +122,3 @@ def _check_tensors(model: onnx.ModelProto, tensors: Collection[str]) -> None:
     for tensor in tensors:
         if tensor not in known:
             raise ModelError(f"The graph has no tensor {tensor!r} to calibrate.{did_you_mean(tensor, known)}")
-
-
-def _require_finite(tensor: str, array: Array, sample: Sample) -> None:
-    """Raise a DataError that names the first value that is not finite, if there is one."""
-    wrong = np.argwhere(~np.isfinite(array))
-    if len(wrong):
-        position = tuple(int(index) for index in wrong[0])
-        raise DataError(
-            f"Sample {sample.id!r}: tensor {tensor!r} is {array[position]} at {list(position)}, one of {len(wrong)} values "
-            "that are not finite. Remove the sample, or look for the operator that overflows."
-        )

@@ -5,6 +5,7 @@ Bins are at most 1/128 of their value wide, wherever the values lie. So two hist
 read from the middle of a bin is within 0.4 %, and no first pass over the data is needed to find where it ends.
 """
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +13,21 @@ import numpy.typing as npt
 
 from pipeline.calibration.tensors import Step
 
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
 BINS_PER_OCTAVE = 128
 OCTAVES = 16  # below the largest magnitude; what is smaller, 0.002 % of it, counts as zero
 ROWS = OCTAVES * BINS_PER_OCTAVE
+CELLS = (1 + ROWS, 2)  # magnitudes below the lowest edge and above; positive and negative
 LOWEST_EXPONENT = -100  # keeps the smallest edge a normal number
 
 # every edge from 1 to 2**OCTAVES
-MAGNITUDES = np.ldexp(1 + np.arange(ROWS + 1) % BINS_PER_OCTAVE / BINS_PER_OCTAVE, np.arange(ROWS + 1) // BINS_PER_OCTAVE)
-
-Counts = npt.NDArray[np.int64]
+MAGNITUDES: Floats = np.ldexp(
+    1 + np.arange(ROWS + 1) % BINS_PER_OCTAVE / BINS_PER_OCTAVE, np.arange(ROWS + 1) // BINS_PER_OCTAVE
+)
+EDGES: Floats = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
+SIGNLESS = np.array(0x7FFF, np.uint16)
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,13 @@ class Histogram:
     Attributes:
         edges: float64 (bins + 1,), ascending; equal neighbours hold the values that are exactly there.
         counts: float64 (bins,).
+        first: where among `EDGES`, for the exponent of the largest magnitude, the first of its bins lies; None: its bins
+            are others.
     """
 
     edges: npt.NDArray[np.float64]
     counts: npt.NDArray[np.float64]
+    first: int | None = None
 
     @property
     def middles(self) -> npt.NDArray[np.float64]:
@@ -68,6 +78,37 @@ class Histogram:
         return mass
 
 
+def codes_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Return sign, exponent and the first 7 bits of the mantissa of contiguous values, shape (n,), without a copy."""
+    return values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
+
+
+def exponents_of(codes: npt.NDArray[np.uint16]) -> Counts:
+    """Return the smallest exponents whose power of two is above the magnitudes, none below `LOWEST_EXPONENT`."""
+    exponents: Counts = np.maximum((codes.astype(np.int64) & 0x7FFF) // BINS_PER_OCTAVE + 1 - 127, LOWEST_EXPONENT)
+    return exponents
+
+
+def codes_below(exponents: Counts) -> npt.NDArray[np.uint16]:
+    """Return the codes just under the lowest edges of counts with these exponents, of any shape."""
+    return ((exponents - OCTAVES + 127) * BINS_PER_OCTAVE - 1).astype(np.uint16)
+
+
+def bins_of(codes: npt.NDArray[np.uint16], below: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Return the index of each value's count in flattened `BinCounts.counts`.
+
+    Args:
+        codes: of values, (n,).
+        below: as `codes_below` returns it, (n,) or ().
+    """
+    bins = codes & SIGNLESS
+    np.maximum(bins, below, out=bins)
+    bins -= below
+    bins += bins
+    bins += codes > SIGNLESS
+    return bins
+
+
 class BinCounts:
     """Counts of values by sign and magnitude, for values below 2**exponent; the exponent follows the values.
 
@@ -78,20 +119,15 @@ class BinCounts:
 
     def __init__(self, exponent: int = LOWEST_EXPONENT, counts: Counts | None = None) -> None:
         self.exponent = exponent
-        self.counts: Counts = np.zeros((1 + ROWS, 2), np.int64) if counts is None else counts
+        self.counts: Counts = np.zeros(CELLS, np.int64) if counts is None else counts
 
-    def add(self, values: npt.NDArray[np.float32], weight: int = 1) -> None:
-        """Count finite values, shape (n,), each `weight` times."""
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count finite values, shape (n,)."""
         if not values.size:
             return
-        bits = values.view(np.uint32)
-        rows = (bits >> 16) & 0x7FFF
-        self.raise_to(int(rows.max()) // BINS_PER_OCTAVE + 1 - 127)
-        below = np.uint32((self.exponent - OCTAVES + 127) * BINS_PER_OCTAVE - 1)  # the code just under the lowest edge
-        np.maximum(rows, below, out=rows)
-        rows -= below
-        counts = np.bincount((rows << 1) | (bits >> 31), minlength=self.counts.size)
-        self.counts += weight * counts.reshape(-1, 2)
+        self.raise_to(int(exponents_of(codes_of(np.abs(values).max(keepdims=True)))[0]))
+        places = bins_of(codes_of(values), codes_below(np.array(self.exponent)))
+        self.counts += np.bincount(places, minlength=self.counts.size).reshape(CELLS)
 
     def raise_to(self, exponent: int) -> None:
         """Make room for magnitudes up to 2**exponent; bins that fall below the lowest edge join row 0."""
@@ -113,23 +149,25 @@ class BinCounts:
 
     def tails(self, share: float) -> tuple[np.float32, np.float32]:
         """Return two edges; less than `share` of the values lies below the first, and above the second."""
-        edges, counts = self._ascending()
-        mass = np.cumsum(counts)
-        lower = np.searchsorted(mass, share * mass[-1])
-        upper = np.searchsorted(mass, (1 - share) * mass[-1])
-        return np.float32(edges[lower]), np.float32(edges[upper + 1])
+        mass = np.cumsum(self._ascending())
+        lower, upper = np.searchsorted(mass, [share * mass[-1], (1 - share) * mass[-1]])
+        edges = np.ldexp(EDGES[[lower, upper + 1]], self.exponent - OCTAVES)
+        return np.float32(edges[0]), np.float32(edges[1])
 
     def histogram(self, low: float, high: float) -> Histogram:
         """Return the histogram, cut to the smallest and the largest value that were counted."""
-        edges, counts = self._ascending()
+        counts = self._ascending()
         seen = np.flatnonzero(counts)
         if not seen.size:
             return Histogram(np.zeros(2), np.zeros(1))
         first, last = seen[0], seen[-1] + 1
-        return Histogram(np.clip(edges[first : last + 1], low, high), counts[first:last].astype(np.float64))
+        edges = np.clip(np.ldexp(EDGES[first : last + 1], self.exponent - OCTAVES), low, high)
+        return Histogram(edges, counts[first:last].astype(np.float64), int(first) if self._is_tight(low, high) else None)
 
-    def _ascending(self) -> tuple[npt.NDArray[np.float64], Counts]:
-        """Return the edges, ascending from negative to positive, and the counts between them."""
-        magnitudes = np.ldexp(MAGNITUDES, self.exponent - OCTAVES)
-        edges = np.concatenate((-magnitudes[::-1], magnitudes))
-        return edges, np.concatenate((self.counts[:0:-1, 1], [self.counts[0].sum()], self.counts[1:, 0]))
+    def _is_tight(self, low: float, high: float) -> bool:
+        largest = np.array([max(-low, high)], np.float32)
+        return bool(np.isfinite(largest[0])) and int(exponents_of(codes_of(largest))[0]) == self.exponent
+
+    def _ascending(self) -> Counts:
+        """Return the counts between `EDGES`."""
+        return np.concatenate((self.counts[:0:-1, 1], [self.counts[0].sum()], self.counts[1:, 0]))

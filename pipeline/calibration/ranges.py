@@ -1,15 +1,17 @@
 """From what was seen of a tensor to the range it is quantized over."""
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.entropy import entropy_range
+from pipeline.calibration.entropy import entropy_ranges
 from pipeline.calibration.histogram import Histogram
-from pipeline.calibration.mse import mse_range
+from pipeline.calibration.mse import mse_ranges
 from pipeline.calibration.statistics import Statistics, TensorStatistics
+from pipeline.calibration.tensors import Image
 from pipeline.errors import ConfigError, DataError
 
 
@@ -66,41 +68,79 @@ class MeanSquaredError:
     """The range with the least expected squared error of quantization: `mse.py`."""
 
 
+AT_ONCE = 32  # tensors: what is known of them stays in the cache
+
 Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
 
 
 def tensor_range(statistics: Statistics, tensor: str, method: Method, *, levels: int = 256, symmetric: bool = False) -> Range:
-    """Return the range of one tensor; it always includes zero.
+    """Return the range of one tensor: see `tensor_ranges`."""
+    return tensor_ranges(statistics, [tensor], method, levels=levels, symmetric=symmetric)[tensor]
+
+
+def tensor_ranges(
+    statistics: Statistics, tensors: Collection[str], method: Method, *, levels: int = 256, symmetric: bool = False
+) -> dict[str, Range]:
+    """Return the ranges of tensors; they always include zero.
+
+    Tensors that hold the same values, moved, are looked at once; and all together, since searches share their steps.
 
     Args:
         statistics: what calibration has seen.
-        tensor: whose range.
-        method: how the range follows.
+        tensors: whose ranges.
+        method: how the ranges follow.
         levels: of the integer type: 256 for 8 bits, 65,536 for 16.
-        symmetric: the range is [-t, t], and the lowest level stays unused (int8: -127 to 127).
+        symmetric: a range is [-t, t], and the lowest level stays unused (int8: -127 to 127).
 
     Raises:
-        DataError: nothing was collected of the tensor, or no histogram where the method needs one.
+        DataError: nothing was collected of a tensor, no histogram where the method needs one, or the graph itself puts
+            infinities there.
     """
-    seen = statistics[tensor]
+    sources = {tensor: statistics.source(tensor) for tensor in tensors}
+    names = {source: tensor for tensor, source in sources.items()}
+    ranges: dict[Image, Range] = {}
+    for part in _parts(list(names), AT_ONCE):
+        seen = {names[source]: statistics[names[source]] for source in part}
+        for tensor, (lowest, highest) in zip(seen, _ends(seen, method, levels, symmetric), strict=True):
+            low, high = min(lowest, 0.0), max(highest, 0.0)
+            if symmetric:
+                high = max(-low, high)
+                low = -high
+            ranges[sources[tensor]] = Range(low, high)
+    return {tensor: ranges[source] for tensor, source in sources.items()}
+
+
+def _parts(sources: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
+    for start in range(0, len(sources), size):
+        yield sources[start : start + size]
+
+
+def _ends(seen: Mapping[str, TensorStatistics], method: Method, levels: int, symmetric: bool) -> Sequence[tuple[float, float]]:
+    for tensor, statistics in seen.items():
+        for extreme in (statistics.low, statistics.high):
+            if np.isinf(extreme):
+                raise DataError(
+                    f"Tensor {tensor!r} holds {extreme}, with which the graph masks: no range has room for it. Keep the nodes "
+                    "that read or write it in float (mode.nodes_to_exclude)."
+                )
     match method:
         case MinMax():
-            low, high = seen.low, seen.high
+            return [(statistics.low, statistics.high) for statistics in seen.values()]
         case MovingAverage(momentum):
-            low, high = _moving_average(seen.sample_low, momentum), _moving_average(seen.sample_high, momentum)
+            return [
+                (_moving_average(statistics.sample_low, momentum), _moving_average(statistics.sample_high, momentum))
+                for statistics in seen.values()
+            ]
+    histograms = [_histogram(statistics, tensor) for tensor, statistics in seen.items()]
+    match method:
         case Percentile(percentile):
-            low, high = _percentile(_histogram(seen, tensor), percentile / 100, symmetric)
+            return [_percentile(histogram, percentile / 100, symmetric) for histogram in histograms]
         case Entropy():
-            low, high = entropy_range(_histogram(seen, tensor), levels, symmetric)
+            return entropy_ranges(histograms, levels, symmetric)
         case MeanSquaredError():
-            low, high = mse_range(_histogram(seen, tensor), levels, symmetric)
+            return mse_ranges(histograms, levels, symmetric)
         case _:
             assert_never(method)
-    low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        high = max(-low, high)
-        low = -high
-    return Range(low, high)
 
 
 def _moving_average(extremes: npt.NDArray[np.float32], momentum: float) -> float:

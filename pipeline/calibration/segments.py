@@ -1,12 +1,12 @@
 """A graph cut into consecutive parts, so that only one part's measured tensors are in memory at a time.
 
 Every tensor that a session returns lives until the session ends its run: with all of them, a HiFi-GAN needs ten times the
-memory of plain inference. Cut where the measured tensors of a part reach a budget, it needs the budget.
+memory of plain inference. Cut into parts whose measured tensors fit the processor's cache, it needs hardly more than plain
+inference, and what is measured is still in the cache when it is looked at.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,12 @@ import onnxruntime
 from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.tensors import elem_types
+from pipeline.calibration.tensors import infer
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
+
+UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
+RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -44,20 +47,68 @@ class Segment:
         return (*self.measured, *sorted(self.carried.difference(self.measured)))
 
 
-def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session that runs nodes in the order of the graph, whatever the lengths of the samples.
+class SegmentedGraph:
+    """A graph that runs segment by segment."""
 
-    The order matters to memory: by default ONNX Runtime runs a node that nothing depends on, such as a reduction of an
-    intermediate tensor, after everything else, and so keeps every such tensor alive until the end.
-    """
+    def __init__(
+        self, model: onnx.ModelProto, tensors: Collection[str], sample: Sample, threads: int, budget_bytes: int
+    ) -> None:
+        """Cut a graph so that the measured tensors of a segment fit a budget, where one alone does.
+
+        Args:
+            model: the graph, its nodes in topological order.
+            tensors: to measure, outputs of nodes.
+            sample: the sizes of whose tensors count.
+            threads: of ONNX Runtime.
+            budget_bytes: what the measured tensors of a segment take at most.
+        """
+        inferred = infer(model, {name: array.shape for name, array in sample.inputs.items()})
+        types = {name: tensor.elem_type for name, tensor in inferred.items()}
+        sizes = {name: inferred[name].bytes if name in inferred else None for name in tensors}
+        guessed = {name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()}
+        self._open(cut(model, guessed, budget_bytes, types), threads)
+        if None not in sizes.values():
+            return
+        seen = [{name: array.nbytes for name, array in arrays.items()} for arrays in self.run(sample)]
+        if any(len(segment) > 1 and sum(segment.values()) > RECUT * budget_bytes for segment in seen):
+            merged = {name: size for segment in seen for name, size in segment.items()}
+            self._open(cut(model, merged, budget_bytes, types), threads)
+
+    def _open(self, segments: Sequence[Segment], threads: int) -> None:
+        self.segments = tuple(segments)
+        self._sessions = []
+        for segment in segments:
+            self._sessions.append(open_segment(segment.model, threads))
+            segment.model.Clear()  # the session has it
+        self._kept: list[frozenset[str]] = []  # what later segments need, after each
+        needed: frozenset[str] = frozenset()
+        for segment in reversed(segments):
+            self._kept.insert(0, needed)
+            needed |= frozenset(segment.inputs)
+
+    def run(self, sample: Sample) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        """Yield the measured tensors of one sample, segment by segment.
+
+        Raises:
+            DataError: the sample does not fit the graph.
+        """
+        tensors: dict[str, npt.NDArray[np.generic]] = dict(sample.inputs)
+        for segment, session, kept in zip(self.segments, self._sessions, self._kept, strict=True):
+            feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
+            arrays = dict(zip(segment.outputs, run_session(session, segment.outputs, feeds, sample), strict=True))
+            tensors = {name: array for name, array in {**tensors, **arrays}.items() if name in kept}
+            yield {name: arrays[name] for name in segment.measured}
+            del arrays
+
+
+def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """Open a session for samples of any length, which keeps no memory between its runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.enable_mem_pattern = False  # one pattern a shape: speech comes in as many shapes as samples
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_cpu_mem_arena = False  # an arena keeps the most that each length of each segment ever took
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -65,14 +116,6 @@ def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True)
     except ValueError as error:
         raise ModelError("The graph is above 2 GB, which cannot be calibrated in memory.") from error
     return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-
-
-@cache
-def _share_arena() -> None:
-    """Give the sessions of all segments one arena, once a process; each would keep the memory of its own segment otherwise."""
-    memory = capi.OrtMemoryInfo("Cpu", capi.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, capi.OrtMemType.DEFAULT)
-    same_as_requested = 1  # grow by what is asked for, not to the next power of two
-    onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, same_as_requested, -1, -1))
 
 
 def run_session(
@@ -89,89 +132,67 @@ def run_session(
         raise DataError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 
 
-def measure_sizes(model: onnx.ModelProto, tensors: Collection[str], sample: Sample, threads: int) -> dict[str, int]:
-    """Return how many bytes each tensor takes for one sample, without keeping any of them."""
-    survey = onnx.ModelProto()
-    survey.CopyFrom(model)
-    nodes, wanted = list(survey.graph.node), set(tensors)
-    del survey.graph.node[:], survey.graph.output[:]
-    sized: list[str] = []
-    for node in nodes:
-        survey.graph.node.append(node)
-        for name in wanted.intersection(node.output):
-            survey.graph.node.append(helper.make_node("Size", [name], [f"{name}/calibration_size"]))
-            survey.graph.output.append(onnx.ValueInfoProto(name=f"{name}/calibration_size"))
-            sized.append(name)
-    if not sized:
-        return {}
-    session = open_segment(survey, threads, optimize=False)
-    sizes = run_session(session, [f"{name}/calibration_size" for name in sized], sample.inputs, sample)
-    return {name: 4 * int(size) for name, size in zip(sized, sizes, strict=True)}
-
-
-def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int) -> list[Segment]:
+def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, types: Mapping[str, int]) -> list[Segment]:
     """Cut a graph into as few segments as keep the measured tensors of each within the budget.
 
     Args:
         model: the graph, its nodes in topological order.
         sizes: tensors to measure, outputs of nodes -> bytes.
         budget_bytes: what the measured tensors of a segment take at most, where one alone does not take more.
+        types: element types of tensors; where one is unknown, the graph is not cut.
     """
     nodes = list(model.graph.node)
     uses = [frozenset(_uses(node)) for node in nodes]
-    ends, held = [], 0
+    starts, held, end = [0], 0, 0
     for index, node in enumerate(nodes):
-        added = sum(sizes.get(name, 0) for name in node.output)
+        measured = [name for name in node.output if name in sizes]
+        if not measured:
+            continue
+        end = index + 1  # what comes after the last measured tensor need not run
+        added = sum(sizes[name] for name in measured)
         if held and held + added > budget_bytes:
-            ends.append(index)
+            starts.append(index)
             held = 0
         held += added
-    measured_at = [index for index, node in enumerate(nodes) if not sizes.keys().isdisjoint(node.output)]
-    if not measured_at:
-        return []
-    ends.append(measured_at[-1] + 1)  # what comes after the last measured tensor need not run
-    starts = [0, *ends[:-1]]
-    types = elem_types(model) if len(ends) > 1 else {}
     initializers = {initializer.name: initializer for initializer in model.graph.initializer}
+    declared = {value.name: value for value in model.graph.input}
 
     segments: list[Segment] = []
     needed_later: frozenset[str] = frozenset()
-    for start, end in reversed(list(zip(starts, ends, strict=True))):
+    for start in reversed(starts if end else []):
         made = {name for node in nodes[start:end] for name in node.output if name}
         used = frozenset().union(*uses[start:end])
-        carried = needed_later & made
-        measured = tuple(name for node in nodes[start:end] for name in node.output if name in sizes)
         taken = sorted(used - made - initializers.keys())
-        part = _extract(model, nodes[start:end], used, taken, types)
-        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*measured, *sorted(carried - set(measured))))
-        segments.append(Segment(part, tuple(taken), measured, carried))
+        if not all(name in declared or types.get(name) for name in taken):
+            continue  # the segment begins further ahead
+        carried = needed_later & made
+        measured = [name for node in nodes[start:end] for name in node.output if name in sizes]
+        inputs = [
+            declared[name] if name in declared else helper.make_tensor_value_info(name, types[name], None) for name in taken
+        ]
+        part = _extract(model, nodes[start:end], [initializers[name] for name in used & initializers.keys()], inputs)
+        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*measured, *sorted(carried.difference(measured))))
+        segments.append(Segment(part, tuple(taken), tuple(measured), carried))
         needed_later = (needed_later - made) | set(taken)
+        end = start
     return segments[::-1]
 
 
 def _extract(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
-    used: Collection[str],
-    inputs: Sequence[str],
-    types: Mapping[str, int],
+    initializers: Sequence[onnx.TensorProto],
+    inputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """Return a model of some nodes, with the initializers they use and with typed inputs."""
+    """Return a model of some nodes."""
     part = onnx.ModelProto(ir_version=model.ir_version)
     part.opset_import.extend(model.opset_import)
     part.functions.extend(model.functions)
     part.graph.name = model.graph.name or "segment"
     part.graph.node.extend(nodes)
-    part.graph.initializer.extend(initializer for initializer in model.graph.initializer if initializer.name in used)
+    part.graph.initializer.extend(initializers)
     part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    declared = {value.name: value for value in model.graph.input}
-    for name in inputs:
-        if name in declared:
-            part.graph.input.append(declared[name])
-        elif types.get(name):
-            part.graph.input.append(helper.make_tensor_value_info(name, types[name], None))
-        else:
-            raise ModelError(f"The type of tensor {name!r} cannot be inferred: calibrate with a larger memory budget.")
+    part.graph.input.extend(inputs)
     return part
 
 

@@ -122,14 +122,23 @@ class Statistics:
         Raises:
             DataError: it was not collected.
         """
-        image = self.images.get(tensor, Image(tensor))
-        if image.source not in self.measured:
-            known = (*self.measured, *self.images)
-            raise DataError(f"No statistics were collected of tensor {tensor!r}.{did_you_mean(tensor, known)}")
+        image = self.source(tensor)
         statistics = self.measured[image.source].statistics()
         for step in image.steps:
             statistics = statistics.image(step)
         return statistics
+
+    def source(self, tensor: str) -> Image:
+        """Return the measured tensor that a tensor's statistics follow from, and how.
+
+        Raises:
+            DataError: it was not collected.
+        """
+        image = self.images.get(tensor, Image(tensor))
+        if image.source not in self.measured:
+            known = (*self.measured, *self.images)
+            raise DataError(f"No statistics were collected of tensor {tensor!r}.{did_you_mean(tensor, known)}")
+        return image
 
     def __contains__(self, tensor: object) -> bool:
         return tensor in self.measured or tensor in self.images

@@ -4,15 +4,16 @@ A tensor that is moved, not computed (Reshape, Transpose, ...), has the statisti
 or LeakyRelu has their image under that function. Neither is measured: fewer outputs to fetch, fewer fusions in the way.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+STEPS = frozenset({"Clip", "LeakyRelu", "Relu"})
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 QUANTIZABLE_OPS = MOVES | {
     "Add", "ArgMax", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Gather", "Gemm",
@@ -20,7 +21,23 @@ QUANTIZABLE_OPS = MOVES | {
     "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Where",
 }  # fmt: skip
 RANDOM_OPS = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+MASKING_OPS = MOVES | {
+    "Add",
+    "Cast",
+    "Concat",
+    "Expand",
+    "Gather",
+    "Max",
+    "Min",
+    "Pad",
+    "Slice",
+    "Split",
+    "Sub",
+    "Tile",
+    "Where",
+}
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
+SMALL_BYTES = 1024  # of constants that may decide shapes
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -51,12 +68,55 @@ class Image:
     steps: tuple[Step, ...] = ()
 
 
-def elem_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type of every tensor of the top-level graph that can be inferred."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
-    types.update({initializer.name: initializer.data_type for initializer in graph.initializer})
-    return types
+@dataclass(frozen=True)
+class Inferred:
+    """What can be said of a tensor without running the graph.
+
+    Attributes:
+        elem_type: of onnx.TensorProto.
+        bytes: its size; None where that depends on what is computed.
+    """
+
+    elem_type: int
+    bytes: int | None
+
+
+def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Inferred]:
+    """Return what can be inferred of the tensors of the top-level graph, if its inputs have the given shapes."""
+    part = onnx.ModelProto(ir_version=model.ir_version)
+    part.opset_import.extend(model.opset_import)
+    part.functions.extend(model.functions)
+    part.graph.name = model.graph.name
+    part.graph.node.extend(model.graph.node)
+    part.graph.input.extend(model.graph.input)
+    if shapes is None:
+        part.graph.output.extend(model.graph.output)
+    for value in part.graph.input:
+        if shapes and value.name in shapes:
+            tensor = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shapes[value.name])
+            value.type.CopyFrom(tensor)
+    declared = {value.name for value in model.graph.input}
+    for initializer in model.graph.initializer:
+        if initializer.ByteSize() < SMALL_BYTES:  # it may decide shapes
+            part.graph.initializer.append(initializer)
+        elif initializer.name not in declared:
+            part.graph.input.append(
+                helper.make_tensor_value_info(initializer.name, initializer.data_type, list(initializer.dims))
+            )
+    graph = onnx.shape_inference.infer_shapes(part, data_prop=shapes is not None).graph
+    found = {
+        value.name: Inferred(value.type.tensor_type.elem_type, _bytes(value.type.tensor_type))
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    found.update({initializer.name: Inferred(initializer.data_type, None) for initializer in graph.initializer})
+    return found
+
+
+def _bytes(tensor: onnx.TypeProto.Tensor) -> int | None:
+    dims = tensor.shape.dim
+    if not tensor.HasField("shape") or not tensor.elem_type or not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return int(np.prod([dim.dim_value for dim in dims], initial=helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize))
 
 
 def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUANTIZABLE_OPS) -> tuple[str, ...]:
@@ -65,7 +125,7 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
     With the default, this is every tensor that any mode may give a range to: statistics of all of them, collected once,
     serve every method, type and selection of nodes.
     """
-    types = elem_types(model)
+    types = {name: tensor.elem_type for name, tensor in infer(model).items()}
     constants = {initializer.name for initializer in model.graph.initializer}
     found: dict[str, None] = {}
     for node in model.graph.node:
@@ -83,12 +143,31 @@ def images(model: onnx.ModelProto) -> dict[str, Image]:
     constants = dict(_constants(model))
     found: dict[str, Image] = {}
     for node in model.graph.node:
-        step = _step(node, constants)
+        step = _step(node, constants) if node.op_type in STEPS else None
         if step is None and node.op_type not in MOVES:
             continue
         source = found.get(node.input[0], Image(node.input[0]))
         found[node.output[0]] = Image(source.source, source.steps + (() if step is None else (step,)))
     return found
+
+
+def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors that may have infinities which the graph itself puts there, to mask with them.
+
+    These are its infinite constants and what passes them on: moved, selected, or added to something.
+    """
+    infinite = {name for name, tensor in _constants(model) if _has_infinity(tensor)}
+    for node in model.graph.node:
+        if node.op_type == "ConstantOfShape":
+            if any(_has_infinity(attribute.t) for attribute in node.attribute):
+                infinite.update(node.output)
+        elif node.op_type in MASKING_OPS and not infinite.isdisjoint(node.input):
+            infinite.update(node.output)
+    return frozenset(infinite)
+
+
+def _has_infinity(tensor: TensorProto) -> bool:
+    return tensor.data_type in FLOAT_TYPES and bool(np.isinf(numpy_helper.to_array(tensor)).any())
 
 
 def _step(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> Step | None:

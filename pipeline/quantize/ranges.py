@@ -6,7 +6,7 @@ from typing import assert_never
 import onnx
 
 from pipeline.calibration.cache import cached_statistics
-from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.ranges import Entropy, MeanSquaredError, Method, MinMax, MovingAverage, Percentile, tensor_ranges
 from pipeline.calibration.statistics import Statistics
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
@@ -53,11 +53,8 @@ def ranges_from(statistics: Statistics, tensors: Sequence[str], mode: StaticConf
     levels = 1 << (16 if activations in (IntegerType.int16, IntegerType.uint16) else 8)
     symmetric = mode.symmetric and activations in SIGNED
     method = method_of(mode)
-    ranges = {}
-    for tensor in tensors:
-        found = tensor_range(statistics, tensor, method, levels=levels, symmetric=symmetric)
-        ranges[tensor] = (found.low, found.high)
-    return ranges
+    found = tensor_ranges(statistics, tensors, method, levels=levels, symmetric=symmetric)
+    return {tensor: (span.low, span.high) for tensor, span in found.items()}
 
 
 def method_of(mode: StaticConfig) -> Method:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from pipeline.calibration import cache
 from pipeline.calibration.cache import cached_statistics
 from pipeline.calibration.statistics import Statistics
+from pipeline.quantize.ranges import measured_ranges
 from pipeline.samples import Sample
+from pipeline.settings import IntegerType, RangeMethod, StaticConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +45,17 @@ def test_the_same_question_runs_the_model_once(graph, samples, tmp_path, runs):
         np.testing.assert_array_equal(first[tensor].sample_low, second[tensor].sample_low)
         np.testing.assert_array_equal(first[tensor].histogram.edges, second[tensor].histogram.edges)
         np.testing.assert_array_equal(first[tensor].histogram.counts, second[tensor].histogram.counts)
+
+
+def test_every_method_and_type_is_derived_from_one_run_of_the_model(graph, samples, tmp_path, runs, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    modes = [StaticConfig(method=method) for method in RangeMethod]
+    modes += [StaticConfig(method=RangeMethod.mse, activation_type=kind) for kind in (IntegerType.int8, IntegerType.uint16)]
+    found = []
+    for mode, tensors in product(modes, (["y"], ["c", "leaky", "m"])):
+        found.append(measured_ranges(graph, samples, tensors, mode, threads=1, seed=0, on_sample=lambda _: None))
+    assert len(runs) == 1
+    assert len({ranges["y"] for ranges in found if "y" in ranges}) > 4
 
 
 def changed_weight(graph, samples):
@@ -103,6 +117,7 @@ def test_a_killed_run_leaves_no_entry(graph, tmp_path):
     onnx.save(graph, tmp_path / "model.onnx")
     program = f"""
 import time
+from itertools import product
 from pathlib import Path
 import numpy as np
 from pipeline.calibration.cache import cached_statistics

@@ -12,7 +12,8 @@ from onnx import parser
 from pipeline.calibration import collect as engine
 from pipeline.calibration.collect import collect
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
-from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.calibration.segments import cut
+from pipeline.calibration.tensors import infer, quantizable_tensors
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
@@ -60,6 +61,23 @@ def test_percentiles_are_within_half_a_percent_of_those_of_all_values(graph, sam
             assert found.high == pytest.approx(max(high, 0), rel=0.005, abs=1e-3), (tensor, percentile)
 
 
+def test_large_tensors_that_are_counted_in_part_keep_their_extremes_and_percentiles():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N] x) => (float[N] y) { y = Sin (x) }""")
+    rng = np.random.default_rng(3)
+    arrays = [rng.uniform(0.5, 2) * rng.standard_t(4, 700_000).astype(np.float32) for _ in range(5)]
+    seen = collect(model, [Sample(str(i), {"x": array}) for i, array in enumerate(arrays)], tensors=["x", "y"])
+    values = np.concatenate(arrays)
+    assert (seen["x"].low, seen["x"].high, seen["x"].count) == (values.min(), values.max(), values.size)
+    assert seen["x"].histogram.counts.sum() == pytest.approx(values.size, rel=0.01)
+    for percentile in (99.0, 99.9, 99.99, 99.999):
+        outside = (1 - percentile / 100) / 2
+        low, high = np.quantile(values, [outside, 1 - outside], method="inverted_cdf")
+        found = tensor_range(seen, "x", Percentile(percentile))
+        assert (found.low, found.high) == (pytest.approx(low, rel=0.005), pytest.approx(high, rel=0.005)), percentile
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_every_method_takes_24_utterances_of_different_lengths(graph, samples, method):
     assert len({sample.inputs["x"].shape for sample in samples}) > 20
@@ -70,15 +88,24 @@ def test_every_method_takes_24_utterances_of_different_lengths(graph, samples, m
         assert found.high > found.low
 
 
-def test_segments_change_nothing(graph, samples, monkeypatch):
+def test_segments_change_no_extreme_and_no_tail(graph, samples, monkeypatch):
     tensors = quantizable_tensors(graph)
     whole = collect(graph, samples, tensors=tensors)
     monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
     cut = collect(graph, samples, tensors=tensors)
-    assert len(engine.cut(graph, dict.fromkeys(["c", "m", "y"], 100), 1)) == 3
     for tensor in tensors:
         np.testing.assert_array_equal(cut[tensor].sample_low, whole[tensor].sample_low)
-        np.testing.assert_array_equal(cut[tensor].histogram.counts, whole[tensor].histogram.counts)
+        for share in (0.001, 0.999):
+            assert cut[tensor].histogram.quantile(share) == pytest.approx(whole[tensor].histogram.quantile(share), rel=0.002)
+        assert cut[tensor].histogram.counts.sum() == pytest.approx(whole[tensor].histogram.counts.sum(), rel=0.002)
+
+
+def test_a_graph_is_cut_where_its_measured_tensors_exceed_the_budget_and_types_are_known(graph):
+    sizes = dict.fromkeys(["c", "m", "y"], 100)
+    types = {name: tensor.elem_type for name, tensor in infer(graph).items()}
+    assert [segment.measured for segment in cut(graph, sizes, 1, types)] == [("c",), ("m",), ("y",)]
+    assert [segment.measured for segment in cut(graph, sizes, 200, types)] == [("c", "m"), ("y",)]
+    assert [segment.measured for segment in cut(graph, sizes, 1, types | {"back": 0})] == [("c", "m"), ("y",)]
 
 
 def test_tensors_that_follow_from_others_are_not_measured(graph, samples):
@@ -118,6 +145,36 @@ def test_an_infinity_within_the_graph_is_refused_where_it_arises():
     samples = [Sample("quiet", {"x": np.zeros(3, np.float32)}), Sample("loud", {"x": np.array([0, 1000], np.float32)})]
     with pytest.raises(DataError, match=r"'loud': tensor 'e' is inf at \[1\]"):
         collect(model, samples, tensors=["e", "y"])
+
+
+MASKED = """
+<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[N] x, bool[N] keep) => (float[N] y) <float mask = {-inf}>
+{ scaled = Exp (x)  masked = Where (keep, scaled, mask)  y = Softmax (masked) }"""
+
+
+def masked_model():
+    model = parser.parse_model(MASKED.replace("{-inf}", "{0}"))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "mask"))
+    return model
+
+
+def test_infinities_that_the_graph_masks_with_end_no_run_and_have_no_range():
+    keep = np.array([True, False, True])
+    samples = [Sample("one", {"x": np.array([1, 2, 3], np.float32), "keep": keep})]
+    seen = collect(masked_model(), samples, tensors=["scaled", "masked", "y"])
+    assert (seen["y"].low, seen["masked"].low, seen["masked"].high) == (0, -np.inf, np.exp(np.float32(3)))
+    for method in METHODS:
+        assert tensor_range(seen, "y", method).high > 0
+        with pytest.raises(DataError, match=r"'masked' holds -inf, with which the graph masks"):
+            tensor_range(seen, "masked", method)
+
+
+@pytest.mark.parametrize(("wrong", "tensor"), [(1000.0, "scaled"), (np.nan, "x")])
+def test_a_mask_hides_no_value_that_overflows(wrong, tensor):
+    inputs = {"x": np.array([1, wrong, 3], np.float32), "keep": np.ones(3, bool)}
+    with pytest.raises(DataError, match=rf"'one': tensor '{tensor}' is .* at \[1\]"):
+        collect(masked_model(), [Sample("one", inputs)], tensors=["scaled", "masked", "y"])
 
 
 def test_unknown_and_integer_tensors_are_refused_by_name(graph, samples):
@@ -184,7 +241,8 @@ import resource
 import numpy as np
 import onnx
 from pipeline.calibration.collect import collect
-from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.calibration.segments import cut
+from pipeline.calibration.tensors import infer, quantizable_tensors
 from pipeline.samples import Sample
 rng = np.random.default_rng(0)
 lengths = [90, 40, 60, 75, 50, 85, 45, 70] * {number // 8}

@@ -5,10 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.calibration.entropy import Reference
+from pipeline.calibration.entropy import References, entropy_range
 from pipeline.calibration.histogram import BinCounts
 from pipeline.calibration.mse import mse_range
-from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.ranges import (
+    Entropy,
+    MeanSquaredError,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    tensor_range,
+    tensor_ranges,
+)
 from pipeline.calibration.statistics import Measurement, Statistics
 from pipeline.errors import ConfigError, DataError
 
@@ -109,21 +117,26 @@ def divergence_by_definition(counts, start, end, levels):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_divergence_is_that_of_its_definition(name, symmetric):
     histogram = histogram_of(DATA[name])
-    reference = Reference.of(histogram.magnitudes() if symmetric else histogram, 128 if symmetric else 256)
-    start = 0 if symmetric else reference.zero // 2
-    ends = np.arange(max(reference.zero + 1, start + 256), len(reference.counts) + 1, 211)
-    fast = reference.divergence(start, ends)
-    slow = [divergence_by_definition(reference.counts, start, end, reference.levels) for end in ends]
+    reference = References([histogram.magnitudes() if symmetric else histogram], 128 if symmetric else 256)
+    [zero], [bins], [counts] = reference.zeros, reference.bins, reference.counts
+    start = 0 if symmetric else zero // 2
+    ends = np.arange(max(zero + 1, start + 256), bins + 1, 211)
+    fast = reference.divergence(np.zeros_like(ends), np.full_like(ends, start), ends)
+    slow = [divergence_by_definition(counts[:bins], start, end, reference.levels) for end in ends]
     np.testing.assert_allclose(fast, slow, rtol=1e-6, atol=1e-9)
+    assert (reference.bound(np.zeros_like(ends), np.full_like(ends, start), ends) <= fast).all()
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_the_entropy_search_finds_the_least_divergence_of_all_ends(name):
-    reference = Reference.of(histogram_of(DATA[name]).magnitudes(), 128)
-    ends = reference.ends(0)
-    slow = [divergence_by_definition(reference.counts, 0, end, reference.levels) for end in ends]
-    assert reference.best_end(0) == ends[np.argmin(slow)]
-    assert np.diff(ends).max() <= 1 + len(reference.counts) / 128
+    histogram = histogram_of(DATA[name])
+    reference = References([histogram.magnitudes()], 128)
+    [candidates], [bins], [counts] = reference.candidates(np.array([0]), np.array([0]), 1), reference.bins, reference.counts
+    ends = candidates[candidates > 0]
+    slow = [divergence_by_definition(counts[:bins], 0, end, reference.levels) for end in ends]
+    _, found = entropy_range(histogram, 256, symmetric=True)
+    assert found == pytest.approx(ends[np.argmin(slow)] * reference.widths[0])
+    assert np.diff(ends).min() >= -(1 + bins / 128)
 
 
 def test_entropy_clips_an_outlier_and_keeps_a_uniform_range():
@@ -164,6 +177,16 @@ def test_ranges_include_zero_whatever_was_seen(method, values, symmetric):
     assert np.isfinite([found.low, found.high]).all()
     if symmetric:
         assert found.low == -found.high
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", [MinMax(), Percentile(99.9), Entropy(), MeanSquaredError()], ids=lambda m: type(m).__name__)
+def test_ranges_of_many_tensors_are_those_of_each(method, symmetric):
+    scales = 10.0 ** np.arange(-6, 6)
+    parts = {f"{name} * {scale}": statistics_of(scale * DATA[name]).measured["t"] for name in DATA for scale in scales}
+    seen = Statistics(("all",), parts)
+    together = tensor_ranges(seen, list(parts), method, symmetric=symmetric)
+    assert together == {name: tensor_range(seen, name, method, symmetric=symmetric) for name in parts}
 
 
 def test_what_was_not_collected_is_refused():
