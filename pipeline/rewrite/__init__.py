@@ -205,7 +205,7 @@ class _Search:
         return tuple(applied for step in self.steps for applied in step.applied)
 
     def attempt(self, rewrites: Sequence[Rewrite]) -> None:
-        """Keep rewrites if they find places, are exact, and faster than the graph so far: together, or else each alone."""
+        """Keep rewrites if they find places, are exact, and together faster than the graph so far."""
         before = candidate = self.steps[-1].model
         sites: dict[str, int] = {}
         for rewrite in rewrites:
@@ -217,13 +217,16 @@ class _Search:
         if not sites:
             return
         reason, speedup, difference = self._judge(before, candidate)
-        if reason and len(sites) > 1:
+        if reason.startswith(SLOWER):
+            at = f"at {sum(sites.values())} places" + (f" of {', '.join(sites)} together" if len(sites) > 1 else "")
+            self.rejected |= dict.fromkeys(sites, f"{reason} {at}")
+            # One among several may yet be faster alone, on whatever the graph is then.
+            self._tried_on |= dict.fromkeys(sites, len(self.steps) if len(sites) == 1 else 0)
+        elif reason and len(sites) > 1:
             for rewrite in rewrites:
                 self.attempt([rewrite])
         elif reason:
-            [(name, places)] = sites.items()
-            self.rejected[name] = f"{reason} at {places} places" if reason.startswith(SLOWER) else reason
-            self._tried_on[name] = len(self.steps)
+            self.rejected |= dict.fromkeys(sites, reason)
         else:
             together = tuple(sites) if len(sites) > 1 else ()
             kept = [Applied(name, places, speedup, difference, together) for name, places in sites.items()]

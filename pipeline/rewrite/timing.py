@@ -19,7 +19,7 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.samples import Sample
 from pipeline.session import open_session
 
-ROUNDS = 4  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
+ROUNDS, MOST_ROUNDS = 4, 10  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
 TIMED_SAMPLES = 2
 LEAST_GAIN = 1.005
 CERTAIN = 0.02  # chance of such ratios, or better ones, where nothing was gained
@@ -58,19 +58,19 @@ def measure_gain(
     Each round opens both anew, one first in one round and the other in the next: what is opened later runs some two percent
     faster (with a 2 ms conformer), which the two orders show and cancel. Faster means: by half a percent, with ratios that
     chance gives once in fifty times where nothing is gained (Wilcoxon's signed-rank test, which weighs by how much a pair was
-    won). What is clear after both orders ends it.
+    won). What is clear after both orders ends it; what looks like a gain but is not certain is timed longer.
     """
     models = [without_shapes(model) for model in (before, after)]  # as they ship
     samples = sorted(probe, key=lambda sample: sum(array.size for array in sample.inputs.values()))[:TIMED_SAMPLES]
     rng = np.random.default_rng(0)
     logs: tuple[list[float], list[float]] = ([], [])
     pairs = -(-min_pairs // ROUNDS)
-    for number in range(ROUNDS):
+    for number in range(MOST_ROUNDS):
         order = (0, 1) if number % 2 == 0 else (1, 0)
         logs[number % 2].extend(_ratios(models, samples, threads, order, rng, pairs, max_seconds / ROUNDS))
         if number % 2 == 1 and len(logs[0]) + len(logs[1]) >= min_pairs:
             level, ratios = _without_order(*logs)
-            if _is_clear(level, ratios):
+            if _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
                 break
     level, ratios = _without_order(*logs)
     speedup = float(np.exp(level))
@@ -117,6 +117,11 @@ def _is_clear(level: float, ratios: npt.NDArray[np.float64]) -> bool:
     if level >= np.log(CLEAR_GAIN):
         return _chance(ratios, "greater") <= CLEAR
     return level < 0 and _chance(ratios, "less") <= CERTAIN
+
+
+def _is_open(level: float, ratios: npt.NDArray[np.float64]) -> bool:
+    """Return whether there seems to be a gain that only more pairs can tell from noise."""
+    return level >= np.log(LEAST_GAIN) and _chance(ratios, "greater") > CERTAIN
 
 
 def _chance(ratios: npt.NDArray[np.float64], alternative: Literal["greater", "less"]) -> float:
