@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.algorithms.sequence import reads
-from pipeline.calibration.segments import measure_sizes, open_segment, run_session
-from pipeline.calibration.tensors import FLOAT_TYPES, MOVES, elem_types
+from pipeline.calibration.segments import open_segment, run_session
+from pipeline.calibration.tensors import FLOAT_TYPES, MOVES, infer
 from pipeline.errors import ModelError
 from pipeline.graph.noise import NoisyGraph, with_noise_inputs
 from pipeline.samples import Sample
@@ -83,7 +84,7 @@ def errors_along(
     rounded = _rounded(after.model)
     pairs = {name: rounded.get(name, name) for name in _shared(before.model, after.model) if name in nodes}
     inputs = [_with_noise(before, sample, [seed, number]) for number, sample in enumerate(samples)]
-    sizes = measure_sizes(before.model, pairs, inputs[0], threads) if pairs and inputs else {}
+    sizes = _sizes(before.model, pairs, inputs[0], threads) if pairs and inputs else {}
     differences = {name: _Difference(rescaled) for name in pairs}
     for batch in _batches(list(sizes), sizes, budget_bytes):
         sessions = [_exposing(before.model, batch, threads), _exposing(after.model, [pairs[n] for n in batch], threads)]
@@ -164,7 +165,7 @@ def _rounded(model: onnx.ModelProto) -> dict[str, str]:
 def _shared(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
     """Return the float tensors that nodes of both graphs compute, in the order of the first."""
     made = {name for node in after.graph.node for name in node.output if name}
-    types = elem_types(before)
+    types = {name: found.elem_type for name, found in infer(before).items()}
     constants = {tensor.name for tensor in before.graph.initializer}
     found = []
     for node in before.graph.node:
@@ -177,6 +178,26 @@ def _shared(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
 
 def _with_noise(noisy: NoisyGraph, sample: Sample, seed: list[int]) -> Sample:
     return Sample(sample.id, {**sample.inputs, **noisy.noise(np.random.default_rng(seed))})
+
+
+def _sizes(model: onnx.ModelProto, tensors: Collection[str], sample: Sample, threads: int) -> dict[str, int]:
+    """Return how many bytes each tensor takes for one sample, without keeping any of them."""
+    survey = onnx.ModelProto()
+    survey.CopyFrom(model)
+    nodes, wanted = list(survey.graph.node), set(tensors)
+    del survey.graph.node[:], survey.graph.output[:]
+    sized: list[str] = []
+    for node in nodes:
+        survey.graph.node.append(node)
+        for name in wanted.intersection(node.output):
+            survey.graph.node.append(helper.make_node("Size", [name], [f"{name}/size"]))
+            survey.graph.output.append(onnx.ValueInfoProto(name=f"{name}/size"))
+            sized.append(name)
+    if not sized:
+        return {}
+    session = open_segment(survey, threads, optimize=False)
+    counts = run_session(session, [f"{name}/size" for name in sized], sample.inputs, sample)
+    return {name: 4 * int(count) for name, count in zip(sized, counts, strict=True)}
 
 
 def _batches(names: Sequence[str], sizes: dict[str, int], budget_bytes: int) -> Iterator[list[str]]:

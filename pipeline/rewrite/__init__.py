@@ -2,8 +2,8 @@
 
 A rewrite states its equation and where it comes from in its docstring. `apply` tries them one after the other: a rewrite that
 finds a place is checked on real inputs (every output within 1e-4 of its scale) and timed against the graph before it, pair by
-pair; it stays where it is faster, else the graph goes on without it. What was refused is tried once more at the end, since
-one rewrite opens the way to another.
+pair; it stays where it is faster, else the graph goes on without it. Those that only take a little work away are timed
+together first. What was refused is tried once more at the end, since one rewrite opens the way to another.
 
 mish.py           tanh(softplus(x)) by one sigmoid
 lengths.py        numbers that follow from known lengths, as constants
@@ -13,7 +13,6 @@ scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
-skip.py           a residual sum kept out of a slow fusion with the layer norm after it
 mask.py           masks that are applied again further on, dropped
 conv2d.py         Conv over time as Conv over an image of height 1
 fold.py           several moments at once in Convs with few output channels
@@ -28,6 +27,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import onnx
@@ -45,7 +45,6 @@ from pipeline.rewrite import (
     reshape,
     scale,
     scatter,
-    skip,
     square,
     transposed,
 )
@@ -58,6 +57,7 @@ from pipeline.samples import Sample
 __all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
 
 SLOWER = "not faster here"
+LESS = "less"  # of the same work
 PASSES = 4  # of one rewrite over a graph: a length that became known makes others known
 
 
@@ -69,11 +69,14 @@ class Rewrite:
         name: in settings and reports.
         change: does it to a graph, and returns the number of places, or the reason why there is none.
         summary: what it does, in one line.
+        timed_with: neighbours of the same word are timed together first: each takes so little away that it would drown in
+            noise alone.
     """
 
     name: str
     change: Callable[[Graph], int | str]
     summary: str
+    timed_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,16 @@ class Applied:
     Attributes:
         name: of the rewrite.
         sites: how many places it changed.
-        speedup: against the graph before it: the median of the paired ratios.
+        speedup: against the graph before it: the median of the paired ratios; of all that were timed together.
         max_difference: of any output from the original's, relative to the scale of that output, with all rewrites so far.
+        together: the names of all that were timed together, where it was not alone.
     """
 
     name: str
     sites: int
     speedup: float
     max_difference: float
+    together: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,15 +115,14 @@ class Rewritten:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mish", mish.rewrite, "tanh(softplus(x)) by one sigmoid"),
-    Rewrite("lengths", lengths.rewrite, "numbers that follow from known lengths, as constants"),
-    Rewrite("reshape", reshape.rewrite, "the shape of a Reshape as a constant"),
+    Rewrite("lengths", lengths.rewrite, "numbers that follow from known lengths, as constants", LESS),
+    Rewrite("reshape", reshape.rewrite, "the shape of a Reshape as a constant", LESS),
+    Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it", LESS),
+    Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)", LESS),
+    Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it", LESS),
+    Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped", LESS),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),
-    Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it"),
-    Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)"),
-    Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it"),
     Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
-    Rewrite("skip", skip.rewrite, "a residual sum kept out of a slow fusion with the layer norm after it"),
-    Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
     Rewrite("fold", fold.rewrite, "several moments at once in Convs with few output channels"),
@@ -161,68 +165,101 @@ def apply(
     end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
     search = _Search(model, short, threads, measure or measure_gain)
-    for rewrite in waiting:
+    for _, neighbours in groupby(waiting, key=lambda rewrite: rewrite.timed_with or rewrite.name):
+        group = list(neighbours)
         if time.monotonic() < end:
-            search.attempt(rewrite)
+            search.attempt(group)
         else:
-            search.rejected[rewrite.name] = f"not tried: the {max_seconds:g} s for rewrites were used up"
+            search.rejected |= {
+                rewrite.name: f"not tried: the {max_seconds:g} s for rewrites were used up" for rewrite in group
+            }
     for rewrite in waiting:
         if search.may_succeed_now(rewrite) and time.monotonic() < end:
-            search.attempt(rewrite)
+            search.attempt([rewrite])
     if any(whole is not part for whole, part in zip(probe, short, strict=True)):
         search.confirm(Reference(model, probe, threads))
-    return Rewritten(search.models[-1], tuple(search.applied), tuple(search.rejected.items()))
+    return Rewritten(search.steps[-1].model, search.applied, tuple(search.rejected.items()))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A graph, and the rewrites by which it differs from the one before."""
+
+    model: onnx.ModelProto
+    applied: tuple[Applied, ...] = ()
 
 
 class _Search:
     """What was kept and refused so far.
 
     Attributes:
-        models: the original, and the graph after each rewrite that was kept.
-        applied: those, in order.
+        steps: the original, and each graph that was kept.
         rejected: rewrite -> why it was not kept.
     """
 
     def __init__(self, model: onnx.ModelProto, probe: Sequence[Sample], threads: int, measure: Measure) -> None:
-        self.models = [model]
-        self.applied: list[Applied] = []
+        self.steps = [_Step(model)]
         self.rejected: dict[str, str] = {}
         self._probe, self._threads, self._measure = probe, threads, measure
         self._reference = Reference(model, probe, threads)
-        self._tried_on: dict[str, int] = {}  # how many rewrites the graph had when this one was refused for its speed
+        self._tried_on: dict[str, int] = {}  # how many steps there were when a rewrite was refused for its speed
 
-    def attempt(self, rewrite: Rewrite) -> None:
-        """Keep a rewrite if it finds a place, is exact, and faster than the graph so far."""
-        sites, candidate = _change(rewrite, self.models[-1])
-        if isinstance(sites, str):
-            self.rejected[rewrite.name] = sites
+    @property
+    def applied(self) -> tuple[Applied, ...]:
+        """What was kept, in order."""
+        return tuple(applied for step in self.steps for applied in step.applied)
+
+    def attempt(self, rewrites: Sequence[Rewrite]) -> None:
+        """Keep rewrites if they find places, are exact, and together faster than the graph so far."""
+        before = candidate = self.steps[-1].model
+        sites: dict[str, int] = {}
+        for rewrite in rewrites:
+            found, candidate = _change(rewrite, candidate)
+            if isinstance(found, str):
+                self.rejected[rewrite.name] = found
+            else:
+                sites[rewrite.name] = found
+        if not sites:
             return
+        reason, speedup, difference = self._judge(before, candidate)
+        if reason.startswith(SLOWER):
+            at = f"at {sum(sites.values())} places" + (f" of {', '.join(sites)} together" if len(sites) > 1 else "")
+            self.rejected |= dict.fromkeys(sites, f"{reason} {at}")
+            # One among several may yet be faster alone, on whatever the graph is then.
+            self._tried_on |= dict.fromkeys(sites, len(self.steps) if len(sites) == 1 else 0)
+        elif reason and len(sites) > 1:
+            for rewrite in rewrites:
+                self.attempt([rewrite])
+        elif reason:
+            self.rejected |= dict.fromkeys(sites, reason)
+        else:
+            together = tuple(sites) if len(sites) > 1 else ()
+            kept = [Applied(name, places, speedup, difference, together) for name, places in sites.items()]
+            self.steps.append(_Step(candidate, tuple(kept)))
+            self.rejected = {name: why for name, why in self.rejected.items() if name not in sites}
+
+    def _judge(self, before: onnx.ModelProto, candidate: onnx.ModelProto) -> tuple[str, float, float]:
+        """Return why a graph is not kept, or "", its speed-up, and its difference from the original."""
         difference = self._reference.difference(candidate)
         if difference > self._reference.limit(difference):
-            self.rejected[rewrite.name] = _differs(difference)
-            return
-        gain = self._measure(self.models[-1], candidate, self._probe, self._threads)
-        if not gain.faster:
-            self.rejected[rewrite.name] = f"{SLOWER}: {gain.speedup:.2f} times the speed at {sites} places"
-            self._tried_on[rewrite.name] = len(self.applied)
-            return
-        self.models.append(candidate)
-        self.applied.append(Applied(rewrite.name, sites, gain.speedup, difference))
-        self.rejected.pop(rewrite.name, None)
+            return _differs(difference), 0.0, difference
+        gain = self._measure(before, candidate, self._probe, self._threads)
+        return "" if gain.faster else f"{SLOWER}: {gain.speedup:.2f} times the speed", gain.speedup, difference
 
     def may_succeed_now(self, rewrite: Rewrite) -> bool:
         """Return whether a rewrite was refused for its speed alone, on a graph that has changed since."""
-        return self.rejected.get(rewrite.name, "").startswith(SLOWER) and self._tried_on[rewrite.name] < len(self.applied)
+        return self.rejected.get(rewrite.name, "").startswith(SLOWER) and self._tried_on[rewrite.name] < len(self.steps)
 
     def confirm(self, reference: Reference) -> None:
-        """Take back the latest rewrites until the graph is exact on other inputs as well."""
-        while self.applied:
-            difference = reference.difference(self.models[-1])
+        """Take back the latest steps until the graph is exact on other inputs as well."""
+        while len(self.steps) > 1:
+            model, applied = self.steps[-1].model, self.steps[-1].applied
+            difference = reference.difference(model)
             if difference <= reference.limit(difference):
-                self.applied[-1] = dataclasses.replace(self.applied[-1], max_difference=difference)
+                self.steps[-1] = _Step(model, tuple(dataclasses.replace(one, max_difference=difference) for one in applied))
                 return
-            self.models.pop()
-            self.rejected[self.applied.pop().name] = _differs(difference)
+            self.steps.pop()
+            self.rejected |= {one.name: _differs(difference) for one in applied}
 
 
 def _differs(difference: float) -> str:
