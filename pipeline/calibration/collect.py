@@ -21,7 +21,7 @@ from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 4 << 20  # measured tensors of a segment: they stay in the processor's cache, and take little memory
+SEGMENT_BYTES = 8 << 20  # of measured tensors: small enough to add little to the memory of inference
 WAITING_BYTES = 4 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
 
 
@@ -103,7 +103,7 @@ def collect(
 
 def _measurements(group: Group, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
     """Yield what was seen of each tensor of a group."""
-    lows, highs = (np.stack(extremes, axis=1) for extremes in (group.lows, group.highs))
+    lows, highs = group.extremes()
     for index, (name, bins) in enumerate(group.tallies()):
         yield name, Measurement(lows[index], highs[index], int(group.counts[index]), bins, channels.get(name))
 

@@ -49,8 +49,7 @@ class Group:
     Attributes:
         tensors: their names.
         masks: those of them that may have infinities, with which the graph masks; they are not counted.
-        lows: float32 (tensors,) for each sample.
-        highs: float32 (tensors,) for each sample.
+        samples: how many were measured.
         counts: values of each tensor, int64 (tensors,).
         bins: the counts of each tensor's values, as `BinCounts` has them; None where only extremes are wanted.
         waiting_bytes: of the values that wait to be counted.
@@ -59,8 +58,8 @@ class Group:
     def __init__(self, tensors: Sequence[str], histograms: bool, masks: Collection[str] = ()) -> None:
         self.tensors = tuple(tensors)
         self.masks = frozenset(masks)
-        self.lows: list[Values] = []
-        self.highs: list[Values] = []
+        self.samples = 0
+        self._lows, self._highs = bytearray(), bytearray()  # many small arrays would lie scattered, and pin what is freed
         self.counts = np.zeros(len(self.tensors), np.int64)
         self.exponents = np.full(len(self.tensors), LOWEST_EXPONENT)
         self.bins = np.zeros((len(self.tensors), *CELLS), np.int64) if histograms else None
@@ -79,8 +78,9 @@ class Group:
         """
         values, starts = _laid_out(arrays)
         low, high = _extremes(values, starts)
-        self.lows.append(low)
-        self.highs.append(high)
+        self.samples += 1
+        self._lows += low.tobytes()
+        self._highs += high.tobytes()
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             finite = [self._finite_part(name, array, sample) for name, array in zip(self.tensors, arrays, strict=True)]
             values, starts = _laid_out(finite)
@@ -89,8 +89,7 @@ class Group:
         if self.bins is None:
             return
         np.maximum(self._magnitudes, np.maximum(-low, high), out=self._magnitudes)
-        samples = len(self.lows)
-        if samples & (samples - 1) == 0:  # 1, 2, 4, ...
+        if self.samples & (self.samples - 1) == 0:  # 1, 2, 4, ...
             self._choose_anew(values, starts)
         if len(self.tensors) > 1:
             self._choose(values, starts)
@@ -98,6 +97,7 @@ class Group:
             for start in range(0, values.size, GROUP_VALUES):
                 part = values[start : start + GROUP_VALUES]
                 self._choose(part, np.array([0, part.size]))
+            self.count()  # there is nothing to gain from waiting
 
     def count(self) -> None:
         """Count the values that wait."""
@@ -107,6 +107,13 @@ class Group:
             waiting.clear()
         self.waiting_bytes = 0
 
+    def extremes(self) -> tuple[Values, Values]:
+        """Return minimum and maximum of each tensor in each sample, (tensors, samples)."""
+        low, high = (
+            np.frombuffer(bytes(part), np.float32).reshape(-1, len(self.tensors)) for part in (self._lows, self._highs)
+        )
+        return low.T.copy(), high.T.copy()
+
     def tallies(self) -> Iterator[tuple[str, BinCounts | None]]:
         """Yield each tensor with the counts of its values."""
         for index, tensor in enumerate(self.tensors):
@@ -115,13 +122,8 @@ class Group:
 
     def _count(self, codes: Codes, sizes: Sequence[Ints], weight: int) -> None:
         assert self.bins is not None
-        exponents = np.maximum(self.exponents, exponents_of(codes_of(self._magnitudes)))
-        for index in np.flatnonzero(exponents > self.exponents):
-            counted = BinCounts(int(self.exponents[index]), self.bins[index])
-            counted.raise_to(int(exponents[index]))
-            self.bins[index] = counted.counts
-        self.exponents = exponents
-        below = codes_below(exponents)
+        self._make_room()
+        below = codes_below(self.exponents)
         if len(self.tensors) == 1:
             places: npt.NDArray[np.integer] = bins_of(codes, below[0])
         else:
@@ -135,6 +137,16 @@ class Group:
             counted = np.bincount(places, minlength=self.bins.size).reshape(self.bins.shape)
             self.bins += counted if weight == 1 else weight * counted
 
+    def _make_room(self) -> None:
+        """Raise the exponents of the counts to what has been seen."""
+        assert self.bins is not None
+        exponents = np.maximum(self.exponents, exponents_of(codes_of(self._magnitudes)))
+        for index in np.flatnonzero(exponents > self.exponents):
+            raised = BinCounts(int(self.exponents[index]), self.bins[index])
+            raised.raise_to(int(exponents[index]))
+            self.bins[index] = raised.counts
+        self.exponents = exponents
+
     def _choose_anew(self, values: Values, starts: Ints) -> None:
         """Decide which values are counted from now on, by what was seen so far; `values` are those of this sample."""
         assert self.bins is not None
@@ -143,7 +155,7 @@ class Group:
         self._stride = int(STRIDES[max(int(np.searchsorted(STRIDES, room, side="right")) - 1, 0)])
         if self._stride == 1:
             return
-        if len(self.lows) > 1:
+        if self.samples > 1:
             tails = [bins.tails(TAIL) for _, bins in self.tallies() if bins is not None]
         else:
             tails = [_tails(values[a : b : self._stride]) for a, b in pairwise(starts)]
@@ -163,7 +175,7 @@ class Group:
         np.logical_or(tail, above, out=tail)
         taken = np.flatnonzero(tail)
         self._wait(self._waiting, Chosen(codes[taken], np.diff(np.searchsorted(taken, starts))))
-        every = slice(len(self.lows) % self._stride, None, self._stride)
+        every = slice(self.samples % self._stride, None, self._stride)
         body = np.flatnonzero(~tail[every]) * self._stride + every.start
         self._wait(self._waiting_body, Chosen(codes[body], np.diff(np.searchsorted(body, starts))))
 
@@ -221,7 +233,11 @@ def _tails(values: Values) -> tuple[np.float32, np.float32]:
 def _laid_out(arrays: Sequence[Array]) -> tuple[Values, Ints]:
     """Return the values of all arrays, one after the other, and where each begins, and the last one ends."""
     flat = [array.reshape(-1) for array in arrays]
-    values = np.asarray(flat[0], np.float32) if len(flat) == 1 else np.concatenate(flat, dtype=np.float32, casting="same_kind")
+    values = (
+        np.ascontiguousarray(flat[0], np.float32)
+        if len(flat) == 1
+        else np.concatenate(flat, dtype=np.float32, casting="same_kind")
+    )
     return values, np.cumsum([0, *(array.size for array in flat)])
 
 

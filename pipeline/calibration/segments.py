@@ -7,6 +7,7 @@ inference, and what is measured is still in the cache when it is looked at.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,8 @@ def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.enable_mem_pattern = False  # one pattern a shape: speech comes in as many shapes as samples
-    options.enable_cpu_mem_arena = False  # an arena keeps the most that each length of each segment ever took
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -116,6 +118,13 @@ def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True)
     except ValueError as error:
         raise ModelError("The graph is above 2 GB, which cannot be calibrated in memory.") from error
     return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _share_arena() -> None:
+    """Give the sessions of all segments one arena, once a process; each would keep the memory of its own segment otherwise."""
+    memory = capi.OrtMemoryInfo("Cpu", capi.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, capi.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, 0, -1, -1))
 
 
 def run_session(
