@@ -134,7 +134,7 @@ class Group:
         if len(codes) < self.bins.size // FEW:
             np.add.at(self.bins.reshape(-1), places, weight)
         else:
-            counted = np.bincount(places, minlength=self.bins.size).reshape(self.bins.shape)
+            counted: npt.NDArray[np.int64] = np.bincount(places, minlength=self.bins.size).reshape(self.bins.shape)
             self.bins += counted if weight == 1 else weight * counted
 
     def _make_room(self) -> None:

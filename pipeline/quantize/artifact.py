@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
+from pipeline.graph.prepare import without_shapes
 from pipeline.load import SourceGraph, external_files, sha256_of
 from pipeline.quantize.plan import Kept, Plan
 from pipeline.run_directory import RunDirectory
@@ -67,6 +68,7 @@ def save_artifact(
     Raises:
         StageError: the graph holds no weight of the type that its name promises, or does not run on the probe.
     """
+    model = without_shapes(model)
     del model.metadata_props[:]
     model.metadata_props.extend(source.model.metadata_props)
     _check_promise(model, suffix)

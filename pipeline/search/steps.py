@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from pipeline.evaluate.judge import Judge
-from pipeline.graph.prepare import with_shapes
+from pipeline.graph.prepare import with_shapes, without_shapes
 from pipeline.quantize.plan import Precision
 from pipeline.rewrite import LAYOUTS
 from pipeline.rewrite.graph import Graph
@@ -118,7 +118,7 @@ class Search:
         if key not in self._found:
             model = self._bench.builder.build(choice, bias_correction=bias_correction)
             verdict = self._bench.judge.loss(model)
-            size = model.ByteSize()
+            size = without_shapes(model).ByteSize()
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._bench.original_bytes,
                 bias_correction=bias_correction,
@@ -140,7 +140,11 @@ class Search:
         if not forms:
             return
         measured = speedups(
-            self._bench.original, forms, self._bench.samples, threads=self._bench.threads, seconds=TIMING_SECONDS
+            self._bench.original,
+            {key: without_shapes(form) for key, form in forms.items()},
+            self._bench.samples,
+            threads=self._bench.threads,
+            seconds=TIMING_SECONDS,
         )
         for label, candidate in waiting.items():
             layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
