@@ -29,6 +29,7 @@ from pipeline.search.latency import speedups
 from pipeline.search.path import path_of
 from pipeline.search.sensitivity import Losses, sensitivities
 from pipeline.search.steps import Bench, Search, in_layout, layouts_of
+from pipeline.session import infer, open_session
 from pipeline.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ METHODS = (
 )  # fmt: skip
 SAMPLES = 24  # of the evaluation set, that candidates are measured on
 SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
+LONG_SECONDS = 0.05  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
@@ -123,7 +125,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     probes = shortened(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
     probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
     judge = means.judge(budget.metric, means.items[:samples])
-    timed = sorted((call.sample for calls in judge.calls for call in calls), key=_size)[:1]
+    timed = [_typical([call.sample for calls in judge.calls for call in calls], source, threads)]
     means.on_progress("choosing how ranges follow")
     _use_best_method(builder, probe_judge, mode)
     means.on_progress("measuring what each node gains")
@@ -320,6 +322,16 @@ def _warnings(graph: str, best: Candidate, met: bool, budget: Budget, candidates
     if not best.choice:
         found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")
     return found
+
+
+def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> Sample:
+    """Return the sample of median size, or the smallest where that takes long: it is run thousands of times."""
+    ordered = sorted(samples, key=_size)
+    middle, session = ordered[len(ordered) // 2], open_session(source.path, threads)
+    infer(session, middle)
+    start = time.perf_counter()
+    infer(session, middle)
+    return middle if time.perf_counter() - start < LONG_SECONDS else ordered[0]
 
 
 def _size(sample: Sample) -> int:

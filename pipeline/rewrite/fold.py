@@ -93,6 +93,10 @@ def _divisor(graph: Graph, tensor: str, known: dict[str, int]) -> int:
             continue
         if isinstance(length, int) and length > 0:
             known[current] = length
+        elif node is not None and (interleaved := _interleaved(graph, node)):
+            known[current] = interleaved
+        elif node is not None and (cropped := _cropped(graph, node)):
+            known[current] = gcd(known[node.input[0]], cropped)
         else:
             known[current] = max((known[source] for source in sources), default=1) * (_growth(node) if node is not None else 1)
         waiting.pop()
@@ -101,7 +105,11 @@ def _divisor(graph: Graph, tensor: str, known: dict[str, int]) -> int:
 
 def _sources(graph: Graph, node: onnx.NodeProto) -> list[str]:
     """Return the inputs whose length, or a multiple of it, the output of a node has."""
-    if node.op_type in UNARY or (node.op_type == "ConvTranspose" and _growth(node) > 1):
+    if (
+        node.op_type in (*UNARY, "QuantizeLinear", "DequantizeLinear")
+        or _cropped(graph, node)
+        or (node.op_type == "ConvTranspose" and _growth(node) > 1)
+    ):
         return [node.input[0]]
     if node.op_type in BINARY:
         return [tensor for tensor in node.input if graph.constant(tensor) is None]
@@ -111,6 +119,28 @@ def _sources(graph: Graph, node: onnx.NodeProto) -> list[str]:
         return [node.input[0]] if axes is not None and all(0 <= axis < rank - 1 for axis in axes) else []
     weights = graph.constant(node.input[1]) if node.op_type == "Conv" else None
     return [node.input[0]] if weights is not None and _keeps_length(node, weights) else []
+
+
+def _interleaved(graph: Graph, node: onnx.NodeProto) -> int:
+    """Return how many phases a Reshape interleaves along the last axis (`transposed.py`): its length is a multiple; else 0."""
+    turned = graph.maker(node.input[0], "Transpose") if node.op_type == "Reshape" else None
+    split = graph.maker(turned.input[0], "Reshape") if turned is not None else None
+    if turned is None or split is None:
+        return 0
+    before, after = graph.constant(split.input[1]), graph.constant(node.input[1])
+    perm = _ints(turned, "perm", [])
+    phases = before is not None and after is not None and len(before) == len(after) + 1 and perm[-1:] == [2] and after[-1] == -1
+    return int(before[2]) if phases and before is not None and before[-1] == -1 and before[2] > 0 else 0
+
+
+def _cropped(graph: Graph, node: onnx.NodeProto) -> int:
+    """Return how much a Slice takes off both ends of the last axis; 0 for any other node."""
+    limits = [graph.constant(tensor) for tensor in node.input[1:]] if node.op_type == "Slice" else []
+    if len(limits) != 3 or any(limit is None or limit.size != 1 for limit in limits):
+        return 0
+    start, end, axis = (int(limit.reshape(())) for limit in limits if limit is not None)
+    end = 0 if end == np.iinfo(np.int64).max else end
+    return start - end if axis == (graph.rank(node.input[0]) or 0) - 1 and start >= 0 >= end else 0
 
 
 def _growth(node: onnx.NodeProto) -> int:
