@@ -1,0 +1,61 @@
+"""A node that stays float between integer neighbours is float when it runs."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.graph.prepare import prepare
+from pipeline.quantize.guard import keep_float
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.static import quantize_static, tensors_to_calibrate
+from pipeline.session import infer, open_session
+from tests.quantize.test_modes import observed_ranges, sample_of
+
+BLOCK = """block (float[1, 16, frames] x) => (float[1, 16, frames] y) {
+    [before] a = Conv <pads = [1, 1]> (x, wa)
+    [between] b = Conv <pads = [1, 1], group = 16> (a, wb)
+    [cut] c = Relu (b)
+    [after] y = Conv <pads = [1, 1]> (c, wc)
+}"""
+
+
+@pytest.fixture
+def block(source_of, build, make_weight):
+    """Return a graph whose middle Conv has channels of very different size, prepared, and its source."""
+    loud = make_weight(16, 1, 3) * np.logspace(0, -3, 16, dtype=np.float32).reshape(-1, 1, 1)
+    rest = make_weight(16, 16, 3) * np.logspace(0, 3, 16, dtype=np.float32).reshape(1, -1, 1)
+    source = source_of(build(BLOCK, wa=make_weight(16, 16, 3), wb=loud, wc=rest))
+    return source, prepare(source, opset=None, needed_opset=13, preprocess=True).model
+
+
+def quantized_around(block, settings):
+    source, model = block
+    mode = dataclasses.replace(settings("static"), min_channels=1)
+    plan = Plan({"before": Precision.static, "after": Precision.static})
+    ranges = observed_ranges(source, model, tensors_to_calibrate(model, plan, mode))
+    return quantize_static(model, plan, mode, ranges)
+
+
+def test_onnxruntime_leaves_a_float_conv_between_integers_as_it_is(block, settings, tmp_path):
+    """It would quantize the weights of `between` by itself, with one scale for all channels."""
+    quantized = quantized_around(block, settings)
+    optimized = tmp_path / "optimized.onnx"
+    open_session(quantized, save_optimized=optimized)
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    assert kinds.count("QLinearConv") == 2, "a Conv that nobody asked for has become integer"
+
+
+def test_what_runs_is_what_the_graph_says(block, settings):
+    quantized, sample = quantized_around(block, settings), sample_of(block[0].model)
+    as_written = infer(open_session(quantized, basic=False, without=["WeightBiasQuantization"]), sample)["y"]
+    as_run = infer(open_session(quantized), sample)["y"]
+    np.testing.assert_allclose(as_run, as_written, atol=1e-3 * np.abs(as_written).max())
+
+
+def test_a_graph_without_such_a_node_stays_as_it_is(conv_net):
+    model = conv_net()
+    before = model.SerializeToString()
+    assert keep_float(model) == 0
+    assert model.SerializeToString() == before

@@ -1,0 +1,120 @@
+"""What one group loses, measured on the part of the graph behind it, is what the whole graph loses."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.calibration.cache import cached_statistics
+from pipeline.data.audio import read_audio
+from pipeline.data.sets import utterances_in
+from pipeline.evaluate.judge import Judge
+from pipeline.graph.prepare import prepare
+from pipeline.load import load_graph
+from pipeline.models.ctc import Ctc
+from pipeline.models.matcha import Matcha
+from pipeline.models.vocoder import Vocoder
+from pipeline.quantize.plan import Precision
+from pipeline.sample_sets import EvaluationSample
+from pipeline.search.behind import part_behind
+from pipeline.search.builder import Builder
+from pipeline.search.gains import gains
+from pipeline.search.groups import groups_of
+from pipeline.search.sensitivity import sensitivities
+from pipeline.settings import EvaluationConfig, EvaluationKind, ModeKind, RangeMethod, SampleRateMismatch, StaticConfig
+from tests.conftest import SHIPPED
+
+STATIC = StaticConfig(
+    name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm"], method=RangeMethod.percentile, percentile=99.99
+)
+MODELS = {
+    "vocoder": (Vocoder, EvaluationKind.audio, "log_mel_l1"),
+    "asr": (Ctc, EvaluationKind.asr, "posterior_kl"),
+    "matcha": (Matcha, EvaluationKind.tts, "log_mel_l1"),
+}
+
+
+@dataclasses.dataclass
+class Lab:
+    """A model that ships, with a builder of its quantized graphs and a judge of what they lose."""
+
+    builder: Builder
+    judge: Judge
+
+
+@pytest.fixture(scope="module")
+def lab(repo, tmp_path_factory):
+    """Return a function: model -> its laboratory, made once."""
+    made, cache = {}, tmp_path_factory.mktemp("statistics")
+
+    def make(name):
+        if name not in made:
+            adapter, kind, metric = MODELS[name]
+            file, graph = SHIPPED[name]
+            model = adapter(name, str(repo / file))
+            source = load_graph(graph, str(repo / file))
+            sets = {"asr": "data/clips", "vocoder": "data/voice"}
+            where = repo / (f"{sets[name]}/calibration/manifest.jsonl" if name in sets else "data/sentences/calibration.jsonl")
+
+            def read(path: Path, rate: int):
+                return read_audio(path, rate, SampleRateMismatch.resample, [])
+
+            found = utterances_in(where, "calibration.path", lambda *_: None)
+            samples = [model.sample(utterance, read) for utterance, _ in zip(found, range(4), strict=False)]
+            prepared = prepare(source, opset=None, needed_opset=13, preprocess=True)
+            groups, _ = groups_of(prepared, STATIC)
+            builder = Builder(
+                prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=cache), threads=1
+            )
+            items = [EvaluationSample(sample) for sample in samples[:2]]
+            judge = Judge(
+                model, source, {graph: repo / file}, graph, items, EvaluationConfig(kind=kind), metric, seed=0, threads=1
+            )
+            made[name] = Lab(builder, judge)
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_the_part_behind_a_group_gives_the_loss_of_the_whole_graph(lab, name):
+    here = lab(name)
+    some = here.builder.groups[:: max(len(here.builder.groups) // 4, 1)]
+    wanted = {(group.name, precision) for group in some for precision in group.precisions}
+    found = sensitivities(here.builder, here.judge, wanted, threads=1)
+    assert set(found) == wanted
+    for (group, precision), loss in found.items():
+        whole = here.judge.loss(here.builder.build({group: precision})).loss
+        assert loss == pytest.approx(max(whole, 0.0), rel=0.05, abs=1e-5), (group, precision.name)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_the_float_graph_loses_nothing_against_the_original(lab, name):
+    """It is equalised, which is exact but for the rounding of float32."""
+    verdict = lab(name).judge.loss(lab(name).builder.build({}))
+    assert abs(verdict.loss) < 1e-3
+    assert verdict.length_change == 0
+
+
+def test_steps_of_a_flow_that_share_their_weights_are_decided_together(lab):
+    shared = [group for group in lab("matcha").builder.groups if len(group.nodes) == 3]
+    assert len(shared) > 20, "three unrolled Euler steps"
+    choice = {shared[0].name: Precision.static}
+    assert lab("matcha").builder.build(choice).ByteSize() < lab("matcha").builder.model.ByteSize()
+
+
+def test_the_part_behind_a_node_holds_nothing_that_comes_before_it(lab):
+    model = lab("vocoder").builder.model
+    last = [node for node in model.graph.node if node.op_type == "MatMul"][-1]
+    part, inputs = part_behind(model, [last.name])
+    assert [node.name for node in part.graph.node if node.op_type == "MatMul"] == [last.name]
+    assert last.input[0] in inputs
+
+
+def test_every_group_gains_bytes_in_every_precision_and_a_time_is_known(lab):
+    here = lab("vocoder")
+    found = gains(here.builder, here.judge.calls[0][0].sample, threads=1, layouts=False)
+    assert set(found) == {(group.name, precision) for group in here.builder.groups for precision in group.precisions}
+    assert all(gain.ms_among_integers >= gain.ms for gain in found.values()), "conversions take time"
+    largest = max(found, key=lambda key: found[key].bytes_saved)
+    assert found[largest].bytes_saved > 100_000
