@@ -1,0 +1,251 @@
+"""`mode=auto` beside what today's tools make of the same models, on the same data, timed in one run.
+
+    python benchmarks/auto.py                                           # the models that ship
+    python benchmarks/auto.py --cases hifigan_v2 spelling_cnn --write   # real cases; writes docs/auto.md
+    python benchmarks/auto.py --ranking                                 # is the order of nodes that of measuring each in full?
+
+Losses are measured on the evaluation set, speeds on one thread with all contenders taken in turn. NNCF and onnxsim take part
+where they are installed. The real cases are not part of the repository (../shared/real); they are left out where absent.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import scipy.stats
+from hydra import compose, initialize_config_dir
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from calibration import reader  # noqa: E402
+
+from pipeline.calibration.cache import cached_statistics  # noqa: E402
+from pipeline.config import register_schemas, to_run_config  # noqa: E402
+from pipeline.evaluate.judge import FINE, Judge  # noqa: E402
+from pipeline.graph.prepare import prepare  # noqa: E402
+from pipeline.journal import Journal  # noqa: E402
+from pipeline.load import SourceGraph, load, load_graph  # noqa: E402
+from pipeline.paths import find  # noqa: E402
+from pipeline.quantize.plan import Precision  # noqa: E402
+from pipeline.run_directory import register_resolver  # noqa: E402
+from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.samples import Sample  # noqa: E402
+from pipeline.search.builder import Builder  # noqa: E402
+from pipeline.search.crops import shortened  # noqa: E402
+from pipeline.search.groups import groups_of  # noqa: E402
+from pipeline.search.latency import speedups  # noqa: E402
+from pipeline.search.sensitivity import sensitivities  # noqa: E402
+from pipeline.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+
+REAL = ROOT.parent / "shared" / "real" / "cases"
+PAGE = ROOT / "docs" / "auto.md"
+MARKER = "<!-- measured -->"
+
+
+def real(name: str, *overrides: str) -> list[str]:
+    """Return the overrides for a folder with model.onnx, calib.npz and eval.npz."""
+    folder = REAL / name
+    return [
+        "model=onnx", f"model.path={folder / 'model.onnx'}", "calibration=arrays", f"calibration.path={folder / 'calib.npz'}",
+        f"evaluation.path={folder / 'eval.npz'}", *overrides,
+    ]  # fmt: skip
+
+
+AUDIO = ("evaluation=audio", "evaluation.sample_rate_hz=22050")
+# name -> (the model and its data, metric, limits to search within)
+CASES: dict[str, tuple[list[str], str, tuple[float, ...]]] = {
+    "matcha": (["model=matcha"], "roundtrip_wer_percent", (1.0,)),
+    "asr": (["model=asr"], "wer_percent", (0.3,)),
+    "vocoder": (["model=vocoder"], "truth_log_mel_l1", (0.01,)),
+    "hifigan": (["model=hifigan"], "truth_log_mel_l1", (0.03,)),
+    "hifigan_v2": (real("hifigan_v2", *AUDIO), "log_mel_l1", (0.15, 0.35)),
+    "spelling_cnn": (real("spelling_cnn", f"evaluation.labels={REAL / 'spelling_cnn/labels.npy'}"), "accuracy_percent", (0.5,)),
+    "gtcrn_simple": (real("gtcrn_simple"), "relative_error", (0.05,)),
+}
+
+
+@dataclass
+class Case:
+    """A model with its data."""
+
+    config: RunConfig
+    source: SourceGraph
+    calibration: list[Sample]
+    items: list[EvaluationSample]
+
+    def judge(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> Judge:
+        """Return what scores changes of the model's graph."""
+        model = self.config.model
+        files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
+        return Judge(
+            model, self.source, files, self.source.name, items or self.items, self.config.evaluation, metric, seed=0, threads=1
+        )
+
+
+def main() -> None:
+    """Measure, print and, if asked to, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=[name for name in CASES if name not in _elsewhere()], choices=CASES)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timing, per contender")
+    parser.add_argument("--ranking", action="store_true", help="compare the order of nodes with measuring each in full")
+    parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args()
+    register_schemas()
+    register_resolver()
+    tables = []
+    for name in options.cases:
+        if name in _elsewhere() and not REAL.is_dir():
+            print(f"{name}: left out, its files are not here", file=sys.stderr)
+            continue
+        tables.append(ranking(name) if options.ranking else comparison(name, options.seconds))
+        print(tables[-1], flush=True)
+    if options.write and not options.ranking:
+        head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARKER)
+        PAGE.write_text(f"{head}{MARKER}\n\n" + "\n".join(tables), encoding="utf-8")
+
+
+def comparison(name: str, seconds: float) -> str:
+    """Return the table of one model: what each tool makes of it."""
+    overrides, metric, limits = CASES[name]
+    case = case_of(overrides)
+    found: dict[str, Path | str] = {}
+    notes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        runs = [(f"mode=auto, at most +{limit:g}", [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"])
+                for limit in limits]  # fmt: skip
+        runs.append(("mode=float", [*overrides, "mode=float"]))
+        for number, (label, given) in enumerate(runs):
+            found[label], notes[label] = by_command(given, folder / f"run{number}")
+        for number, (label, recipe) in enumerate(RECIPES.items()):
+            found[label] = attempt(recipe, case, folder / f"recipe{number}.onnx")
+        files = {label: file for label, file in found.items() if isinstance(file, Path)}
+        judge = case.judge(metric)
+        losses = {label: judge.loss(file).loss for label, file in files.items()}
+        models = {label: onnx.load(file) for label, file in files.items()}
+        sizes = {label: file.stat().st_size / case.source.size_bytes for label, file in files.items()}
+    ordered = sorted((item.sample for item in case.items), key=lambda s: sum(a.size for a in s.inputs.values()))
+    speed = speedups(case.source.model, models, [ordered[0], ordered[len(ordered) // 2]], threads=1, seconds=seconds)
+    lines = [f"### {name}", "", f"| | speed | size | {metric}, more than fp32 | |", "|---|---|---|---|---|"]
+    for label, file in found.items():
+        if isinstance(file, str):
+            lines.append(f"| {label} | | | | {file} |")
+        else:
+            lines.append(
+                f"| {label} | {speed[label]:.2f} | {sizes[label]:.2f} | {losses[label]:+.4g} | {notes.get(label, '')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str]:
+    """Return the artifact of the real command, or why there is none; and what the search says of itself."""
+    command = [sys.executable, str(ROOT / "run.py"), *overrides, "stages=[load,quantize]", f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1], ""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    found = next(iter(report.get("search", {}).values()), None)
+    note = "" if found is None else f"{len(found['candidates'])} candidates in {found['seconds']:.0f} s"
+    return folder / report["artifacts"][0]["file"], note if found is None or found["met"] else f"{note}; budget not met"
+
+
+def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:
+    """Return the file that another tool has made, or what it said instead."""
+    try:
+        recipe(case, file)
+        load_graph("probe", str(file), quantizable=False)
+    except Exception as error:  # whatever another tool throws is its result
+        return f"fails: {type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+    return file
+
+
+def dynamic(weights: QuantType) -> Callable[[Case, Path], None]:
+    """Return ONNX Runtime's dynamic quantization."""
+    return lambda case, file: quantize_dynamic(case.source.path, file, weight_type=weights)
+
+
+def static(activations: QuantType, ops: list[str] | None) -> Callable[[Case, Path], None]:
+    """Return ONNX Runtime's static quantization, calibrated on real data by MinMax."""
+    return lambda case, file: quantize_static(
+        case.source.path, file, reader(case.calibration[:32]), quant_format=QuantFormat.QDQ, per_channel=True,
+        op_types_to_quantize=ops, activation_type=activations, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def nncf_default(case: Case, file: Path) -> None:
+    """Quantize by NNCF."""
+    import nncf
+
+    dataset = nncf.Dataset([dict(sample.inputs) for sample in case.calibration[:32]])
+    onnx.save(nncf.quantize(case.source.model, dataset, subset_size=32), file)
+
+
+def onnxsim_default(case: Case, file: Path) -> None:
+    """Quantize by onnxsim."""
+    import onnxsim
+
+    onnx.save(onnxsim.quantize_static(str(case.source.path), [dict(sample.inputs) for sample in case.calibration[:32]]), file)
+
+
+RECIPES: dict[str, Callable[[Case, Path], None]] = {
+    "ONNX Runtime dynamic, default": dynamic(QuantType.QInt8),
+    "ONNX Runtime dynamic, QUInt8": dynamic(QuantType.QUInt8),
+    "ONNX Runtime static S8S8": static(QuantType.QInt8, None),
+    "ONNX Runtime static U8S8": static(QuantType.QUInt8, None),
+    "ONNX Runtime static U8S8, Conv and MatMul": static(QuantType.QUInt8, ["Conv", "MatMul"]),
+}
+if importlib.util.find_spec("nncf"):
+    RECIPES["NNCF"] = nncf_default
+if importlib.util.find_spec("onnxsim"):
+    RECIPES["onnxsim"] = onnxsim_default
+
+
+def ranking(name: str) -> str:
+    """Return how well short samples and parts of the graph order the nodes, against whole graphs on all of the data."""
+    overrides, metric, _ = CASES[name]
+    case = case_of(overrides)
+    fine = FINE.get(metric, metric)
+    static = StaticConfig(
+        name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
+        percentile=99.99,
+    )  # fmt: skip
+    prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
+    groups, _ = groups_of(prepared, static)
+    data = shortened(case.source.model, case.calibration, 0.33, 128)
+    builder = Builder(prepared.model, groups, static, data, lambda model: cached_statistics(model, data), threads=1)
+    utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:8][-4:]
+    probes = [EvaluationSample(sample) for sample in shortened(case.source.model, utterances, 0.1, 32)]
+    wanted = {(group.name, Precision.static) for group in groups if Precision.static in group.precisions}
+    quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)
+    judge = case.judge(fine, case.items[:24])
+    full = {key: judge.loss(builder.build({key[0]: key[1]})).loss for key in quick}
+    agreement = scipy.stats.spearmanr([quick[key] for key in quick], [full[key] for key in quick]).statistic
+    return f"{name}: Spearman {float(np.asarray(agreement)):.3f} over {len(quick)} groups, in {fine}"
+
+
+def case_of(overrides: list[str]) -> Case:
+    """Return a model with its data, as the settings name them."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        config = to_run_config(compose("config", [*overrides, "mode=static"]))
+    [source] = load(config.model).values()
+    calibration = calibration_samples(config.model, source, config.calibration, config.seed, Journal())
+    items = evaluation_samples(config.model, source, config.evaluation, config.seed, Journal())
+    return Case(config, source, calibration, items)
+
+
+def _elsewhere() -> set[str]:
+    return {"hifigan_v2", "spelling_cnn", "gtcrn_simple"}
+
+
+if __name__ == "__main__":
+    main()
