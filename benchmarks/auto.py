@@ -223,7 +223,7 @@ def ranking(name: str) -> str:
     groups, _ = groups_of(prepared, static)
     data = shortened(case.source.model, case.calibration, 0.33, 128)
     builder = Builder(prepared.model, groups, static, data, lambda model: cached_statistics(model, data), threads=1)
-    utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:8][-4:]
+    utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:16][-8:]
     probes = [EvaluationSample(sample) for sample in shortened(case.source.model, utterances, 0.1, 32)]
     wanted = {(group.name, Precision.static) for group in groups if Precision.static in group.precisions}
     quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)

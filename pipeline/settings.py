@@ -270,7 +270,7 @@ class AutoConfig(ModeConfig):
     size_weight: float = 0.25
     seconds: float = 300.0
     samples: int | None = None
-    probes: int = 4
+    probes: int = 8
     op_types: list[str] = field(default_factory=list)
     method: RangeMethod | None = None
     percentile: float = 99.99
