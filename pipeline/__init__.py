@@ -18,6 +18,7 @@
     algorithms/       what buys quality at no cost at run time: equalisation, smoothing, rounding, bias correction
     calibration/      the range engine: streaming statistics and the ranges that follow from them
     quantize/         one file per mode
+    search/           which precision each node should have, by what it loses and gains: mode=auto
     benchmark/        paired, interleaved timing; memory; profile
     evaluate/         fp32 and quantized on the same inputs: one file per kind of evaluation
     metrics/          tensor, audio and text metrics, each a plain function

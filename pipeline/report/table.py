@@ -37,6 +37,7 @@ def _parts(report: dict[str, Any], directory: str) -> list[RenderableType]:
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
     if "inspect" in report:
         parts.append(_inspection(report))
+    parts += [_search(graph, found) for graph, found in report.get("search", {}).items()]
     if "artifacts" in report:
         parts.append(_sizes_and_speed(report))
     if "evaluation" in report:
@@ -65,6 +66,21 @@ def _inspection(report: dict[str, Any]) -> Table:
         for graph, found in report["inspect"].items()
     )
     table.caption_justify = "left"
+    return table
+
+
+def _search(graph: str, found: dict[str, Any]) -> Table:
+    """Return the front that a search has found, the chosen candidate marked."""
+    table = Table(
+        title=f"Search for {graph}: {len(found['candidates'])} candidates, {found['seconds']:.0f} s", title_justify="left"
+    )
+    for column in ("", "candidate", "speed", "size", found["metric"]):
+        table.add_column(column, justify="left" if column in ("", "candidate") else "right")
+    front = [c for c in found["candidates"] if c["on_front"] or c["index"] == found["chosen"]]
+    for candidate in sorted(front, key=lambda c: c["loss"]):
+        chosen = candidate["index"] == found["chosen"]
+        table.add_row("chosen" if chosen else "", candidate["label"], f"{candidate['speedup']:.2f}", _mib(candidate["bytes"]),
+                      f"+{number(candidate['loss'])} {found['unit']}", style="bold" if chosen else None)  # fmt: skip
     return table
 
 

@@ -46,7 +46,7 @@ def test_a_run_without_a_search_has_no_such_section(report, tmp_path):
 def test_the_budget_the_choice_and_what_was_tried_are_told_in_words(searched, tmp_path):
     page = Page(write_page(searched, tmp_path))
     [told] = [text for text in page.texts("p") if text.startswith("Asked for")]
-    assert "max_loss 0.05, objective speed. Met. 5 candidates, 3 of them measured and the others predicted, in 42 s." in told
+    assert "max_loss 0.05, objective speed. Met. 5 candidates, of which 3 were timed, in 42 s." in told
     assert "Chosen: 20 of 30 nodes, 1.70 × (1.65 to 1.75), 2.10 MiB, posterior_kl 0.04 nat." in told
     assert page.unbalanced == []
 

@@ -55,7 +55,7 @@ def _fastest_first(candidates: Sequence[Entry]) -> list[Entry]:
 
 
 def _speed(candidate: Entry) -> plots.Range:
-    """Return a speed-up: measured ones may come with an interval, predicted ones are a number."""
+    """Return a speed-up: it may come with an interval, or be a number."""
     speedup = candidate["speedup"]
     if isinstance(speedup, Mapping):
         return plots.Range("", speedup["median"], speedup["low"], speedup["high"])
