@@ -13,21 +13,21 @@ from pipeline.algorithms import Algorithms, fold
 from pipeline.evaluate.judge import FINE, Judge
 from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.load import SourceGraph
-from pipeline.metrics import METRICS
 from pipeline.quantize.plan import Kept, Plan, Precision
-from pipeline.rewrite import OPERATORS, Rewritten, apply
+from pipeline.rewrite import OPERATORS, Rewritten, apply, check_names
 from pipeline.rewrite import transposed as transposed_convolutions
 from pipeline.rewrite.graph import Graph
 from pipeline.sample_sets import EvaluationSample
 from pipeline.samples import Sample
+from pipeline.search.answer import answer, rows, warnings_of
 from pipeline.search.builder import Builder, Measured, most_integer
-from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, on_front, worth
+from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, worth
 from pipeline.search.crops import shortened
 from pipeline.search.gains import Gain, Gains, gains, kernel_times
-from pipeline.search.groups import Group, groups_of, plan_of
+from pipeline.search.groups import groups_of, plan_of
 from pipeline.search.latency import speedups
 from pipeline.search.path import path_of
-from pipeline.search.sensitivity import Losses, sensitivities
+from pipeline.search.sensitivity import sensitivities
 from pipeline.search.steps import Bench, Search, in_layout, layouts_of
 from pipeline.session import infer, open_session
 from pipeline.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
@@ -106,14 +106,13 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     """
     start = time.monotonic()
     deadline = start + mode.seconds
-    given = [sample for item in means.items for sample in [item.sample]]
     budget = means.budget
     fine = FINE.get(budget.metric, budget.metric)
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
     if mode.rewrite:
         means.on_progress("rewriting float operators")
-        rewritten = _opened(prepared, mode, given[:3], threads)
+        rewritten = _opened(prepared, mode, means.calibration[:3], threads)
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(folding=True))
     static = _static(mode)
@@ -143,32 +142,18 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
         means.on_progress("checking the choice on the whole evaluation set")
         best, met = _confirmed(best, found.candidates, bench, means.judge(budget.metric, means.items), budget)
     candidates = found.candidates
-    asked = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
-    nodes = _rows(builder, groups, fixed, best, losses, gained, fine)
-    report: dict[str, Any] = {
-        "metric": budget.metric,
-        "unit": METRICS[budget.metric].unit,
+    nodes = rows(builder, groups, fixed, best, losses, gained, fine)
+    report = answer(best, candidates, budget, met=met) | {
         "node_metric": fine,
-        "budget": {key: getattr(budget, key) for key in asked if getattr(budget, key) is not None},
-        "met": met,
         "seconds": round(time.monotonic() - start, 1),
         "stopped_early": bench.out_of_time,
         "method": builder.static.method.name,
         "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
-        "chosen": candidates.index(best),
-        "candidates": [
-            {
-                "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
-                "measured": c.measured, "on_front": on_front(c, candidates), "layout": list(c.layout),
-                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice),
-            }
-            for index, c in enumerate(candidates)
-        ],
         "nodes": nodes,
-    }  # fmt: skip
+    }
     plan = plan_of(groups, best.choice)
     plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    return Found(bench.graph_of(best), plan, rewritten, report, tuple(_warnings(source.name, best, met, budget, candidates)))
+    return Found(bench.graph_of(best), plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:
@@ -189,6 +174,7 @@ def _opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample],
 
     Layouts come after quantization, which decides what is left float.
     """
+    check_names(mode.rewrites, "mode.rewrites")
     wanted = [rewrite.name for rewrite in OPERATORS if not mode.rewrites or rewrite.name in mode.rewrites]
     rewritten = apply(prepared.model, probes, threads=threads, only=[name for name in wanted if name != "transposed"])
     if "transposed" not in wanted:
@@ -256,72 +242,6 @@ def _utilities(
         {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
         {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
     )
-
-
-def _rows(
-    builder: Builder,
-    groups: Sequence[Group],
-    fixed: Sequence[Kept],
-    best: Candidate,
-    losses: Losses,
-    gained: Gains,
-    metric: str,
-) -> list[dict[str, Any]]:
-    """Return the table of nodes: what each has become, why, and what that loses and gains alone."""
-    by_node = {node: group for group in groups for node in group.nodes}
-    kept = {entry.node: entry.reason for entry in fixed}
-    unit = METRICS[metric].unit
-    rows = []
-    for node in builder.model.graph.node:
-        group = by_node.get(node.name)
-        if group is None:
-            if node.name in kept:
-                rows.append(
-                    {"node": node.name, "op": node.op_type, "precision": "fp32", "reason": kept[node.name], "loss": None,
-                     "gain_ms": None, "bytes_saved": None}
-                )  # fmt: skip
-            continue
-        precision = best.choice.get(group.name)
-        shown = precision or _nearest(group, losses, gained)
-        loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
-        cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
-        reason = (
-            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}" if precision is not None
-            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0 or loss is None
-            else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
-        )  # fmt: skip
-        rows.append(
-            {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,
-             "loss": loss, "gain_ms": gain.ms, "bytes_saved": gain.bytes_saved}
-        )  # fmt: skip
-    return rows
-
-
-def _nearest(group: Group, losses: Losses, gained: Gains) -> Precision:
-    """Return the precision that a group which stayed float was nearest to: the best bargain, or the least slow."""
-    measured = [p for p in group.precisions if (group.name, p) in losses]
-    if not measured:
-        return max(group.precisions, key=lambda p: gained[group.name, p].ms)
-    return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
-
-
-def _warnings(graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate]) -> list[str]:
-    found = []
-    if not met:
-        asked = ", ".join(
-            f"{name} {limit:g}"
-            for name, limit in (
-                (f"{budget.metric} +", budget.max_loss), ("speed-up", budget.min_speedup), ("bytes", budget.max_bytes),
-            )
-            if limit is not None
-        )  # fmt: skip
-        found.append(
-            f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
-            f"{budget.metric} +{best.loss:.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
-        )
-    if not best.choice:
-        found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")
-    return found
 
 
 def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> Sample:

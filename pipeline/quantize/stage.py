@@ -9,7 +9,7 @@ from typing import Any, assert_never
 import onnx
 
 from pipeline.algorithms import Algorithms, fit, fold, rewrite
-from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
+from pipeline.errors import ModelError, StageError
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.artifact import Artifact, save_artifact
@@ -20,7 +20,7 @@ from pipeline.quantize.named_nodes import modes_of_graphs
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
-from pipeline.rewrite import REWRITES, Rewritten, apply
+from pipeline.rewrite import Rewritten, apply, check_names
 from pipeline.run_directory import RunDirectory
 from pipeline.samples import Sample
 from pipeline.settings import (
@@ -262,10 +262,7 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
 
 
 def _in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    known = [rewrite.name for rewrite in REWRITES]
-    for name in mode.rewrites:
-        if name not in known:
-            raise ConfigError(f"mode.rewrites: there is no rewrite {name!r}.{did_you_mean(name, known)}")
+    check_names(mode.rewrites, "mode.rewrites")
     return apply(prepared.model, probes, threads=threads, only=mode.rewrites or None)
 
 

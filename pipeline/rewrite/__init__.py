@@ -32,6 +32,7 @@ from itertools import groupby
 import numpy as np
 import onnx
 
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.rewrite import (
     affine,
     batch_norm,
@@ -54,7 +55,7 @@ from pipeline.rewrite.shorten import shorten
 from pipeline.rewrite.timing import Gain, Measure, measure_gain
 from pipeline.samples import Sample
 
-__all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply"]
+__all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply", "check_names"]
 
 SLOWER = "not faster here"
 LESS = "less"  # of the same work
@@ -135,6 +136,18 @@ REWRITES: tuple[Rewrite, ...] = (
 # float; a Conv over an image of height 1 is no faster in integers than one over time.
 LAYOUTS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "fold", "blocked"))
 OPERATORS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r not in LAYOUTS)
+
+
+def check_names(names: Sequence[str], key: str) -> None:
+    """Check that there is a rewrite of each name.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    known = [rewrite.name for rewrite in REWRITES]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{key}: there is no rewrite {name!r}.{did_you_mean(name, known)}")
 
 
 def apply(

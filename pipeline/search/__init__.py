@@ -8,6 +8,9 @@ gains.py         what each group gains alone, in time on this machine and in byt
 path.py          from losses and gains to a path of choices: the greedy knapsack
 latency.py       candidates beside their original, timed in turn
 candidates.py    what was tried: the budget, the front
+crops.py         shorter samples
+defaults.py      the metric and the limit where the user names none
+answer.py        what the report says of it
 steps.py         along the path by measuring: real loss, real latency, until the budget holds
 
 Losses of single nodes are measured, not modelled; that they add up is an assumption, which each measured step checks.
