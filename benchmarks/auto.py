@@ -225,7 +225,7 @@ def ranking(name: str) -> str:
     builder = Builder(prepared.model, groups, static, data, lambda model: cached_statistics(model, data), threads=1)
     utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:16][-8:]
     probes = [EvaluationSample(sample) for sample in shortened(case.source.model, utterances, 0.1, 32)]
-    wanted = {(group.name, Precision.static) for group in groups if Precision.static in group.precisions}
+    wanted = [(group.name, Precision.static) for group in groups if Precision.static in group.precisions]
     quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)
     judge = case.judge(fine, case.items[:24])
     full = {key: judge.loss(builder.build({key[0]: key[1]})).loss for key in quick}

@@ -43,6 +43,7 @@ SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
 LONG_SECONDS = 0.05  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
+NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
 OPENING_MAY_COST = 0.98  # of the float speed: a ConvTranspose as Conv can become an integer kernel
 
@@ -130,9 +131,11 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     means.on_progress("measuring what each node gains")
     gained = gains(builder, timed[0], threads=threads, layouts=mode.rewrite)
     utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
-    worthwhile = {key for found in utilities for key, utility in found.items() if utility > 0}
+    best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
+    worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
     means.on_progress("measuring what each node loses")
-    losses = sensitivities(builder, probe_judge, worthwhile, threads)
+    until = time.monotonic() + NODES_SHARE * (deadline - time.monotonic())
+    losses = sensitivities(builder, probe_judge, worthwhile, threads, until=until)
     paths = [path_of(groups, losses, found) for found in utilities]
     means.on_progress("measuring candidates")
     bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)

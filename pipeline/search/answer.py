@@ -62,7 +62,8 @@ def rows(
         cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
         reason = (
             f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}" if precision is not None
-            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0 or loss is None
+            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
+            else f"{shown.value} would gain {gain.ms:.3g} ms; there was no time to measure what it costs" if loss is None
             else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
         )  # fmt: skip
         rows.append(

@@ -7,7 +7,9 @@ calibration, samples are short, and only what lies behind the group runs again: 
 those of the float graph.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +37,10 @@ Losses = dict[tuple[str, Precision], float]
 def sensitivities(
     builder: Builder,
     judge: Judge,
-    wanted: Collection[tuple[str, Precision]],
+    wanted: Sequence[tuple[str, Precision]],
     threads: int,
+    *,
+    until: float = math.inf,
     on_group: Callable[[], None] = lambda: None,
 ) -> Losses:
     """Return what groups cost, each alone.
@@ -44,22 +48,27 @@ def sensitivities(
     Args:
         builder: makes the graphs.
         judge: scores them, on samples that should be short.
-        wanted: (group, precision) to measure; what nobody would choose need not be.
+        wanted: (group, precision) to measure, the most promising groups first; what nobody would choose need not be.
         threads: intra-op threads.
+        until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
         on_group: called after each group.
     """
     losses: Losses = {}
     simple = all(len(calls) == 1 for calls in judge.calls)
     noisy = with_noise_inputs(builder.model)
     base = NoisyGraph(with_shapes(noisy.model), noisy.tables)
-    groups = [group for group in builder.groups if any((group.name, p) in wanted for p in group.precisions)]
+    known = {group.name: group for group in builder.groups}
+    groups = [known[name] for name in dict.fromkeys(name for name, _ in wanted)]
+    chosen = set(wanted)
     for start in range(0, len(groups), AT_ONCE):
         chunk = groups[start : start + AT_ONCE]
         parts = {group.name: part_behind(base.model, group.nodes) for group in chunk} if simple else {}
         read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
         tensors = list(_float_tensors(base, list(read), judge, threads))
         for group in chunk:
-            for precision in (p for p in group.precisions if (group.name, p) in wanted):
+            if time.monotonic() >= until:
+                return losses
+            for precision in (p for p in group.precisions if (group.name, p) in chosen):
                 choice = {group.name: precision}
                 if simple:
                     part, inputs = parts[group.name]
