@@ -5,10 +5,10 @@
     python benchmarks/calibration.py --models --folders here      # here/model.onnx, and here/calib.npz: <sample>/<input>
 
 Each contender runs in a process of its own, in turn with the others; fp32 and the range engine on one thread, other tools on
-those that they choose. Time is from reading the model to the
-ranges of all tensors, or to the saved artifact where the whole stage is measured, without imports; memory is the process's
-peak. The longest sample comes first, so that any number of samples meets the same largest tensors; where a set has too few,
-it repeats. ONNX Runtime's histograms do not take samples of different lengths: a second table repeats one sample.
+those that they choose. Time is from reading the model to the ranges of all tensors, or to the saved artifact where the whole
+stage is measured, without imports; memory is the process's peak. The longest sample comes first, so that any number of
+samples meets the same largest tensors; where a set has too few, it repeats. ONNX Runtime's histograms do not take samples of
+different lengths: a second table repeats one sample.
 """
 
 import argparse
