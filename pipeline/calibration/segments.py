@@ -1,8 +1,8 @@
 """A graph cut into consecutive parts, so that only one part's measured tensors are in memory at a time.
 
 Every tensor that a session returns lives until the session ends its run: with all of them, a HiFi-GAN needs ten times the
-memory of plain inference. Cut into parts whose measured tensors fit the processor's cache, it needs hardly more than plain
-inference, and what is measured is still in the cache when it is looked at.
+memory of plain inference. Cut into parts whose measured tensors take a few megabytes, it needs hardly more than plain
+inference. Where it is cut, ONNX Runtime may choose another kernel, and a value differ in its last bits.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
