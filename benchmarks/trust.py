@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables into {DOCUMENT.relative_to(ROOT)}")
     options = parser.parse_args()
     settings = OmegaConf.load(ROOT / "conf" / "benchmark" / f"{options.benchmark}.yaml")
-    how = {"min_pairs": settings.runs, "min_seconds": settings.seconds}
+    how = {"min_pairs": settings.runs, "min_seconds": settings.seconds, "rounds": settings.rounds}
     parts = []
     for part in options.parts:
         match part:
@@ -106,7 +106,7 @@ class Spinning:
 
 def twice_as_slow(runs: int, how: dict[str, float]) -> str:
     """Return the table of what takes twice as long: by the clock, in the child's own loop; and by twice the work."""
-    job = {"baseline": "twice", "quantized": "once", "threads": 1, "rounds": 6, "warmup_seconds": 3.0, **how}
+    job = {"baseline": "twice", "quantized": "once", "threads": 1, "warmup_seconds": 0.5, **how}
     spun = []
     with mock.patch.object(child, "load", lambda path, threads: Spinning(SPIN_S * (2 if path == "twice" else 1))):
         for seed in range(runs):

@@ -261,6 +261,7 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
                 threads=threads,
                 min_pairs=config.benchmark.runs,
                 min_seconds=config.benchmark.seconds,
+                rounds=config.benchmark.rounds,
                 audio_seconds=audio_seconds,
                 self_check=config.benchmark.self_check,
                 seed=config.seed,

@@ -352,12 +352,15 @@ class BenchmarkConfig:
             decides: the report's main figures are of it, and every other stage runs with it.
         runs: at least this many interleaved pairs of one original and one quantized inference.
         seconds: and at least this long.
+        rounds: how often both sessions are built anew meanwhile: where a session's memory happens to lie moves its latency by
+            percents for as long as it lives, so more rounds make the interval narrower than more pairs do.
         self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
     threads: Any = 1  # OmegaConf knows no union of a number and a list
     runs: int = 20
     seconds: float = 2.0
+    rounds: int = 6
     self_check: bool = False
 
     @property

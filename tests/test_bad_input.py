@@ -155,6 +155,7 @@ def test_a_setting_of_a_wrong_type_is_refused(run_quickly, override, words):
     ("overrides", "words"),
     [
         (("benchmark.runs=1",), ("benchmark.runs: 1", "at least 5")),
+        (("benchmark.rounds=1",), ("benchmark.rounds: 1", "at least 2")),
         (("benchmark.threads=0",), ("benchmark.threads: 0", "at least 1")),
         (("benchmark.threads=[1,0]",), ("benchmark.threads: [1, 0]", "at least 1")),
         (("benchmark.threads=[]",), ("benchmark.threads: []", "a list of such numbers")),

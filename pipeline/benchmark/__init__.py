@@ -46,7 +46,7 @@ def benchmark_graph(
     threads: int = 1,
     min_pairs: int = 30,
     min_seconds: float = 3.0,
-    warmup_seconds: float = 3.0,
+    warmup_seconds: float = 0.5,
     rounds: int = 6,
     audio_seconds: Sequence[float] | None = None,
     self_check: bool = False,
@@ -66,7 +66,7 @@ def benchmark_graph(
         threads: intra-op threads of both sessions.
         min_pairs: at least so many pairs are timed,
         min_seconds: and for at least so long.
-        warmup_seconds: bound of the warm-up, over all rounds.
+        warmup_seconds: bound of each round's warm-up.
         rounds: how often both sessions are built anew.
         audio_seconds: length of the audio that each sample is or becomes, for the real-time factor.
         self_check: also time the original against itself: that interval should hold 1.

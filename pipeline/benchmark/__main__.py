@@ -72,7 +72,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         ordered = (runs["baseline"], runs["quantized"])
         gc.collect()
         gc.disable()
-        warm_rounds += timing.warm_up(ordered, len(samples), max_seconds=job["warmup_seconds"] / rounds)
+        warm_rounds += timing.warm_up(ordered, len(samples), max_seconds=job["warmup_seconds"])
         busy = _busy_seconds()
         start = time.perf_counter()
         pairs += timing.measure_pairs(

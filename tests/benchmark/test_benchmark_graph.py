@@ -9,7 +9,7 @@ import pytest
 from pipeline.benchmark import Speedup, benchmark_graph, benchmark_warnings, pick_lengths
 from pipeline.errors import StageError
 
-QUICK = {"min_pairs": 12, "min_seconds": 0.3, "warmup_seconds": 1.0, "rounds": 3}
+QUICK = {"min_pairs": 12, "min_seconds": 0.3, "warmup_seconds": 0.3, "rounds": 3}
 
 
 @pytest.fixture(scope="module")
