@@ -8,12 +8,21 @@ tails begin is read from what was counted, each time the number of samples has d
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.histogram import CELLS, LOWEST_EXPONENT, BinCounts, bins_of, codes_below, codes_of, exponents_of
+from pipeline.calibration.histogram import (
+    CELLS,
+    LOWEST_EXPONENT,
+    BinCounts,
+    bins_of,
+    codes_below,
+    codes_of,
+    exponents_of,
+    tails_of,
+)
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
@@ -22,6 +31,7 @@ GROUP_RATIO = 4  # the largest tensor to the smallest
 STRIDES = np.array([1, 3, 5, 11, 23, 47, 97, 197, 397])  # odd, most of them prime: no channel is left out
 BODY_VALUES = 1 << 12  # of each doubling of the number of values seen, about half of so many are counted between the tails
 TAIL = 0.01  # the share of values at each end that is counted without gaps
+LARGE_VALUES = 1 << 11  # of a tensor: to lay it beside others for its extremes takes longer than to look at it alone
 FEW = 4  # times fewer values than bins are counted one by one: it takes longer for each, but no time for empty bins
 
 Array = npt.NDArray[np.generic]
@@ -67,6 +77,7 @@ class Group:
         self._magnitudes = np.zeros(len(self.tensors), np.float32)
         self._stride = 1
         self._tails: list[tuple[Values, Values]] = []  # where they begin, as arrays of no dimension: numpy's fastest scalars
+        self._flags = np.empty((2, 0), bool)  # of values, in memory that is used again
         self._waiting: list[Chosen] = []
         self._waiting_body: list[Chosen] = []
 
@@ -76,16 +87,14 @@ class Group:
         Raises:
             DataError: a value is NaN, or infinite where the graph does not mean it.
         """
-        values, starts = _laid_out(arrays)
-        low, high = _extremes(values, starts)
         self.samples += 1
+        values, starts, low, high = self._looked_at(arrays)
         self._lows += low.tobytes()
         self._highs += high.tobytes()
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             finite = [self._finite_part(name, array, sample) for name, array in zip(self.tensors, arrays, strict=True)]
-            values, starts = _laid_out(finite)
-            low, high = _extremes(values, starts)
-        self.counts += np.diff(starts)
+            values, starts, low, high = self._looked_at(finite)
+        self.counts += starts[1:] - starts[:-1]
         if self.bins is None:
             return
         np.maximum(self._magnitudes, np.maximum(-low, high), out=self._magnitudes)
@@ -119,6 +128,17 @@ class Group:
         for index, tensor in enumerate(self.tensors):
             bins = None if self.bins is None else BinCounts(int(self.exponents[index]), self.bins[index])
             yield tensor, bins
+
+    def _looked_at(self, arrays: Sequence[Array]) -> tuple[Values, Ints, Values, Values]:
+        """Return the values, laid out if they are to be counted, where each tensor begins, its minimum and its maximum."""
+        starts = np.array([0, *accumulate(array.size for array in arrays)])
+        if self.bins is None and starts[-1] >= LARGE_VALUES * len(arrays):
+            least, most = np.minimum.reduce, np.maximum.reduce
+            extremes = [(least(array, axis=None), most(array, axis=None)) if array.size else (0, 0) for array in arrays]
+            low, high = np.array(extremes).astype(np.float32).T
+            return np.empty(0, np.float32), starts, low, high
+        values = _laid_out(arrays)
+        return values, starts, *_extremes(values, starts)
 
     def _count(self, codes: Codes, sizes: Sequence[Ints], weight: int) -> None:
         assert self.bins is not None
@@ -156,7 +176,7 @@ class Group:
         if self._stride == 1:
             return
         if self.samples > 1:
-            tails = [bins.tails(TAIL) for _, bins in self.tallies() if bins is not None]
+            tails = list(tails_of(self.exponents, self.bins, TAIL))
         else:
             tails = [_tails(values[a : b : self._stride]) for a, b in pairwise(starts)]
         self._tails = [(np.asarray(lower), np.asarray(upper)) for lower, upper in tails]
@@ -167,11 +187,13 @@ class Group:
         if self._stride == 1:
             self._wait(self._waiting, Chosen(codes.copy(), np.diff(starts)))
             return
-        tail, above = np.empty(values.size, bool), np.empty(values.size, bool)
+        if self._flags.shape[1] < values.size:
+            self._flags = np.empty((2, values.size), bool)
+        tail, above = self._flags[:, : values.size]
         for (start, end), (lower, upper) in zip(pairwise(starts.tolist()), self._tails, strict=True):
             part = values[start:end]
-            np.less(part, lower, out=tail[start:end])
-            np.greater(part, upper, out=above[start:end])
+            np.less(part, lower, tail[start:end])
+            np.greater(part, upper, above[start:end])
         np.logical_or(tail, above, out=tail)
         taken = np.flatnonzero(tail)
         self._wait(self._waiting, Chosen(codes[taken], np.diff(np.searchsorted(taken, starts))))
@@ -212,7 +234,12 @@ def groups_of(arrays: Mapping[str, Array], histograms: bool, masks: Collection[s
     for name, array in sorted(arrays.items(), key=lambda item: item[1].size):
         if array.dtype.kind != "f":
             raise ModelError(f"Tensor {name!r} holds {array.dtype}, no floating-point numbers, and has no range.")
-        if names and (values + array.size > GROUP_VALUES or array.size > GROUP_RATIO * arrays[names[0]].size):
+        smallest = arrays[names[0]].size if names else array.size
+        if histograms:
+            full = values + array.size > GROUP_VALUES or array.size > GROUP_RATIO * smallest
+        else:  # nothing is laid out but what is small
+            full = (array.size < LARGE_VALUES) != (smallest < LARGE_VALUES)
+        if names and full:
             yield Group(names, histograms, masks)
             names, values = [], 0
         names.append(name)
@@ -230,22 +257,22 @@ def _tails(values: Values) -> tuple[np.float32, np.float32]:
     return ordered[outside], ordered[-outside - 1]
 
 
-def _laid_out(arrays: Sequence[Array]) -> tuple[Values, Ints]:
-    """Return the values of all arrays, one after the other, and where each begins, and the last one ends."""
+def _laid_out(arrays: Sequence[Array]) -> Values:
+    """Return the values of all arrays, one after the other."""
     flat = [array.reshape(-1) for array in arrays]
-    values = (
-        np.ascontiguousarray(flat[0], np.float32)
-        if len(flat) == 1
-        else np.concatenate(flat, dtype=np.float32, casting="same_kind")
-    )
-    return values, np.cumsum([0, *(array.size for array in flat)])
+    if len(flat) == 1:
+        return np.ascontiguousarray(flat[0], np.float32)
+    return np.concatenate(flat, dtype=np.float32, casting="same_kind")
 
 
 def _extremes(values: Values, starts: Ints) -> tuple[Values, Values]:
     """Return minimum and maximum of each tensor; 0 where it is empty."""
-    filled = np.diff(starts) > 0
+    firsts = starts[:-1]
+    filled = starts[1:] > firsts
+    if filled.all():
+        return np.minimum.reduceat(values, firsts), np.maximum.reduceat(values, firsts)
     low, high = (np.zeros(len(filled), np.float32) for _ in range(2))
     if filled.any():
-        low[filled] = np.minimum.reduceat(values, starts[:-1][filled])
-        high[filled] = np.maximum.reduceat(values, starts[:-1][filled])
+        low[filled] = np.minimum.reduceat(values, firsts[filled])
+        high[filled] = np.maximum.reduceat(values, firsts[filled])
     return low, high
