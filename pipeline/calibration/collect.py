@@ -1,20 +1,16 @@
 """Run a graph over a calibration set once, and measure its tensors as they pass.
 
-The cost is kept near that of inference by five means. Tensors are measured in a thread of their own, while ONNX Runtime
-computes the next ones. They leave it without a copy, and are looked at in groups that fit the processor's cache (`group.py`).
-A graph with large tensors runs in segments (`segments.py`), so that memory holds those of two segments of one sample. Tensors
-that follow from others are not measured (`tensors.py`). And values are counted where ranges are decided, in the tails, and in
-part elsewhere.
+The cost is kept near that of inference by four means. Tensors leave ONNX Runtime without a copy, and are looked at in
+groups that fit the processor's cache (`group.py`). A graph with large tensors runs in segments (`segments.py`), so that
+memory holds those of one segment of one sample. Tensors that follow from others are not measured (`tensors.py`). And values
+are counted where ranges are decided, in the tails, and in part elsewhere.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
@@ -26,7 +22,7 @@ from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
 SEGMENT_BYTES = 8 << 20  # of measured tensors: small enough to add little to the memory of inference
-WAITING_BYTES = 8 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
+WAITING_BYTES = 4 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
 
 
 def collect(
@@ -78,60 +74,31 @@ def collect(
     channels: dict[str, ChannelStatistics] = {}
     masks = masked_tensors(graph)
     parts: dict[int, list[Group]] = {}  # of the graph's inputs (-1) and of each segment
-
-    def measure(sample: Sample, part: int, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        if part not in parts:
-            parts[part] = list(groups_of(arrays, histograms, masks))
-        for group in parts[part]:
-            group.add([arrays[name] for name in group.tensors], sample)
-        for name, axis in axes.items():
-            if name in arrays:
-                seen = _along(np.asarray(arrays[name], np.float32), axis)
+    for sample in chain([first], stream):
+        ids.append(sample.id)
+        for name, array in sample.inputs.items():
+            if name not in wanted and array.dtype.kind == "f":
+                require_finite(name, array, sample)
+        given = {name: array for name, array in sample.inputs.items() if name in wanted}
+        for part, measured in chain([(-1, given)], enumerate(segmented.run(sample))):
+            if part not in parts:
+                parts[part] = list(groups_of(measured, histograms, masks))
+            for group in parts[part]:
+                group.add([measured[name] for name in group.tensors], sample)
+            for name in axes.keys() & measured.keys():
+                seen = _along(np.asarray(measured[name], np.float32), axes[name])
                 channels[name] = channels[name].merge(seen) if name in channels else seen
         groups = list(chain.from_iterable(parts.values()))
         if sum(group.waiting_bytes for group in groups) > WAITING_BYTES:
             for group in groups:
                 group.count()
-
-    with Behind() as behind:
-        for sample in chain([first], stream):
-            ids.append(sample.id)
-            for name, array in sample.inputs.items():
-                if name not in wanted and array.dtype.kind == "f":
-                    require_finite(name, array, sample)
-            given = {name: array for name, array in sample.inputs.items() if name in wanted}
-            for part, arrays in chain([(-1, given)], enumerate(segmented.run(sample))):
-                behind.do(measure, sample, part, arrays)
-            if on_sample is not None:
-                on_sample(len(ids))
+        if on_sample is not None:
+            on_sample(len(ids))
     measurements: dict[str, Measurement] = {}
     for group in chain.from_iterable(parts.values()):
         group.count()
         measurements.update(_measurements(group, channels))
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
-
-
-class Behind:
-    """Does one thing after the other beside the caller's thread, which is at most one ahead: ONNX Runtime computes meanwhile.
-
-    What goes wrong in it is raised by the next call, or at the end; and before anything that went wrong in the caller later.
-    """
-
-    def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._last: Future[None] | None = None
-        return self
-
-    def do(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call the function when the one before has ended, and wait for that."""
-        if self._last is not None:
-            self._last.result()
-        self._last = self._thread.submit(function, *arguments)
-
-    def __exit__(self, *_: object) -> None:
-        with self._thread:
-            if self._last is not None:
-                self._last.result()
 
 
 def _measurements(group: Group, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:

@@ -13,16 +13,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.histogram import (
-    CELLS,
-    LOWEST_EXPONENT,
-    BinCounts,
-    bins_of,
-    codes_below,
-    codes_of,
-    exponents_of,
-    tails_of,
-)
+from pipeline.calibration.histogram import CELLS, LOWEST_EXPONENT, BinCounts, bins_of, codes_below, codes_of, exponents_of
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
@@ -176,7 +167,7 @@ class Group:
         if self._stride == 1:
             return
         if self.samples > 1:
-            tails = list(tails_of(self.exponents, self.bins, TAIL))
+            tails = [bins.tails(TAIL) for _, bins in self.tallies() if bins is not None]
         else:
             tails = [_tails(values[a : b : self._stride]) for a, b in pairwise(starts)]
         self._tails = [(np.asarray(lower), np.asarray(upper)) for lower, upper in tails]

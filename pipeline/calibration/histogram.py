@@ -6,7 +6,6 @@ read from the middle of a bin is within 0.4 %, and no first pass over the data i
 """
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ BINS_PER_OCTAVE = 128
 OCTAVES = 16  # below the largest magnitude; what is smaller, 0.002 % of it, counts as zero
 ROWS = OCTAVES * BINS_PER_OCTAVE
 CELLS = (1 + ROWS, 2)  # magnitudes below the lowest edge and above; positive and negative
-TOGETHER = 32  # counts whose sums are in memory at a time
 LOWEST_EXPONENT = -100  # keeps the smallest edge a normal number
 
 # every edge from 1 to 2**OCTAVES
@@ -149,9 +147,16 @@ class BinCounts:
         addend.raise_to(top)
         return BinCounts(top, total.counts + addend.counts)
 
+    def tails(self, share: float) -> tuple[np.float32, np.float32]:
+        """Return two edges; less than `share` of the values lies below the first, and above the second."""
+        mass = np.cumsum(self._ascending())
+        lower, upper = np.searchsorted(mass, [share * mass[-1], (1 - share) * mass[-1]])
+        edges = np.ldexp(EDGES[[lower, upper + 1]], self.exponent - OCTAVES)
+        return np.float32(edges[0]), np.float32(edges[1])
+
     def histogram(self, low: float, high: float) -> Histogram:
         """Return the histogram, cut to the smallest and the largest value that were counted."""
-        counts = _ascending(self.counts)
+        counts = self._ascending()
         seen = np.flatnonzero(counts)
         if not seen.size:
             return Histogram(np.zeros(2), np.zeros(1))
@@ -163,24 +168,6 @@ class BinCounts:
         largest = np.array([max(-low, high)], np.float32)
         return bool(np.isfinite(largest[0])) and int(exponents_of(codes_of(largest))[0]) == self.exponent
 
-
-def tails_of(exponents: Counts, counts: Counts, share: float) -> Iterator[tuple[np.float32, np.float32]]:
-    """Yield two edges for each of many `BinCounts`; less than `share` of the values lies below the first, and above the second.
-
-    Args:
-        exponents: (n,).
-        counts: (n, 1 + ROWS, 2).
-        share: of all values.
-    """
-    for start in range(0, len(counts), TOGETHER):
-        part = slice(start, start + TOGETHER)
-        mass = np.cumsum(_ascending(counts[part]), axis=1)
-        total = mass[:, -1:]
-        lower, upper = ((mass < bound).sum(axis=1) for bound in (share * total, (1 - share) * total))
-        edges = np.ldexp(EDGES[[lower, upper + 1]], exponents[part] - OCTAVES).astype(np.float32)
-        yield from zip(*edges, strict=True)
-
-
-def _ascending(counts: Counts) -> Counts:
-    """Return counts, (..., 1 + ROWS, 2), in the order of `EDGES`, (..., 2 * ROWS + 1)."""
-    return np.concatenate((counts[..., :0:-1, 1], counts[..., :1, :].sum(axis=-1), counts[..., 1:, 0]), axis=-1)
+    def _ascending(self) -> Counts:
+        """Return the counts between `EDGES`."""
+        return np.concatenate((self.counts[:0:-1, 1], [self.counts[0].sum()], self.counts[1:, 0]))
