@@ -59,7 +59,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
     pairs: list[timing.Pair] = []
     warm_rounds, wall_s, others_s = 0, 0.0, 0.0
     load(job["baseline"], job["threads"])  # the first session of a process also pays for the library's own start
-    # what is loaded first runs about 1 % slower than the same model loaded second: each is first equally often
+    # what is loaded first runs a little slower than the same model loaded second: each is first equally often
     for round_index, loaded_first in enumerate(rng.permutation(np.arange(rounds) % 2).tolist()):
         runs: dict[str, timing.Run] = {}
         for role in sorted(paths, reverse=bool(loaded_first)):

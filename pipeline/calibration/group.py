@@ -68,7 +68,6 @@ class Group:
         self._magnitudes = np.zeros(len(self.tensors), np.float32)
         self._stride = 1
         self._tails: list[tuple[Values, Values]] = []  # where they begin, as arrays of no dimension: numpy's fastest scalars
-        self._flags = np.empty((2, 0), bool)  # of values, in memory that is used again
         self._waiting: list[Chosen] = []
         self._waiting_body: list[Chosen] = []
 
@@ -178,13 +177,11 @@ class Group:
         if self._stride == 1:
             self._wait(self._waiting, Chosen(codes.copy(), np.diff(starts)))
             return
-        if self._flags.shape[1] < values.size:
-            self._flags = np.empty((2, values.size), bool)
-        tail, above = self._flags[:, : values.size]
+        tail, above = np.empty(values.size, bool), np.empty(values.size, bool)
         for (start, end), (lower, upper) in zip(pairwise(starts.tolist()), self._tails, strict=True):
             part = values[start:end]
-            np.less(part, lower, tail[start:end])
-            np.greater(part, upper, above[start:end])
+            np.less(part, lower, out=tail[start:end])
+            np.greater(part, upper, out=above[start:end])
         np.logical_or(tail, above, out=tail)
         taken = np.flatnonzero(tail)
         self._wait(self._waiting, Chosen(codes[taken], np.diff(np.searchsorted(taken, starts))))

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from pipeline.benchmark import __main__ as child
 from pipeline.benchmark.child import machine_lock, run_child
 from pipeline.errors import StageError
 
@@ -31,6 +32,20 @@ def test_a_child_that_dies_without_a_result_is_an_error_with_its_status(tmp_path
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(StageError, match=r"exit status 7.*no message"):
         run_child(tmp_path, "memory", [noise(5)], "It", model=None, threads=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_model_is_loaded_first_in_half_of_the_rounds(monkeypatch, seed):
+    class Session:
+        def run(self, *_):
+            return [np.zeros(1, np.float32)]
+
+    loaded = []
+    monkeypatch.setattr(child, "load", lambda path, _: loaded.append(path) or Session())
+    job = {"baseline": "original", "quantized": "int8", "threads": 1, "rounds": 8, "seed": seed}
+    child.time_models(job | {"min_pairs": 8, "min_seconds": 0.0, "warmup_seconds": 0.0}, [{}])
+    firsts, seconds = loaded[1::2], loaded[2::2]  # after one that pays for the library's own start
+    assert sorted(firsts) == sorted(seconds) == ["int8"] * 4 + ["original"] * 4
 
 
 def test_the_peak_of_a_child_is_not_its_parents(tmp_path, noise):

@@ -170,6 +170,18 @@ def test_infinities_that_the_graph_masks_with_end_no_run_and_have_no_range():
             tensor_range(seen, "masked", method)
 
 
+@pytest.mark.parametrize("size", [3, 3001])
+def test_where_extremes_alone_are_wanted_masks_and_values_that_are_not_finite_are_told_apart(size):
+    x, keep = np.linspace(1, 3, size, dtype=np.float32), np.arange(size) % 2 == 0
+    tensors = ["scaled", "masked", "y"]
+    seen = collect(masked_model(), [Sample("one", {"x": x, "keep": keep})], tensors=tensors, histograms=False)
+    assert (seen["masked"].low, seen["masked"].high) == (-np.inf, pytest.approx(np.exp(3), rel=1e-6))
+    assert seen["scaled"].low == pytest.approx(np.exp(1), rel=1e-6)
+    x[1] = 1000
+    with pytest.raises(DataError, match=r"'one': tensor 'scaled' is inf at \[1\]"):
+        collect(masked_model(), [Sample("one", {"x": x, "keep": keep})], tensors=tensors, histograms=False)
+
+
 @pytest.mark.parametrize(("wrong", "tensor"), [(1000.0, "scaled"), (np.nan, "x")])
 def test_a_mask_hides_no_value_that_overflows(wrong, tensor):
     inputs = {"x": np.array([1, wrong, 3], np.float32), "keep": np.ones(3, bool)}
