@@ -40,7 +40,7 @@ METHODS = (
 )  # fmt: skip
 SAMPLES = 24  # of the evaluation set, that candidates are measured on
 SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
-LONG_SECONDS = 0.05  # of one inference
+LONG_SECONDS = 0.5  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float

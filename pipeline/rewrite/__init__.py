@@ -19,6 +19,8 @@ fold.py           several moments at once in Convs with few output channels
 affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
+channels_last.py  integer Convs and what lies between them in the layout of their kernel; turning.py: where it ends;
+                  moments.py: several moments at once where channels are few; multiples.py: of what lengths are multiples
 graph.py          the graph that they see; order.py: its nodes in order, symbols.py: which of its lengths are equal
 exact.py          is it exact? timing.py: is it faster? shorten.py: inputs for both that do not take long
 """
@@ -37,6 +39,7 @@ from pipeline.rewrite import (
     affine,
     batch_norm,
     blocked,
+    channels_last,
     conv2d,
     fold,
     layer_norm,
@@ -130,11 +133,14 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass"),
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
+    Rewrite("channels_last", channels_last.rewrite, "integer Convs and what lies between them with channels last"),
 )
 
-# These give float Convs the layout that their kernels like best. They come after quantization, which changes what is left
-# float; a Conv over an image of height 1 is no faster in integers than one over time.
-LAYOUTS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "fold", "blocked"))
+# These give Convs the layout that their kernels like best. They come after quantization, which decides what is left float:
+# a Conv over an image of height 1 is no faster in integers than one over time.
+LAYOUTS: tuple[Rewrite, ...] = tuple(
+    r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "fold", "blocked", "channels_last")
+)
 OPERATORS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r not in LAYOUTS)
 
 

@@ -159,6 +159,10 @@ class Graph:
         settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute} | changed
         return self.add(node.op_type, inputs, output or node.output[0], name=node.name, domain=node.domain, **settings)
 
+    def describe(self, tensor: str, data_type: int, shape: Shape) -> None:
+        """Say what a new tensor is, where ONNX's inference does not know the operator that makes it."""
+        self.model.graph.value_info.append(helper.make_tensor_value_info(tensor, data_type, shape))
+
     def put(self, array: Array, like: str = "constant") -> str:
         """Return the name of a constant of this value, which equal constants share."""
         key = (str(array.dtype), array.shape, array.tobytes())

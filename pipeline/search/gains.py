@@ -3,7 +3,7 @@
 Each node is cut out with the tensor that it reads in the float graph, quantized as it would be in the whole, and run under
 ONNX Runtime's profiler; the time is that of its kernels. Between float neighbours, conversions to and from integers belong to
 it; among integer neighbours they do not. Both gains are kept, since which one comes true depends on what else is chosen. A
-node that stays float is measured in every layout that `pipeline.rewrite` may give it (Conv over time as Conv over an image),
+node is measured in every layout that `pipeline.rewrite` may give it (Conv over time as Conv over an image, channels last),
 since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
@@ -90,8 +90,8 @@ def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> G
         if signature not in times:
             float_form = alone(builder.model, node, array)
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
-            if precision is None and layouts:
-                forms += _in_layouts(float_form)
+            if layouts:
+                forms += _in_layouts(forms[0])
             probe = Sample(name, {node.input[0]: array})
             times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
         return times[signature]
@@ -142,7 +142,7 @@ def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
 def _in_layouts(model: onnx.ModelProto) -> list[onnx.ModelProto]:
     found = []
     for layout in LAYOUTS:
-        graph = Graph(model)
+        graph = Graph(with_shapes(model))
         if not isinstance(layout.change(graph), str):
             found.append(graph.finish())
     return found

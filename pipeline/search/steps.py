@@ -32,7 +32,8 @@ LOOKED_BACK = (0.85, 0.65)  # of the way
 REJECTED = 4  # in a row: those that follow cost more still
 
 ALTERNATIVES = ("conv2d", "conv2d_wide")
-FURTHER = tuple(layout.name for layout in LAYOUTS if layout.name not in ALTERNATIVES)
+INTEGERS = "channels_last"
+FURTHER = tuple(layout.name for layout in LAYOUTS if layout.name not in (*ALTERNATIVES, INTEGERS))
 
 Path = Sequence[Step]
 Layout = tuple[str, ...]
@@ -226,18 +227,22 @@ def _key(choice: Mapping[str, Precision], bias_correction: bool) -> tuple[object
 
 
 def layouts_of(model: onnx.ModelProto) -> list[Layout]:
-    """Return the layouts that the float nodes of a graph may take: whole regions or wide Convs, and further."""
+    """Return the layouts that a graph may take: of its integers, then of whole float regions or wide Convs, and further."""
     found: list[Layout] = []
-    for first in ALTERNATIVES:
-        current = model
-        layout: Layout = ()
-        for rewrite in (first, *FURTHER):
-            changed = _changed(current, rewrite)
-            if changed is None and rewrite is first:
-                break
-            if changed is not None:
-                current, layout = changed, (*layout, rewrite)
-                found.append(layout)
+    turned = _changed(model, INTEGERS)
+    for start, begun in ((model, ()), (turned, (INTEGERS,))):
+        if start is None:
+            continue
+        found += [begun] if begun else []
+        for first in ALTERNATIVES:
+            current, layout = start, begun
+            for rewrite in (first, *FURTHER):
+                changed = _changed(current, rewrite)
+                if changed is None and rewrite is first:
+                    break
+                if changed is not None:
+                    current, layout = changed, (*layout, rewrite)
+                    found.append(layout)
     return found
 
 

@@ -1,0 +1,67 @@
+"""Where tensors change their layout, for the least that has to be moved: a minimum cut.
+
+On one side are the nodes that must have channels last, on the other those that know channels first alone; the others may be on
+either. A tensor between the sides is turned once, for all its readers there. Ford and Fulkerson 1956, "Maximal Flow through a
+Network": the least sum of what is turned is the greatest flow from one side to the other.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+ENDLESS = 1 << 28
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A node, or several that go together.
+
+    Attributes:
+        key: of the first node.
+        reads: tensors.
+        writes: tensors.
+        fixed: the layout that it must have.
+    """
+
+    key: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    fixed: Literal["first", "last"] | None = None
+
+
+def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int], needed: Collection[str]) -> list[Piece]:
+    """Return the pieces that get channels last.
+
+    Args:
+        pieces: all of the graph.
+        prices: tensor -> what turning it costs.
+        needed: tensors that are read with channels first outside.
+    """
+    edges: dict[tuple[int, int], int] = {}
+    last, first = 0, 1
+    vertices = {piece.key: number for number, piece in enumerate(pieces, 2)}
+    count = len(pieces) + 2
+    makers = {tensor: vertices[piece.key] for piece in pieces for tensor in piece.writes}
+    readers: dict[str, set[int]] = {tensor: {first} for tensor in needed}
+    for piece in pieces:
+        for tensor in piece.reads:
+            readers.setdefault(tensor, set()).add(vertices[piece.key])
+        if piece.fixed is not None:
+            pair = (last, vertices[piece.key]) if piece.fixed == "last" else (vertices[piece.key], first)
+            edges[pair] = ENDLESS
+    for tensor, there in readers.items():
+        maker = makers.get(tensor, first)
+        forth, back = count, count + 1  # paid once, however many read it on the other side
+        count += 2
+        edges[maker, forth] = edges[back, maker] = prices.get(tensor, 1)
+        edges |= {(forth, reader): ENDLESS for reader in there} | {(reader, back): ENDLESS for reader in there}
+    rows, columns = np.array(list(edges)).T
+    capacity = csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
+    left = capacity - maximum_flow(capacity, last, first).flow
+    left.eliminate_zeros()
+    reached = set(breadth_first_order(left, last, return_predecessors=False).tolist())
+    return [piece for piece in pieces if vertices[piece.key] in reached]
