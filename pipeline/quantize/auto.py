@@ -15,7 +15,6 @@ from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.plan import Kept, Plan, Precision
 from pipeline.rewrite import OPERATORS, Rewritten, apply, check_names
-from pipeline.rewrite import transposed as transposed_convolutions
 from pipeline.rewrite.graph import Graph
 from pipeline.sample_sets import EvaluationSample
 from pipeline.samples import Sample
@@ -45,7 +44,8 @@ PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that 
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
-OPENING_MAY_COST = 0.98  # of the float speed: a ConvTranspose as Conv can become an integer kernel
+OPENING = ("transposed", "pointwise")  # rewrites that open nodes to a (better) integer kernel
+OPENING_MAY_COST = 0.98  # of the float speed
 
 
 @dataclass(frozen=True)
@@ -173,25 +173,26 @@ def _static(mode: AutoConfig) -> StaticConfig:
 
 
 def _opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    """Return the graph with what makes float operators faster, and ConvTranspose as Conv where float does not lose by it.
+    """Return the graph with what makes float operators faster, and with what opens it to integer kernels for little or nothing.
 
     Layouts come after quantization, which decides what is left float.
     """
     check_names(mode.rewrites, "mode.rewrites")
-    wanted = [rewrite.name for rewrite in OPERATORS if not mode.rewrites or rewrite.name in mode.rewrites]
-    rewritten = apply(prepared.model, probes, threads=threads, only=[name for name in wanted if name != "transposed"])
-    if "transposed" not in wanted:
-        return rewritten
-    graph = Graph(with_shapes(rewritten.model))
-    if isinstance(transposed_convolutions.rewrite(graph), str):
-        return rewritten
-    opened = graph.finish()
-    forms = {"before": _laid_out(rewritten.model), "opened": _laid_out(opened)}
-    timed = sorted(probes, key=_size)[:1]
-    measured = speedups(prepared.model, forms, timed, threads=threads, seconds=2.0)
-    if measured["opened"] < OPENING_MAY_COST * measured["before"]:
-        return rewritten
-    return replace(rewritten, model=opened)
+    wanted = [rewrite for rewrite in OPERATORS if not mode.rewrites or rewrite.name in mode.rewrites]
+    plain = [rewrite.name for rewrite in wanted if rewrite.name not in OPENING]
+    rewritten = apply(prepared.model, probes, threads=threads, only=plain)
+    shortest = sorted(probes, key=_size)[:1]
+    for rewrite in (rewrite for rewrite in wanted if rewrite.name in OPENING):
+        graph = Graph(with_shapes(rewritten.model))
+        if isinstance(rewrite.change(graph), str):
+            continue
+        opened = graph.finish()
+        forms = {"before": _laid_out(rewritten.model), "opened": _laid_out(opened)}
+        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0)
+        log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
+        if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
+            rewritten = replace(rewritten, model=opened)
+    return rewritten
 
 
 def _laid_out(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,21 +6,25 @@ pair; it stays where it is faster, else the graph goes on without it. Those that
 together first. What was refused is tried once more at the end, since one rewrite opens the way to another.
 
 mish.py           tanh(softplus(x)) by one sigmoid
+alike.py          the shape of tensors of equal lengths, asked for once
 lengths.py        numbers that follow from known lengths, as constants
 reshape.py        the shape of a Reshape as a constant
 square.py         x ** 2 as x * x, division by a constant as multiplication
 scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
+selection.py      selection by a mask as a product and a sum
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
 mask.py           masks that are applied again further on, dropped
+pointwise.py      Conv of one tap over time as a product of matrices
 conv2d.py         Conv over time as Conv over an image of height 1
 fold.py           several moments at once in Convs with few output channels
 affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
-channels_last.py  integer Convs and what lies between them in the layout of their kernel; turning.py: where it ends;
-                  moments.py: several moments at once where channels are few; multiples.py: of what lengths are multiples
+channels_last.py  integer Convs, and what lies between them, in the layout of their kernel
+layout.py         regions with channels last, turning.py: where they end; integer_conv.py: a Conv between Q/DQ pairs
+moments.py        several moments at once where channels are few; multiples.py: what lengths are multiples of
 graph.py          the graph that they see; order.py: its nodes in order, symbols.py: which of its lengths are equal
 exact.py          is it exact? timing.py: is it faster? shorten.py: inputs for both that do not take long
 """
@@ -37,6 +41,7 @@ import onnx
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.rewrite import (
     affine,
+    alike,
     batch_norm,
     blocked,
     channels_last,
@@ -46,9 +51,11 @@ from pipeline.rewrite import (
     lengths,
     mask,
     mish,
+    pointwise,
     reshape,
     scale,
     scatter,
+    selection,
     square,
     transposed,
 )
@@ -119,14 +126,17 @@ class Rewritten:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mish", mish.rewrite, "tanh(softplus(x)) by one sigmoid"),
+    Rewrite("alike", alike.rewrite, "the shape of tensors of equal lengths, asked for once", LESS),
     Rewrite("lengths", lengths.rewrite, "numbers that follow from known lengths, as constants", LESS),
     Rewrite("reshape", reshape.rewrite, "the shape of a Reshape as a constant", LESS),
     Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it", LESS),
     Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)", LESS),
     Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it", LESS),
     Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped", LESS),
+    Rewrite("selection", selection.rewrite, "selection by a mask as a product and a sum", LESS),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),
     Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
+    Rewrite("pointwise", pointwise.rewrite, "Conv of one tap over time as a product of matrices, with channels last"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
     Rewrite("fold", fold.rewrite, "several moments at once in Convs with few output channels"),

@@ -127,32 +127,34 @@ class Graph:
         return id(node) in self._dropped
 
     def add(
-        self, op_type: str, inputs: Sequence[str], output: str | None = None, *, name: str | None = None, like: str = "",
-        domain: str = "", **attributes: Any,  # noqa: ANN401
+        self, op_type: str, inputs: Sequence[str], output: str | Sequence[str] | None = None, *, name: str | None = None,
+        like: str = "", domain: str = "", **attributes: Any,  # noqa: ANN401
     ) -> str:  # fmt: skip
-        """Add a node and return its output.
+        """Add a node and return its output, the first of several.
 
         Args:
             op_type: of the node.
             inputs: its tensors.
-            output: the tensor that it makes; None: a new one.
+            output: the tensor that it makes, or several; None: a new one.
             name: None: a new one.
             like: what new names start with: the node that is replaced.
             domain: of its operator.
             attributes: of the node.
         """
         name = name or self.free(f"{like or op_type}_{op_type}" if like else op_type)
-        output = output or self.free(f"{name}_output")
-        self._added.append(helper.make_node(op_type, list(inputs), [output], name=name, domain=domain, **attributes))
-        return output
+        outputs = [output] if isinstance(output, str) else output or [self.free(f"{name}_output")]
+        self._added.append(helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes))
+        return outputs[0]
 
-    def replace(self, node: onnx.NodeProto, inputs: Sequence[str], output: str | None = None, **changed: Any) -> str:  # noqa: ANN401
+    def replace(
+        self, node: onnx.NodeProto, inputs: Sequence[str], output: str | Sequence[str] | None = None, **changed: Any,  # noqa: ANN401
+    ) -> str:  # fmt: skip
         """Put a node of the same type, name and attributes in the place of one, and return its output.
 
         Args:
             node: is taken away.
             inputs: of the new node.
-            output: of the new node; None: as it was.
+            output: of the new node, or several; None: as it was.
             changed: attributes that differ.
         """
         self.drop(node)

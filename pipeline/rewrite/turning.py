@@ -5,7 +5,7 @@ either. A tensor between the sides is turned once, for all its readers there. Fo
 Network": the least sum of what is turned is the greatest flow from one side to the other.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,32 +21,31 @@ class Piece:
     """A node, or several that go together.
 
     Attributes:
-        key: of the first node.
+        key: any name.
         reads: tensors.
         writes: tensors.
         fixed: the layout that it must have.
     """
 
-    key: int
+    key: object
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     fixed: Literal["first", "last"] | None = None
 
 
-def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int], needed: Collection[str]) -> list[Piece]:
+def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
     """Return the pieces that get channels last.
 
     Args:
         pieces: all of the graph.
         prices: tensor -> what turning it costs.
-        needed: tensors that are read with channels first outside.
     """
     edges: dict[tuple[int, int], int] = {}
     last, first = 0, 1
     vertices = {piece.key: number for number, piece in enumerate(pieces, 2)}
     count = len(pieces) + 2
     makers = {tensor: vertices[piece.key] for piece in pieces for tensor in piece.writes}
-    readers: dict[str, set[int]] = {tensor: {first} for tensor in needed}
+    readers: dict[str, set[int]] = {}
     for piece in pieces:
         for tensor in piece.reads:
             readers.setdefault(tensor, set()).add(vertices[piece.key])

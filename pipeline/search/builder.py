@@ -1,7 +1,7 @@
 """From a choice of precisions to a quantized graph, fast enough to be asked for a hundred of them.
 
-What does not depend on the choice is done once: equalisation and the statistics of all tensors, the ranges that follow, the
-rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
+What does not depend on the choice is done once: equalisation, smoothing and the statistics of all tensors, the ranges that
+follow, the rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +12,7 @@ import onnx
 from pipeline.algorithms.bias_correction import correct_biases
 from pipeline.algorithms.equalization import equalize
 from pipeline.algorithms.rounding import round_weights
+from pipeline.algorithms.smoothing import smooth
 from pipeline.calibration.statistics import Statistics
 from pipeline.graph.prepare import weights_of
 from pipeline.quantize.plan import Plan, Precision
@@ -29,7 +30,7 @@ class Builder:
     """Makes quantized graphs of one float graph.
 
     Attributes:
-        model: the float graph, equalised; computes what the one given does.
+        model: the float graph, equalised and smoothed; computes what the one given does.
         groups: what is decided together.
 
     Args:
@@ -54,7 +55,8 @@ class Builder:
         self.groups = tuple(groups)
         self._static, self._samples, self._threads = static, samples, threads
         everything = plan_of(groups, most_integer(groups))
-        self.model = equalize(model, everything, samples, threads=threads)
+        levelled = equalize(model, everything, samples, threads=threads)
+        self.model = smooth(levelled, everything, samples, threads=threads)
         self._statistics = measured(self.model)
         self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
