@@ -17,3 +17,8 @@ class Sample:
 
     id: str
     inputs: dict[str, npt.NDArray[np.generic]]
+
+    @property
+    def size(self) -> int:
+        """The number of values in all inputs."""
+        return sum(array.size for array in self.inputs.values())

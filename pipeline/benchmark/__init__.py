@@ -150,7 +150,7 @@ def pick_lengths(samples: Sequence[Sample], audio_seconds: Sequence[float] | Non
 
     Lengths that occur once are named once: samples of one length give "median" alone, of two "short" and "long".
     """
-    sizes: Sequence[float] = audio_seconds if audio_seconds is not None else [_elements(sample) for sample in samples]
+    sizes: Sequence[float] = audio_seconds if audio_seconds is not None else [sample.size for sample in samples]
     if len(sizes) != len(samples):
         raise StageError(f"The benchmark got {len(samples)} samples, but audio lengths of {len(sizes)}.")
     order = sorted(range(len(samples)), key=lambda index: sizes[index])
@@ -162,14 +162,10 @@ def pick_lengths(samples: Sequence[Sample], audio_seconds: Sequence[float] | Non
     return {"short": short, "median": middle, "long": long}
 
 
-def _elements(sample: Sample) -> int:
-    return sum(array.size for array in sample.inputs.values())
-
-
 def _latency(sample: Sample, audio_seconds: float | None, pairs: Sequence[Pair]) -> LengthLatency:
     return LengthLatency(
         sample=sample.id,
-        elements=_elements(sample),
+        elements=sample.size,
         audio_seconds=audio_seconds,
         baseline_ms=median(pair.baseline_ms for pair in pairs),
         quantized_ms=median(pair.quantized_ms for pair in pairs),

@@ -14,8 +14,8 @@ from pipeline.evaluate.judge import FINE, Judge
 from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.plan import Kept, Plan, Precision
-from pipeline.rewrite import OPERATORS, Rewritten, apply, check_names
-from pipeline.rewrite.graph import Graph
+from pipeline.quantize.rewrites import opened
+from pipeline.rewrite import Rewritten
 from pipeline.sample_sets import EvaluationSample
 from pipeline.samples import Sample
 from pipeline.search.answer import answer, rows, warnings_of
@@ -24,10 +24,9 @@ from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, 
 from pipeline.search.crops import shortened
 from pipeline.search.gains import Gain, Gains, gains, kernel_times
 from pipeline.search.groups import groups_of, plan_of
-from pipeline.search.latency import speedups
 from pipeline.search.path import path_of
 from pipeline.search.sensitivity import sensitivities
-from pipeline.search.steps import Bench, Search, in_layout, layouts_of
+from pipeline.search.steps import Bench, Search
 from pipeline.session import infer, open_session
 from pipeline.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
 
@@ -44,8 +43,6 @@ PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that 
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
-OPENING = ("transposed", "pointwise")  # rewrites that open nodes to a (better) integer kernel
-OPENING_MAY_COST = 0.98  # of the float speed
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     rewritten = None
     if mode.rewrite:
         means.on_progress("rewriting float operators")
-        rewritten = _opened(prepared, mode, means.calibration[:3], threads)
+        rewritten = opened(prepared, mode, means.calibration[:3], threads)
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(folding=True))
     static = _static(mode)
@@ -121,7 +118,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     calibration = shortened(source.model, means.calibration, CALIBRATION_SHARE, CALIBRATION_LEAST)
     means.on_progress("calibrating")
     builder = Builder(prepared.model, groups, static, calibration, means.measured(calibration), threads=threads)
-    utterances = sorted(means.utterances, key=_size)[: 2 * mode.probes][-mode.probes :]
+    utterances = sorted(means.utterances, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
     probes = shortened(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
     probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
     judge = means.judge(budget.metric, means.items[:samples])
@@ -170,34 +167,6 @@ def _static(mode: AutoConfig) -> StaticConfig:
         percentile=mode.percentile,
         target=mode.target,
     )
-
-
-def _opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    """Return the graph with what makes float operators faster, and with what opens it to integer kernels for little or nothing.
-
-    Layouts come after quantization, which decides what is left float.
-    """
-    check_names(mode.rewrites, "mode.rewrites")
-    wanted = [rewrite for rewrite in OPERATORS if not mode.rewrites or rewrite.name in mode.rewrites]
-    plain = [rewrite.name for rewrite in wanted if rewrite.name not in OPENING]
-    rewritten = apply(prepared.model, probes, threads=threads, only=plain)
-    shortest = sorted(probes, key=_size)[:1]
-    for rewrite in (rewrite for rewrite in wanted if rewrite.name in OPENING):
-        graph = Graph(with_shapes(rewritten.model))
-        if isinstance(rewrite.change(graph), str):
-            continue
-        opened = graph.finish()
-        forms = {"before": _laid_out(rewritten.model), "opened": _laid_out(opened)}
-        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0)
-        log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
-        if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
-            rewritten = replace(rewritten, model=opened)
-    return rewritten
-
-
-def _laid_out(model: onnx.ModelProto) -> onnx.ModelProto:
-    layouts = layouts_of(model)
-    return in_layout(model, layouts[0]) if layouts else model
 
 
 def _confirmed(
@@ -250,13 +219,9 @@ def _utilities(
 
 def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> Sample:
     """Return the sample of median size, or the smallest where that takes long: it is run thousands of times."""
-    ordered = sorted(samples, key=_size)
+    ordered = sorted(samples, key=lambda sample: sample.size)
     middle, session = ordered[len(ordered) // 2], open_session(source.path, threads)
     infer(session, middle)
     start = time.perf_counter()
     infer(session, middle)
     return middle if time.perf_counter() - start < LONG_SECONDS else ordered[0]
-
-
-def _size(sample: Sample) -> int:
-    return sum(array.size for array in sample.inputs.values())

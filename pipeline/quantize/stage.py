@@ -18,9 +18,10 @@ from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.named_nodes import modes_of_graphs
 from pipeline.quantize.plan import Plan
+from pipeline.quantize.rewrites import in_float, laid_out
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
-from pipeline.rewrite import Rewritten, apply, check_names
+from pipeline.rewrite import Rewritten
 from pipeline.run_directory import RunDirectory
 from pipeline.samples import Sample
 from pipeline.settings import (
@@ -116,7 +117,7 @@ def quantize(
             notes += [*prepared.notes, *_subgraph_note(source, mode)]
             continue
         if mode.rewrite:
-            rewritten[name] = _in_float(prepared, mode, probes[name], threads)
+            rewritten[name] = in_float(prepared, mode, probes[name], threads)
             prepared = replace(prepared, model=with_shapes(rewritten[name].model))
         notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
@@ -126,6 +127,8 @@ def quantize(
         model = _rewrite(
             source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
         )
+        if mode.rewrite and isinstance(mode, StaticConfig):
+            model, rewritten[name] = laid_out(model, rewritten[name], mode, probes[name], threads)
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
         )
@@ -259,11 +262,6 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
         case _:
             assert_never(mode)
-
-
-def _in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    check_names(mode.rewrites, "mode.rewrites")
-    return apply(prepared.model, probes, threads=threads, only=mode.rewrites or None)
 
 
 def _refuse_half_precision(source: SourceGraph) -> None:

@@ -149,7 +149,7 @@ REWRITES: tuple[Rewrite, ...] = (
 # These give Convs the layout that their kernels like best. They come after quantization, which decides what is left float:
 # a Conv over an image of height 1 is no faster in integers than one over time.
 LAYOUTS: tuple[Rewrite, ...] = tuple(
-    r for r in REWRITES if r.name in ("conv2d", "conv2d_wide", "fold", "blocked", "channels_last")
+    r for name in ("channels_last", "conv2d", "conv2d_wide", "fold", "blocked") for r in REWRITES if r.name == name
 )
 OPERATORS: tuple[Rewrite, ...] = tuple(r for r in REWRITES if r not in LAYOUTS)
 

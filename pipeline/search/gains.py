@@ -9,6 +9,7 @@ since it will be as fast as the fastest. Nodes of the same shapes are measured o
 
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pipeline.samples import Sample
 from pipeline.search.builder import Builder
 from pipeline.session import infer, open_session
 
-RUNS = 10  # of each node alone
+RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
 
 Array = npt.NDArray[np.generic]
@@ -126,7 +127,10 @@ def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
     """Return the time that the kernels of a graph take in one inference: the least of several."""
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         session = open_session(model, threads, profile=Path(folder) / "trace")
-        for _ in range(1 + RUNS):
+        infer(session, sample)
+        start = time.perf_counter()
+        infer(session, sample)
+        for _ in range((RUNS if time.perf_counter() - start < LONG_SECONDS else LONG_RUNS) - 1):
             infer(session, sample)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
