@@ -8,6 +8,7 @@ from pipeline.errors import ModelError, StageError
 from pipeline.load import opset_of
 from pipeline.quantize.artifact import check_artifact
 from pipeline.quantize.stage import quantize
+from pipeline.rewrite import Gain
 from pipeline.samples import Sample
 from pipeline.session import infer, open_session
 from pipeline.settings import Format, IntegerType
@@ -96,6 +97,16 @@ def test_a_static_graph_of_opset_11_is_converted_so_that_it_loads(quantized, set
     """ONNX Runtime's own per-channel quantizer writes such a graph and then cannot load it."""
     _, model = quantized(conv_net(opset=11), settings("static"))
     assert opset_of(model) == 13
+
+
+def test_a_static_graph_is_laid_out_behind_its_pairs_where_rewrites_are_wanted(quantized, settings, conv_net, monkeypatch):
+    monkeypatch.setattr("pipeline.rewrite.measure_gain", lambda *_: Gain(1.5, True))
+    artifact, model = quantized(conv_net(), settings("static", rewrite=True, rewrites=["channels_last"]))
+    made = [node for node in model.graph.node if node.op_type == "QLinearConv"]
+    assert [node.domain for node in made] == ["com.microsoft"] * 2
+    assert artifact.kernels["QLinearConv"] == 2
+    _, plain = quantized(conv_net(), settings("static", rewrite=True, rewrites=["scale"]))
+    assert "QLinearConv" not in ops(plain)
 
 
 def test_a_static_graph_can_be_written_in_integer_operators(quantized, settings, conv_net):

@@ -1,13 +1,18 @@
 """Integer Convs with channels last, several moments at once, and where tensors are turned."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from small_graphs import graph_of, op_types
 
+from pipeline import rewrite
+from pipeline.graph.prepare import with_shapes
+from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.qdq import insert_pairs
-from pipeline.rewrite import channels_last, transposed
+from pipeline.rewrite import Gain, channels_last, transposed
 from pipeline.rewrite.graph import Graph
 from pipeline.rewrite.moments import best_moments
 from pipeline.rewrite.multiples import Lengths
@@ -16,6 +21,7 @@ from pipeline.samples import Sample
 from pipeline.session import infer, open_session
 from pipeline.settings import IntegerType
 
+REPO = Path(__file__).resolve().parents[2]
 RESIDUAL = """(float[n,CHANNELS,t] x) => (float[n,CHANNELS,t] y) {
     a = LeakyRelu<alpha = 0.1>(x)   b = Conv<pads = [3, 3], dilations = [3]>(a, w1, bias)
     c = LeakyRelu<alpha = 0.1>(b)   d = Conv<pads = [1, 1]>(c, w2)
@@ -180,3 +186,16 @@ def test_what_is_turned_is_what_costs_least():
     assert [piece.key for piece in cheapest(pieces, cheap_late)] == [3, 4]
     cheap_early = {"a": 1, "b": 4, "c": 1, "d": 4}
     assert [piece.key for piece in cheapest(pieces, cheap_early)] == [2, 3]
+
+
+def test_the_vocoder_that_ships_computes_the_same_to_the_bit(tmp_path):
+    graph = Graph(with_shapes(onnx.load(REPO / "data/models/hifigan/hifigan.onnx")))
+    transposed.rewrite(graph)
+    before = quantized(with_shapes(graph.finish()))
+    mel = np.random.default_rng(0).standard_normal((1, 80, 30), dtype=np.float32)
+    done = rewrite.apply(before, [Sample("m", {"mel": mel})], measure=lambda *_: Gain(1.5, True), only=["channels_last"])
+    assert [(applied.name, applied.max_difference) for applied in done.applied] == [("channels_last", 0.0)]
+    kinds = op_types(done.model)
+    assert (kinds.count("QLinearConv"), kinds.count("Conv")) == (37, 0)
+    onnx.save(done.model, tmp_path / "laid_out.onnx")
+    assert integer_kernels(tmp_path / "laid_out.onnx")["QLinearConv"] == 37
