@@ -24,7 +24,7 @@ from pipeline.search.candidates import Budget, Candidate, holds, keeps_quality, 
 from pipeline.search.crops import shortened
 from pipeline.search.gains import Gain, Gains, gains, kernel_times
 from pipeline.search.groups import groups_of, plan_of
-from pipeline.search.path import path_of
+from pipeline.search.path import front_to_back, path_of
 from pipeline.search.sensitivity import sensitivities
 from pipeline.search.steps import Bench, Search
 from pipeline.session import infer, open_session
@@ -134,6 +134,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     until = time.monotonic() + NODES_SHARE * (deadline - time.monotonic())
     losses = sensitivities(builder, probe_judge, worthwhile, threads, until=until)
     paths = [path_of(groups, losses, found) for found in utilities]
+    paths.append(front_to_back(groups, paths[-1]))
     means.on_progress("measuring candidates")
     bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)
     found = Search(bench, paths, budget)

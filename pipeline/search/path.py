@@ -48,6 +48,22 @@ def path_of(
     return sorted(steps, key=lambda step: (-step.gain / max(step.loss, LEAST_LOSS), place[step.group]))
 
 
+def front_to_back(groups: Sequence[Group], steps: Sequence[Step]) -> list[Step]:
+    """Return a path to the end of another one in the order of the graph, one step for each group.
+
+    What is integer is then one region with one border, where layouts change and numbers are converted once; and in a
+    vocoder the front is heard least.
+    """
+    reached = choice_after(steps, len(steps))
+    found = []
+    for group in groups:
+        own = [step for step in steps if step.group == group.name]
+        if own:
+            gain, loss = sum(step.gain for step in own), sum(step.loss for step in own)
+            found.append(Step(group.name, reached[group.name], gain, loss))
+    return found
+
+
 def hull(
     group: Group, losses: Mapping[tuple[str, Precision], float], gains: Mapping[tuple[str, Precision], float]
 ) -> list[Step]:

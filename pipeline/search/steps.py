@@ -1,9 +1,9 @@
-"""Along the path by measuring: the real loss and the real latency of whole graphs, until the budget holds.
+"""Along paths by measuring: the real loss and the real latency of whole graphs, until the budget holds.
 
-The path (`path.py`) says in which order groups become integers; how far to go on it is measured. First the furthest point
-whose loss is allowed is found by bisection; then groups beyond it are tried one by one, since the first that costs too much
-need not be followed by others that do; then candidates are timed, each in the layouts that its float nodes may take. What
-was tried is kept.
+A path (`path.py`) says in which order groups become integers; how far to go on it is measured. The furthest point whose loss
+is allowed is found by bisection on every path, and these points are timed, each in the layouts that its nodes may take. On the
+fastest path, groups beyond the point are tried one by one, since the first that costs too much need not be followed by others
+that do. What was tried is kept.
 """
 
 import logging
@@ -101,10 +101,10 @@ class Search:
         """Return the best candidate, and whether it meets the budget."""
         self.time([self.judged({}, "float")])
         ends = {name: self._furthest(name) for name in self._paths}
-        reached = [self._filled(name, count) for name, count in ends.items()]
-        self.time(reached)
-        order = sorted(ends, key=lambda name: -(self._known(reached[list(ends).index(name)]).speedup or 0.0))
-        self._look_back(order[0], ends[order[0]])
+        self.time([self.at(name, count) for name, count in ends.items()])
+        fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
+        self.time([self._filled(fastest, ends[fastest])])
+        self._look_back(fastest, ends[fastest])
         best, met = best_of(self.candidates, self._budget)
         if not met and not self._bench.out_of_time and best.choice:
             corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)

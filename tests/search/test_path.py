@@ -7,7 +7,7 @@ import pytest
 from pipeline.quantize.plan import Precision
 from pipeline.search.candidates import Budget, Candidate, best_of, holds, on_front
 from pipeline.search.groups import Group
-from pipeline.search.path import choice_after, hull, path_of
+from pipeline.search.path import choice_after, front_to_back, hull, path_of
 
 STATIC, DYNAMIC, STORAGE = Precision.static, Precision.dynamic, Precision.storage
 
@@ -35,6 +35,19 @@ def test_a_group_goes_through_its_precisions_as_far_as_each_is_worth_it():
 
 def test_a_precision_that_gains_nothing_is_never_chosen():
     assert hull(group("one", STATIC), {("one", STATIC): 0.0}, {("one", STATIC): -0.5}) == []
+
+
+def test_the_path_from_front_to_back_ends_where_the_other_does():
+    groups = [group("first"), group("second", STATIC), group("never", STATIC)]
+    losses = {("first", STORAGE): 0.1, ("first", STATIC): 1.0, ("second", STATIC): 0.1}
+    gains = {("first", STORAGE): 1.0, ("first", STATIC): 4.0, ("second", STATIC): 9.0, ("never", STATIC): -1.0}
+    steps = path_of(groups, losses, gains)
+    assert [step.group for step in steps] == ["second", "first", "first"]
+    ordered = front_to_back(groups, steps)
+    assert [(step.group, step.precision, step.gain, step.loss) for step in ordered] == [
+        ("first", STATIC, 4.0, 1.0),
+        ("second", STATIC, 9.0, 0.1),
+    ]
 
 
 def test_each_prefix_of_the_path_is_the_best_choice_for_its_loss():
