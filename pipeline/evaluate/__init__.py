@@ -191,9 +191,15 @@ class _Pair:
 
 
 def scorer_of(
-    model: SpeechModel, source: SourceGraph, config: EvaluationConfig, samples: int, journal: Journal, threads: int
+    model: SpeechModel,
+    source: SourceGraph,
+    config: EvaluationConfig,
+    samples: int,
+    journal: Journal,
+    threads: int,
+    only: str | None = None,
 ) -> Scorer:
-    """Return what scores samples of the configured kind."""
+    """Return what scores samples of the configured kind; in one metric alone, where others take time."""
     match config.kind:
         case EvaluationKind.tensors:
             if config.labels is None:
@@ -204,7 +210,7 @@ def scorer_of(
         case EvaluationKind.audio:
             assert isinstance(model, Speaks)
             reader = audio_reader(config.on_sample_rate, journal)
-            return audio.AudioScorer(model, _sample_rate(model, source, config), reader)
+            return audio.AudioScorer(model, _sample_rate(model, source, config), reader, only)
         case EvaluationKind.asr:
             assert isinstance(model, Transcribes)
             return asr.AsrScorer(model)

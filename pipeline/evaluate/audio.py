@@ -16,8 +16,9 @@ Audio = npt.NDArray[np.float32]
 class AudioScorer:
     """Compares audio with fp32's and, where there is one, with the recording."""
 
-    def __init__(self, model: Speaks, sample_rate_hz: int, read_audio: ReadAudio) -> None:
-        """Take the model that turns outputs into audio, and a way to read recordings."""
+    def __init__(self, model: Speaks, sample_rate_hz: int, read_audio: ReadAudio, only: str | None = None) -> None:
+        """Take the model that turns outputs into audio, a way to read recordings, and the metric, if one alone is asked for."""
+        self._only = only
         self._model = model
         self._sample_rate_hz = sample_rate_hz
         self._read_audio = read_audio
@@ -25,22 +26,21 @@ class AudioScorer:
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Score one sample; its audio is left in the notes for `listen`."""
         before, after = self._model.audio(baseline), self._model.audio(quantized)
-        mel_before, mel_after = (log_mel(audio, self._sample_rate_hz) for audio in (before, after))
-        scores = SampleScores(
-            fidelity={
-                "log_mel_l1": log_mel_l1(mel_before, mel_after),
-                "mcd_db": mcd_db(mel_before, mel_after),
-                "mr_stft": mr_stft(before, after),
-            },
-            notes={"audio": (before, after)},
-        )
-        recording = self._recording(item)
-        if recording is not None:
-            scores.truth = {
-                "truth_log_mel_l1": (self._mel_distance(recording, before), self._mel_distance(recording, after)),
-                "truth_mr_stft": (mr_stft(*_common(recording, before)), mr_stft(*_common(recording, after))),
-            }
+        scores = SampleScores(notes={"audio": (before, after)})
+        if self._asks_for("log_mel_l1", "mcd_db"):
+            mels = [log_mel(audio, self._sample_rate_hz) for audio in (before, after)]
+            scores.fidelity = {"log_mel_l1": log_mel_l1(*mels), "mcd_db": mcd_db(*mels)}
+        if self._asks_for("mr_stft"):
+            scores.fidelity["mr_stft"] = mr_stft(before, after)
+        recording = self._recording(item) if self._asks_for("truth_log_mel_l1", "truth_mr_stft") else None
+        if recording is not None and self._asks_for("truth_log_mel_l1"):
+            scores.truth["truth_log_mel_l1"] = (self._mel_distance(recording, before), self._mel_distance(recording, after))
+        if recording is not None and self._asks_for("truth_mr_stft"):
+            scores.truth["truth_mr_stft"] = (mr_stft(*_common(recording, before)), mr_stft(*_common(recording, after)))
         return scores
+
+    def _asks_for(self, *metrics: str) -> bool:
+        return self._only is None or self._only in metrics
 
     def totals(self) -> dict[str, tuple[float, float]]:
         """Return nothing: every metric is a mean."""

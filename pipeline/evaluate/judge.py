@@ -146,7 +146,8 @@ class Judge:
     def _score(self, run_of: Callable[[int], Run], samples: int | None) -> Verdict:
         items = self.items[:samples]
         direct = self.metric in DIRECT
-        scorer = None if direct else scorer_of(self._model, self._entry, self._config, len(items), Journal(), self._threads)
+        arguments = (self._model, self._entry, self._config, len(items), Journal(), self._threads)
+        scorer = None if direct else scorer_of(*arguments, only=self.metric)
         scored: list[SampleScores] = []
         change = 0.0
         for number, item in enumerate(items):

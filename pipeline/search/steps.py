@@ -103,7 +103,8 @@ class Search:
         ends = {name: self._furthest(name) for name in self._paths}
         self.time([self.at(name, count) for name, count in ends.items()])
         fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
-        self.time([self._filled(fastest, ends[fastest])])
+        filled = self._filled(fastest, ends[fastest])
+        self.time([*filled[len(filled) // 2 :][:1], *filled[-1:]])  # what breaks a region up may cost more than it gains
         self._look_back(fastest, ends[fastest])
         best, met = best_of(self.candidates, self._budget)
         if not met and not self._bench.out_of_time and best.choice:
@@ -191,19 +192,22 @@ class Search:
         quarter = max((high - low) // 4, 1)
         return min(max(guess, low + quarter), high - quarter) if high - low > 2 else low + 1
 
-    def _filled(self, name: str, count: int) -> Candidate:
-        """Return the furthest candidate with those further steps that the quality allows, each tried on top of the others."""
-        rejected = added = 0
+    def _filled(self, name: str, count: int) -> list[Candidate]:
+        """Return the furthest candidate with further steps that the quality allows, each on top of the others."""
+        rejected = 0
         current = self.at(name, count)
+        found: list[Candidate] = []
         for step in self._paths[name][count : count + TRIED_BEYOND]:
             if self._bench.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
                 break
-            wider = self.judged({**current.choice, step.group: step.precision}, f"{name}{count}+{added + 1} {step.group}")
+            choice = {**current.choice, step.group: step.precision}
+            wider = self.judged(choice, f"{name}{count}+{len(found) + 1} {step.group}")
             if keeps_quality(wider, self._budget):
-                current, added, rejected = wider, added + 1, 0
+                current, rejected = wider, 0
+                found.append(wider)
             else:
                 rejected += 1
-        return current
+        return found
 
     def _look_back(self, name: str, count: int) -> None:
         """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
