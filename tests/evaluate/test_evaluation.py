@@ -4,10 +4,14 @@ import dataclasses
 import math
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from pipeline.errors import DataError, StageError
 from pipeline.evaluate import evaluate
+from pipeline.evaluate.audio import METRICS_OF_KIND
+from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.scores import comparable, tensor_scores
 from pipeline.evaluate.tensors import read_labels
 from pipeline.journal import Journal
@@ -188,3 +192,22 @@ def test_a_recording_without_text_is_refused_where_words_are_counted(shipped, re
 def test_samples_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Sample("s", {}).id = "t"
+
+
+@pytest.mark.parametrize("metric", METRICS_OF_KIND)
+def test_a_judge_of_one_metric_finds_what_the_evaluation_finds(shipped, repo, run_directory, tmp_path, metric):
+    source, vocoder = shipped("vocoder"), adapters(repo)["vocoder"]
+    config = EvaluationConfig(kind=EvaluationKind.audio, samples=2, listen=0)
+    items = evaluation_samples(vocoder, source, config, 0, Journal())
+    worse = onnx.ModelProto()
+    worse.CopyFrom(source.model)
+    weight = max(worse.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.1), weight.name))
+    onnx.save(worse, tmp_path / "worse.onnx")
+    artifact = artifact_of(source, tmp_path / "worse.onnx")
+    found = evaluated(vocoder, source, EvaluationKind.audio, run_directory, artifact=artifact).metrics[metric]
+    files = {source.name: source.path}
+    judge = Judge(vocoder, source, files, source.name, items, config, metric, seed=0, threads=1)
+    loss = judge.loss(worse).loss
+    assert loss == pytest.approx(found["quantized"] - found["baseline"], rel=1e-6)
+    assert loss > 0
