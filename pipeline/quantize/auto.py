@@ -14,7 +14,7 @@ from pipeline.evaluate.judge import FINE, Judge
 from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.load import SourceGraph
 from pipeline.quantize.plan import Kept, Plan, Precision
-from pipeline.quantize.rewrites import opened
+from pipeline.quantize.rewrites import layouts_for, opened
 from pipeline.rewrite import Rewritten
 from pipeline.sample_sets import EvaluationSample
 from pipeline.samples import Sample
@@ -126,7 +126,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     means.on_progress("choosing how ranges follow")
     _use_best_method(builder, probe_judge, mode)
     means.on_progress("measuring what each node gains")
-    gained = gains(builder, timed[0], threads=threads, layouts=mode.rewrite)
+    gained = gains(builder, timed[0], threads=threads, layouts=layouts_for(mode))
     utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
     best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
     worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
@@ -136,7 +136,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     paths = [path_of(groups, losses, found) for found in utilities]
     paths.append(front_to_back(groups, paths[-1]))
     means.on_progress("measuring candidates")
-    bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, mode.rewrite, deadline)
+    bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, layouts_for(mode), deadline)
     found = Search(bench, paths, budget)
     best, met = found.run()
     if met and len(means.items) > samples:

@@ -31,7 +31,7 @@ def laid_out(
     model: onnx.ModelProto, before: Rewritten, mode: StaticConfig, probes: Sequence[Sample], threads: int
 ) -> tuple[onnx.ModelProto, Rewritten]:
     """Return a quantized graph in the layouts that are faster, and what was done to it before and now."""
-    done = apply(model, probes, threads=threads, only=_names(LAYOUTS, mode))
+    done = apply(model, probes, threads=threads, only=layouts_for(mode))
     applied, rejected = (*before.applied, *done.applied), (*before.rejected, *done.rejected)
     return done.model, Rewritten(done.model, applied, rejected)
 
@@ -55,7 +55,7 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
         if isinstance(rewrite.change(graph), str):
             continue
         model = graph.finish()
-        forms = {"before": _in_first_layout(rewritten.model), "opened": _in_first_layout(model)}
+        forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}
         measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0)
         log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
         if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
@@ -63,6 +63,11 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
     return rewritten
 
 
-def _in_first_layout(model: onnx.ModelProto) -> onnx.ModelProto:
-    layouts = layouts_of(model)
+def layouts_for(mode: AnyModeConfig) -> list[str]:
+    """Return the names of the rewrites that may give nodes another layout."""
+    return _names(LAYOUTS, mode) if mode.rewrite else []
+
+
+def _in_first_layout(model: onnx.ModelProto, mode: AutoConfig) -> onnx.ModelProto:
+    layouts = layouts_of(model, layouts_for(mode))
     return in_layout(model, layouts[0]) if layouts else model

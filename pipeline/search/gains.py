@@ -10,6 +10,7 @@ since it will be as fast as the fastest. Nodes of the same shapes are measured o
 import json
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +67,14 @@ Gains = dict[tuple[str, Precision], Gain]
 """(group, precision) -> what it gains."""
 
 
-def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> Gains:
+def gains(builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str]) -> Gains:
     """Return what each group gains in each precision that it may have.
 
     Args:
         builder: makes the graphs.
         sample: a typical input of the graph: times depend on lengths.
         threads: intra-op threads.
-        layouts: nodes that stay float may be given another layout.
+        layouts: names of the rewrites that may give nodes another layout.
     """
     nodes = {node.name: node for node in builder.model.graph.node}
     constants = weights_of(builder.model)
@@ -91,8 +92,7 @@ def gains(builder: Builder, sample: Sample, *, threads: int, layouts: bool) -> G
         if signature not in times:
             float_form = alone(builder.model, node, array)
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
-            if layouts:
-                forms += _in_layouts(forms[0])
+            forms += _in_layouts(forms[0], layouts)
             probe = Sample(name, {node.input[0]: array})
             times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
         return times[signature]
@@ -143,9 +143,9 @@ def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
     return Times(min(spent[1:]) / 1000.0, min(computing[1:]) / 1000.0)
 
 
-def _in_layouts(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+def _in_layouts(model: onnx.ModelProto, allowed: Collection[str]) -> list[onnx.ModelProto]:
     found = []
-    for layout in LAYOUTS:
+    for layout in (layout for layout in LAYOUTS if layout.name in allowed):
         graph = Graph(with_shapes(model))
         if not isinstance(layout.change(graph), str):
             found.append(graph.finish())

@@ -8,7 +8,7 @@ that do. What was tried is kept.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -51,7 +51,7 @@ class Bench:
         judge: scores them.
         samples: what they are timed on.
         threads: intra-op threads.
-        layouts: float nodes may be given another layout.
+        layouts: names of the rewrites that may give nodes another layout.
         deadline: on the clock of `time.monotonic`; what is then unfinished is left.
     """
 
@@ -61,7 +61,7 @@ class Bench:
     judge: Judge
     samples: Sequence[Sample]
     threads: int
-    layouts: bool
+    layouts: Collection[str]
     deadline: float
 
     @property
@@ -137,7 +137,7 @@ class Search:
         for label, candidate in waiting.items():
             model = self._bench.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
             forms[label, ()] = model
-            for layout in layouts_of(model) if self._bench.layouts else ():
+            for layout in layouts_of(model, self._bench.layouts):
                 forms[label, layout] = in_layout(model, layout)
         if not forms:
             return
@@ -230,10 +230,15 @@ def _key(choice: Mapping[str, Precision], bias_correction: bool) -> tuple[object
     return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction)
 
 
-def layouts_of(model: onnx.ModelProto) -> list[Layout]:
-    """Return the layouts that a graph may take: of its integers, then of whole float regions or wide Convs, and further."""
+def layouts_of(model: onnx.ModelProto, allowed: Collection[str]) -> list[Layout]:
+    """Return the layouts that a graph may take: of its integers, then of whole float regions or wide Convs, and further.
+
+    Args:
+        model: the graph.
+        allowed: names of the rewrites that may be used.
+    """
     found: list[Layout] = []
-    turned = _changed(model, INTEGERS)
+    turned = _changed(model, INTEGERS) if INTEGERS in allowed else None
     for start, begun in ((model, ()), (turned, (INTEGERS,))):
         if start is None:
             continue
@@ -241,7 +246,7 @@ def layouts_of(model: onnx.ModelProto) -> list[Layout]:
         for first in ALTERNATIVES:
             current, layout = start, begun
             for rewrite in (first, *FURTHER):
-                changed = _changed(current, rewrite)
+                changed = _changed(current, rewrite) if rewrite in allowed else None
                 if changed is None and rewrite is first:
                     break
                 if changed is not None:

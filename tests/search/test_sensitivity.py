@@ -119,7 +119,7 @@ def test_the_part_behind_a_node_holds_nothing_that_comes_before_it(lab):
 
 def test_every_group_gains_bytes_in_every_precision_and_a_time_is_known(lab):
     here = lab("vocoder")
-    found = gains(here.builder, here.judge.calls[0][0].sample, threads=1, layouts=False)
+    found = gains(here.builder, here.judge.calls[0][0].sample, threads=1, layouts=())
     assert set(found) == {(group.name, precision) for group in here.builder.groups for precision in group.precisions}
     assert all(gain.ms_among_integers >= gain.ms for gain in found.values()), "conversions take time"
     largest = max(found, key=lambda key: found[key].bytes_saved)
