@@ -78,27 +78,33 @@ class IntegerConv:
 
 def integer_conv(graph: Graph, node: onnx.NodeProto) -> IntegerConv | None:
     """Return what a node is as an integer Conv, where ONNX Runtime would make one of it."""
-    if node.op_type != "Conv" or attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
-        return None
+    quantize = graph.only_reader(node.output[0], "QuantizeLinear") if node.op_type == "Conv" else None
     restored = [graph.maker(tensor, "DequantizeLinear") for tensor in node.input if tensor]
-    quantize = graph.only_reader(node.output[0], "QuantizeLinear")
-    if quantize is None or not all(n is not None and len(n.input) == 3 for n in (*restored, quantize)):
+    pairs = [pair for pair in (quantize, *restored) if pair is not None and len(pair.input) == 3]
+    if quantize is None or len(pairs) <= len(restored) or attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         return None
-    x, w, *b = (one for one in restored if one is not None)
+    _, x, w, *b = pairs
     weights, scales, zeros = (graph.constant(tensor) for tensor in w.input)
     biases = graph.constant(b[0].input[0]) if b else None
-    if weights is None or scales is None or zeros is None or (b and biases is None) or graph.constant(x.input[0]) is not None:
-        return None
-    if weights.ndim not in RANKS or (scales.size > 1 and attribute(w, "axis", 1) != 0) or not has_one_scale(graph, x, quantize):
+    if weights is None or scales is None or zeros is None or (b and biases is None):
         return None
     before, after = graph.constant(x.input[2]), graph.constant(quantize.input[2])
-    narrow = weights.dtype.itemsize == 1 and before is not None and after is not None and before.dtype.itemsize == 1
-    if not narrow or before.dtype != after.dtype or (biases is not None and biases.dtype != np.int32):  # type: ignore[union-attr]
+    if before is None or after is None or {weights.dtype.itemsize, before.dtype.itemsize} != {1} or before.dtype != after.dtype:
+        return None
+    per_channel = scales.size == 1 or attribute(w, "axis", 1) == 0
+    plain = weights.ndim in RANKS and per_channel and has_one_scale(graph, x, quantize) and graph.constant(x.input[0]) is None
+    if not plain or (b and not _has_scale_of_products(graph, b[0], x, scales)):
         return None
     attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
     attributes["kernel_shape"] = list(weights.shape[2:])
-    source, kind = (x.input[0], x.input[1], x.input[2]), helper.np_dtype_to_tensor_dtype(before.dtype)  # type: ignore[union-attr]
+    source, kind = (x.input[0], x.input[1], x.input[2]), helper.np_dtype_to_tensor_dtype(before.dtype)
     return IntegerConv(node, quantize, source, weights, scales.reshape(-1), zeros.reshape(-1), biases, kind, attributes)
+
+
+def _has_scale_of_products(graph: Graph, bias: onnx.NodeProto, x: onnx.NodeProto, scales: Array) -> bool:
+    """Return whether a bias is counted in the scale of what it is added to, as the integer operator takes for granted."""
+    found, factor = graph.constant(bias.input[1]), graph.scalar(x.input[1])
+    return found is not None and factor is not None and np.allclose(found, factor * scales.reshape(-1), rtol=1e-5, atol=0.0)
 
 
 def has_one_scale(graph: Graph, *conversions: onnx.NodeProto) -> bool:

@@ -158,6 +158,14 @@ def test_a_graph_without_integers_is_left_alone(rng):
     assert channels_last.rewrite(Graph(residual(rng, 8))) == "no Conv between integers"
 
 
+def test_a_bias_in_another_scale_than_the_products_is_left_alone(rng):
+    model = quantized(residual(rng, 8))
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "bias_quantized_scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(2), scale.name))
+    after = turned(model)
+    assert (op_types(after).count("Conv"), op_types(after).count("QLinearConv")) == (1, 2)
+
+
 def test_lengths_are_followed_through_convs_and_crops(rng):
     graph = Graph(
         graph_of(
