@@ -139,9 +139,10 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     bench = Bench(source.model, source.size_bytes, builder, judge, timed, threads, layouts_for(mode), deadline)
     found = Search(bench, paths, budget)
     best, met = found.run()
-    if met and len(means.items) > samples:
-        means.on_progress("checking the choice on the whole evaluation set")
-        best, met = _confirmed(best, found.candidates, bench, means.judge(budget.metric, means.items), budget)
+    if met:
+        means.on_progress("checking the choice, in its layout, on the whole evaluation set")
+        whole = means.judge(budget.metric, means.items) if len(means.items) > samples else judge
+        best, met = _confirmed(best, found.candidates, bench, whole, budget)
     candidates = found.candidates
     nodes = rows(builder, groups, fixed, best, losses, gained, fine)
     report = answer(best, candidates, budget, met=met) | {
@@ -173,7 +174,10 @@ def _static(mode: AutoConfig) -> StaticConfig:
 def _confirmed(
     best: Candidate, candidates: Sequence[Candidate], bench: Bench, judge: Judge, budget: Budget
 ) -> tuple[Candidate, bool]:
-    """Return the best candidate that keeps to the budget on the whole evaluation set as well; else the best, and False."""
+    """Return the best candidate that keeps to the budget on the whole evaluation set as well; else the best, and False.
+
+    It is the laid-out graph that is scored: what ONNX Runtime's optimizer makes of it is part of the answer.
+    """
     allowed = sorted((c for c in candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
     for candidate in [best, *(c for c in allowed if c is not best and c.loss <= best.loss)][:CONFIRMED]:
         verdict = judge.loss(bench.graph_of(candidate))

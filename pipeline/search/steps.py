@@ -15,6 +15,7 @@ import onnx
 
 from pipeline.evaluate.judge import Judge
 from pipeline.graph.prepare import with_shapes, without_shapes
+from pipeline.quantize.guard import keep_float
 from pipeline.quantize.plan import Precision
 from pipeline.rewrite import LAYOUTS
 from pipeline.rewrite.graph import Graph
@@ -256,9 +257,11 @@ def layouts_of(model: onnx.ModelProto, allowed: Collection[str]) -> list[Layout]
 
 
 def in_layout(model: onnx.ModelProto, layout: Layout) -> onnx.ModelProto:
-    """Return a graph whose float nodes have a layout."""
+    """Return a graph whose nodes have a layout; what is float in it stays so."""
     for name in layout:
         model = _changed(model, name) or model
+    if layout:
+        keep_float(model)  # nodes may have got other neighbours
     return model
 
 
