@@ -1,28 +1,27 @@
 """Run a graph over a calibration set once, and measure its tensors as they pass.
 
-The cost is kept near that of inference by four means. Tensors leave ONNX Runtime without a copy, and are looked at in
-groups that fit the processor's cache (`group.py`). A graph with large tensors runs in segments (`segments.py`), so that
-memory holds those of one segment of one sample. Tensors that follow from others are not measured (`tensors.py`). And values
-are counted where ranges are decided, in the tails, and in part elsewhere.
+The cost is kept near that of inference by three means. Tensors leave ONNX Runtime without a copy, and their values are
+counted in one pass (`bins.py`). A graph with large tensors runs in segments (`segments.py`), so that memory holds those of
+one segment of one sample. And tensors that follow from others are not measured (`tensors.py`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from pipeline.calibration.group import Group, Values, groups_of, require_finite
 from pipeline.calibration.segments import SegmentedGraph
 from pipeline.calibration.statistics import ChannelStatistics, Measurement, Statistics
+from pipeline.calibration.tallies import Tallies, require_finite, require_floats
 from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 8 << 20  # of measured tensors: small enough to add little to the memory of inference
-WAITING_BYTES = 4 << 20  # of values that wait to be counted, so that those of several samples are counted in one go
+SEGMENT_BYTES = 2 << 20  # of measured tensors: small enough to add little to the memory of inference
 
 
 def collect(
@@ -73,7 +72,7 @@ def collect(
     ids: list[str] = []
     channels: dict[str, ChannelStatistics] = {}
     masks = masked_tensors(graph)
-    parts: dict[int, list[Group]] = {}  # of the graph's inputs (-1) and of each segment
+    parts: dict[int, Tallies] = {}  # of the graph's inputs (-1) and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
         for name, array in sample.inputs.items():
@@ -81,34 +80,30 @@ def collect(
                 require_finite(name, array, sample)
         given = {name: array for name, array in sample.inputs.items() if name in wanted}
         for part, measured in chain([(-1, given)], enumerate(segmented.run(sample))):
+            if not measured:
+                continue
             if part not in parts:
-                parts[part] = list(groups_of(measured, histograms, masks))
-            for group in parts[part]:
-                group.add([measured[name] for name in group.tensors], sample)
+                for name, array in measured.items():
+                    require_floats(name, array)
+                parts[part] = Tallies(list(measured), histograms, masks)
+            parts[part].add([measured[name] for name in parts[part].tensors], sample)
             for name in axes.keys() & measured.keys():
                 seen = _along(np.asarray(measured[name], np.float32), axes[name])
                 channels[name] = channels[name].merge(seen) if name in channels else seen
-        groups = list(chain.from_iterable(parts.values()))
-        if sum(group.waiting_bytes for group in groups) > WAITING_BYTES:
-            for group in groups:
-                group.count()
         if on_sample is not None:
             on_sample(len(ids))
-    measurements: dict[str, Measurement] = {}
-    for group in chain.from_iterable(parts.values()):
-        group.count()
-        measurements.update(_measurements(group, channels))
+    measurements = {name: seen for tallies in parts.values() for name, seen in _measurements(tallies, channels)}
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
 
 
-def _measurements(group: Group, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
-    """Yield what was seen of each tensor of a group."""
-    lows, highs = group.extremes()
-    for index, (name, bins) in enumerate(group.tallies()):
-        yield name, Measurement(lows[index], highs[index], int(group.counts[index]), bins, channels.get(name))
+def _measurements(tallies: Tallies, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
+    """Yield what was seen of each tensor."""
+    seen = zip_longest(tallies.tensors, *tallies.extremes(), tallies.sizes, tallies.bins())
+    for name, low, high, size, bins in seen:  # bins: None where only extremes are wanted
+        yield name, Measurement(low, high, int(size), bins, channels.get(name))
 
 
-def _along(array: Values, axis: int) -> ChannelStatistics:
+def _along(array: npt.NDArray[np.float32], axis: int) -> ChannelStatistics:
     """Return the statistics of one array along an axis."""
     channels = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
     return ChannelStatistics(

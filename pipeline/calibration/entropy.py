@@ -10,217 +10,192 @@ The divergence of one candidate splits into sums over its bins and over its leve
 sums: a candidate costs as many operations as there are levels, not bins.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.histogram import BINS_PER_OCTAVE, Histogram
+from pipeline.calibration.bins import BINS_PER_OCTAVE
+from pipeline.calibration.compiled import compiled
+from pipeline.calibration.histogram import Histogram
 
 BINS = 2048  # over all that was seen, as in the source: 16 a level for 128 levels, 8 for 256
 ROUNDS = 4  # in which both ends of a two-sided range are searched, at most
 TWO_SIDED_EVERY = 8  # 16 thresholds an octave: the divergence of two ends is too rough for more to mean anything
 COARSELY = 8  # of so many candidates one is tried first
 TINY = 1e-300
+SHARES = 2.0 ** -(np.arange(int(np.log2(BINS)) * BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE)  # as far apart as a histogram's bins
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+COUNT, MASS, FILLED, SPREAD = range(4)  # the rows of what candidates are compared with
+
+
+@compiled("float64(float64)")
+def _x_log_x(x: float) -> float:
+    return x * np.log(x) if x > 0 else 0.0
+
+
+@compiled("float64(float64, float64)")
+def _p_log_p_by_q(p: float, q: float) -> float:
+    return p * (np.log(p) - np.log(max(q, TINY))) if p > 0 else 0.0
+
+
+@compiled("float64[:, ::1](float64[::1])")
+def reference(counts: Floats) -> Floats:
+    """Return what candidates are compared with, (4, bins + 1): counts, and sums over the bins before each edge.
+
+    The sums are of the counts, of the bins that are not empty, and of count * log(count).
+    """
+    rows = np.zeros((4, len(counts) + 1))
+    for index in range(len(counts)):
+        count = counts[index]
+        rows[COUNT, index] = count
+        rows[MASS, index + 1] = rows[MASS, index] + count
+        rows[FILLED, index + 1] = rows[FILLED, index] + (count > 0)
+        rows[SPREAD, index + 1] = rows[SPREAD, index] + _x_log_x(count)
+    return rows
+
+
+@compiled("float64(float64[:, ::1], int64, int64, int64)")
+def divergence(rows: Floats, start: int, end: int, levels: int) -> float:
+    """Return KL(P || Q) for the range from edge `start` to `end`; inf where Q misses mass."""
+    counts, mass, filled, spread = rows[COUNT], rows[MASS], rows[FILLED], rows[SPREAD]
+    below, above = mass[start], mass[-1] - mass[end]  # P: the mass beyond the range lies in its outermost bins
+    first, last = counts[start], counts[end - 1]
+    p_log_p = spread[end] - spread[start]
+    p_log_p += _x_log_x(first + below) - _x_log_x(first) + _x_log_x(last + above) - _x_log_x(last)
+    p_log_q, border = 0.0, start
+    for level in range(1, levels + 1):
+        before, border = border, start + int(np.rint((end - start) * level / levels))
+        kept, used = mass[border] - mass[before], filled[border] - filled[before]
+        beyond = 0.0
+        if level == 1 and below > 0:
+            beyond += below
+            used += first == 0
+        if level == levels and above > 0:
+            beyond += above
+            used += last == 0
+        if beyond > 0 and kept <= 0:
+            return np.inf
+        if kept + beyond > 0:
+            p_log_q += (kept + beyond) * np.log(max(kept / max(used, 1.0), TINY))
+    found: float = (p_log_p - p_log_q) / mass[-1] + np.log(max(mass[end] - mass[start], TINY) / mass[-1])
+    return found
+
+
+@compiled("float64(float64[:, ::1], int64, int64, int64)")
+def bound(rows: Floats, start: int, end: int, levels: int) -> float:
+    """Return what the divergence cannot be below: that of three parts, the outermost bins and all between.
+
+    No partition has a greater divergence than the bins that it joins (the data-processing inequality).
+    """
+    counts, mass, filled = rows[COUNT], rows[MASS], rows[FILLED]
+    second = start + int(np.rint((end - start) / levels))
+    before_last = start + int(np.rint((end - start) * (levels - 1) / levels))
+    total, kept = mass[-1], max(mass[end] - mass[start], TINY)
+    p_rest, q_rest, least = 1.0, 1.0, 0.0
+    for bin_, from_, to, beyond in ((start, start, second, mass[start]), (end - 1, before_last, end, total - mass[end])):
+        inside = counts[bin_]
+        if inside + beyond > 0:
+            used = filled[to] - filled[from_] + (inside == 0)
+            p, q = (inside + beyond) / total, (mass[to] - mass[from_]) / max(used, 1.0) / kept
+            least += _p_log_p_by_q(p, q)
+            p_rest, q_rest = p_rest - p, q_rest - q
+    least += _p_log_p_by_q(max(p_rest, 0.0), q_rest)
+    return least * (1 - 1e-9) - 1e-12
+
+
+@compiled("int64[::1](int64, int64, int64, int64, int64)")
+def candidates(bins: int, zero: int, start: int, levels: int, every: int) -> Ints:
+    """Return the edges that ranges from `start` may end at, descending.
+
+    They lie as far apart as the histogram can tell them apart; of these, every so many.
+    """
+    nearest = min(max(start + levels, zero + 1), bins)
+    ends = np.empty(len(SHARES), np.int64)
+    used = 0
+    for share in SHARES[::every]:
+        end = zero + int(np.rint((bins - zero) * share))
+        if end < nearest:
+            break
+        if not used or end < ends[used - 1]:
+            ends[used] = end
+            used += 1
+    return ends[:used]
+
+
+@compiled("Tuple((int64, float64))(float64[:, ::1], int64, int64, int64, float64, int64, int64)")
+def _improved(rows: Floats, zero: int, start: int, end: int, least: float, levels: int, every: int) -> tuple[int, float]:
+    """Return where a range from `start` ends best, and its divergence; `end` and `least` are the best so far.
+
+    A candidate whose divergence cannot be below the least so far is not computed: see `bound`.
+    """
+    ends = candidates(rows.shape[1] - 1, zero, start, levels, every)
+    for coarse in (True, False):
+        for index in range(len(ends)):
+            if (index % COARSELY == 0) == coarse and bound(rows, start, ends[index], levels) < least:
+                found = divergence(rows, start, ends[index], levels)
+                if found < least:
+                    end, least = ends[index], found
+    return end, least
+
+
+@compiled("UniTuple(int64, 2)(float64[::1], int64, int64, boolean)")
+def _search(counts: Floats, zero: int, levels: int, two_sided: bool) -> tuple[int, int]:
+    """Return the edges of the best range: from the first, or from one that is searched as well."""
+    rows = reference(counts)
+    bins = len(counts)
+    start, end = 0, bins
+    least = divergence(rows, start, end, levels)
+    if not two_sided:
+        return start, _improved(rows, zero, start, end, least, levels, 1)[0]
+    mirrored = reference(counts[::-1].copy())
+    every = 1 if zero in (0, bins) else TWO_SIDED_EVERY
+    tried_from, tried_upto = -1, -1  # one end is searched again where the other has moved since
+    for _ in range(ROUNDS):
+        if zero < bins and start != tried_from:
+            tried_from = start
+            end, least = _improved(rows, zero, start, end, least, levels, every)
+        if zero > 0 and end != tried_upto:
+            tried_upto = end
+            from_end, least = _improved(mirrored, bins - zero, bins - end, bins - start, least, levels, every)
+            start = bins - from_end
+    return start, end
+
+
+@compiled("Tuple((float64[::1], int64, float64))(float64[::1], float64[::1])")
+def binned(edges: Floats, counts: Floats) -> tuple[Floats, int, float]:
+    """Return the counts of a histogram in `BINS` bins of one width, the index of the edge at zero, and the width.
+
+    What is exactly zero is reduced to its neighbours.
+    """
+    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
+    width = (high - low) / BINS
+    zero, above = int(np.ceil(-low / width - 1e-9)), int(np.ceil(high / width - 1e-9))
+    filled = np.empty(zero + above)
+    bin_, mass, before = 0, 0.0, 0.0  # mass: of the bins below
+    for index in range(len(filled)):
+        border = width * (index + 1 - zero)
+        while bin_ < len(counts) and edges[bin_ + 1] <= border:
+            mass += counts[bin_]
+            bin_ += 1
+        upto = mass
+        if bin_ < len(counts) and border > edges[bin_]:
+            upto += counts[bin_] * (border - edges[bin_]) / (edges[bin_ + 1] - edges[bin_])
+        filled[index], before = upto - before, upto
+    if above > 1:
+        filled[zero] = min(filled[zero], filled[zero + 1])
+    if zero > 1:
+        filled[zero - 1] = min(filled[zero - 1], filled[zero - 2])
+    return filled, zero, width
+
 
 def entropy_range(histogram: Histogram, levels: int, symmetric: bool) -> tuple[float, float]:
-    """Return the range of one histogram with the least divergence: see `entropy_ranges`."""
-    [(low, high)] = entropy_ranges([histogram], levels, symmetric)
-    return low, high
-
-
-def entropy_ranges(histograms: Sequence[Histogram], levels: int, symmetric: bool) -> list[tuple[float, float]]:
-    """Return the range with the least divergence for each histogram. It spans no fewer bins than levels."""
+    """Return the range with the least divergence for a histogram. It spans no fewer bins than levels."""
+    if not histogram.edges.any():
+        return 0.0, 0.0
     levels = min(levels, 256)  # the source is about 8 bits: bins must outnumber levels, or nothing tells ranges apart
-    ranges = np.zeros((len(histograms), 2))
-    filled = np.array([index for index, histogram in enumerate(histograms) if histogram.edges.any()], np.int64)
-    if len(filled):
-        search = _symmetric if symmetric else _asymmetric
-        ranges[filled] = search([histograms[index] for index in filled], levels)
-    return [(float(low), float(high)) for low, high in ranges]
-
-
-def _symmetric(histograms: Sequence[Histogram], levels: int) -> Floats:
-    references = References([histogram.magnitudes() for histogram in histograms], levels // 2)
-    starts, ends = references.zeros.copy(), references.bins.copy()
-    references.improve(starts, ends, references.divergence(np.arange(len(ends)), starts, ends), every=1)
-    thresholds = ends * references.widths
-    return np.stack((-thresholds, thresholds), axis=1)
-
-
-def _asymmetric(histograms: Sequence[Histogram], levels: int) -> Floats:
-    references = References(histograms, levels)
-    zeros, bins = references.zeros, references.bins
-    mirrored = references.mirrored()
-    starts, ends = np.zeros_like(bins), bins.copy()
-    least = references.divergence(np.arange(len(ends)), starts, ends)
-    one_sided = (zeros == 0) | (zeros == bins)
-    for every, which in ((1, one_sided), (TWO_SIDED_EVERY, ~one_sided)):
-        rows = np.flatnonzero(which)
-        for _ in range(ROUNDS):
-            before = np.stack((starts[rows], ends[rows]))
-            references.improve(starts, ends, least, every, rows[zeros[rows] < bins[rows]])
-            from_end, from_start = bins - ends, bins - starts
-            mirrored.improve(from_end, from_start, least, every, rows[zeros[rows] > 0])
-            starts = bins - from_start
-            rows = rows[(before != (starts[rows], ends[rows])).any(axis=0)]
-            if not len(rows):
-                break
-    return (np.stack((starts, ends), axis=1) - zeros[:, None]) * references.widths[:, None]
-
-
-class References:
-    """The distributions that candidates are compared with, each on bins of one width.
-
-    Attributes:
-        counts: float64 (tensors, bins), what is exactly zero reduced to its neighbours; empty beyond a tensor's own bins.
-        zeros: the index of the edge at zero, int64 (tensors,).
-        bins: how many bins a tensor has, int64 (tensors,).
-        widths: of a tensor's bins, float64 (tensors,).
-        levels: of the integer type.
-    """
-
-    def __init__(self, histograms: Sequence[Histogram], levels: int) -> None:
-        self.levels = levels
-        self.counts = np.zeros((len(histograms), BINS + 2))
-        self.widths = np.zeros(len(histograms))
-        self.zeros, self.bins = (np.zeros(len(histograms), np.int64) for _ in range(2))
-        for row, histogram in enumerate(histograms):
-            low, high = min(float(histogram.edges[0]), 0.0), max(float(histogram.edges[-1]), 0.0)
-            width = (high - low) / BINS
-            below, above = int(np.ceil(-low / width - 1e-9)), int(np.ceil(high / width - 1e-9))
-            mass = histogram.mass_up_to(width * np.arange(-below, above + 1, dtype=np.float64))
-            mass[:1] = 0
-            counts = np.diff(mass)
-            if above > 1:
-                counts[below] = min(counts[below], counts[below + 1])
-            if below > 1:
-                counts[below - 1] = min(counts[below - 1], counts[below - 2])
-            self.counts[row, : below + above] = counts
-            self.widths[row], self.zeros[row], self.bins[row] = width, below, below + above
-        self._add_up()
-
-    def _add_up(self) -> None:
-        self.mass, self.filled, self.spread = map(_running, (self.counts, self.counts > 0, _x_log_x(self.counts)))
-
-    def mirrored(self) -> "References":
-        """Return the distributions of the negated values."""
-        other = References([], self.levels)
-        other.widths, other.bins, other.zeros = self.widths, self.bins, self.bins - self.zeros
-        other.counts = np.zeros_like(self.counts)
-        for row, size in enumerate(self.bins):
-            other.counts[row, :size] = self.counts[row, :size][::-1]
-        other._add_up()
-        return other
-
-    def candidates(self, rows: Ints, starts: Ints, every: int) -> Ints:
-        """Return the edges that ranges from `starts` may end at, (rows, candidates), descending; 0 where there are fewer.
-
-        They lie as far apart as the histogram can tell them apart; of these, every so many.
-        """
-        above = (self.bins - self.zeros)[rows, None]
-        thresholds = np.rint(above * 2.0 ** -np.arange(0, np.log2(BINS) + 1, every / BINS_PER_OCTAVE)).astype(np.int64)
-        thresholds[:, 1:][thresholds[:, 1:] == thresholds[:, :-1]] = -1
-        ends = self.zeros[rows, None] + thresholds
-        nearest = np.minimum(np.maximum(starts[rows] + self.levels, self.zeros[rows] + 1), self.bins[rows])
-        return np.where((thresholds >= 0) & (ends >= nearest[:, None]), ends, 0)
-
-    def improve(self, starts: Ints, ends: Ints, least: Floats, every: int, rows: Ints | None = None) -> None:
-        """Move the ends of ranges to where the divergence is least.
-
-        A candidate whose divergence cannot be below the least so far is not computed: see `bound`.
-
-        Args:
-            starts: of each tensor's range, (tensors,).
-            ends: of each tensor's range, (tensors,); changed.
-            least: the divergence of each tensor's range, (tensors,); changed.
-            every: of the candidates, every so many are tried.
-            rows: the tensors whose ends may move; None: all.
-        """
-        rows = np.arange(len(ends)) if rows is None else rows
-        candidates = self.candidates(rows, starts, every)
-        open_ = candidates > 0
-        of, column = np.nonzero(open_)
-        bounds = np.full(candidates.shape, np.inf)
-        bounds[of, column] = self.bound(rows[of], starts[rows[of]], candidates[of, column])
-        for step in (COARSELY, 1):
-            tried = np.zeros_like(open_)
-            tried[:, ::step] = True
-            tried &= open_ & (bounds < least[rows, None])
-            open_ &= ~tried
-            of, column = np.nonzero(tried)
-            divergence = np.full(candidates.shape, np.inf)
-            divergence[of, column] = self.divergence(rows[of], starts[rows[of]], candidates[of, column])
-            best = np.argmin(divergence, axis=1)
-            found = divergence[np.arange(len(rows)), best]
-            better = found < least[rows]
-            least[rows[better]] = found[better]
-            ends[rows[better]] = candidates[np.arange(len(rows)), best][better]
-
-    def bound(self, rows: Ints, starts: Ints, ends: Ints) -> Floats:
-        """Return what the divergence cannot be below: that of three parts, the outermost bins and all between.
-
-        No partition has a greater divergence than the bins that it joins (the data-processing inequality).
-        """
-        size = ends - starts
-        second, last = starts + np.rint(size / self.levels).astype(np.int64), ends - 1
-        before_last = starts + np.rint(size * (self.levels - 1) / self.levels).astype(np.int64)
-        total, kept = self.mass[rows, -1], self.mass[rows, ends] - self.mass[rows, starts]
-        clipped = self.mass[rows, starts], total - self.mass[rows, ends]
-        p_rest, q_rest = np.ones(len(rows)), np.ones(len(rows))
-        divergence = np.zeros(len(rows))
-        for bin_, start, end, beyond in ((starts, starts, second, clipped[0]), (last, before_last, ends, clipped[1])):
-            inside = self.counts[rows, bin_]
-            filled = self.filled[rows, end] - self.filled[rows, start] + ((inside == 0) & (beyond > 0))
-            p = (inside + beyond) / total
-            q = (self.mass[rows, end] - self.mass[rows, start]) / np.maximum(filled, 1) / np.maximum(kept, TINY)
-            q = np.where(inside + beyond > 0, q, 0)
-            divergence += _p_log_p_by_q(p, q)
-            p_rest, q_rest = p_rest - p, q_rest - q
-        divergence += _p_log_p_by_q(np.maximum(p_rest, 0), np.maximum(q_rest, TINY))
-        return divergence * (1 - 1e-9) - 1e-12
-
-    def divergence(self, rows: Ints, starts: Ints, ends: Ints) -> Floats:
-        """Return KL(P || Q) for ranges from edge `starts` to `ends`, shape (candidates,); inf where Q misses mass."""
-        borders = np.outer(ends - starts, np.arange(self.levels + 1) / self.levels)
-        np.rint(borders, out=borders)
-        places = borders.astype(np.int64)
-        places += (starts + rows * self.mass.shape[1])[:, None]
-        kept = np.diff(self.mass.take(places))
-        bins = np.diff(self.filled.take(places))
-        total, before, upto = self.mass[rows, -1], self.mass[rows, starts], self.mass[rows, ends]
-        below, above = before, total - upto  # P: the mass beyond the range lies in its outermost bins
-        first, last = self.counts[rows, starts], self.counts[rows, ends - 1]
-        bins[:, 0] += (first == 0) & (below > 0)
-        bins[:, -1] += (last == 0) & (above > 0)
-        p_log_p = self.spread[rows, ends] - self.spread[rows, starts]
-        p_log_p += _x_log_x(first + below) - _x_log_x(first) + _x_log_x(last + above) - _x_log_x(last)
-        np.maximum(bins, 1, out=bins)
-        bins = kept / bins
-        np.maximum(bins, TINY, out=bins)
-        logs = np.log(bins, out=bins)
-        p_log_q = np.einsum("cl,cl->c", kept, logs) + below * logs[:, 0] + above * logs[:, -1]
-        divergence: Floats = (p_log_p - p_log_q) / total + np.log(np.maximum(upto - before, TINY) / total)
-        missed = ((below > 0) & (kept[:, 0] <= 0)) | ((above > 0) & (kept[:, -1] <= 0))
-        return np.where(missed, np.inf, divergence)
-
-
-def _running(sums: npt.NDArray[np.generic]) -> Floats:
-    """Return the sums of what lies before each edge, (tensors, bins + 1)."""
-    running = np.zeros((sums.shape[0], sums.shape[1] + 1))
-    np.cumsum(sums, axis=1, out=running[:, 1:])
-    return running
-
-
-def _p_log_p_by_q(p: Floats, q: Floats) -> Floats:
-    product: Floats = p * (np.log(np.maximum(p, TINY)) - np.log(np.maximum(q, TINY)))
-    return product
-
-
-def _x_log_x(x: Floats) -> Floats:
-    product: Floats = x * np.log(np.maximum(x, TINY))
-    return product
+    seen = histogram.magnitudes() if symmetric else histogram
+    counts, zero, width = binned(seen.edges, seen.counts)
+    start, end = _search(counts, zero, levels // 2 if symmetric else levels, not symmetric)
+    return (-width * end, width * end) if symmetric else (width * (start - zero), width * (end - zero))

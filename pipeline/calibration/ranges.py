@@ -1,15 +1,15 @@
 """From what was seen of a tensor to the range it is quantized over."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.entropy import entropy_ranges
+from pipeline.calibration.entropy import entropy_range
 from pipeline.calibration.histogram import Histogram
-from pipeline.calibration.mse import mse_ranges
+from pipeline.calibration.mse import mse_range
 from pipeline.calibration.statistics import Statistics, TensorStatistics
 from pipeline.calibration.tensors import Image
 from pipeline.errors import ConfigError, DataError
@@ -68,8 +68,6 @@ class MeanSquaredError:
     """The range with the least expected squared error of quantization: `mse.py`."""
 
 
-AT_ONCE = 32  # tensors: what is known of them stays in the cache
-
 Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
 
 
@@ -83,7 +81,7 @@ def tensor_ranges(
 ) -> dict[str, Range]:
     """Return the ranges of tensors; they always include zero.
 
-    Tensors that hold the same values, moved, are looked at once; and all together, since searches share their steps.
+    Tensors that hold the same values, moved, are looked at once.
 
     Args:
         statistics: what calibration has seen.
@@ -99,46 +97,34 @@ def tensor_ranges(
     sources = {tensor: statistics.source(tensor) for tensor in tensors}
     names = {source: tensor for tensor, source in sources.items()}
     ranges: dict[Image, Range] = {}
-    for part in _parts(list(names), AT_ONCE):
-        seen = {names[source]: statistics[names[source]] for source in part}
-        for tensor, (lowest, highest) in zip(seen, _ends(seen, method, levels, symmetric), strict=True):
-            low, high = min(lowest, 0.0), max(highest, 0.0)
-            if symmetric:
-                high = max(-low, high)
-                low = -high
-            ranges[sources[tensor]] = Range(low, high)
+    for source, tensor in names.items():
+        lowest, highest = _ends(statistics[tensor], tensor, method, levels, symmetric)
+        low, high = min(lowest, 0.0), max(highest, 0.0)
+        if symmetric:
+            high = max(-low, high)
+            low = -high
+        ranges[source] = Range(low, high)
     return {tensor: ranges[source] for tensor, source in sources.items()}
 
 
-def _parts(sources: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
-    for start in range(0, len(sources), size):
-        yield sources[start : start + size]
-
-
-def _ends(seen: Mapping[str, TensorStatistics], method: Method, levels: int, symmetric: bool) -> Sequence[tuple[float, float]]:
-    for tensor, statistics in seen.items():
-        for extreme in (statistics.low, statistics.high):
-            if np.isinf(extreme):
-                raise DataError(
-                    f"Tensor {tensor!r} holds {extreme}, with which the graph masks: no range has room for it. Keep the nodes "
-                    "that read or write it in float (mode.nodes_to_exclude)."
-                )
+def _ends(seen: TensorStatistics, tensor: str, method: Method, levels: int, symmetric: bool) -> tuple[float, float]:
+    for extreme in (seen.low, seen.high):
+        if np.isinf(extreme):
+            raise DataError(
+                f"Tensor {tensor!r} holds {extreme}, with which the graph masks: no range has room for it. Keep the nodes "
+                "that read or write it in float (mode.nodes_to_exclude)."
+            )
     match method:
         case MinMax():
-            return [(statistics.low, statistics.high) for statistics in seen.values()]
+            return seen.low, seen.high
         case MovingAverage(momentum):
-            return [
-                (_moving_average(statistics.sample_low, momentum), _moving_average(statistics.sample_high, momentum))
-                for statistics in seen.values()
-            ]
-    histograms = [_histogram(statistics, tensor) for tensor, statistics in seen.items()]
-    match method:
+            return _moving_average(seen.sample_low, momentum), _moving_average(seen.sample_high, momentum)
         case Percentile(percentile):
-            return [_percentile(histogram, percentile / 100, symmetric) for histogram in histograms]
+            return _percentile(_histogram(seen, tensor), percentile / 100, symmetric)
         case Entropy():
-            return entropy_ranges(histograms, levels, symmetric)
+            return entropy_range(_histogram(seen, tensor), levels, symmetric)
         case MeanSquaredError():
-            return mse_ranges(histograms, levels, symmetric)
+            return mse_range(_histogram(seen, tensor), levels, symmetric)
         case _:
             assert_never(method)
 

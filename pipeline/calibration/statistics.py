@@ -8,7 +8,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.histogram import ROWS, BinCounts, Histogram
+from pipeline.calibration.bins import ROWS, BinCounts
+from pipeline.calibration.histogram import Histogram
 from pipeline.calibration.tensors import Image, Step
 from pipeline.errors import DataError, did_you_mean
 
@@ -48,8 +49,7 @@ class TensorStatistics:
         sample_low: the minimum of each sample, float32 (samples,); 0 where the tensor was empty.
         sample_high: the maximum of each sample, float32 (samples,); 0 where the tensor was empty.
         count: how many values were seen.
-        histogram: what was seen, None where only extremes were collected. Large tensors are counted in part: every value
-            of the tails, and one in a fixed number of all others, weighted with that number.
+        histogram: what was seen, None where only extremes were collected.
         channels: statistics along one axis, where they were asked for.
     """
 

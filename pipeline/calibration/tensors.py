@@ -4,6 +4,7 @@ A tensor that is moved, not computed (Reshape, Transpose, ...), has the statisti
 or LeakyRelu has their image under that function. Neither is measured: fewer outputs to fetch, fewer fusions in the way.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -74,11 +75,20 @@ class Inferred:
 
     Attributes:
         elem_type: of onnx.TensorProto.
-        bytes: its size; None where that depends on what is computed.
+        shape: None where nothing is known of it.
     """
 
     elem_type: int
-    bytes: int | None
+    shape: onnx.TensorShapeProto | None = None
+
+    @property
+    def bytes(self) -> int | None:
+        """Its size; None where that depends on what is computed."""
+        if self.shape is None or not self.elem_type or not all(dim.HasField("dim_value") for dim in self.shape.dim):
+            return None
+        itemsize = helper.tensor_dtype_to_np_dtype(self.elem_type).itemsize
+        size: int = math.prod((dim.dim_value for dim in self.shape.dim), start=itemsize)
+        return size
 
 
 def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Inferred]:
@@ -104,19 +114,12 @@ def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None =
                 helper.make_tensor_value_info(initializer.name, initializer.data_type, list(initializer.dims))
             )
     graph = onnx.shape_inference.infer_shapes(part, data_prop=shapes is not None).graph
-    found = {
-        value.name: Inferred(value.type.tensor_type.elem_type, _bytes(value.type.tensor_type))
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    found.update({initializer.name: Inferred(initializer.data_type, None) for initializer in graph.initializer})
+    found: dict[str, Inferred] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        found[value.name] = Inferred(tensor.elem_type, tensor.shape if tensor.HasField("shape") else None)
+    found.update({initializer.name: Inferred(initializer.data_type) for initializer in graph.initializer})
     return found
-
-
-def _bytes(tensor: onnx.TypeProto.Tensor) -> int | None:
-    dims = tensor.shape.dim
-    if not tensor.HasField("shape") or not tensor.elem_type or not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return int(np.prod([dim.dim_value for dim in dims], initial=helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize))
 
 
 def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUANTIZABLE_OPS) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def test_percentiles_are_within_half_a_percent_of_those_of_all_values(graph, sam
             assert found.high == pytest.approx(max(high, 0), rel=0.005, abs=1e-3), (tensor, percentile)
 
 
-def test_large_tensors_that_are_counted_in_part_keep_their_extremes_and_percentiles():
+def test_large_tensors_of_several_samples_are_counted_whole():
     model = parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>
     agraph (float[N] x) => (float[N] y) { y = Sin (x) }""")
@@ -70,7 +70,7 @@ def test_large_tensors_that_are_counted_in_part_keep_their_extremes_and_percenti
     seen = collect(model, [Sample(str(i), {"x": array}) for i, array in enumerate(arrays)], tensors=["x", "y"])
     values = np.concatenate(arrays)
     assert (seen["x"].low, seen["x"].high, seen["x"].count) == (values.min(), values.max(), values.size)
-    assert seen["x"].histogram.counts.sum() == pytest.approx(values.size, rel=0.01)
+    assert seen["x"].histogram.counts.sum() == values.size
     for percentile in (99.0, 99.9, 99.99, 99.999):
         outside = (1 - percentile / 100) / 2
         low, high = np.quantile(values, [outside, 1 - outside], method="inverted_cdf")
@@ -88,16 +88,14 @@ def test_every_method_takes_24_utterances_of_different_lengths(graph, samples, m
         assert found.high > found.low
 
 
-def test_segments_change_no_extreme_and_no_tail(graph, samples, monkeypatch):
+def test_segments_change_no_extreme_and_no_count(graph, samples, monkeypatch):
     tensors = quantizable_tensors(graph)
     whole = collect(graph, samples, tensors=tensors)
     monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
     cut = collect(graph, samples, tensors=tensors)
     for tensor in tensors:
         np.testing.assert_array_equal(cut[tensor].sample_low, whole[tensor].sample_low)
-        for share in (0.001, 0.999):
-            assert cut[tensor].histogram.quantile(share) == pytest.approx(whole[tensor].histogram.quantile(share), rel=0.002)
-        assert cut[tensor].histogram.counts.sum() == pytest.approx(whole[tensor].histogram.counts.sum(), rel=0.002)
+        np.testing.assert_array_equal(cut[tensor].histogram.counts, whole[tensor].histogram.counts)
 
 
 def test_a_graph_is_cut_where_its_measured_tensors_exceed_the_budget_and_types_are_known(graph):
@@ -223,8 +221,7 @@ def test_merged_statistics_are_those_of_both_halves(graph, samples):
     assert both.samples == whole.samples
     for tensor in tensors:
         np.testing.assert_array_equal(both[tensor].sample_high, whole[tensor].sample_high)
-        total = whole[tensor].histogram.counts.sum()
-        assert both[tensor].histogram.counts.sum() == pytest.approx(total, rel=0.005)
+        np.testing.assert_array_equal(both[tensor].histogram.counts, whole[tensor].histogram.counts)
     np.testing.assert_allclose(both["c"].channels.mean, whole["c"].channels.mean)
 
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.calibration.entropy import References, entropy_range
-from pipeline.calibration.histogram import BinCounts
+from pipeline.calibration import entropy
+from pipeline.calibration.entropy import entropy_range
 from pipeline.calibration.mse import mse_range
 from pipeline.calibration.ranges import (
     Entropy,
@@ -18,7 +18,9 @@ from pipeline.calibration.ranges import (
     tensor_ranges,
 )
 from pipeline.calibration.statistics import Measurement, Statistics
+from pipeline.calibration.tallies import Tallies
 from pipeline.errors import ConfigError, DataError
+from pipeline.samples import Sample
 
 RNG = np.random.default_rng(0)
 DATA = {
@@ -26,16 +28,23 @@ DATA = {
     "heavy tails": RNG.standard_t(3, 200_000),
     "after a relu": np.maximum(RNG.standard_normal(200_000), 0),
     "swish": (x := 3 * RNG.standard_normal(200_000)) / (1 + np.exp(-x)),
+    "saturated": np.clip(1.5 * RNG.standard_normal(200_000), -1, 1),
     "negative": -np.abs(RNG.laplace(size=200_000)),
 }
 
 
+def counts_of(*samples):
+    tallies = Tallies(["t"], histograms=True)
+    for values in samples:
+        tallies.add([values.astype(np.float32)], Sample("all", {}))
+    [bins] = tallies.bins()
+    return bins
+
+
 def statistics_of(values):
     values = values.astype(np.float32)
-    bins = BinCounts()
-    bins.add(values)
     low, high = np.array([values.min()]), np.array([values.max()])
-    return Statistics(("all",), {"t": Measurement(low, high, values.size, bins, None)})
+    return Statistics(("all",), {"t": Measurement(low, high, values.size, counts_of(values), None)})
 
 
 def histogram_of(values):
@@ -117,26 +126,37 @@ def divergence_by_definition(counts, start, end, levels):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_divergence_is_that_of_its_definition(name, symmetric):
     histogram = histogram_of(DATA[name])
-    reference = References([histogram.magnitudes() if symmetric else histogram], 128 if symmetric else 256)
-    [zero], [bins], [counts] = reference.zeros, reference.bins, reference.counts
+    seen, levels = (histogram.magnitudes(), 128) if symmetric else (histogram, 256)
+    counts, zero, _ = entropy.binned(seen.edges, seen.counts)
+    rows = entropy.reference(counts)
     start = 0 if symmetric else zero // 2
-    ends = np.arange(max(zero + 1, start + 256), bins + 1, 211)
-    fast = reference.divergence(np.zeros_like(ends), np.full_like(ends, start), ends)
-    slow = [divergence_by_definition(counts[:bins], start, end, reference.levels) for end in ends]
+    ends = range(max(zero + 1, start + levels), len(counts) + 1, 211)
+    fast = [entropy.divergence(rows, start, end, levels) for end in ends]
+    slow = [divergence_by_definition(counts, start, end, levels) for end in ends]
     np.testing.assert_allclose(fast, slow, rtol=1e-6, atol=1e-9)
-    assert (reference.bound(np.zeros_like(ends), np.full_like(ends, start), ends) <= fast).all()
+    assert all(entropy.bound(rows, start, end, levels) <= value for end, value in zip(ends, fast, strict=True))
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_the_entropy_search_finds_the_least_divergence_of_all_ends(name):
     histogram = histogram_of(DATA[name])
-    reference = References([histogram.magnitudes()], 128)
-    [candidates], [bins], [counts] = reference.candidates(np.array([0]), np.array([0]), 1), reference.bins, reference.counts
-    ends = candidates[candidates > 0]
-    slow = [divergence_by_definition(counts[:bins], 0, end, reference.levels) for end in ends]
+    counts, _, width = entropy.binned(histogram.magnitudes().edges, histogram.magnitudes().counts)
+    ends = entropy.candidates(len(counts), 0, 0, 128, 1)
+    slow = [divergence_by_definition(counts, 0, end, 128) for end in ends]
     _, found = entropy_range(histogram, 256, symmetric=True)
-    assert found == pytest.approx(ends[np.argmin(slow)] * reference.widths[0])
-    assert np.diff(ends).min() >= -(1 + bins / 128)
+    assert found == pytest.approx(ends[np.argmin(slow)] * width)
+    assert np.diff(ends).min() >= -(1 + len(counts) / 128)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_histogram_in_bins_of_one_width_keeps_the_mass_below_each_edge(name):
+    histogram = histogram_of(DATA[name])
+    counts, zero, width = entropy.binned(histogram.edges, histogram.counts)
+    mass = histogram.mass_up_to(width * (np.arange(len(counts) + 1) - zero))
+    near_zero = [place for place in (zero - 1, zero) if 0 <= place < len(counts)]  # where what is exactly zero was taken out
+    expected = np.diff(np.concatenate(([0], mass[1:])))
+    np.testing.assert_allclose(np.delete(counts, near_zero), np.delete(expected, near_zero), atol=1e-6)
+    assert (counts[near_zero] <= expected[near_zero]).all()
 
 
 def test_entropy_clips_an_outlier_and_keeps_a_uniform_range():
@@ -205,12 +225,32 @@ def test_settings_outside_their_limits_are_refused(wrong):
 
 
 def test_merged_counts_do_not_depend_on_the_order_of_scales():
-    small, large = RNG.standard_normal(1000).astype(np.float32) / 1000, RNG.standard_normal(1000).astype(np.float32)
-    parts = [BinCounts(), BinCounts()]
-    parts[0].add(small)
-    parts[1].add(large)
-    together = BinCounts()
-    together.add(np.concatenate((large, small)))
-    for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
-        assert merged.exponent == together.exponent
-        np.testing.assert_array_equal(merged.counts, together.counts)
+    small, large = RNG.standard_normal(1000) / 1000, RNG.standard_normal(1000)
+    together = counts_of(np.concatenate((large, small)))
+    for first, second in ((small, large), (large, small)):
+        for merged in (counts_of(first).merge(counts_of(second)), counts_of(first, second)):
+            assert merged.exponent == together.exponent
+            np.testing.assert_array_equal(merged.counts.sum(axis=1), together.counts.sum(axis=1))
+            np.testing.assert_array_equal(merged.counts[1:], together.counts[1:])
+
+
+def test_counts_of_more_values_than_32_bits_hold_are_kept_apart_and_added(monkeypatch):
+    parts = [RNG.standard_normal(1000) * scale for scale in (1, 100, 0.01, 3, 1)]
+    expected = counts_of(np.concatenate(parts))
+    monkeypatch.setattr("pipeline.calibration.tallies.LARGEST_COUNT", 2500)
+    found = counts_of(*parts)
+    assert (found.exponent, found.counts.sum()) == (expected.exponent, 5000)
+    np.testing.assert_array_equal(found.counts[1:], expected.counts[1:])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1024, 1025, 5000])
+def test_every_value_is_counted_between_the_edges_it_lies_between(size):
+    values = (RNG.standard_normal(size) * 10.0 ** RNG.integers(-6, 3, size)).astype(np.float32)
+    values[::5] = 0
+    values[::7] = -0.0
+    seen = statistics_of(values)["t"].histogram
+    edges = np.concatenate(([-np.inf], seen.edges[1:-1], [np.inf]))
+    # a bin ends at the edge further from zero, which it does not hold
+    negative = np.histogram(-values[values < 0], -edges[::-1])[0][::-1]
+    expected = np.histogram(values[values >= 0], edges)[0] + negative
+    np.testing.assert_array_equal(seen.counts, expected)

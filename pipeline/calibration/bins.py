@@ -1,0 +1,171 @@
+"""Counts of float32 values in bins that need no range in advance, in one pass.
+
+A bin is the set of values that share sign, exponent and the first 7 bits of the mantissa: the upper half of the number, its
+code. Bins are at most 1/128 of their value wide, wherever the values lie. So counts can always be added, a percentile read
+from the middle of a bin is within 0.4 %, and no first pass over the data is needed to find where it ends.
+
+The loops over values are compiled, and read the bits of IEEE 754 numbers, whose order is that of integers: so each takes many
+values at once.
+"""
+
+import sys
+
+import numpy as np
+import numpy.typing as npt
+from numba import int64, uint32
+
+from pipeline.calibration.compiled import compiled
+from pipeline.calibration.histogram import Histogram
+
+BINS_PER_OCTAVE = 128
+OCTAVES = 16  # below the largest magnitude; what is smaller, 0.002 % of it, counts as zero
+ROWS = OCTAVES * BINS_PER_OCTAVE
+CELLS = (1 + ROWS, 2)  # magnitudes below the lowest edge and above; positive and negative
+LOWEST_EXPONENT = -100  # keeps the smallest edge a normal number
+BIAS = 127  # of the exponent in a number
+BLOCK = 1024  # values whose bins are found before they are counted
+
+Values = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+Counts32 = npt.NDArray[np.uint32]
+Floats = npt.NDArray[np.float64]
+
+# every edge from 1 to 2**OCTAVES
+MAGNITUDES: Floats = np.ldexp(
+    1 + np.arange(ROWS + 1) % BINS_PER_OCTAVE / BINS_PER_OCTAVE, np.arange(ROWS + 1) // BINS_PER_OCTAVE
+)
+EDGES: Floats = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
+
+
+def codes_of(values: Values) -> npt.NDArray[np.uint16]:
+    """Return sign, exponent and the first 7 bits of the mantissa of contiguous values, shape (n,), without a copy."""
+    return values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
+
+
+def exponents_of(codes: npt.NDArray[np.uint16]) -> Counts:
+    """Return the smallest exponents whose power of two is above the magnitudes, none below `LOWEST_EXPONENT`."""
+    exponents: Counts = np.maximum((codes.astype(np.int64) & 0x7FFF) // BINS_PER_OCTAVE + 1 - BIAS, LOWEST_EXPONENT)
+    return exponents
+
+
+def codes_below(exponents: Counts) -> npt.NDArray[np.uint16]:
+    """Return the codes just under the lowest edges of counts with these exponents, of any shape."""
+    return ((exponents - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1).astype(np.uint16)
+
+
+@compiled("void(uint32[:, ::1], int64)", "void(int64[:, ::1], int64)")
+def _move_down(counts: Counts | Counts32, octaves: int) -> None:
+    """Move counts down by some octaves; those that fall below the lowest edge join row 0."""
+    shift = min(octaves * BINS_PER_OCTAVE, ROWS)
+    for column in range(2):
+        counts[0, column] = counts[: shift + 1, column].sum()
+        for row in range(1, 1 + ROWS):
+            counts[row, column] = counts[row + shift, column] if row + shift <= ROWS else 0
+
+
+@compiled("Tuple((uint32, uint32))(Array(float32, 1, 'C', True))")
+def _extremes(values: Values) -> tuple[np.uint32, np.uint32]:
+    """Return the bits of the smallest and of the largest value; of NaN, where one is: they lie beyond those of infinity."""
+    bits, signed = values.view(np.uint32), values.view(np.int32)
+    least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    lowest, highest = uint32(0xFFFFFFFF), uint32(0)
+    for index in range(bits.size):
+        least, most = min(least, signed[index]), max(most, signed[index])
+        lowest, highest = min(lowest, bits[index]), max(highest, bits[index])
+    # of negative numbers, those with greater bits are smaller
+    return highest if least < 0 else lowest, uint32(most) if most >= 0 else lowest
+
+
+@compiled("void(Array(float32, 1, 'C', True), uint32, uint32[:, ::1])")
+def _count(values: Values, below: int, counts: Counts32) -> None:
+    """Count finite values in `counts`, (1 + ROWS, 2), whose row 0 ends with the magnitude that has the code `below`."""
+    bits, flat = values.view(np.uint32), counts.reshape(-1)
+    under = uint32(below << 16)
+    places = np.empty(BLOCK, np.uint32)
+    for start in range(0, bits.size, BLOCK):
+        part = bits[start : start + BLOCK]
+        for index in range(part.size):  # apart from counting, so that it is done for many values at once
+            row = (max(part[index] & uint32(0x7FFFFFFF), under) - under) >> uint32(16)
+            # to count in one place twice in a row takes long: the many zeros of a Relu have two, in turn
+            column = part[index] >> uint32(31) if row else uint32(index & 1)
+            places[index] = (row << uint32(1)) | column
+        for index in range(part.size):
+            flat[places[index]] += uint32(1)
+
+
+@compiled("boolean(Array(float32, 1, 'C', True), int64, float32[::1], float32[::1], int64[::1], uint32[:, :, ::1])")
+def measure(values: Values, tensor: int, low: Values, high: Values, exponents: Counts, counts: Counts32) -> bool:
+    """Measure one sample of a tensor; return False, and count nothing, where it has a value that is not finite.
+
+    Args:
+        values: of the sample, (n,).
+        tensor: its place among the tensors that the other arguments tell about.
+        low: the minimum of each, (tensors,); this one's is set, to 0 where there are no values.
+        high: the maximum of each, (tensors,); this one's is set.
+        exponents: as `BinCounts` has them, (tensors,); this one's is raised where it must be.
+        counts: as `BinCounts` has them, uint32 (tensors, 1 + ROWS, 2); this one's are added to. Empty: values are not counted.
+    """
+    if not values.size:
+        low[tensor] = high[tensor] = 0
+        return True
+    lowest, highest = _extremes(values)
+    low.view(np.uint32)[tensor], high.view(np.uint32)[tensor] = lowest, highest
+    if not (np.isfinite(low[tensor]) and np.isfinite(high[tensor])):
+        return False
+    if counts.size:
+        magnitude = max(lowest & uint32(0x7FFFFFFF), highest & uint32(0x7FFFFFFF))
+        exponent = max(int64(magnitude >> uint32(23)) + 1 - BIAS, int64(LOWEST_EXPONENT))
+        if exponent > exponents[tensor]:
+            _move_down(counts[tensor], exponent - exponents[tensor])
+            exponents[tensor] = exponent
+        _count(values, uint32((exponents[tensor] - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1), counts[tensor])
+    return True
+
+
+@compiled("Tuple((int64, float64[::1]))(uint32[:, ::1])", "Tuple((int64, float64[::1]))(int64[:, ::1])")
+def _ascending(counts: Counts | Counts32) -> tuple[int, Floats]:
+    """Return counts in the order of `EDGES`, without empty bins at either end, and which of these bins is the first."""
+    ascending = np.empty(2 * ROWS + 1)
+    ascending[ROWS] = counts[0, 0] + counts[0, 1]
+    for row in range(1, 1 + ROWS):
+        ascending[ROWS + row], ascending[ROWS - row] = counts[row, 0], counts[row, 1]
+    first, last = 0, len(ascending)
+    while first < last and ascending[first] == 0:
+        first += 1
+    while first < last and ascending[last - 1] == 0:
+        last -= 1
+    return first, ascending[first:last]
+
+
+class BinCounts:
+    """Counts of values by sign and magnitude, for values below 2**exponent; the exponent follows the values.
+
+    Attributes:
+        exponent: of the top: every magnitude counted is below 2**exponent.
+        counts: int64 or, where few values were seen, uint32 (1 + ROWS, 2): magnitudes ascending, positive and negative; row 0
+            holds what is below the lowest edge, in either column.
+    """
+
+    def __init__(self, exponent: int = LOWEST_EXPONENT, counts: Counts | Counts32 | None = None) -> None:
+        self.exponent = exponent
+        self.counts: Counts | Counts32 = np.zeros(CELLS, np.int64) if counts is None else counts
+
+    def merge(self, other: "BinCounts") -> "BinCounts":
+        """Return the sum of two."""
+        top = max(self.exponent, other.exponent)
+        return BinCounts(top, self._up_to(top) + other._up_to(top))
+
+    def _up_to(self, exponent: int) -> Counts:
+        """Return the counts for values below 2**exponent, which is not below the own one."""
+        counts = self.counts.astype(np.int64)
+        _move_down(counts, exponent - self.exponent)
+        return counts
+
+    def histogram(self, low: float, high: float) -> Histogram:
+        """Return the histogram, cut to the smallest and the largest value that were counted."""
+        first, counts = _ascending(self.counts)
+        if not len(counts):
+            return Histogram(np.zeros(2), np.zeros(1))
+        edges = EDGES[first : first + len(counts) + 1] * 2.0 ** (self.exponent - OCTAVES)
+        edges[0], edges[-1] = max(edges[0], low), min(edges[-1], high)
+        return Histogram(edges, counts)
