@@ -6,17 +6,15 @@ one segment of one sample. And tensors that follow from others are not measured 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
 from pipeline.calibration.segments import SegmentedGraph
-from pipeline.calibration.statistics import ChannelStatistics, Measurement, Statistics
-from pipeline.calibration.tallies import Tallies, require_finite, require_floats
+from pipeline.calibration.statistics import Statistics
+from pipeline.calibration.tallies import Tallies, require_finite
 from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
@@ -70,7 +68,6 @@ def collect(
     segmented = SegmentedGraph(graph, computed, first, threads, SEGMENT_BYTES)
 
     ids: list[str] = []
-    channels: dict[str, ChannelStatistics] = {}
     masks = masked_tensors(graph)
     parts: dict[int, Tallies] = {}  # of the graph's inputs (-1) and of each segment
     for sample in chain([first], stream):
@@ -78,37 +75,20 @@ def collect(
         for name, array in sample.inputs.items():
             if name not in wanted and array.dtype.kind == "f":
                 require_finite(name, array, sample)
-        given = {name: array for name, array in sample.inputs.items() if name in wanted}
-        for part, measured in chain([(-1, given)], enumerate(segmented.run(sample))):
-            if not measured:
-                continue
-            if part not in parts:
-                for name, array in measured.items():
-                    require_floats(name, array)
-                parts[part] = Tallies(list(measured), histograms, masks)
-            parts[part].add([measured[name] for name in parts[part].tensors], sample)
-            for name in axes.keys() & measured.keys():
-                seen = _along(np.asarray(measured[name], np.float32), axes[name])
-                channels[name] = channels[name].merge(seen) if name in channels else seen
+        while True:
+            given = {name: array for name, array in sample.inputs.items() if name in wanted}
+            for part, measured in enumerate(chain([given], segmented.run(sample)), start=-1):
+                if measured and part not in parts:
+                    parts[part] = Tallies(measured, histograms, masks, axes)
+                if measured:
+                    parts[part].add(measured, sample)
+            if not segmented.recut():
+                break
+            parts.clear()  # after the first sample, at most once
         if on_sample is not None:
             on_sample(len(ids))
-    measurements = {name: seen for tallies in parts.values() for name, seen in _measurements(tallies, channels)}
+    measurements = {name: seen for tallies in parts.values() for name, seen in tallies.measurements()}
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
-
-
-def _measurements(tallies: Tallies, channels: Mapping[str, ChannelStatistics]) -> Iterator[tuple[str, Measurement]]:
-    """Yield what was seen of each tensor."""
-    seen = zip_longest(tallies.tensors, *tallies.extremes(), tallies.sizes, tallies.bins())
-    for name, low, high, size, bins in seen:  # bins: None where only extremes are wanted
-        yield name, Measurement(low, high, int(size), bins, channels.get(name))
-
-
-def _along(array: npt.NDArray[np.float32], axis: int) -> ChannelStatistics:
-    """Return the statistics of one array along an axis."""
-    channels = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-    return ChannelStatistics(
-        axis, channels.min(axis=1), channels.max(axis=1), channels.mean(axis=1, dtype=np.float64), channels.shape[1]
-    )
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Collection[str]) -> None:

@@ -64,26 +64,32 @@ class SegmentedGraph:
             budget_bytes: what the measured tensors of a segment take at most.
         """
         inferred = infer(model, {name: array.shape for name, array in sample.inputs.items()})
-        types = {name: tensor.elem_type for name, tensor in inferred.items()}
+        self._model, self._threads, self._budget_bytes = model, threads, budget_bytes
+        self._types = {name: tensor.elem_type for name, tensor in inferred.items()}
         sizes = {name: inferred[name].bytes if name in inferred else None for name in tensors}
-        guessed = {name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()}
-        self._open(cut(model, guessed, budget_bytes, types), threads)
-        if None not in sizes.values():
-            return
-        seen = [{name: array.nbytes for name, array in arrays.items()} for arrays in self.run(sample)]
-        if any(len(segment) > 1 and sum(segment.values()) > RECUT * budget_bytes for segment in seen):
-            merged = {name: size for segment in seen for name, size in segment.items()}
-            self._open(cut(model, merged, budget_bytes, types), threads)
+        self._seen: list[dict[str, int]] | None = [] if None in sizes.values() else None  # the true sizes, segment by segment
+        self._open({name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()})
 
-    def _open(self, segments: Sequence[Segment], threads: int) -> None:
-        self.segments = tuple(segments)
+    def recut(self) -> bool:
+        """Cut the graph anew where its segments take far more than the budget, as the first run has shown.
+
+        To be called after the first run. Where it returns True, the segments are others from now on.
+        """
+        seen, self._seen = self._seen or [], None
+        if any(len(segment) > 1 and sum(segment.values()) > RECUT * self._budget_bytes for segment in seen):
+            self._open({name: size for segment in seen for name, size in segment.items()})
+            return True
+        return False
+
+    def _open(self, sizes: Mapping[str, int]) -> None:
+        self.segments = tuple(cut(self._model, sizes, self._budget_bytes, self._types))
         self._sessions = []
-        for segment in segments:
-            self._sessions.append(open_segment(segment.model, threads))
+        for segment in self.segments:
+            self._sessions.append(open_segment(segment.model, self._threads))
             segment.model.Clear()  # the session has it
         self._kept: list[frozenset[str]] = []  # what later segments need, after each
         needed: frozenset[str] = frozenset()
-        for segment in reversed(segments):
+        for segment in reversed(self.segments):
             self._kept.insert(0, needed)
             needed |= frozenset(segment.inputs)
 
@@ -98,6 +104,8 @@ class SegmentedGraph:
             feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
             arrays = dict(zip(segment.outputs, run_session(session, segment.outputs, feeds, sample), strict=True))
             tensors = {name: array for name, array in {**tensors, **arrays}.items() if name in kept}
+            if self._seen is not None:
+                self._seen.append({name: arrays[name].nbytes for name in segment.measured})
             yield {name: arrays[name] for name in segment.measured}
             del arrays
 

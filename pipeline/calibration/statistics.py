@@ -32,6 +32,13 @@ class ChannelStatistics:
     mean: npt.NDArray[np.float64]
     count: int
 
+    @classmethod
+    def of(cls, array: npt.NDArray[np.float32], axis: int) -> "ChannelStatistics":
+        """Return the statistics of one array along an axis."""
+        channels = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        mean = channels.mean(axis=1, dtype=np.float64)
+        return cls(axis, channels.min(axis=1), channels.max(axis=1), mean, channels.shape[1])
+
     def merge(self, other: "ChannelStatistics") -> "ChannelStatistics":
         """Return the statistics of both sets of samples."""
         count = self.count + other.count

@@ -12,7 +12,7 @@ from onnx import parser
 from pipeline.calibration import collect as engine
 from pipeline.calibration.collect import collect
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
-from pipeline.calibration.segments import cut
+from pipeline.calibration.segments import SegmentedGraph, cut
 from pipeline.calibration.tensors import infer, quantizable_tensors
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
@@ -96,6 +96,25 @@ def test_segments_change_no_extreme_and_no_count(graph, samples, monkeypatch):
     for tensor in tensors:
         np.testing.assert_array_equal(cut[tensor].sample_low, whole[tensor].sample_low)
         np.testing.assert_array_equal(cut[tensor].histogram.counts, whole[tensor].histogram.counts)
+
+
+def test_sizes_that_only_a_run_tells_cut_the_graph_anew_and_nothing_is_counted_twice(monkeypatch):
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[1] x, int64[1] times) => (float[N] y) {
+        a = Expand (x, times)  b = Sin (a)  c = Cos (b)  d = Mul (b, c)  y = Tanh (d)
+    }""")
+    samples = [Sample(str(n), {"x": np.array([n], np.float32), "times": np.array([n * 10_000])}) for n in (7, 3, 5)]
+    tensors = ["x", "a", "b", "c", "d", "y"]
+    whole = collect(model, samples, tensors=tensors)
+    monkeypatch.setattr(engine, "SEGMENT_BYTES", 100_000)  # three are guessed to fit, at 280,000 each
+    cuts, recut = [], SegmentedGraph.recut
+    monkeypatch.setattr(SegmentedGraph, "recut", lambda self: cuts.append(recut(self)) or cuts[-1])
+    seen = collect(model, samples, tensors=tensors)
+    assert cuts == [True, False, False, False]
+    for tensor in tensors:
+        np.testing.assert_array_equal(seen[tensor].sample_high, whole[tensor].sample_high)
+        np.testing.assert_array_equal(seen[tensor].histogram.counts, whole[tensor].histogram.counts)
 
 
 def test_a_graph_is_cut_where_its_measured_tensors_exceed_the_budget_and_types_are_known(graph):

@@ -34,9 +34,9 @@ DATA = {
 
 
 def counts_of(*samples):
-    tallies = Tallies(["t"], histograms=True)
+    tallies = Tallies({"t": samples[0]}, histograms=True)
     for values in samples:
-        tallies.add([values.astype(np.float32)], Sample("all", {}))
+        tallies.add({"t": values.astype(np.float32)}, Sample("all", {}))
     [bins] = tallies.bins()
     return bins
 
