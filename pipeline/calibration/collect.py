@@ -69,7 +69,7 @@ def collect(
 
     ids: list[str] = []
     masks = masked_tensors(graph)
-    parts: dict[int, Tallies] = {}  # of the graph's inputs (-1) and of each segment
+    parts: dict[tuple[str, ...], Tallies] = {}  # of the graph's inputs and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
         for name, array in sample.inputs.items():
@@ -77,11 +77,13 @@ def collect(
                 require_finite(name, array, sample)
         while True:
             given = {name: array for name, array in sample.inputs.items() if name in wanted}
-            for part, measured in enumerate(chain([given], segmented.run(sample)), start=-1):
-                if measured and part not in parts:
-                    parts[part] = Tallies(measured, histograms, masks, axes)
-                if measured:
-                    parts[part].add(measured, sample)
+            for measured in chain([given], segmented.run(sample)):
+                names = tuple(measured)
+                if names and names not in parts:
+                    parts[names] = Tallies(measured, histograms, masks, axes)
+                if names:
+                    parts[names].add(measured, sample)
+                del measured  # before the next segment runs
             if not segmented.recut():
                 break
             parts.clear()  # after the first sample, at most once

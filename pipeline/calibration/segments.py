@@ -2,7 +2,8 @@
 
 Every tensor that a session returns lives until the session ends its run: with all of them, a HiFi-GAN needs ten times the
 memory of plain inference. Cut into parts whose measured tensors take a few megabytes, it needs hardly more than plain
-inference. Where it is cut, ONNX Runtime may choose another kernel, and a value differ in its last bits.
+inference. Weights are outside of the parts, which share them. Where a graph is cut, ONNX Runtime may choose another kernel, and
+a value differ in its last bits.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.tensors import infer
+from pipeline.calibration.tensors import SMALL_BYTES, infer
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
 UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
 RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
+
+WEIGHT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -31,7 +34,7 @@ class Segment:
     """Consecutive nodes of a graph, as a model.
 
     Attributes:
-        model: the nodes, with the constants they use.
+        model: the nodes, with the constants they use; weights are named only.
         inputs: tensors that come from the graph's inputs or from an earlier segment.
         measured: tensors to measure here.
         carried: tensors that a later segment needs.
@@ -67,6 +70,10 @@ class SegmentedGraph:
         self._model, self._threads, self._budget_bytes = model, threads, budget_bytes
         self._types = {name: tensor.elem_type for name, tensor in inferred.items()}
         sizes = {name: inferred[name].bytes if name in inferred else None for name in tensors}
+        self._weights = {
+            weight.name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(weight))
+            for weight in filter(_is_weight, model.graph.initializer)
+        }
         self._seen: list[dict[str, int]] | None = [] if None in sizes.values() else None  # the true sizes, segment by segment
         self._open({name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()})
 
@@ -85,7 +92,7 @@ class SegmentedGraph:
         self.segments = tuple(cut(self._model, sizes, self._budget_bytes, self._types))
         self._sessions = []
         for segment in self.segments:
-            self._sessions.append(open_segment(segment.model, self._threads))
+            self._sessions.append(open_segment(segment.model, self._threads, weights=self._weights))
             segment.model.Clear()  # the session has it
         self._kept: list[frozenset[str]] = []  # what later segments need, after each
         needed: frozenset[str] = frozenset()
@@ -110,8 +117,21 @@ class SegmentedGraph:
             del arrays
 
 
-def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session for samples of any length, which keeps no memory between its runs."""
+def open_segment(
+    model: onnx.ModelProto,
+    threads: int,
+    *,
+    optimize: bool = True,
+    weights: Mapping[str, onnxruntime.OrtValue] | None = None,
+) -> onnxruntime.InferenceSession:
+    """Open a session for samples of any length, which keeps no memory between its runs.
+
+    Args:
+        model: what is run.
+        threads: of ONNX Runtime.
+        optimize: fuse what can be.
+        weights: the values of weights that the model only names.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -121,6 +141,9 @@ def open_segment(model: onnx.ModelProto, threads: int, *, optimize: bool = True)
     options.add_session_config_entry("session.use_env_allocators", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        outside = [weight.name for weight in model.graph.initializer if weight.data_location == TensorProto.EXTERNAL]
+        options.add_external_initializers(outside, [weights[name] for name in outside])
     try:
         serialized = model.SerializeToString()
     except ValueError as error:
@@ -171,7 +194,10 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, typ
             starts.append(index)
             held = 0
         held += added
-    initializers = {initializer.name: initializer for initializer in model.graph.initializer}
+    initializers = {
+        initializer.name: _named(initializer) if _is_weight(initializer) else initializer
+        for initializer in model.graph.initializer
+    }
     declared = {value.name: value for value in model.graph.input}
 
     segments: list[Segment] = []
@@ -195,10 +221,22 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, typ
     return segments[::-1]
 
 
+def _is_weight(initializer: TensorProto) -> bool:
+    """Whether a constant is worth sharing: not small, and of floating-point numbers, which decide no shapes."""
+    return initializer.data_type in WEIGHT_TYPES and initializer.ByteSize() >= SMALL_BYTES
+
+
+def _named(weight: TensorProto) -> TensorProto:
+    """Return a weight whose values come from outside."""
+    named = TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type, data_location=TensorProto.EXTERNAL)
+    named.external_data.add(key="location", value="shared")  # ONNX asks for a name; nothing is read from there
+    return named
+
+
 def _extract(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
-    initializers: Sequence[onnx.TensorProto],
+    initializers: Sequence[TensorProto],
     inputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
     """Return a model of some nodes."""
