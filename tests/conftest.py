@@ -15,7 +15,9 @@ import pytest
 from onnx import numpy_helper
 
 from pipeline.load import SourceGraph, load_graph
+from pipeline.quantize.artifact import integer_kernels
 from pipeline.run_directory import RunDirectory
+from pipeline.session import open_session
 
 REPO = Path(__file__).resolve().parent.parent
 REAL = REPO.parent / "shared" / "real"
@@ -337,3 +339,14 @@ def make_noise():
 def write_arrays():
     """Return `save_arrays`."""
     return save_arrays
+
+
+@pytest.fixture
+def kernels_of(tmp_path):
+    """How ONNX Runtime runs a graph: see `integer_kernels`."""
+
+    def count(model):
+        open_session(model, save_optimized=tmp_path / "optimized.onnx")
+        return integer_kernels(onnx.load(tmp_path / "optimized.onnx"))
+
+    return count

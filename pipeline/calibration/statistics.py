@@ -184,7 +184,7 @@ class Statistics:
             low=_joined([part.sample_low for part in parts], np.float32),
             high=_joined([part.sample_high for part in parts], np.float32),
             bin_index=_joined(list(used.values()), np.uint16),
-            bin_count=_joined([bins.counts.ravel()[used[tensor]] for tensor, bins in counted.items()], np.int64),
+            bin_count=_small(_joined([bins.counts.ravel()[used[tensor]] for tensor, bins in counted.items()], np.int64)),
             channel_low=_joined([part.low for part in kept.values()], np.float32),
             channel_high=_joined([part.high for part in kept.values()], np.float32),
             channel_mean=_joined([part.mean for part in kept.values()], np.float64),
@@ -223,3 +223,8 @@ class Statistics:
 def _joined(arrays: list[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
     """Return the arrays one after the other; an empty one where there is none."""
     return np.concatenate(arrays).astype(dtype) if arrays else np.empty(0, dtype)
+
+
+def _small(counts: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return counts in the smallest type that holds them."""
+    return counts.astype(np.min_scalar_type(counts.max(initial=0)))

@@ -77,7 +77,7 @@ def save_artifact(
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         onnx.save_model(model, path)
-    check_artifact(path, source, probe)
+    kernels = check_artifact(path, source, probe)
     files = [path, *external_files(onnx.load(path, load_external_data=False), path.parent)]
     return Artifact(
         source.name,
@@ -87,50 +87,59 @@ def save_artifact(
         source.size_bytes,
         {name: precision.value for name, precision in plan.precisions.items()},
         tuple(plan.kept),
-        integer_kernels(path),
+        kernels,
     )
 
 
-def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> None:
-    """Run an artifact once.
+def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, int]:
+    """Run an artifact once, and return how ONNX Runtime runs it: see `integer_kernels`.
 
     Raises:
         StageError: it does not load, does not run, gives other outputs than the original, or values that are not finite.
     """
+    optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path), probe)
+        outputs = infer(open_session(path, save_optimized=optimized), probe)
+        kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
             f"{path.name} does not run on sample {probe.id!r}: {error}. Exclude the node that it names with "
             "mode.nodes_to_exclude, or quantize fewer operator types with mode.op_types."
         ) from error
-    expected = infer(open_session(source.path), probe)
-    if set(outputs) != set(expected):
-        raise StageError(f"{path.name} has the outputs {sorted(outputs)}, the original {sorted(expected)}.")
+    finally:
+        optimized.unlink(missing_ok=True)
+    ranks = {name: array.ndim for name, array in outputs.items()}
+    if ranks != _declared_ranks(source):  # what a graph declares may be missing, or wrong
+        expected = {name: array.ndim for name, array in infer(open_session(source.path), probe).items()}
+        if set(ranks) != set(expected):
+            raise StageError(f"{path.name} has the outputs {sorted(ranks)}, the original {sorted(expected)}.")
+        for name, rank in ranks.items():
+            if rank != expected[name]:
+                raise StageError(f"{path.name}: the output {name!r} has {rank} axes, the original's {expected[name]}.")
     for name, array in outputs.items():
-        if array.ndim != expected[name].ndim:
-            raise StageError(f"{path.name}: the output {name!r} has {array.ndim} axes, the original's {expected[name].ndim}.")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise StageError(
                 f"{path.name}: the output {name!r} holds NaN or Inf on sample {probe.id!r}, the original's does not. A value "
                 "has left the range of the type; keep its node in fp32 with mode.nodes_to_exclude."
             )
+    return kernels
 
 
-def integer_kernels(path: Path) -> dict[str, int]:
-    """Return how ONNX Runtime runs an artifact: counts of integer operators and of Q/DQ nodes that it could not fuse."""
-    optimized = path.with_name(f"{path.name}.optimized")
-    try:
-        open_session(path, save_optimized=optimized)
-        counts = Counter(node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node)
-    finally:
-        optimized.unlink(missing_ok=True)
+def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:
+    """Return what an optimised graph holds: counts of integer operators and of Q/DQ nodes that could not be fused."""
+    counts = Counter(node.op_type for node in optimized.graph.node)
     names = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "MatMulNBits", "QGemm", "QAttention")
     return {
         op_type: count
         for op_type, count in sorted(counts.items())
         if op_type.startswith(names) or op_type in ("QuantizeLinear", "DequantizeLinear")
     }
+
+
+def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
+    """Return how many axes each output of a graph has, as it says; None where it does not say."""
+    outputs = {output.name: output.type.tensor_type for output in source.model.graph.output}
+    return {name: len(tensor.shape.dim) if tensor.HasField("shape") else None for name, tensor in outputs.items()}
 
 
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:

@@ -8,7 +8,6 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
 from pipeline.errors import StageError
-from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
 from pipeline.session import open_session
 from pipeline.settings import IntegerType
@@ -20,7 +19,7 @@ CONV = "g (float[1, 8, 20] x) => (float[1, 4, 20] y) { [conv] y = Conv <pads = [
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("reduce_range", [True, False])
 @pytest.mark.parametrize("op_type", ["MatMul", "Conv"])
-def test_outputs_and_kernels_are_those_of_onnxruntime(build, make_weight, tmp_path, op_type, reduce_range, per_channel):
+def test_outputs_and_kernels_are_those_of_onnxruntime(build, make_weight, kernels_of, op_type, reduce_range, per_channel):
     if op_type == "MatMul":
         model, shape = build(PRODUCTS, u=make_weight(16, 8), v=make_weight(16, 8, seed=1)), (3, 16)
         kind, theirs = IntegerType.int8, QuantType.QInt8
@@ -43,9 +42,7 @@ def test_outputs_and_kernels_are_those_of_onnxruntime(build, make_weight, tmp_pa
     np.testing.assert_allclose(
         open_session(model).run(None, x)[0], open_session(expected).run(None, x)[0], rtol=1e-6, atol=1e-6
     )
-    for name, graph in (("ours", model), ("theirs", expected)):
-        onnx.save(graph, tmp_path / f"{name}.onnx")
-    assert integer_kernels(tmp_path / "ours.onnx") == integer_kernels(tmp_path / "theirs.onnx")
+    assert kernels_of(model) == kernels_of(expected)
 
 
 @pytest.mark.parametrize("weight_shape", [(2, 16, 8), (16,)])

@@ -248,6 +248,14 @@ CHECKS = {
 }
 
 
+def test_what_an_original_declares_wrongly_of_its_outputs_refuses_no_artifact(source_of, build, make_noise):
+    body = "(float[1, 16, n] x) => (float[1, n] y) { [same] y = Identity (x) }"
+    original = source_of(build(f"g {body}"))
+    artifact = original.path.with_name("artifact.onnx")
+    onnx.save(build(f"g {body}".replace("Identity", "Relu")), artifact)
+    assert check_artifact(artifact, original, Sample("probe", {"x": make_noise(9)})) == {}
+
+
 @pytest.mark.parametrize("what", CHECKS)
 def test_an_artifact_is_run_before_it_is_believed(source_of, build, what, make_noise):
     body, message = CHECKS[what]

@@ -9,7 +9,6 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from pipeline.errors import StageError
-from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.dynamic import quiet
 from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.qdq import insert_pairs
@@ -77,11 +76,10 @@ def test_the_numbers_are_those_of_onnxruntime(net, activations, weights, symmetr
     np.testing.assert_allclose(ours_out, theirs_out, atol=1.01 * float(ours["y_scale"]))
 
 
-def test_a_relu_that_nobody_named_goes_into_the_pair(net, tmp_path):
+def test_a_relu_that_nobody_named_goes_into_the_pair(net, kernels_of):
     insert_pairs(net, ["first", "second"], PairSettings(), ranges_of(net))
     assert "Relu" not in {node.op_type for node in net.graph.node}
-    onnx.save(net, tmp_path / "net.onnx")
-    assert integer_kernels(tmp_path / "net.onnx")["QLinearConv"] == 2
+    assert kernels_of(net)["QLinearConv"] == 2
 
 
 def test_float_readers_of_a_float_tensor_keep_it(build, make_weight):

@@ -9,7 +9,6 @@ from small_graphs import graph_of, op_types
 
 from pipeline import rewrite
 from pipeline.graph.prepare import with_shapes
-from pipeline.quantize.artifact import integer_kernels
 from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.qdq import insert_pairs
 from pipeline.rewrite import Gain, channels_last, transposed
@@ -196,7 +195,7 @@ def test_what_is_turned_is_what_costs_least():
     assert [piece.key for piece in cheapest(pieces, cheap_early)] == [2, 3]
 
 
-def test_the_vocoder_that_ships_computes_the_same_to_the_bit(tmp_path):
+def test_the_vocoder_that_ships_computes_the_same_to_the_bit(kernels_of):
     graph = Graph(with_shapes(onnx.load(REPO / "data/models/hifigan/hifigan.onnx")))
     transposed.rewrite(graph)
     before = quantized(with_shapes(graph.finish()))
@@ -205,5 +204,4 @@ def test_the_vocoder_that_ships_computes_the_same_to_the_bit(tmp_path):
     assert [(applied.name, applied.max_difference) for applied in done.applied] == [("channels_last", 0.0)]
     kinds = op_types(done.model)
     assert (kinds.count("QLinearConv"), kinds.count("Conv")) == (37, 0)
-    onnx.save(done.model, tmp_path / "laid_out.onnx")
-    assert integer_kernels(tmp_path / "laid_out.onnx")["QLinearConv"] == 37
+    assert kernels_of(done.model)["QLinearConv"] == 37
