@@ -7,9 +7,7 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.entropy import entropy_range
 from pipeline.calibration.histogram import Histogram
-from pipeline.calibration.mse import mse_range
 from pipeline.calibration.statistics import Statistics, TensorStatistics
 from pipeline.calibration.tensors import Image
 from pipeline.errors import ConfigError, DataError
@@ -122,8 +120,12 @@ def _ends(seen: TensorStatistics, tensor: str, method: Method, levels: int, symm
         case Percentile(percentile):
             return _percentile(_histogram(seen, tensor), percentile / 100, symmetric)
         case Entropy():
+            from pipeline.calibration.entropy import entropy_range  # not above: its first import compiles it
+
             return entropy_range(_histogram(seen, tensor), levels, symmetric)
         case MeanSquaredError():
+            from pipeline.calibration.mse import mse_range
+
             return mse_range(_histogram(seen, tensor), levels, symmetric)
         case _:
             assert_never(method)
