@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.calibration.tensors import SMALL_BYTES, infer
@@ -253,8 +253,10 @@ def _extract(
 
 def _uses(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node reads, those that its subgraphs take from outside included."""
-    yield from (name for name in node.input if name)
+    yield from filter(None, node.input)
     for attribute in node.attribute:
+        if attribute.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            continue
         for graph in (attribute.g, *attribute.graphs):
             made = {value.name for value in (*graph.input, *graph.initializer)}
             made.update(name for inner in graph.node for name in inner.output)
