@@ -163,31 +163,22 @@ def _search(counts: Floats, zero: int, levels: int, two_sided: bool) -> tuple[in
     return start, end
 
 
-@compiled("Tuple((float64[::1], int64, float64))(float64[::1], float64[::1])")
-def binned(edges: Floats, counts: Floats) -> tuple[Floats, int, float]:
+def binned(histogram: Histogram) -> tuple[Floats, int, float]:
     """Return the counts of a histogram in `BINS` bins of one width, the index of the edge at zero, and the width.
 
     What is exactly zero is reduced to its neighbours.
     """
-    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
+    low, high = min(float(histogram.edges[0]), 0.0), max(float(histogram.edges[-1]), 0.0)
     width = (high - low) / BINS
     zero, above = int(np.ceil(-low / width - 1e-9)), int(np.ceil(high / width - 1e-9))
-    filled = np.empty(zero + above)
-    bin_, mass, before = 0, 0.0, 0.0  # mass: of the bins below
-    for index in range(len(filled)):
-        border = width * (index + 1 - zero)
-        while bin_ < len(counts) and edges[bin_ + 1] <= border:
-            mass += counts[bin_]
-            bin_ += 1
-        upto = mass
-        if bin_ < len(counts) and border > edges[bin_]:
-            upto += counts[bin_] * (border - edges[bin_]) / (edges[bin_ + 1] - edges[bin_])
-        filled[index], before = upto - before, upto
+    mass = histogram.mass_up_to(width * np.arange(-zero, above + 1, dtype=np.float64))
+    mass[:1] = 0
+    counts = np.diff(mass)
     if above > 1:
-        filled[zero] = min(filled[zero], filled[zero + 1])
+        counts[zero] = min(counts[zero], counts[zero + 1])
     if zero > 1:
-        filled[zero - 1] = min(filled[zero - 1], filled[zero - 2])
-    return filled, zero, width
+        counts[zero - 1] = min(counts[zero - 1], counts[zero - 2])
+    return counts, zero, width
 
 
 def entropy_range(histogram: Histogram, levels: int, symmetric: bool) -> tuple[float, float]:
@@ -195,7 +186,6 @@ def entropy_range(histogram: Histogram, levels: int, symmetric: bool) -> tuple[f
     if not histogram.edges.any():
         return 0.0, 0.0
     levels = min(levels, 256)  # the source is about 8 bits: bins must outnumber levels, or nothing tells ranges apart
-    seen = histogram.magnitudes() if symmetric else histogram
-    counts, zero, width = binned(seen.edges, seen.counts)
+    counts, zero, width = binned(histogram.magnitudes() if symmetric else histogram)
     start, end = _search(counts, zero, levels // 2 if symmetric else levels, not symmetric)
     return (-width * end, width * end) if symmetric else (width * (start - zero), width * (end - zero))

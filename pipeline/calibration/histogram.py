@@ -5,7 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.calibration.compiled import compiled
 from pipeline.calibration.tensors import Step
+
+
+@compiled("float64[::1](float64[::1], float64[::1], float64[::1])")
+def mass_up_to(
+    edges: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return `Histogram.mass_up_to` for a histogram's edges and counts."""
+    mass = np.empty(len(values))
+    bin_, below = 0, 0.0  # below: what lies in the bins before
+    for index, value in enumerate(values):
+        while bin_ < len(counts) and edges[bin_ + 1] <= value:
+            below += counts[bin_]
+            bin_ += 1
+        mass[index] = below
+        if bin_ < len(counts) and value > edges[bin_]:
+            mass[index] += counts[bin_] * (value - edges[bin_]) / (edges[bin_ + 1] - edges[bin_])
+    return mass
 
 
 @dataclass(frozen=True)
@@ -41,13 +59,12 @@ class Histogram:
         """Return the histogram of absolute values; its first bin holds what is exactly zero."""
         is_negative = (self.edges[1:] <= 0) & (self.edges[:-1] < 0)
         positive = Histogram(np.maximum(self.edges, 0), np.where(is_negative, 0, self.counts))
-        negative = Histogram(np.maximum(-self.edges, 0)[::-1], np.where(is_negative, self.counts, 0)[::-1])
+        negative = Histogram(np.maximum(-self.edges[::-1], 0), np.where(is_negative[::-1], self.counts[::-1], 0))
         edges = np.concatenate(([0.0], np.unique(np.concatenate(([0.0], positive.edges, negative.edges)))))
         mass = positive.mass_up_to(edges) + negative.mass_up_to(edges)
         mass[0] = 0
         return Histogram(edges, np.diff(mass))
 
     def mass_up_to(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return how much lies at or below each value, with the values of a bin spread evenly over it."""
-        mass: npt.NDArray[np.float64] = np.interp(values, self.edges, np.concatenate(([0.0], np.cumsum(self.counts))))
-        return mass
+        """Return how much lies at or below each of ascending values, with the values of a bin spread evenly over it."""
+        return mass_up_to(self.edges, self.counts, values)
