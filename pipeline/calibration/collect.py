@@ -89,6 +89,7 @@ def collect(
             parts.clear()  # after the first sample, at most once
         if on_sample is not None:
             on_sample(len(ids))
+    del segmented  # its memory serves what follows
     measurements = {name: seen for tallies in parts.values() for name, seen in tallies.measurements()}
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
 

@@ -81,7 +81,7 @@ class Tallies:
     def measurements(self) -> Iterator[tuple[str, Measurement]]:
         """Yield each tensor with what was seen of it."""
         low, high = (
-            np.frombuffer(bytes(part), np.float32).reshape(-1, len(self.tensors)).T.copy() for part in (self._lows, self._highs)
+            np.frombuffer(part, np.float32).reshape(-1, len(self.tensors)).T.copy() for part in (self._lows, self._highs)
         )
         bins = self.bins()
         for index, name in enumerate(self.tensors):
