@@ -6,6 +6,7 @@ one segment of one sample. And tensors that follow from others are not measured 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import onnxruntime
 
 from pipeline.calibration.segments import SegmentedGraph
 from pipeline.calibration.statistics import Statistics
-from pipeline.calibration.tallies import Tallies, require_finite
+from pipeline.calibration.tallies import Array, Tallies, require_finite
 from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
@@ -55,7 +56,9 @@ def collect(
     axes = dict(channel_axes or {})
     _check_tensors(graph, [*tensors, *axes])
     asked = set(tensors)
-    follows = {tensor: image for tensor, image in images(graph).items() if tensor in asked and tensor not in axes}
+    constants = {initializer.name for initializer in graph.graph.initializer}
+    measured_anyway = axes.keys() | {tensor for tensor, image in images(graph).items() if image.source in constants}
+    follows = {tensor: image for tensor, image in images(graph).items() if tensor in asked - measured_anyway}
     wanted = dict.fromkeys([follows.get(tensor, Image(tensor)).source for tensor in tensors] + list(axes))
 
     stream = iter(samples() if callable(samples) else samples)
@@ -75,23 +78,37 @@ def collect(
         for name, array in sample.inputs.items():
             if name not in wanted and array.dtype.kind == "f":
                 require_finite(name, array, sample)
-        while True:
-            given = {name: array for name, array in sample.inputs.items() if name in wanted}
-            for measured in chain([given], segmented.run(sample)):
-                names = tuple(measured)
-                if names and names not in parts:
-                    parts[names] = Tallies(measured, histograms, masks, axes)
-                if names:
-                    parts[names].add(measured, sample)
-                del measured  # before the next segment runs
-            if not segmented.recut():
-                break
-            parts.clear()  # after the first sample, at most once
+        while not _add(sample, wanted, segmented, parts, partial(Tallies, histograms=histograms, masks=masks, axes=axes)):
+            parts.clear()  # the first sample, once or twice
         if on_sample is not None:
             on_sample(len(ids))
     del segmented  # its memory serves what follows
     measurements = {name: seen for tallies in parts.values() for name, seen in tallies.measurements()}
     return Statistics(tuple(ids), {tensor: measurements[tensor] for tensor in wanted}, follows)
+
+
+def _add(
+    sample: Sample,
+    wanted: Collection[str],
+    segmented: SegmentedGraph,
+    parts: dict[tuple[str, ...], Tallies],
+    new_tallies: Callable[[Mapping[str, Array]], Tallies],
+) -> bool:
+    """Measure one more sample; return False where the graph was cut anew, and everything has to be measured again."""
+    given = {name: array for name, array in sample.inputs.items() if name in wanted}
+    try:
+        for measured in chain([given], segmented.run(sample)):
+            names = tuple(measured)
+            if names and names not in parts:
+                parts[names] = new_tallies(measured)
+            if names:
+                parts[names].add(measured, sample)
+            del measured  # before the next segment runs
+    except DataError:
+        if segmented.join():
+            return False
+        raise
+    return not segmented.recut()
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Collection[str]) -> None:

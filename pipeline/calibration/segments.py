@@ -6,6 +6,7 @@ inference. Weights are outside of the parts, which share them. Where a graph is 
 a value differ in its last bits.
 """
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import onnxruntime
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.tensors import SMALL_BYTES, infer
+from pipeline.calibration.tensors import SMALL_BYTES, Inferred, constants_of, infer
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
@@ -66,14 +67,15 @@ class SegmentedGraph:
             threads: of ONNX Runtime.
             budget_bytes: what the measured tensors of a segment take at most.
         """
-        inferred = infer(model, {name: array.shape for name, array in sample.inputs.items()})
-        self._model, self._threads, self._budget_bytes = model, threads, budget_bytes
-        self._types = {name: tensor.elem_type for name, tensor in inferred.items()}
-        sizes = {name: inferred[name].bytes if name in inferred else None for name in tensors}
+        self._model, self._tensors, self._threads, self._budget_bytes = model, tensors, threads, budget_bytes
+        self._inferred = infer(model, {name: array.shape for name, array in sample.inputs.items()})
+        sizes = {name: self._inferred[name].bytes if name in self._inferred else None for name in tensors}
         self._weights = {
-            weight.name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(weight))
-            for weight in filter(_is_weight, model.graph.initializer)
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(constant))
+            for name, constant in constants_of(model)
+            if _is_weight(constant)
         }
+        self._has_run = False
         self._seen: list[dict[str, int]] | None = [] if None in sizes.values() else None  # the true sizes, segment by segment
         self._open({name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()})
 
@@ -83,13 +85,26 @@ class SegmentedGraph:
         To be called after the first run. Where it returns True, the segments are others from now on.
         """
         seen, self._seen = self._seen or [], None
+        self._has_run = True
         if any(len(segment) > 1 and sum(segment.values()) > RECUT * self._budget_bytes for segment in seen):
             self._open({name: size for segment in seen for name, size in segment.items()})
             return True
         return False
 
+    def join(self) -> bool:
+        """Cut the graph no more, where its first run has failed; False where it is whole already, or has run before.
+
+        An operator may need what a cut takes from it: a Scan wants the shapes of what it makes, which ONNX Runtime works out
+        from all that leads there.
+        """
+        if self._has_run or len(self.segments) < 2:
+            return False
+        self._budget_bytes, self._seen = sys.maxsize, None
+        self._open(dict.fromkeys(self._tensors, 0))
+        return True
+
     def _open(self, sizes: Mapping[str, int]) -> None:
-        self.segments = tuple(cut(self._model, sizes, self._budget_bytes, self._types))
+        self.segments = tuple(cut(self._model, sizes, self._budget_bytes, self._inferred))
         self._sessions = []
         for segment in self.segments:
             self._sessions.append(open_segment(segment.model, self._threads, weights=self._weights))
@@ -172,16 +187,17 @@ def run_session(
         raise DataError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 
 
-def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, types: Mapping[str, int]) -> list[Segment]:
+def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, inferred: Mapping[str, Inferred]) -> list[Segment]:
     """Cut a graph into as few segments as keep the measured tensors of each within the budget.
 
     Args:
         model: the graph, its nodes in topological order.
         sizes: tensors to measure, outputs of nodes -> bytes.
         budget_bytes: what the measured tensors of a segment take at most, where one alone does not take more.
-        types: element types of tensors; where one is unknown, the graph is not cut.
+        inferred: of tensors; where an element type is unknown, the graph is not cut.
     """
-    nodes = list(model.graph.node)
+    constants = {name: _named(name, constant) for name, constant in constants_of(model) if name not in sizes}
+    nodes = [node for node in model.graph.node if not constants.keys() & set(node.output)]
     uses = [frozenset(_uses(node)) for node in nodes]
     starts, held, end = [0], 0, 0
     for index, node in enumerate(nodes):
@@ -194,10 +210,6 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, typ
             starts.append(index)
             held = 0
         held += added
-    initializers = {
-        initializer.name: _named(initializer) if _is_weight(initializer) else initializer
-        for initializer in model.graph.initializer
-    }
     declared = {value.name: value for value in model.graph.input}
 
     segments: list[Segment] = []
@@ -205,15 +217,13 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, typ
     for start in reversed(starts if end else []):
         made = {name for node in nodes[start:end] for name in node.output if name}
         used = frozenset().union(*uses[start:end])
-        taken = sorted(used - made - initializers.keys())
-        if not all(name in declared or types.get(name) for name in taken):
+        taken = sorted(used - made - constants.keys())
+        if not all(name in declared or (name in inferred and inferred[name].elem_type) for name in taken):
             continue  # the segment begins further ahead
         carried = needed_later & made
         measured = [name for node in nodes[start:end] for name in node.output if name in sizes]
-        inputs = [
-            declared[name] if name in declared else helper.make_tensor_value_info(name, types[name], None) for name in taken
-        ]
-        part = _extract(model, nodes[start:end], [initializers[name] for name in used & initializers.keys()], inputs)
+        inputs = [declared[name] if name in declared else _given(name, inferred[name]) for name in taken]
+        part = _extract(model, nodes[start:end], [constants[name] for name in used & constants.keys()], inputs)
         part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*measured, *sorted(carried.difference(measured))))
         segments.append(Segment(part, tuple(taken), tuple(measured), carried))
         needed_later = (needed_later - made) | set(taken)
@@ -221,15 +231,25 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, typ
     return segments[::-1]
 
 
+def _given(name: str, inferred: Inferred) -> onnx.ValueInfoProto:
+    """Return a tensor as an input, of free lengths: samples differ in them, but their number may be needed."""
+    axes = None if inferred.shape is None else [None] * len(inferred.shape.dim)
+    return helper.make_tensor_value_info(name, inferred.elem_type, axes)
+
+
 def _is_weight(initializer: TensorProto) -> bool:
     """Whether a constant is worth sharing: not small, and of floating-point numbers, which decide no shapes."""
     return initializer.data_type in WEIGHT_TYPES and initializer.ByteSize() >= SMALL_BYTES
 
 
-def _named(weight: TensorProto) -> TensorProto:
-    """Return a weight whose values come from outside."""
-    named = TensorProto(name=weight.name, dims=weight.dims, data_type=weight.data_type, data_location=TensorProto.EXTERNAL)
-    named.external_data.add(key="location", value="shared")  # ONNX asks for a name; nothing is read from there
+def _named(name: str, constant: TensorProto) -> TensorProto:
+    """Return a constant under its name; a weight without its values, which come from outside."""
+    named = TensorProto(name=name, dims=constant.dims, data_type=constant.data_type, data_location=TensorProto.EXTERNAL)
+    if _is_weight(constant):
+        named.external_data.add(key="location", value="shared")  # ONNX asks for a name; nothing is read from there
+    else:
+        named.CopyFrom(constant)
+        named.name = name
     return named
 
 

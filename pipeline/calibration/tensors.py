@@ -143,7 +143,7 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
 
 def images(model: onnx.ModelProto) -> dict[str, Image]:
     """Return the tensors of the top-level graph that follow exactly from another one, which itself follows from none."""
-    constants = dict(_constants(model))
+    constants = dict(constants_of(model))
     found: dict[str, Image] = {}
     for node in model.graph.node:
         step = _step(node, constants) if node.op_type in STEPS else None
@@ -159,7 +159,7 @@ def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
 
     These are its infinite constants and what passes them on: moved, selected, or added to something.
     """
-    infinite = {name for name, tensor in _constants(model) if _has_infinity(tensor)}
+    infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}
     for node in model.graph.node:
         if node.op_type == "ConstantOfShape":
             if any(_has_infinity(attribute.t) for attribute in node.attribute):
@@ -193,7 +193,8 @@ def _step(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> Step | Non
     return None
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
+def constants_of(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Yield the constants of the top-level graph: its initializers, and what its Constant nodes make."""
     for initializer in model.graph.initializer:
         yield initializer.name, initializer
     for node in model.graph.node:

@@ -13,7 +13,7 @@ from pipeline.calibration import collect as engine
 from pipeline.calibration.collect import collect
 from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
 from pipeline.calibration.segments import SegmentedGraph, cut
-from pipeline.calibration.tensors import infer, quantizable_tensors
+from pipeline.calibration.tensors import Inferred, infer, quantizable_tensors
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Sample
 
@@ -119,16 +119,66 @@ def test_sizes_that_only_a_run_tells_cut_the_graph_anew_and_nothing_is_counted_t
 
 def test_a_graph_is_cut_where_its_measured_tensors_exceed_the_budget_and_types_are_known(graph):
     sizes = dict.fromkeys(["c", "m", "y"], 100)
-    types = {name: tensor.elem_type for name, tensor in infer(graph).items()}
+    types = infer(graph)
     assert [segment.measured for segment in cut(graph, sizes, 1, types)] == [("c",), ("m",), ("y",)]
     assert [segment.measured for segment in cut(graph, sizes, 200, types)] == [("c", "m"), ("y",)]
-    assert [segment.measured for segment in cut(graph, sizes, 1, types | {"back": 0})] == [("c", "m"), ("y",)]
+    assert [segment.measured for segment in cut(graph, sizes, 1, types | {"back": Inferred(0)})] == [("c", "m"), ("y",)]
 
 
 def test_tensors_that_follow_from_others_are_not_measured(graph, samples):
     seen = collect(graph, samples, tensors=quantizable_tensors(graph))
     assert set(seen.measured) == {"x", "c", "s", "m", "y"}
     assert {"leaky", "t", "back", "r", "clipped"} <= set(seen.images)
+
+
+def test_what_follows_from_a_weight_is_measured_itself():
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N] x) => (float[N] y) <float[1] w = {-3}> { positive = Relu (w)  y = Add (x, positive) }""")
+    seen = collect(model, [Sample("one", {"x": np.ones(4, np.float32)})], tensors=["positive", "y"])
+    assert (seen["positive"].low, seen["positive"].high, seen["y"].high) == (0, 0, 1)
+
+
+def test_a_constant_is_one_in_every_segment(monkeypatch):
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 18]>
+    agraph (float[T, 3] x, float[1, 3] start) => (float[1, 3] last, float[T, 1, 3] y) {
+        axis = Constant <value = int64[1] {0}> ()
+        scaled = Mul (x, x)
+        last, sums = Scan <num_scan_inputs = 1, body = step (state, value) => (next, out) {
+            row = Unsqueeze (value, axis)  next = Add (state, row)  out = Identity (next)
+        }> (start, scaled)
+        y = Tanh (sums)
+    }""")
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    samples = [Sample(str(rows), {"x": x[:rows], "start": np.zeros((1, 3), np.float32)}) for rows in (4, 2)]
+    monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
+    seen = collect(model, samples, tensors=["scaled", "sums", "y"])
+    assert seen["scaled"].sample_high.tolist() == [121, 25]
+    assert seen["sums"].sample_high.tolist() == [(x[:rows] ** 2).sum(axis=0).max() for rows in (4, 2)]
+
+
+def test_a_graph_that_does_not_run_in_segments_runs_whole(monkeypatch):
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 18]>
+    agraph (float[4, 3] x, float[3] start) => (float[3] last, float[4, 3] y) {
+        scaled = Mul (x, x)
+        shape = Shape (start)
+        last, sums = Scan <num_scan_inputs = 1, body = step (state, value) => (next, out) {
+            sum = Add (state, value)  next = Reshape (sum, shape)  out = Identity (next)
+        }> (start, scaled)
+        y = Tanh (sums)
+    }""")
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    samples = [Sample(str(factor), {"x": factor * x, "start": np.zeros(3, np.float32)}) for factor in (1, 2)]
+    monkeypatch.setattr(engine, "SEGMENT_BYTES", 1)
+    joined, join = [], SegmentedGraph.join
+    monkeypatch.setattr(SegmentedGraph, "join", lambda self: joined.append(join(self)) or joined[-1])
+    seen = collect(model, samples, tensors=["scaled", "sums", "y"])
+    assert joined == [True]
+    assert seen["scaled"].sample_high.tolist() == [121, 484]
+    assert seen["sums"].sample_high.tolist() == [(x**2).sum(axis=0).max(), 4 * (x**2).sum(axis=0).max()]
+    assert seen["sums"].count == 24
 
 
 def test_folded_and_fused_tensors_are_measured():
