@@ -8,8 +8,6 @@ The loops over values are compiled, and read the bits of IEEE 754 numbers, whose
 values at once.
 """
 
-import sys
-
 import numpy as np
 import numpy.typing as npt
 from numba import int64, uint32
@@ -35,22 +33,6 @@ MAGNITUDES: Floats = np.ldexp(
     1 + np.arange(ROWS + 1) % BINS_PER_OCTAVE / BINS_PER_OCTAVE, np.arange(ROWS + 1) // BINS_PER_OCTAVE
 )
 EDGES: Floats = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
-
-
-def codes_of(values: Values) -> npt.NDArray[np.uint16]:
-    """Return sign, exponent and the first 7 bits of the mantissa of contiguous values, shape (n,), without a copy."""
-    return values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
-
-
-def exponents_of(codes: npt.NDArray[np.uint16]) -> Counts:
-    """Return the smallest exponents whose power of two is above the magnitudes, none below `LOWEST_EXPONENT`."""
-    exponents: Counts = np.maximum((codes.astype(np.int64) & 0x7FFF) // BINS_PER_OCTAVE + 1 - BIAS, LOWEST_EXPONENT)
-    return exponents
-
-
-def codes_below(exponents: Counts) -> npt.NDArray[np.uint16]:
-    """Return the codes just under the lowest edges of counts with these exponents, of any shape."""
-    return ((exponents - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1).astype(np.uint16)
 
 
 @compiled("void(uint32[:, ::1], int64)", "void(int64[:, ::1], int64)")

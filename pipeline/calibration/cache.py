@@ -22,7 +22,7 @@ from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.tensors import quantizable_tensors
 from pipeline.samples import Sample
 
-ENGINE_VERSION = 3  # to be raised with every change that changes statistics
+ENGINE_VERSION = 4  # to be raised with every change that changes statistics
 MAGIC = b"speech-statistics\n"
 
 logger = logging.getLogger(__name__)

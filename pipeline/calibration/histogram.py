@@ -38,12 +38,6 @@ class Histogram:
     edges: npt.NDArray[np.float64]
     counts: npt.NDArray[np.float64]
 
-    @property
-    def middles(self) -> npt.NDArray[np.float64]:
-        """The middle of each bin, float64 (bins,)."""
-        middles: npt.NDArray[np.float64] = (self.edges[:-1] + self.edges[1:]) / 2
-        return middles
-
     def image(self, step: Step) -> "Histogram":
         """Return the histogram of the values after `step`, which never decreases."""
         return Histogram(step(self.edges), self.counts)
