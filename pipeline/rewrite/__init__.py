@@ -15,11 +15,11 @@ batch_norm.py     a batch norm after a linear layer, inside its weights
 selection.py      selection by a mask as a product and a sum
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
+affine.py         a factor and a shift of each channel in one pass
 mask.py           masks that are applied again further on, dropped
 pointwise.py      Conv of one tap over time as a product of matrices
 conv2d.py         Conv over time as Conv over an image of height 1
 fold.py           several moments at once in Convs with few output channels
-affine.py         a factor and a shift of each channel in one pass
 transposed.py     ConvTranspose as Conv, its output interleaved
 blocked.py        residual blocks in the layout of their Convs
 channels_last.py  integer Convs, and what lies between them, in the layout of their kernel
@@ -69,6 +69,7 @@ __all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Re
 
 SLOWER = "not faster here"
 LESS = "less"  # of the same work
+NORMS = "norms"
 PASSES = 4  # of one rewrite over a graph: a length that became known makes others known
 
 
@@ -135,12 +136,12 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped", LESS),
     Rewrite("selection", selection.rewrite, "selection by a mask as a product and a sum", LESS),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),
-    Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions"),
+    Rewrite("layer_norm", layer_norm.rewrite, "layer norm over channels as LayerNormalization between transpositions", NORMS),
+    Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass", NORMS),
     Rewrite("pointwise", pointwise.rewrite, "Conv of one tap over time as a product of matrices, with channels last"),
     Rewrite("conv2d", conv2d.rewrite, "Conv over time as Conv over an image of height 1, in whole regions"),
     Rewrite("conv2d_wide", conv2d.rewrite_wide, "the same for Convs of several taps and many channels, each alone"),
     Rewrite("fold", fold.rewrite, "several moments at once in Convs with few output channels"),
-    Rewrite("affine", affine.rewrite, "a factor and a shift of each channel in one pass"),
     Rewrite("transposed", transposed.rewrite, "ConvTranspose as Conv, its output interleaved"),
     Rewrite("blocked", blocked.rewrite, "residual blocks in the layout of their Convs"),
     Rewrite("channels_last", channels_last.rewrite, "integer Convs and what lies between them with channels last"),
