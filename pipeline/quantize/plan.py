@@ -180,5 +180,5 @@ def _unfit(
     if isinstance(mode, StaticConfig) and precision is Precision.static and node.op_type == "Conv" and not explicitly:
         channels = min(weight.dims[0], weight.dims[1] * groups_of(node))
         if channels < mode.min_channels:
-            return f"{channels} channels, fewer than mode.min_channels: int8 is slower"
+            return f"{channels} channel{'s' if channels > 1 else ''}, fewer than mode.min_channels: int8 is slower"
     return None
