@@ -15,6 +15,7 @@ from pipeline.algorithms.rounding import round_weights
 from pipeline.algorithms.smoothing import smooth
 from pipeline.calibration.statistics import Statistics
 from pipeline.graph.prepare import weights_of
+from pipeline.quantize.fixed_scales import fix_scales, tensors_with_scales_at_run_time
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.ranges import ranges_from
 from pipeline.quantize.static import Ranges, quantize_static, tensors_to_calibrate
@@ -72,7 +73,13 @@ class Builder:
         self._ranges, self._rounded = {}, None
 
     def build(
-        self, choice: Choice, *, of: onnx.ModelProto | None = None, rounding: bool = True, bias_correction: bool = False
+        self,
+        choice: Choice,
+        *,
+        of: onnx.ModelProto | None = None,
+        rounding: bool = True,
+        bias_correction: bool = False,
+        fixed_scales: bool = False,
     ) -> onnx.ModelProto:
         """Return the quantized graph of a choice; of none, a copy of the float graph.
 
@@ -81,6 +88,7 @@ class Builder:
             of: a part of the float graph that holds these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
+            fixed_scales: with scales from calibration for products of matrices, which are otherwise found at run time.
 
         Raises:
             StageError: a node cannot be quantized after all; names it.
@@ -97,7 +105,12 @@ class Builder:
             model = correct_biases(
                 model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads
             )
-        return quantize_static(model, plan, self._static, ranges)
+        quantized = quantize_static(model, plan, self._static, ranges)
+        if not fixed_scales:
+            return quantized
+        seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
+        whole = replace(self._static, method=RangeMethod.minmax)  # as it would be at run time: nothing is clipped
+        return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
         """Return the quantized form of one node that was cut out of the float graph; `model` is not changed."""

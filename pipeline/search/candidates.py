@@ -43,6 +43,7 @@ class Candidate:
         speedup: against fp32, in the fastest layout; None: not measured.
         layout: the float layout that was fastest; empty: as it is.
         bias_correction: with biases corrected.
+        fixed_scales: products of matrices have scales from calibration.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Candidate:
     speedup: float | None = None
     layout: tuple[str, ...] = ()
     bias_correction: bool = False
+    fixed_scales: bool = False
 
     @property
     def measured(self) -> bool:

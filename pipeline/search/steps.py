@@ -70,9 +70,15 @@ class Bench:
         """Whether the time limit has passed."""
         return time.monotonic() >= self.deadline
 
+    def built(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in no layout."""
+        return self.builder.build(
+            candidate.choice, bias_correction=candidate.bias_correction, fixed_scales=candidate.fixed_scales
+        )
+
     def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in its layout."""
-        model = self.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
+        model = self.built(candidate)
         return in_layout(model, candidate.layout)
 
 
@@ -113,18 +119,26 @@ class Search:
             if corrected.loss < best.loss:
                 self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
+        own_operators = "channels_last" in self._bench.layouts  # of ONNX Runtime, not of ONNX
+        if met and own_operators and not self._bench.out_of_time and Precision.dynamic in best.choice.values():
+            fixed = self.judged(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
+            if keeps_quality(fixed, self._budget):
+                self.time([fixed])
+                best, met = best_of(self.candidates, self._budget)
         return best, met
 
-    def judged(self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False) -> Candidate:
+    def judged(
+        self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False, fixed_scales: bool = False
+    ) -> Candidate:
         """Return a candidate with its loss."""
-        key = _key(choice, bias_correction)
+        key = _key(choice, bias_correction, fixed_scales)
         if key not in self._found:
-            model = self._bench.builder.build(choice, bias_correction=bias_correction)
+            model = self._bench.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
             verdict = self._bench.judge.loss(model)
             size = without_shapes(model).ByteSize()
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._bench.original_bytes,
-                bias_correction=bias_correction,
+                bias_correction=bias_correction, fixed_scales=fixed_scales,
             )  # fmt: skip
             log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
             self._found[key] = candidate
@@ -136,7 +150,7 @@ class Search:
         waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
         forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
         for label, candidate in waiting.items():
-            model = self._bench.builder.build(candidate.choice, bias_correction=candidate.bias_correction)
+            model = self._bench.built(candidate)
             forms[label, ()] = model
             for layout in layouts_of(model, self._bench.layouts):
                 forms[label, layout] = in_layout(model, layout)
@@ -159,11 +173,11 @@ class Search:
         return self.judged(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
 
     def _keep(self, candidate: Candidate) -> None:
-        self._found[_key(candidate.choice, candidate.bias_correction)] = candidate
+        self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)] = candidate
 
     def _known(self, candidate: Candidate) -> Candidate:
         """Return what is known by now of a candidate."""
-        return self._found[_key(candidate.choice, candidate.bias_correction)]
+        return self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)]
 
     def _furthest(self, name: str) -> int:
         """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow."""
@@ -227,8 +241,8 @@ class Search:
                 self.time([self.at(name, before)])
 
 
-def _key(choice: Mapping[str, Precision], bias_correction: bool) -> tuple[object, ...]:
-    return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction)
+def _key(choice: Mapping[str, Precision], bias_correction: bool, fixed_scales: bool) -> tuple[object, ...]:
+    return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction, fixed_scales)
 
 
 def layouts_of(model: onnx.ModelProto, allowed: Collection[str]) -> list[Layout]:
