@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from pipeline.calibration.segments import SegmentedGraph
+from pipeline.calibration.segments import DoesNotRunError, SegmentedGraph
 from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.tallies import Array, Tallies, require_finite
 from pipeline.calibration.tensors import Image, images, masked_tensors
@@ -104,7 +104,7 @@ def _add(
             if names:
                 parts[names].add(measured, sample)
             del measured  # before the next segment runs
-    except DataError:
+    except DoesNotRunError:
         if segmented.join():
             return False
         raise

@@ -13,7 +13,7 @@ from pipeline.calibration.tensors import Step
 def mass_up_to(
     edges: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return `Histogram.mass_up_to` for a histogram's edges and counts."""
+    """Return `Histogram.mass_up_to` for a histogram's edges and counts: numpy.interp, without its search for each value."""
     mass = np.empty(len(values))
     bin_, below = 0, 0.0  # below: what lies in the bins before
     for index, value in enumerate(values):

@@ -30,6 +30,10 @@ WEIGHT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DO
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
+class DoesNotRunError(DataError):
+    """A sample does not fit the graph, or the graph does not run as it was cut."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """Consecutive nodes of a graph, as a model.
@@ -119,7 +123,7 @@ class SegmentedGraph:
         """Yield the measured tensors of one sample, segment by segment.
 
         Raises:
-            DataError: the sample does not fit the graph.
+            DoesNotRunError: the sample does not fit the graph.
         """
         tensors: dict[str, npt.NDArray[np.generic]] = dict(sample.inputs)
         for segment, session, kept in zip(self.segments, self._sessions, self._kept, strict=True):
@@ -179,12 +183,12 @@ def run_session(
     """Return the outputs, in ONNX Runtime's own memory.
 
     Raises:
-        DataError: the sample does not fit the graph.
+        DoesNotRunError: the sample does not fit the graph.
     """
     try:
         return list(session.run(list(outputs), dict(inputs)))
     except (capi.Fail, capi.InvalidArgument, capi.NotImplemented, capi.RuntimeException, ValueError) as error:
-        raise DataError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
+        raise DoesNotRunError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 
 
 def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, inferred: Mapping[str, Inferred]) -> list[Segment]:
