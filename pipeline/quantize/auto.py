@@ -13,6 +13,7 @@ from pipeline.algorithms import Algorithms, fold
 from pipeline.evaluate.judge import FINE, Judge
 from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.load import SourceGraph
+from pipeline.quantize.fixed_scales import nodes_with_fixed_scales
 from pipeline.quantize.plan import Kept, Plan, Precision
 from pipeline.quantize.rewrites import layouts_for, opened
 from pipeline.rewrite import Rewritten
@@ -144,7 +145,8 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
         whole = means.judge(budget.metric, means.items) if len(means.items) > samples else judge
         best, met = _confirmed(best, found.candidates, bench, whole, budget)
     candidates = found.candidates
-    nodes = rows(builder, groups, fixed, best, losses, gained, fine)
+    chosen = bench.graph_of(best)
+    nodes = rows(builder, groups, fixed, best, losses, gained, fine, nodes_with_fixed_scales(chosen))
     report = answer(best, candidates, budget, met=met) | {
         "node_metric": fine,
         "seconds": round(time.monotonic() - start, 1),
@@ -155,7 +157,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     }
     plan = plan_of(groups, best.choice)
     plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    return Found(bench.graph_of(best), plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
+    return Found(chosen, plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:

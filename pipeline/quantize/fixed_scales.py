@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pipeline.quantize.integer import PRODUCT
 from pipeline.quantize.integers import grid_of_range
 from pipeline.rewrite.graph import Graph
 from pipeline.settings import IntegerType
@@ -39,6 +40,11 @@ class _Product:
 def tensors_with_scales_at_run_time(model: onnx.ModelProto) -> list[str]:
     """Return the tensors that are quantized with a scale that is found at run time."""
     return [node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
+
+
+def nodes_with_fixed_scales(model: onnx.ModelProto) -> set[str]:
+    """Return the names that the products had in the float graph whose scales `fix_scales` has made constants."""
+    return {node.name.removesuffix(f"_{PRODUCT}") for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
 
 
 def fix_scales(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:

@@ -26,6 +26,7 @@ from pipeline.quantize.scopes import Names, bodies, drop_unread, graphs_of, repl
 from pipeline.settings import IntegerType
 
 SUPPORTED = frozenset({"MatMul", "Gemm", "Conv"})
+PRODUCT = "quant"  # ends the name of the operator that takes the place of a node
 Constants = MutableMapping[str, onnx.TensorProto]
 
 
@@ -152,7 +153,7 @@ class _Rewriting:
             return nodes[-1]
 
         op_type = "ConvInteger" if node.op_type == "Conv" else "MatMulInteger"
-        product = step(op_type, [integers, weight.integers, zero_point, weight.zero_point], "quant")
+        product = step(op_type, [integers, weight.integers, zero_point, weight.zero_point], PRODUCT)
         if node.op_type == "Conv":
             product.attribute.extend(node.attribute)
         real = step("Cast", [product.output[0]], "quant_cast")

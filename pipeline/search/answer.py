@@ -1,6 +1,6 @@
 """The answer of a search, for the report and the page: what was tried, what was chosen, and why each node is what it is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pipeline.metrics import METRICS
@@ -41,8 +41,12 @@ def rows(
     losses: Losses,
     gained: Gains,
     metric: str,
+    fixed_scales: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return the table of nodes: what each has become, why, and what that loses and gains alone."""
+    """Return the table of nodes: what each has become, why, and what that loses and gains alone.
+
+    `fixed_scales` names the products that have got scales from calibration in the end.
+    """
     by_node = {node: group for group in groups for node in group.nodes}
     kept = {entry.node: entry.reason for entry in fixed}
     unit = METRICS[metric].unit
@@ -60,8 +64,9 @@ def rows(
         shown = precision or _nearest(group, losses, gained)
         loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
         cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
+        scale = ", with a scale from calibration" if node.name in fixed_scales else ""
         reason = (
-            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}" if precision is not None
+            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}{scale}" if precision is not None
             else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
             else f"{shown.value} would gain {gain.ms:.3g} ms; there was no time to measure what it costs" if loss is None
             else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.quantize.fixed_scales import fix_scales, tensors_with_scales_at_run_time
+from pipeline.quantize.fixed_scales import fix_scales, nodes_with_fixed_scales, tensors_with_scales_at_run_time
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
 from pipeline.session import open_session
 
@@ -48,6 +48,7 @@ def test_with_the_extremes_of_a_sample_its_outputs_are_the_same(layers, inputs):
 def test_what_has_no_range_keeps_its_scale_at_run_time(layers, inputs):
     fixed = fix_scales(layers, {"x": (-4.0, 4.0)})
     assert tensors_with_scales_at_run_time(fixed) == ["z"]
+    assert nodes_with_fixed_scales(fixed) == {"one", "two"}
     for found, expected in zip(outputs_of(fixed, inputs), outputs_of(layers, inputs), strict=True):
         assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 

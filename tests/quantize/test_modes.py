@@ -256,6 +256,11 @@ def test_what_an_original_declares_wrongly_of_its_outputs_refuses_no_artifact(so
     assert check_artifact(artifact, original, Sample("probe", {"x": make_noise(9)})) == {}
 
 
+def test_an_artifact_may_give_what_is_not_finite_where_its_original_does(source_of, build, make_noise):
+    original = source_of(build("g (float[1, 16, n] x) => (float[1, 16, n] y) { [log] y = Log (x) }"))
+    assert check_artifact(original.path, original, Sample("probe", {"x": -np.abs(make_noise(9))})) == {}
+
+
 @pytest.mark.parametrize("what", CHECKS)
 def test_an_artifact_is_run_before_it_is_believed(source_of, build, what, make_noise):
     body, message = CHECKS[what]
