@@ -9,6 +9,8 @@ speaks at another pace. Two sets of nodes must therefore stay as they are:
   continuous data as a mask. The duration predictor of a text-to-speech model is such a part; an encoder that also feeds
   the decoder is not, and neither is a classifier that ends in an ArgMax.
 - *decided*: the node touches a tensor that was computed from nothing but decisions: masks, alignment paths, positions.
+  Waves of positions (sines and cosines, which attention knows its distances by) are such tensors too, but a layer that
+  multiplies them with its weight makes ordinary data of them.
 """
 
 from collections import defaultdict
@@ -30,6 +32,8 @@ DISCRETE_OPS = frozenset(
     {"Ceil", "Floor", "Round", "Sign", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not", "And", "Or",
      "NonZero", "ArgMax", "ArgMin", "Shape", "Size", "Range", "ConstantOfShape", "OneHot", "EyeLike"}
 )  # fmt: skip
+WAVES = frozenset({"Sin", "Cos"})
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 INTEGER_TYPES = frozenset(
     {onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32, onnx.TensorProto.INT64,
      onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64,
@@ -57,6 +61,7 @@ def _data_inputs(node: onnx.NodeProto) -> Iterator[str]:
 def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
     """Return the tensors computed from decisions and constants alone, and the nodes that read one as data."""
     constant = {tensor.name for tensor in graph.initializer}
+    waves: set[str] = set()
     discrete = {value.name for value in graph.input if value.type.tensor_type.elem_type in INTEGER_TYPES} - constant
     touched: set[str] = set()
     for node in graph.node:
@@ -64,7 +69,11 @@ def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
             constant.update(node.output)
             continue
         data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
-        if _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
+        if node.op_type in WAVES or not waves.isdisjoint(data):
+            waves.update(node.output)
+        if node.op_type in PRODUCTS and node.input[1] in constant and not waves.isdisjoint(data):
+            waves.difference_update(node.output)
+        elif _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
             discrete.update(node.output)
             touched.add(node.name)
         elif any(tensor in discrete for tensor in data):

@@ -5,6 +5,10 @@
 for a constant c and finite x: a product with 0 or 1 and a sum with 0 are exact. k and f are made once for all that is masked
 alike: in the layers of an encoder, that is all of them. A constant factor in front of the mask goes into k. ONNX Runtime's
 Where goes over its data three times (where_op.cc), and where a mask is broadcast it takes several times as long as Mul.
+
+    softmax(where(m, c, x)) = softmax(min(x, l)),    l = where(m, c, inf)
+
+for a c that no score falls below, such as -10000: one pass less. (Where a score did, both would be nothing beside the others.)
 """
 
 import numpy as np
@@ -13,6 +17,7 @@ import onnx
 from pipeline.rewrite.graph import Graph, attribute
 
 LEAST = 2  # selections by one mask, from which on making k and f pays
+NOTHING = -1000.0  # what attention does not look at: exp(-1000) is zero in float32
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Where", "Neg", "Identity")
 
 
@@ -90,6 +95,9 @@ def _replace(graph: Graph, node: onnx.NodeProto, place: int, mask: str, made: di
         return made[key]
 
     graph.drop(node)
+    if factor == 1.0 and value <= NOTHING and graph.only_reader(node.output[0], "Softmax") is not None:
+        graph.add("Min", [filled, selected(value, np.inf)], node.output[0], name=node.name)
+        return
     kept = graph.add("Mul", [filled, selected(0.0, factor)], node.output[0] if value == 0.0 else None, like=node.name)
     if value != 0.0:
         graph.add("Add", [kept, selected(value, 0.0)], node.output[0], like=node.name)

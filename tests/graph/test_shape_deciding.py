@@ -123,3 +123,36 @@ def test_a_product_with_a_mask_touches_what_was_decided_and_the_layers_around_it
     fixed = shape_deciding_nodes(model.graph)
     assert {"positions", "inside", "mask", "apply"} <= fixed
     assert not {"before", "after"} & fixed
+
+
+def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_may_not(build, make_weight):
+    model = build(
+        """attention (float[frames, 8] x) => (float[frames, 4] y) {
+            [shape] s = Shape <end = 1> (x)
+            [end] n = Squeeze (s)
+            [positions] p = Range (zero, n, one)
+            [real] r = Cast <to = 1> (p)
+            [column] c = Unsqueeze (r, axis)
+            [angles] a = Mul (c, rates)
+            [sines] d = Sin (a)
+            [cosines] e = Cos (a)
+            [waves] w = Concat <axis = 1> (d, e)
+            [distances] f = MatMul (w, weight)
+            [layer] g = MatMul (x, weight)
+            [sum] y = Add (f, g)
+        }""",
+        weight=make_weight(8, 4),
+        rates=np.geomspace(1, 0.01, 4, dtype=np.float32),
+        zero=np.array(0),
+        one=np.array(1),
+        axis=np.array([1]),
+    )
+    fixed = shape_deciding_nodes(model.graph)
+    assert {"positions", "angles", "sines", "cosines", "waves"} <= fixed
+    assert not {"distances", "layer", "sum"} & fixed
+
+
+def test_all_products_of_the_shipped_recogniser_may_be_quantized(shipped):
+    graph = shipped("asr").model.graph
+    fixed = shape_deciding_nodes(graph)
+    assert not [node.name for node in graph.node if node.op_type in PRODUCTS and node.name in fixed]
