@@ -1,9 +1,12 @@
 """Updates of a range, and shapes of a Reshape."""
 
 import numpy as np
+import pytest
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import lengths, reshape, scatter
+from pipeline.rewrite import floor, lengths, reshape, scatter
+from pipeline.samples import Sample
+from pipeline.session import infer, open_session
 
 CACHE = """(float[2,16,3] x, float[2,4,3] u, float[2,6,3] v) => (float[2,16,3] y, float[2,4,3] z)
     { a = ScatterND(x, low, u) z = Slice(a, three, seven, one) y = ScatterND(a, high, v) }"""
@@ -102,3 +105,33 @@ def test_lengths_that_may_differ_stay_two():
         i=np.array(0),
     )
     assert changed(model, lengths.rewrite)[0] == "no number that follows from known lengths alone"
+
+
+FLOOR = """(int64[n] a) => (int64[n] y) {
+    q = Div(a, b)          less = Sub(q, one)     r = Mod(a, b)        none = Equal(r, zero)   some = Not(none)
+    below = Less(a, zero)  signs = Xor(below, no) both = And(signs, some)  y = Where(both, less, q)
+}"""
+NUMBERS = {"zero": np.array(0), "one": np.array(1), "no": np.array(False)}
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 7])
+def test_a_floor_division_is_three_nodes(divisor):
+    before = graph_of(FLOOR, b=np.array(divisor), **NUMBERS)
+    sites, after = changed(before, floor.rewrite)
+    assert (sites, op_types(after)) == (1, ["Mod", "Sub", "Div"])
+    numbers = np.arange(-20, 21)
+    [found] = infer(open_session(after), Sample("x", {"a": numbers})).values()
+    np.testing.assert_array_equal(found, numbers // divisor)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("Sub(q, one)", "Sub(q, b)"), ("Less(a, zero)", "Less(a, one)"), ("Equal(r, zero)", "Equal(r, one)"), ("Mod(a", "Mod(q")],
+)
+def test_what_only_looks_like_a_floor_division_is_left_alone(old, new):
+    model = graph_of(FLOOR.replace(old, new), b=np.array(2), **NUMBERS)
+    assert isinstance(changed(model, floor.rewrite)[0], str)
+
+
+def test_a_floor_division_by_a_negative_number_is_left_alone():
+    assert isinstance(changed(graph_of(FLOOR, b=np.array(-2), **NUMBERS), floor.rewrite)[0], str)
