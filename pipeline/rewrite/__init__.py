@@ -10,6 +10,7 @@ alike.py          the shape of tensors of equal lengths, asked for once
 lengths.py        numbers that follow from known lengths, as constants
 reshape.py        the shape of a Reshape as a constant
 floor.py          quotients of integers rounded down, in three nodes
+conv_pads.py      zeros around the input of a Conv inside its own padding
 square.py         x ** 2 as x * x, division by a constant as multiplication
 scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights

@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 import onnx
 
+from pipeline.rewrite.conv_pads import zero_widths
 from pipeline.rewrite.graph import Graph, attribute
 
 LEAST = 2  # pads that meet at one tensor
@@ -42,14 +43,8 @@ def rewrite(graph: Graph) -> int | str:
 
 def _zeros(graph: Graph, node: onnx.NodeProto) -> tuple[int, int, int] | None:
     """Return the one axis that a node pads with zeros, and by how many before and behind; None where it does anything else."""
-    if node.op_type != "Pad" or graph.opset < 11 or attribute(node, "mode", b"constant") != b"constant":
-        return None
-    widths = graph.constant(node.input[1])
-    filled = graph.scalar(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
-    if widths is None or filled != 0.0 or (len(node.input) > 3 and node.input[3]) or (widths < 0).any():
-        return None
-    axes = np.flatnonzero(widths.reshape(2, -1).any(axis=0))
-    if len(axes) != 1 or not graph.is_float(node.input[0]):
+    widths = zero_widths(graph, node)
+    if widths is None or len(axes := np.flatnonzero(widths.reshape(2, -1).any(axis=0))) != 1:
         return None
     axis = int(axes[0])
     return axis, int(widths[axis]), int(widths[len(widths) // 2 + axis])

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import blocked, conv2d, fold, transposed
+from pipeline.rewrite import blocked, conv2d, conv_pads, fold, transposed
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -154,3 +154,41 @@ def test_convs_with_few_output_channels_make_several_moments_at_once(rng):
 def test_convs_of_unknown_length_are_left_alone(rng, old, new):
     reason = "no undilated Conv over an image of height 1 with fewer than 16 output channels, of even length"
     assert changed(upsampled(rng, UPSAMPLED.replace(old, new)), fold.rewrite)[0] == reason
+
+
+PADDED = """(float[n,4,h,w] x) => (float[n,6,g,v] y) {
+    p = Pad(x, widths, zero) y = Conv<strides = [2, 1], pads = [0, 1, 1, 0]>(p, k)
+}"""
+
+
+def padded(rng, text=PADDED, widths=(0, 0, 0, 2, 0, 0, 1, 1)):
+    k = rng.standard_normal((6, 4, 3, 3), dtype=np.float32)
+    return graph_of(text, widths=np.array(widths), zero=np.zeros((), np.float32), one=np.ones((), np.float32), k=k)
+
+
+@pytest.mark.parametrize("value", [", zero", ", ", ""])
+def test_zeros_around_the_input_of_a_conv_go_into_its_padding(rng, value):
+    before = padded(rng, PADDED.replace(", zero", value))
+    sites, after = changed(before, conv_pads.rewrite)
+    assert (sites, op_types(after)) == (1, ["Conv"])
+    for shape in ((1, 4, 9, 7), (2, 4, 1, 2)):
+        assert difference(before, after, x=rng.standard_normal(shape, dtype=np.float32)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("zero)", "one)"),
+        ("Pad(", 'Pad<mode = "reflect">('),
+        ("pads = [0, 1, 1, 0]", 'auto_pad = "SAME_UPPER"'),
+        ("(float[n,6,g,v] y)", "(float[n,6,g,v] y, float[n,4,h2,w2] p)"),
+        ("y = Conv", "z = Relu(p) y = Conv"),
+    ],
+)
+def test_what_else_is_padded_stays_so(rng, old, new):
+    assert changed(padded(rng, PADDED.replace(old, new)), conv_pads.rewrite)[0] == "no zeros in front of a Conv"
+
+
+def test_channels_of_zeros_are_no_padding_of_a_conv(rng):
+    text = PADDED.replace("[n,4,h,w]", "[n,3,h,w]")
+    assert isinstance(changed(padded(rng, text, (0, 1, 0, 0, 0, 0, 0, 0)), conv_pads.rewrite)[0], str)
