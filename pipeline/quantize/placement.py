@@ -246,6 +246,7 @@ class _Placing:
 
         An Add between quantized Convs is an example. Its float form would need two more conversions.
         """
+        self._carry_moves()
         grids, readers = self._placement.grids, self._placement.readers
         for index, node in enumerate(self._nodes):
             if node.op_type not in CARRIED or node.name in self._wanted:
@@ -253,6 +254,24 @@ class _Placing:
             if all(tensor in grids for tensor in (*node.input, *node.output)):
                 for position, tensor in enumerate(node.input):
                     readers[tensor].append((index, position))
+
+    def _carry_moves(self) -> None:
+        """Move integers where floats would be moved only to become integers next, between nodes that may have them.
+
+        A Flatten between the pooling of integer Convs and an integer Gemm is an example.
+        """
+        grids, readers = self._placement.grids, self._placement.readers
+        makers = {tensor: node for node in self._nodes for tensor in node.output}
+        for index, node in reversed(list(enumerate(self._nodes))):
+            if node.op_type not in MOVING or node.name in self._wanted or not keeps_values(node, self._constants):
+                continue
+            source, moved = node.input[0], node.output[0]
+            maker = makers.get(source)
+            if maker is None or maker.op_type not in CARRIED or source in grids or moved not in grids:
+                continue
+            if moved not in self._placement.made and all(tensor in grids for tensor in maker.input):
+                grids[source] = grids[moved] = source
+                readers[source].append((index, 0))
 
     def _settle(self) -> None:
         """Follow each tensor whose values were moved to the one that they come from."""

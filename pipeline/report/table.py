@@ -80,7 +80,7 @@ def _search(graph: str, found: dict[str, Any]) -> Table:
     for candidate in sorted(front, key=lambda c: c["loss"]):
         chosen = candidate["index"] == found["chosen"]
         table.add_row("chosen" if chosen else "", candidate["label"], f"{candidate['speedup']:.2f}", _mib(candidate["bytes"]),
-                      f"+{number(candidate['loss'])} {found['unit']}", style="bold" if chosen else None)  # fmt: skip
+                      f"{change(candidate['loss'])} {found['unit']}", style="bold" if chosen else None)  # fmt: skip
     return table
 
 
@@ -147,6 +147,11 @@ def _listed(entries: list[str], empty: str) -> str:
 def number(value: float | None) -> str:
     """Return a value in four significant digits; an infinite one arrives as null."""
     return "∞" if value is None or value == float("inf") else f"{value:.4g}"
+
+
+def change(value: float | None) -> str:
+    """Return a change in four significant digits, with its sign."""
+    return number(value) if value is not None and value <= 0 else f"+{number(value)}"
 
 
 def _mib(size_bytes: int) -> str:

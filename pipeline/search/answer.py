@@ -99,7 +99,7 @@ def warnings_of(graph: str, best: Candidate, met: bool, budget: Budget, candidat
         )  # fmt: skip
         found.append(
             f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
-            f"{budget.metric} +{best.loss:.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
+            f"{budget.metric} {best.loss:+.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
         )
     if not best.choice:
         found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")

@@ -103,7 +103,9 @@ def gains(builder: Builder, sample: Sample, *, threads: int, layouts: Collection
         for precision in group.precisions:
             saved = size - builder.build({group.name: precision}, rounding=False).ByteSize()
             after = [ms(name, precision) for name in group.nodes]
-            alone_ms, among_ms = before - sum(t.all for t in after), before - sum(t.computing for t in after)
+            alone_ms = before - sum(t.all for t in after)
+            stays = precision is Precision.storage  # its conversion is that of the weight, whatever its neighbours are
+            among_ms = alone_ms if stays else before - sum(t.computing for t in after)
             found[group.name, precision] = Gain(alone_ms, among_ms, saved)
     return found
 

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 TIMING_SECONDS = 1.5  # for each graph that is timed
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
 LOOKED_BACK = (0.85, 0.65)  # of the way
+LEFT_OUT = 2  # groups at the front of a choice, tried without
 REJECTED = 4  # in a row: those that follow cost more still
 
 ALTERNATIVES = ("conv2d", "conv2d_wide")
@@ -119,11 +120,9 @@ class Search:
             if corrected.loss < best.loss:
                 self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
-        own_operators = "channels_last" in self._bench.layouts  # of ONNX Runtime, not of ONNX
-        if met and own_operators and not self._bench.out_of_time and Precision.dynamic in best.choice.values():
-            fixed = self.judged(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
-            if keeps_quality(fixed, self._budget):
-                self.time([fixed])
+        for refine in (self._leave_out_the_first, self._fix_scales):
+            if met and not self._bench.out_of_time:
+                refine(best)
                 best, met = best_of(self.candidates, self._budget)
         return best, met
 
@@ -239,6 +238,29 @@ class Search:
         for share in LOOKED_BACK:
             if not self._bench.out_of_time and (before := int(share * count)) > 0:
                 self.time([self.at(name, before)])
+
+    def _leave_out_the_first(self, best: Candidate) -> None:
+        """Time a choice without the Convs at its border to what is float in front of it.
+
+        What comes first has the fewest channels and the longest rows: integers gain least there, and turning rows to channels
+        last costs most. Measured alone, a float Conv pays for its own layout; beside another one it does not.
+        """
+        ends = [
+            g.name for g in self._bench.builder.groups if g.op_type == "Conv" and best.choice.get(g.name) is Precision.static
+        ]
+        shorter = []
+        for count in range(1, min(LEFT_OUT, len(ends) - 1) + 1):
+            choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
+            shorter.append(self.judged(choice, f"{best.label} without the first {count}"))
+        self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
+
+    def _fix_scales(self, best: Candidate) -> None:
+        """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
+        own_operators = "channels_last" in self._bench.layouts  # of ONNX Runtime, not of ONNX
+        if own_operators and Precision.dynamic in best.choice.values():
+            fixed = self.judged(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
+            if keeps_quality(fixed, self._budget):
+                self.time([fixed])
 
 
 def _key(choice: Mapping[str, Precision], bias_correction: bool, fixed_scales: bool) -> tuple[object, ...]:

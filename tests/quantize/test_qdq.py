@@ -82,6 +82,26 @@ def test_a_relu_that_nobody_named_goes_into_the_pair(net, kernels_of):
     assert kernels_of(net)["QLinearConv"] == 2
 
 
+POOLED = """g (float[1, 16, 20] x) => (float[1, 8] y) {
+  [conv] a = Conv <pads = [1, 1]> (x, w0)
+  [pool] p = GlobalAveragePool (a)
+  [flat] f = Flatten (p)
+  [layer] y = Gemm (f, w1)
+}"""
+
+
+def test_what_is_pooled_between_integers_is_pooled_as_integers(build, make_weight, kernels_of):
+    model = onnx.shape_inference.infer_shapes(build(POOLED, w0=make_weight(16, 16, 3), w1=make_weight(16, 8)))
+    insert_pairs(model, ["conv", "layer"], PairSettings(), ranges_of(model))
+    ends = {"QuantizeLinear": 1, "DequantizeLinear": 1}
+    assert kernels_of(model) == {"QLinearConv": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1, **ends}
+
+
+def test_what_is_pooled_for_a_float_layer_is_pooled_as_floats(build, make_weight):
+    model = onnx.shape_inference.infer_shapes(build(POOLED, w0=make_weight(16, 16, 3), w1=make_weight(16, 8)))
+    assert set(place_pairs(model, ["conv"], PairSettings()).grids) == {"x", "a"}
+
+
 def test_float_readers_of_a_float_tensor_keep_it(build, make_weight):
     model = build(
         "g (float[1, 4, 9] x) => (float[1, 4, 9] y, float[1, 4, 9] z) { [conv] y = Conv (x, w) [other] z = Tanh (x) }",

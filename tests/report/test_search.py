@@ -6,6 +6,7 @@ from html_page import Page
 
 from pipeline.report.page.page import write_page
 from pipeline.report.page.search import searches
+from pipeline.report.table import change
 
 
 def candidate(index, label, speedup, size, loss, *, measured=True, on_front=True):
@@ -95,3 +96,8 @@ def test_the_section_fits_a_phone_and_a_screen(searched, tmp_path, width):
         assert browser.run("return document.documentElement.scrollWidth") == width
         assert browser.run("return document.querySelectorAll('section[aria-labelledby=search] svg use').length") > 4
         assert browser.log("browser") == []
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.25, "+0.25"), (0.0, "0"), (-0.16556, "-0.1656"), (None, "+∞")])
+def test_a_loss_has_one_sign(value, shown):
+    assert change(value) == shown

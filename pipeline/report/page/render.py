@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.metrics import METRICS
-from pipeline.report.table import number
+from pipeline.report.table import change, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 MIB = 1 << 20
@@ -44,7 +44,7 @@ def ms(value: float) -> str:
 
 def signed(value: float) -> str:
     """Return a difference with its sign, a minus as long as a plus."""
-    return number(value).replace("-", "−") if value <= 0 else f"+{number(value)}"
+    return change(value).replace("-", "−")
 
 
 def breakable(name: str) -> Markup:
