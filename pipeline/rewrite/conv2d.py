@@ -7,7 +7,8 @@ The same products are summed. What changes is the kernel: ONNX Runtime gathers a
 blocks of channels, NCHWc, which vector instructions read without im2col (Georganas et al. 2018, "Anatomy of
 High-Performance Deep Learning Convolutions on SIMD Architectures"; nchwc_transformer.cc). A layout change around each Conv
 would cost what that gains, so that a region is rewritten as a whole: Convs, and what lies between them and works on each
-element alone, all become rank 4, with Unsqueeze and Squeeze (which move no data) at the borders only.
+element alone, all become rank 4, with Unsqueeze and Squeeze (which move no data) at the borders only. Where a border lies at
+a Transpose from or to channels last, the image is turned instead, which ONNX Runtime does while it gathers blocks.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ UNARY = frozenset(
 )
 BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
 HEIGHT = 2  # the axis that is new
+TURN = [0, 2, 1]  # between channels first and channels last over time; the same back and forth
 
 
 def rewrite(graph: Graph) -> int | str:
@@ -106,7 +108,7 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
             if array is not None:
                 inputs[index] = tensor if array.ndim < 2 else graph.put(np.expand_dims(array, -2), f"{tensor}_2d")
             elif tensor not in wide:
-                wide[tensor] = graph.unsqueeze(tensor, HEIGHT, tensor)
+                wide[tensor] = _raised(graph, tensor)
             inputs[index] = wide.get(tensor, inputs[index])
         changed: dict[str, list[int]] = {}
         if node.op_type in ("Conv", "ConvTranspose"):
@@ -116,8 +118,25 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
             changed = _image(node)
         graph.replace(node, inputs, wide[node.output[0]], **changed)
         outside = [reader for reader in graph.readers(node.output[0]) if id(reader) not in ids]
-        if outside or node.output[0] in graph.needed:
+        turns = [reader for reader in outside if _turns(reader)]
+        for turn in turns:
+            graph.drop(turn)
+            turned = graph.add("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
+            graph.squeeze(turned, 1, turn.output[0], turn.output[0])
+        if len(turns) < len(outside) or node.output[0] in graph.needed:
             graph.squeeze(wide[node.output[0]], HEIGHT, node.output[0], node.output[0])
+
+
+def _raised(graph: Graph, tensor: str) -> str:
+    """Return a tensor as an image of height 1."""
+    turn = graph.maker(tensor, "Transpose")
+    if turn is None or not _turns(turn) or graph.dropped(turn):
+        return graph.unsqueeze(tensor, HEIGHT, tensor)
+    return graph.add("Transpose", [graph.unsqueeze(turn.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
+
+
+def _turns(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TURN
 
 
 def _image(node: onnx.NodeProto) -> dict[str, list[int]]:

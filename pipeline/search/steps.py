@@ -249,7 +249,7 @@ class Search:
             g.name for g in self._bench.builder.groups if g.op_type == "Conv" and best.choice.get(g.name) is Precision.static
         ]
         shorter = []
-        for count in range(1, min(LEFT_OUT, len(ends) - 1) + 1):
+        for count in range(1, min(LEFT_OUT, len(ends)) + 1):
             choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
             shorter.append(self.judged(choice, f"{best.label} without the first {count}"))
         self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])

@@ -90,6 +90,19 @@ def test_a_region_becomes_rank_4_with_borders_around_it_only(rng):
     assert difference(before, after, **sample(rng)) < 1e-5
 
 
+def test_a_turn_to_channels_last_at_a_border_turns_the_image(rng):
+    before = graph_of(
+        "(float[n,t,16] x) => (float[n,u,16] y, float[n,16,u] z) { a = Transpose<perm = [0, 2, 1]>(x) "
+        "z = Conv<group = 16>(a, w) y = Transpose<perm = [0, 2, 1]>(z) }",
+        w=rng.standard_normal((16, 1, 3), dtype=np.float32),
+    )
+    sites, after = changed(before, conv2d.rewrite)
+    assert sites == 1
+    assert op_types(after) == ["Unsqueeze", "Transpose", "Conv", "Transpose", "Squeeze", "Squeeze"]
+    for shape in ((1, 9, 16), (2, 3, 16)):
+        assert difference(before, after, x=rng.standard_normal(shape, dtype=np.float32)) < 1e-6
+
+
 def test_only_wide_convs_each_alone(rng):
     before = residual(rng)
     sites, after = changed(before, conv2d.rewrite_wide)
