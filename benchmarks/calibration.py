@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,17 +138,21 @@ def calibrate_with_onnxruntime(method: str) -> Callable[[], Run]:
     return make
 
 
-def quantize_with_onnxruntime(method: str, op_types: list[str] | None = None) -> Callable[[], Run]:
-    """ONNX Runtime's `quantize_static`, with the types that are fastest."""
+def quantize_with_onnxruntime(method: str, op_types: Sequence[str] = (), all_but: Sequence[str] = ()) -> Callable[[], Run]:
+    """ONNX Runtime's `quantize_static`, with the types that are fastest; of all operators that it knows, or of some."""
 
     def make() -> Run:
         from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+        known = [*QDQRegistry, *(op_type for op_type in QLinearOpsRegistry if op_type not in QDQRegistry)]
+        chosen = list(op_types) or [op_type for op_type in known if op_type not in all_but]
 
         def run(model: Path, samples: list[Sample], folder: Path) -> None:
             types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
             kind = CalibrationMethod[method]
             quantize_static(
-                model, folder / "quantized.onnx", reader(samples), op_types_to_quantize=op_types, calibrate_method=kind, **types
+                model, folder / "quantized.onnx", reader(samples), op_types_to_quantize=chosen, calibrate_method=kind, **types
             )
 
         return run
@@ -208,6 +212,9 @@ CONTENDERS = {
     "whole stage, percentile": Contender(quantize("percentile")),
     "whole stage, ONNX Runtime MinMax": Contender(quantize_with_onnxruntime("MinMax")),
     "whole stage, ONNX Runtime Percentile": Contender(quantize_with_onnxruntime("Percentile")),
+    "whole stage, ONNX Runtime Percentile of all but Where": Contender(
+        quantize_with_onnxruntime("Percentile", all_but=["Where"])
+    ),
     "whole stage, ONNX Runtime Percentile of Conv and MatMul": Contender(
         quantize_with_onnxruntime("Percentile", ["Conv", "MatMul"])
     ),

@@ -20,7 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.quantize.dynamic import quiet
+from pipeline.quantize.onnxruntime_quantizer import quiet
 from pipeline.quantize.placement import PairSettings
 from pipeline.quantize.qdq import Ranges, insert_pairs
 

@@ -5,14 +5,7 @@ kernel, five times slower than fp32. LSTM, Attention and Gather are left to ONNX
 operators for them.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import onnx
-from onnxruntime.quantization import QuantType
-from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.quant_utils import QuantizationMode
 
 from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
@@ -26,7 +19,6 @@ from pipeline.settings import DynamicConfig, IntegerType
 BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
 SUPPORTED = BY_ONNXRUNTIME | {"MatMul", "Conv", "Gemm", "ConvTranspose"}
 FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": IntegerType.uint8}
-QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
 
 
 def plan_dynamic(prepared: PreparedGraph, mode: DynamicConfig) -> Plan:
@@ -68,62 +60,22 @@ def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) ->
     nodes = plan.nodes(Precision.dynamic)
     others = [node.name for node in model.graph.node if node.name in set(nodes) and node.op_type in BY_ONNXRUNTIME]
     if others:
-        model = _by_onnxruntime(model, others, mode.weight_type or IntegerType.int8, mode.per_channel, reduce_range)
+        from pipeline.quantize.onnxruntime_quantizer import with_integer_operators
+
+        model, left = with_integer_operators(
+            model, others, weights=mode.weight_type or IntegerType.int8, activations=IntegerType.uint8, ranges=None,
+            per_channel=mode.per_channel, reduce_range=reduce_range, MatMulConstBOnly=True,
+        )  # fmt: skip
+        if left:
+            raise StageError(
+                f"ONNX Runtime's quantizer left {len(left)} nodes of the plan as they were, {left[0]} among them. Exclude "
+                "them with mode.nodes_to_exclude."
+            )
     weights = {op_type: mode.weight_type or fastest for op_type, fastest in FASTEST.items()}
     settings = IntegerSettings(weights, mode.per_channel, reduce_range)
     quantize_integer(model, [name for name in nodes if name not in set(others)], settings)
     return model
 
 
-def _by_onnxruntime(
-    model: onnx.ModelProto, nodes: Sequence[str], weights: IntegerType, per_channel: bool, reduce_range: bool
-) -> onnx.ModelProto:
-    """Return the graph with the named nodes quantized by ONNX Runtime's dynamic quantizer.
-
-    Raises:
-        StageError: it left one as it was.
-    """
-    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
-    quantizer = ONNXQuantizer(
-        model,
-        per_channel,
-        reduce_range,
-        QuantizationMode.IntegerOps,
-        False,  # static
-        QUANT_TYPES[weights],
-        QuantType.QUInt8,
-        None,  # ranges
-        list(nodes),
-        [],
-        sorted(BY_ONNXRUNTIME),
-        {"MatMulConstBOnly": True},
-    )
-    with quiet():
-        quantizer.quantize_model()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    if left := [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]:
-        raise StageError(
-            f"ONNX Runtime's quantizer left {len(left)} nodes of the plan as they were, {left[0]} among them. Exclude "
-            "them with mode.nodes_to_exclude."
-        )
-    return quantized
-
-
 def _is_float(tensor: onnx.TensorProto | None) -> bool:
     return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's quantizer tells the root logger from users.
-
-    It asks whether the model is already quantized as soon as another of our own passes has been there.
-    """
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

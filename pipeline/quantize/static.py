@@ -7,16 +7,10 @@ nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime
 
 from collections.abc import Iterable
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationMethod
-from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.quant_utils import QuantizationMode
-from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.quantize.dynamic import FASTEST, QUANT_TYPES, keep_what_has_no_operator, quiet
+from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.guard import keep_float
 from pipeline.quantize.integer import IntegerSettings, quantize_integer
 from pipeline.quantize.operators import SUPPORTED
@@ -32,7 +26,11 @@ __all__ = ["Ranges", "plan_static", "quantize_static", "tensors_to_calibrate"]
 
 def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
     """Return the plan of a static mode."""
-    supported = SUPPORTED if mode.format is Format.qdq else {*QLinearOpsRegistry, "ConvTranspose", "Gemm"}
+    supported = SUPPORTED
+    if mode.format is Format.qoperator:
+        from pipeline.quantize.onnxruntime_quantizer import INTEGER_OPERATORS
+
+        supported = INTEGER_OPERATORS | {"ConvTranspose", "Gemm"}
     plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static)
     keep_what_has_no_operator(prepared.model, plan)
     if mode.format is Format.qdq:
@@ -92,38 +90,13 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
 def _with_integer_operators(
     model: onnx.ModelProto, plan: Plan, mode: StaticConfig, settings: PairSettings, ranges: Ranges
 ) -> onnx.ModelProto:
-    nodes = plan.nodes(Precision.static)
-    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
-    data = TensorsData(
-        CalibrationMethod.MinMax,
-        {
-            name: TensorData(lowest=np.array(low, dtype=np.float32), highest=np.array(high, dtype=np.float32))
-            for name, (low, high) in ranges.items()
-        },
-    )
-    quantizer = ONNXQuantizer(
-        model,
-        settings.per_channel,
-        settings.reduce_range,
-        QuantizationMode.QLinearOps,
-        True,  # static
-        QUANT_TYPES[settings.weights],
-        QUANT_TYPES[settings.activations],
-        data,
-        nodes,
-        [],
-        sorted({node.op_type for node in model.graph.node if node.name in before}),
-        {
-            "ActivationSymmetric": settings.symmetric,
-            "OpTypesToExcludeOutputQuantization": mode.float_outputs,
-            "MatMulConstBOnly": not mode.products_of_activations,
-        },
-    )
-    with quiet():
-        quantizer.quantize_model()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    left = [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
+    from pipeline.quantize.onnxruntime_quantizer import with_integer_operators
+
+    quantized, left = with_integer_operators(
+        model, plan.nodes(Precision.static), weights=settings.weights, activations=settings.activations, ranges=ranges,
+        per_channel=settings.per_channel, reduce_range=settings.reduce_range, ActivationSymmetric=settings.symmetric,
+        OpTypesToExcludeOutputQuantization=mode.float_outputs, MatMulConstBOnly=not mode.products_of_activations,
+    )  # fmt: skip
     plan.keep({name: "left as it was by ONNX Runtime's quantizer of integer operators" for name in left})
     return quantized
 

@@ -5,7 +5,6 @@ whose weights are stored as int8 with one scale per output channel.
 """
 
 import onnx
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from pipeline.graph.prepare import PreparedGraph, weights_of
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
@@ -31,14 +30,6 @@ def quantize_weight_only(model: onnx.ModelProto, plan: Plan, mode: WeightOnlyCon
     blocks = plan.nodes(Precision.blocks)
     if not blocks:
         return model
-    settings = DefaultWeightOnlyQuantConfig(
-        block_size=mode.block_size,
-        is_symmetric=mode.symmetric,
-        accuracy_level=mode.accuracy_level or None,
-        bits=mode.bits,
-    )
-    quantizer = MatMulNBitsQuantizer(model, bits=mode.bits, nodes_to_include=blocks, algo_config=settings)
-    quantizer.process()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    return quantized
+    from pipeline.quantize.onnxruntime_quantizer import with_weights_in_blocks
+
+    return with_weights_in_blocks(model, blocks, mode)

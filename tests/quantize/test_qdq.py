@@ -9,7 +9,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from pipeline.errors import StageError
-from pipeline.quantize.dynamic import quiet
+from pipeline.quantize.onnxruntime_quantizer import quiet
 from pipeline.quantize.placement import PairSettings, place_pairs
 from pipeline.quantize.qdq import insert_pairs
 from pipeline.session import open_session
