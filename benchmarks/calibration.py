@@ -12,6 +12,7 @@ different lengths: a second table repeats one sample.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -80,7 +81,7 @@ def calibrate(method: str) -> Callable[[], Run]:
     """The range engine, over every tensor that any mode may quantize."""
 
     def make() -> Run:
-        from pipeline.calibration import ranges
+        from pipeline.calibration import entropy, mse, ranges  # noqa: F401 (the searches are imported with their first use)
         from pipeline.calibration.collect import collect
         from pipeline.calibration.tensors import quantizable_tensors
 
@@ -370,6 +371,7 @@ def measure(contender: str, model: str, arrays: str, count: int, memory_gb: int)
     samples = read_arrays(Path(arrays), "--folders", count)
     samples = (samples * -(-count // len(samples)))[:count]
     run = CONTENDERS[contender].make()
+    gc.freeze()  # as run.py does: what imports left is walked through for nobody
     with tempfile.TemporaryDirectory() as folder:
         cpu, wall = time.process_time(), time.perf_counter()
         run(Path(model), samples, Path(folder))

@@ -1,5 +1,6 @@
 """What run.py is made of: one run from a composed config, and errors as people read them."""
 
+import gc
 import logging
 import re
 from pathlib import Path
@@ -30,6 +31,8 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
     from pipeline.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
     from pipeline.runner import run_stages
 
+    if not gc.get_freeze_count():
+        gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
     if composed.compare:
         return _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
     folder = Path(hydra_config.runtime.output_dir)
