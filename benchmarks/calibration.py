@@ -216,6 +216,9 @@ CONTENDERS = {
     "whole stage, ONNX Runtime Percentile of all but Where": Contender(
         quantize_with_onnxruntime("Percentile", all_but=["Where"])
     ),
+    "whole stage, ONNX Runtime Percentile of all but Where and Mul": Contender(
+        quantize_with_onnxruntime("Percentile", all_but=["Where", "Mul"])
+    ),
     "whole stage, ONNX Runtime Percentile of Conv and MatMul": Contender(
         quantize_with_onnxruntime("Percentile", ["Conv", "MatMul"])
     ),
