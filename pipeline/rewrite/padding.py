@@ -13,6 +13,7 @@ import onnx
 
 from pipeline.rewrite.conv_pads import zero_widths
 from pipeline.rewrite.graph import Graph, attribute
+from pipeline.rewrite.symbols import Shape
 
 LEAST = 2  # pads that meet at one tensor
 
@@ -24,7 +25,7 @@ def rewrite(graph: Graph) -> int | str:
         if (found := _zeros(graph, node)) is not None:
             axis, before, after = found
             source, axis, path = _back(graph, node.input[0], axis)
-            if path:
+            if path and graph.rank(source) is not None:
                 meeting.setdefault((source, axis, before, after), []).append((node, path))
     shared = {key: pads for key, pads in meeting.items() if len(pads) >= LEAST}
     for (source, axis, before, after), pads in shared.items():
@@ -79,20 +80,24 @@ def _step(graph: Graph, node: onnx.NodeProto, axis: int) -> tuple[int, int] | No
         before, after, target = graph.shape(node.input[0]), graph.shape(node.output[0]), graph.constant(node.input[1])
         if before is None or after is None or target is None or attribute(node, "allowzero", 0) or target[axis] > 0:
             return None
-        return _same_axis(before, after, axis)
+        return _same_axis(before, after, axis, np.flatnonzero(target == 0).tolist())
     return None
 
 
-def _same_axis(before: tuple[int | str | None, ...], after: tuple[int | str | None, ...], axis: int) -> tuple[int, int] | None:
-    """Return the axis that a Reshape leaves as it is, for one of its output: all other lengths must be known."""
+def _same_axis(before: Shape, after: Shape, axis: int, copied: list[int]) -> tuple[int, int] | None:
+    """Return the axis that a Reshape leaves as it is, for one of its output: all other lengths must be known.
+
+    `copied` are the axes whose length it takes from its input, which must not take that of this one elsewhere.
+    """
     left, right = after[:axis], after[axis + 1 :]
     for place in range(len(before)):
         parts = (left, before[:place]), (right, before[place + 1 :])
-        if all(_product(ours) is not None and _product(ours) == _product(theirs) for ours, theirs in parts):
+        same = all(_product(ours) is not None and _product(ours) == _product(theirs) for ours, theirs in parts)
+        if same and all((index == place) == (index == axis) for index in copied):
             return 0, place
     return None
 
 
-def _product(lengths: tuple[int | str | None, ...]) -> int | None:
+def _product(lengths: Shape) -> int | None:
     known = [length for length in lengths if isinstance(length, int)]
     return prod(known) if len(known) == len(lengths) else None

@@ -13,6 +13,7 @@ import onnx
 from pipeline.rewrite.channels import Channels, channels_of
 from pipeline.rewrite.graph import Array, Graph
 
+MOST = 32  # nodes between a factor and the layers that take it
 STRETCHING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")  # do the same to what was scaled before
 
 
@@ -62,6 +63,8 @@ def _scale(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     factor, source = factors[at], node.input[1 - at]
     if factor is None or factor == 0.0 or not np.isfinite(factor) or graph.constant(source) is not None:
         return 0
+    if (graph.rank(source) or 0) < (graph.rank(node.input[at]) or 0):
+        return 0  # it is the factor that gives the product its axes
     factor = 1.0 / factor if node.op_type == "Div" else factor
     tree = _Tree(graph)
     if not tree.reaches(source) or not tree.alone(node) or not tree.layers.isdisjoint(used):
@@ -100,7 +103,7 @@ class _Tree:
         if channels is not None:
             self.ends[tensor] = channels
             return True
-        if node is None or tensor in graph.needed:
+        if node is None or tensor in graph.needed or len(self._inside) == MOST:
             return False
         if node.op_type == "MatMul" and all(graph.constant(operand) is None for operand in node.input):
             places: tuple[int, ...] = (0,)

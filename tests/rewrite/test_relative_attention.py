@@ -130,6 +130,37 @@ def test_a_reshape_that_mixes_moments_with_channels_is_not_looked_through(rng):
     assert changed(model, queries.rewrite)[0].startswith("no constant row")
 
 
+@pytest.mark.parametrize("axes", [1, 4])
+def test_a_scale_may_have_axes_of_length_one(rng, inputs, axes):
+    before = attention(rng, layers=1)
+    root = next(tensor for tensor in before.graph.initializer if tensor.name == "root")
+    root.dims.extend([1] * axes)
+    sites, after = changed(before, queries.rewrite)
+    assert (sites, op_types(after).count("Div")) == (1, 0)
+    assert difference(before, after, **inputs) < 1e-6
+
+
+def test_a_scale_that_gives_its_product_another_axis_is_left_alone(rng):
+    model = graph_of(
+        "(float[n,t,8] x) => (float[1,n,8,t] y) { p = MatMul(x, w) a = Add(p, b) h = Transpose<perm = [0, 2, 1]>(a) "
+        "y = Div(h, root) }",
+        w=rng.standard_normal((8, 8), dtype=np.float32),
+        b=rng.standard_normal(8, dtype=np.float32),
+        root=np.full((1, 1, 1, 1), 2.0, np.float32),
+    )
+    assert isinstance(changed(model, queries.rewrite)[0], str)
+
+
+def test_a_long_chain_of_sums_is_not_followed_to_its_end(rng):
+    sums = " ".join(f"s{i + 1} = Add(s{i}, one)" for i in range(3000))
+    model = graph_of(
+        f"(float[n,t,8] x) => (float[n,t,8] y) {{ s0 = Relu(x) {sums} y = Mul(s3000, root) }}",
+        one=np.ones((), np.float32),
+        root=np.full((), 2.0, np.float32),
+    )
+    assert isinstance(changed(model, queries.rewrite)[0], str)
+
+
 def test_scores_are_padded_once_for_all_layers(rng, inputs):
     before = attention(rng)
     sites, after = changed(before, padding.rewrite)
