@@ -165,7 +165,8 @@ def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Pat
         recipe(case, file)
         load_graph("probe", str(file), quantizable=False)
     except Exception as error:  # whatever another tool throws is its result
-        return f"fails: {type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+        said = str(error).replace(str(file), file.name).splitlines() or [""]
+        return f"fails: {type(error).__name__}: {said[0][:100]}"
     return file
 
 
