@@ -69,13 +69,14 @@ def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
             constant.update(node.output)
             continue
         data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
-        if node.op_type in WAVES or not waves.isdisjoint(data):
-            waves.update(node.output)
-        if node.op_type in PRODUCTS and node.input[1] in constant and not waves.isdisjoint(data):
-            waves.difference_update(node.output)
-        elif _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
+        decides, on_waves = _makes_discrete(node), not waves.isdisjoint(data)
+        if on_waves and node.op_type in PRODUCTS and node.input[1] in constant:
+            continue  # ordinary data
+        if decides or (data and all(tensor in discrete for tensor in data)):
             discrete.update(node.output)
             touched.add(node.name)
+            if not decides and (on_waves or node.op_type in WAVES):
+                waves.update(node.output)
         elif any(tensor in discrete for tensor in data):
             touched.add(node.name)
     return discrete, touched

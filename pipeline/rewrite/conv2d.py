@@ -118,7 +118,7 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
             changed = _image(node)
         graph.replace(node, inputs, wide[node.output[0]], **changed)
         outside = [reader for reader in graph.readers(node.output[0]) if id(reader) not in ids]
-        turns = [reader for reader in outside if _turns(reader)]
+        turns = [reader for reader in outside if turns_over(reader)]
         for turn in turns:
             graph.drop(turn)
             turned = graph.add("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
@@ -130,12 +130,13 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
 def _raised(graph: Graph, tensor: str) -> str:
     """Return a tensor as an image of height 1."""
     turn = graph.maker(tensor, "Transpose")
-    if turn is None or not _turns(turn) or graph.dropped(turn):
+    if turn is None or not turns_over(turn) or graph.dropped(turn):
         return graph.unsqueeze(tensor, HEIGHT, tensor)
     return graph.add("Transpose", [graph.unsqueeze(turn.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
 
 
-def _turns(node: onnx.NodeProto) -> bool:
+def turns_over(node: onnx.NodeProto) -> bool:
+    """Return whether a node puts channels last over time, or first again."""
     return node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TURN
 
 

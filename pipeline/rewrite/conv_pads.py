@@ -34,11 +34,15 @@ def zero_widths(graph: Graph, node: onnx.NodeProto) -> Array | None:
     """Return how many zeros a node puts before and behind each axis of a float tensor, (2 * axes,); None where it does else."""
     if node.op_type != "Pad" or graph.opset < 11 or attribute(node, "mode", b"constant") != b"constant":
         return None
-    filled = graph.scalar(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
     widths = graph.constant(node.input[1])
-    if widths is None or filled != 0.0 or (len(node.input) > 3 and node.input[3]) or (widths < 0).any():
+    if widths is None or not fills_with_zero(graph, node) or (len(node.input) > 3 and node.input[3]) or (widths < 0).any():
         return None
     return widths if graph.is_float(node.input[0]) else None
+
+
+def fills_with_zero(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Return whether the value of a Pad is zero."""
+    return len(node.input) < 3 or not node.input[2] or graph.scalar(node.input[2]) == 0.0
 
 
 def _is_padded(node: onnx.NodeProto, tensor: str) -> bool:

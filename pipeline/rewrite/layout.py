@@ -13,14 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from pipeline.rewrite.conv2d import BINARY, UNARY
+from pipeline.rewrite.conv2d import BINARY, UNARY, turns_over
 from pipeline.rewrite.graph import Graph, attribute
 from pipeline.rewrite.integer_conv import has_one_scale
 from pipeline.rewrite.turning import Piece, cheapest
 
 RANKS = (3, 4)  # over time, over images
-TURN = [0, 2, 1]  # of three axes; the same back and forth
-GATHERED = {False: 16, True: 15}  # sixteenths of a price
+GATHERED = 16  # a price is less by one of so many parts where what is turned is gathered into blocks anyway
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -67,7 +66,7 @@ class Layout:
         self._roots: dict[str, tuple[str, bool]] = {}  # what a Transpose makes -> of what, and whether it is turned around
         self._twins: dict[str, str] = {}  # tensor -> what a Transpose of the graph makes of it
         for node in graph.nodes:
-            if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TURN:
+            if turns_over(node):
                 root, turned = self._root(node.input[0])
                 self._roots[node.output[0]] = (root, not turned)
                 if root == node.input[0]:
@@ -139,7 +138,8 @@ class Layout:
         readers = self.graph.readers(tensor)
         gathered = bool(readers) and all(reader.op_type == "Conv" for reader in readers)
         known = [length for length in self.graph.shape(tensor) or () if isinstance(length, int)]
-        return (4 if self.graph.is_float(tensor) else 1) * max(prod(known), 1) * GATHERED[gathered] // GATHERED[False]
+        price = (4 if self.graph.is_float(tensor) else 1) * max(prod(known), 1)
+        return price - max(price // GATHERED, 1) if gathered else price
 
     def _natural_layouts(self) -> dict[str, bool]:
         """Return which tensors have channels last in the graph as it is, as seen from the parts, which have channels first."""

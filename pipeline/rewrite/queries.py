@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 
 from pipeline.rewrite.channels import Channels, channels_of
+from pipeline.rewrite.conv_pads import fills_with_zero
 from pipeline.rewrite.graph import Array, Graph
+from pipeline.rewrite.scale import factor_of
 
 MOST = 32  # nodes between a factor and the layers that take it
 STRETCHING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")  # do the same to what was scaled before
@@ -58,14 +60,10 @@ def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
 
 def _scale(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     """Move a constant factor through products of two activations into the layer that makes the first factor."""
-    factors = [graph.scalar(tensor) for tensor in node.input]
-    at = 0 if factors[0] is not None and node.op_type == "Mul" else 1
-    factor, source = factors[at], node.input[1 - at]
-    if factor is None or factor == 0.0 or not np.isfinite(factor) or graph.constant(source) is not None:
+    constant, source = factor_of(graph, node)
+    if constant is None or constant.size != 1 or constant.ndim > (graph.rank(source) or 0):
         return 0
-    if (graph.rank(source) or 0) < (graph.rank(node.input[at]) or 0):
-        return 0  # it is the factor that gives the product its axes
-    factor = 1.0 / factor if node.op_type == "Div" else factor
+    factor = constant.item()
     tree = _Tree(graph)
     if not tree.reaches(source) or not tree.alone(node) or not tree.layers.isdisjoint(used):
         return 0
@@ -107,7 +105,7 @@ class _Tree:
             return False
         if node.op_type == "MatMul" and all(graph.constant(operand) is None for operand in node.input):
             places: tuple[int, ...] = (0,)
-        elif node.op_type in STRETCHING and (node.op_type != "Pad" or _pads_with_zero(graph, node)):
+        elif node.op_type in STRETCHING and (node.op_type != "Pad" or fills_with_zero(graph, node)):
             places = (0,)
         elif node.op_type == "Add":
             places = (0, 1)
@@ -169,7 +167,3 @@ def _changed(graph: Graph, tensor: str, channels: Channels, row: Array, factor: 
     array = np.array(graph.constant(tensor), np.float64)
     array[..., channels.numbers] = array[..., channels.numbers] * factor + row
     return graph.put(array.astype(np.float32), f"{tensor}_changed")
-
-
-def _pads_with_zero(graph: Graph, node: onnx.NodeProto) -> bool:
-    return len(node.input) < 3 or not node.input[2] or graph.scalar(node.input[2]) == 0.0

@@ -24,14 +24,14 @@ def rewrite(graph: Graph) -> int | str:
     for node in graph.nodes:
         if node.op_type not in ("Mul", "Div") or not graph.is_float(node.output[0]):
             continue
-        factor, data = _factor(graph, node)
+        factor, data = factor_of(graph, node)
         if factor is None:
             continue
         sites += _into_before(graph, node, data, factor, used) or _into_after(graph, node, data, factor, used)
     return sites or "no constant factor next to a linear layer"
 
 
-def _factor(graph: Graph, node: onnx.NodeProto) -> tuple[npt.NDArray[np.float64] | None, str]:
+def factor_of(graph: Graph, node: onnx.NodeProto) -> tuple[npt.NDArray[np.float64] | None, str]:
     """Return the constant that a node multiplies by, and what it multiplies."""
     arrays = [graph.constant(tensor) for tensor in node.input]
     at = 1 if arrays[1] is not None else 0

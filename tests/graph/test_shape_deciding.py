@@ -152,6 +152,19 @@ def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_ma
     assert not {"distances", "layer", "sum"} & fixed
 
 
+def test_a_layer_that_reads_what_was_decided_from_waves_stays_as_it_is(build, make_weight):
+    model = build(
+        """decided (int64[frames, 8] positions) => (float[frames, 4] y) {
+            [real] r = Cast <to = 1> (positions)
+            [sines] s = Sin (r)
+            [ends] c = Ceil (s)
+            [layer] y = MatMul (c, weight)
+        }""",
+        weight=make_weight(8, 4),
+    )
+    assert "layer" in shape_deciding_nodes(model.graph)
+
+
 def test_all_products_of_the_shipped_recogniser_may_be_quantized(shipped):
     graph = shipped("asr").model.graph
     fixed = shape_deciding_nodes(graph)

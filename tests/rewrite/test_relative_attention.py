@@ -106,30 +106,6 @@ def test_what_is_read_beside_keeps_its_values(rng, inputs, what):
         assert op_types(after) == op_types(before)
 
 
-def test_a_row_that_differs_from_moment_to_moment_is_left_alone(rng):
-    model = graph_of(
-        "(float[n,5,8] x) => (float[n,5,2,4] y) { p = MatMul(x, w) a = Add(p, b) h = Reshape(a, heads) y_ = Add(h, row) "
-        "y = Relu(y_) }",
-        w=rng.standard_normal((8, 8), dtype=np.float32),
-        b=rng.standard_normal(8, dtype=np.float32),
-        heads=np.array([0, 0, 2, 4]),
-        row=rng.standard_normal((5, 1, 4), dtype=np.float32),
-    )
-    assert changed(model, queries.rewrite)[0].startswith("no constant row")
-
-
-def test_a_reshape_that_mixes_moments_with_channels_is_not_looked_through(rng):
-    model = graph_of(
-        "(float[n,t,8] x) => (float[n,u,4] y) { p = MatMul(x, w) a = Add(p, b) h = Reshape(a, mixed) s = Add(h, row) "
-        "y = Relu(s) }",
-        w=rng.standard_normal((8, 8), dtype=np.float32),
-        b=rng.standard_normal(8, dtype=np.float32),
-        mixed=np.array([0, -1, 4]),
-        row=rng.standard_normal((2, 4), dtype=np.float32),
-    )
-    assert changed(model, queries.rewrite)[0].startswith("no constant row")
-
-
 @pytest.mark.parametrize("axes", [1, 4])
 def test_a_scale_may_have_axes_of_length_one(rng, inputs, axes):
     before = attention(rng, layers=1)
@@ -140,15 +116,28 @@ def test_a_scale_may_have_axes_of_length_one(rng, inputs, axes):
     assert difference(before, after, **inputs) < 1e-6
 
 
-def test_a_scale_that_gives_its_product_another_axis_is_left_alone(rng):
+LEFT_ALONE = {
+    "a row for each moment": ("Reshape(a, heads)", "Add(h, moments)", "float[n,5,2,4] y"),
+    "moments mixed with channels": ("Reshape(a, mixed)", "Add(h, row)", "float[n,u,4] y"),
+    "a scale with an axis more": ("Transpose<perm = [0, 2, 1]>(a)", "Div(h, root)", "float[1,n,8,t] y"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_ALONE)
+def test_what_is_no_constant_of_the_queries_alone_is_left_alone(rng, what):
+    moved, end, output = LEFT_ALONE[what]
     model = graph_of(
-        "(float[n,t,8] x) => (float[1,n,8,t] y) { p = MatMul(x, w) a = Add(p, b) h = Transpose<perm = [0, 2, 1]>(a) "
-        "y = Div(h, root) }",
+        f"(float[n,{'5' if 'moments)' in end else 't'},8] x) => ({output}) "
+        f"{{ p = MatMul(x, w) a = Add(p, b) h = {moved} s = {end} y = Relu(s) }}",
         w=rng.standard_normal((8, 8), dtype=np.float32),
         b=rng.standard_normal(8, dtype=np.float32),
+        moments=rng.standard_normal((5, 1, 4), dtype=np.float32),
+        row=rng.standard_normal((2, 4), dtype=np.float32),
         root=np.full((1, 1, 1, 1), 2.0, np.float32),
+        heads=np.array([0, 0, 2, 4]),
+        mixed=np.array([0, -1, 4]),
     )
-    assert isinstance(changed(model, queries.rewrite)[0], str)
+    assert changed(model, queries.rewrite)[0].startswith("no constant row")
 
 
 def test_a_long_chain_of_sums_is_not_followed_to_its_end(rng):
