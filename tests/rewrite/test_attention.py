@@ -103,6 +103,20 @@ def test_what_one_mask_fills_becomes_products_and_sums(rng, fill):
         np.testing.assert_array_equal(array, second[name])
 
 
+def test_what_is_filled_for_anything_but_a_softmax_holds_what_it_is_filled_with(rng):
+    text = """(float[n,4,t] in, bool[n,1,t] padding) => (float[n,4,t] y, float[n,4,t] z) {
+        x = Tanh(in)    w = Mul(x, factor)
+        u = Neg(w)      y = Where(padding, fill, u)
+        v = Neg(u)      z = Where(padding, fill, v)
+    }"""
+    before = graph_of(text, factor=np.array(1e6, np.float32), fill=np.array(-10000, np.float32))
+    sites, after = changed(before, selection.rewrite)
+    assert (sites, op_types(after).count("Min")) == (2, 0)
+    inputs = {"in": rng.standard_normal((2, 4, 6), dtype=np.float32), "padding": np.ones((2, 1, 6), bool)}
+    for array in infer(open_session(after), Sample("x", inputs)).values():
+        np.testing.assert_array_equal(array, -10000.0)
+
+
 def test_what_may_hold_an_infinity_is_selected_as_before(rng):
     nothing = "no two Where nodes that fill with a constant by the same mask"
     assert changed(masks(0.0), selection.rewrite)[0] == nothing  # the caller gives it

@@ -106,6 +106,14 @@ def test_what_is_read_beside_keeps_its_values(rng, inputs, what):
         assert op_types(after) == op_types(before)
 
 
+def test_queries_that_are_gathered_twice_keep_their_values(rng, inputs):
+    before = attention(rng, split=f"{GATHER} extra = Gather<axis = 2>(h{{i}}, first)", layers=1)
+    before.graph.output.append(onnx.helper.make_tensor_value_info("extra", onnx.TensorProto.FLOAT, [None] * 4))
+    sites, after = changed(before, queries.rewrite)
+    assert isinstance(sites, str)
+    assert difference(before, after, **inputs) == 0
+
+
 @pytest.mark.parametrize("axes", [1, 4])
 def test_a_scale_may_have_axes_of_length_one(rng, inputs, axes):
     before = attention(rng, layers=1)
@@ -172,6 +180,16 @@ def test_what_is_not_padded_with_the_zeros_of_its_source_is_padded_as_before(rng
     sites, after = changed(attention(rng, layer=LAYER.replace(old, new.replace("'", '"'))), padding.rewrite)
     assert isinstance(sites, str)
     assert op_types(after).count("Pad") == 2
+
+
+def test_an_axis_that_a_reshape_mixes_with_others_is_padded_behind_it(rng):
+    text = "(float[2,t,8] x, float[10,8] waves) => (float[2,t,6] y, float[2,t,6] z) {"
+    for i, output in enumerate(("y", "z")):
+        text += f""" r{i} = MatMul(waves, far{i})  s{i} = Reshape(r{i}, halves)  d{i} = Transpose<perm = [0, 2, 1]>(s{i})
+            m{i} = MatMul(x, d{i})  {output} = Pad(m{i}, pads)"""
+    far = {f"far{i}": rng.standard_normal((8, 8), dtype=np.float32) for i in range(2)}
+    model = graph_of(text + "}", halves=np.array([2, -1, 8]), pads=np.array([0, 0, 1, 0, 0, 0]), **far)
+    assert isinstance(changed(model, padding.rewrite)[0], str)
 
 
 def test_one_layer_pads_its_scores_itself(rng):

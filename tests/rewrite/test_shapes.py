@@ -111,7 +111,7 @@ FLOOR = """(int64[n] a) => (int64[n] y) {
     q = Div(a, b)          less = Sub(q, one)     r = Mod(a, b)        none = Equal(r, zero)   some = Not(none)
     below = Less(a, zero)  signs = Xor(below, no) both = And(signs, some)  y = Where(both, less, q)
 }"""
-NUMBERS = {"zero": np.array(0), "one": np.array(1), "no": np.array(False)}
+NUMBERS = {"zero": np.array(0), "one": np.array(1), "no": np.array(False), "yes": np.array(True)}
 
 
 @pytest.mark.parametrize("divisor", [1, 2, 7])
@@ -126,7 +126,13 @@ def test_a_floor_division_is_three_nodes(divisor):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("Sub(q, one)", "Sub(q, b)"), ("Less(a, zero)", "Less(a, one)"), ("Equal(r, zero)", "Equal(r, one)"), ("Mod(a", "Mod(q")],
+    [
+        ("Sub(q, one)", "Sub(q, b)"),
+        ("Less(a, zero)", "Less(a, one)"),
+        ("Equal(r, zero)", "Equal(r, one)"),
+        ("Mod(a", "Mod(q"),
+        ("Xor(below, no)", "Xor(below, yes)"),
+    ],
 )
 def test_what_only_looks_like_a_floor_division_is_left_alone(old, new):
     model = graph_of(FLOOR.replace(old, new), b=np.array(2), **NUMBERS)

@@ -122,5 +122,8 @@ def test_every_group_gains_bytes_in_every_precision_and_a_time_is_known(lab):
     found = gains(here.builder, here.judge.calls[0][0].sample, threads=1, layouts=())
     assert set(found) == {(group.name, precision) for group in here.builder.groups for precision in group.precisions}
     assert all(gain.ms_among_integers >= gain.ms for gain in found.values()), "conversions take time"
+    stored = [gain for (_, precision), gain in found.items() if precision is Precision.storage]
+    assert stored, "what is stored as integers"
+    assert all(gain.ms_among_integers == gain.ms for gain in stored), "is made floats whatever its neighbours are"
     largest = max(found, key=lambda key: found[key].bytes_saved)
     assert found[largest].bytes_saved > 100_000

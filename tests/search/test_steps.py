@@ -59,3 +59,4 @@ def test_they_stay_integers_where_others_lose_too_much_without_them(search):
     best, met = lossy.run()
     assert met
     assert not best.choice or "first" in best.choice
+    assert all(not candidate.measured for candidate in lossy.candidates if candidate.loss > 0.1), "time spent for nothing"
