@@ -25,7 +25,9 @@ from pipeline.rewrite import (
     scale,
     scatter,
     selection,
+    shift,
     square,
+    together,
     transposed,
 )
 from pipeline.rewrite.graph import Graph
@@ -61,9 +63,11 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("conv_pads", conv_pads.rewrite, "zeros around the input of a Conv inside its own padding", LESS),
     Rewrite("batch_norm", batch_norm.rewrite, "a batch norm inside the weights before it", LESS),
     Rewrite("square", square.rewrite, "x ** 2 as x * x, x / c as x * (1 / c)", LESS),
+    Rewrite("shift", shift.rewrite, "a number added to the input of a Conv inside its bias", LESS),
     Rewrite("scale", scale.rewrite, "a constant factor inside the weights beside it", LESS),
     Rewrite("queries", queries.rewrite, "the scale of attention scores and the rows added to queries inside weights", LESS),
     Rewrite("padding", padding.rewrite, "zeros that several layers pad with, put once where they come from", LESS),
+    Rewrite("together", together.rewrite, "products of one tensor with the weights of several layers, as one", LESS),
     Rewrite("mask", mask.rewrite, "masks that are applied again further on, dropped", LESS),
     Rewrite("selection", selection.rewrite, "selection by a mask as a product and a sum", LESS),
     Rewrite("scatter", scatter.rewrite, "an update of a whole range as Slice and Concat"),

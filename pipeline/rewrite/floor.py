@@ -1,10 +1,13 @@
 """The quotient of integers, rounded down.
 
     where(a / b < 0 and a mod b != 0, a / b - 1, a / b) = (a - a mod b) / b    for b > 0
+    floor((floor((a + c) / b) + d) / e) = floor((a + c + b d) / (b e))
 
 ONNX's division of integers rounds towards zero, so that what an exporter makes of a floor division asks for the signs and the
 remainder first: nine nodes for one number, in front of every mask of an encoder that shortens its input.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -14,17 +17,37 @@ from pipeline.rewrite.graph import Graph, attribute
 
 def rewrite(graph: Graph) -> int | str:
     """Shorten floor divisions by constants; return their number."""
-    sites = 0
+    known: dict[str, tuple[str, int, int]] = {}
     for node in graph.nodes:
         quotient = _quotient(graph, node)
-        if quotient is not None and _is_corrected(graph, node.input[0], *quotient.input):
-            dividend, divisor = quotient.input
-            rest = graph.add("Mod", [dividend, divisor], like=node.name)
-            whole = graph.add("Sub", [dividend, rest], like=node.name)
-            graph.drop(node)
-            graph.add("Div", [whole, divisor], node.output[0], name=node.name)
-            sites += 1
-    return sites or "no floor division of integers by a constant"
+        if quotient is None or not _is_corrected(graph, node.input[0], *quotient.input):
+            continue
+        constant = np.asarray(graph.constant(quotient.input[1]))
+        source, offset, inner = _of_quotient(graph, quotient.input[0], known)
+        divisor = constant.item() * inner
+        known[node.output[0]] = source, offset, divisor
+        dividend = source
+        if offset:
+            dividend = graph.add("Add", [source, graph.put(np.asarray(offset, constant.dtype))], like=node.name)
+        by = graph.put(np.full_like(constant, divisor))
+        rest = graph.add("Mod", [dividend, by], like=node.name)
+        whole = graph.add("Sub", [dividend, rest], like=node.name)
+        graph.drop(node)
+        graph.add("Div", [whole, by], node.output[0], name=node.name)
+    return len(known) or "no floor division of integers by a constant"
+
+
+def _of_quotient(graph: Graph, dividend: str, known: Mapping[str, tuple[str, int, int]]) -> tuple[str, int, int]:
+    """Return x, a and b so that a dividend is floor((x + a) / b): of the quotient that it is made of, or else with b = 1."""
+    offset, tensor = 0, dividend
+    while (node := graph.maker(tensor, "Add", "Sub")) is not None:
+        numbers = [(place, array) for place in (1, 0) if (array := graph.constant(node.input[place])) is not None]
+        if not numbers or numbers[0][1].ndim or (node.op_type == "Sub" and numbers[0][0] == 0):
+            break
+        place, number = numbers[0]
+        offset, tensor = offset + (number.item() if node.op_type == "Add" else -number.item()), node.input[1 - place]
+    source, inner_offset, divisor = known.get(tensor, (tensor, 0, 1))
+    return source, inner_offset + divisor * offset, divisor
 
 
 def _quotient(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:

@@ -1,10 +1,10 @@
-"""Powers, quotients, and constant factors inside weights."""
+"""Powers, quotients, constants inside weights, and products that are computed at once."""
 
 import numpy as np
 import pytest
 from small_graphs import changed, difference, graph_of, op_types
 
-from pipeline.rewrite import batch_norm, scale, square
+from pipeline.rewrite import batch_norm, scale, shift, square, together
 
 
 def test_a_square_and_a_quotient_become_products(rng):
@@ -96,3 +96,96 @@ def test_a_batch_norm_of_its_own_is_left_alone(rng):
     text = "(float[1,4,t] x) => (float[1,4,t] y) { r = Relu(x) y = BatchNormalization(r, g, h, m, v) }"
     model = graph_of(text, **{name: rng.uniform(0.5, 2, 4).astype(np.float32) for name in "ghmv"})
     assert changed(model, batch_norm.rewrite)[0] == "no BatchNormalization after a Conv or ConvTranspose of its own"
+
+
+HEADS = """(float[t,8] waves) => (float[1,2,t,4] y0, float[1,2,t,4] y1, float[1,2,t,4] y2) {
+    p0 = MatMul(waves, w0) r0 = Reshape(p0, cut) y0 = Transpose<perm = [0, 2, 1, 3]>(r0)
+    p1 = MatMul(waves, w1) r1 = Reshape(p1, cut) y1 = Transpose<perm = [0, 2, 1, 3]>(r1)
+    p2 = MatMul(waves, w2) r2 = Reshape(p2, cut) y2 = Transpose<perm = [0, 2, 1, 3]>(r2) }"""
+
+
+def heads(rng, text=HEADS, opset=17, **other):
+    weights = {f"w{i}": rng.standard_normal((8, 8), dtype=np.float32) for i in range(3)}
+    return graph_of(text, opset, cut=np.array([1, -1, 2, 4]), **weights, **other)
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18])
+def test_products_of_one_tensor_that_are_cut_into_heads_alike_become_one(rng, opset):
+    before = heads(rng, opset=opset)
+    sites, after = changed(before, together.rewrite)
+    assert sites == 3
+    assert op_types(after) == ["MatMul", "Reshape", "Transpose", "Split"]
+    assert difference(before, after, waves=rng.standard_normal((6, 8), dtype=np.float32)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "left"),
+    [
+        ("y2 = Transpose<perm = [0, 2, 1, 3]>", "y2 = Transpose<perm = [0, 2, 3, 1]>", 1),
+        ("Reshape(p2, cut)", "Reshape(p2, other)", 1),
+        ("MatMul(waves, w2)", "MatMul(loud, w2)", 1),
+        ("y2 = Transpose<perm = [0, 2, 1, 3]>(r2)", "y2 = Transpose<perm = [0, 2, 1, 3]>(r2) z = Neg(p2)", 1),
+    ],
+)
+def test_a_product_that_is_cut_otherwise_or_is_of_something_else_stays_alone(rng, old, new, left):
+    text = HEADS.replace(old, new).replace("{", "{ loud = Add(waves, waves) ", 1)
+    if "Neg" in new:
+        text = text.replace("=> (", "=> (float[t,8] z, ")
+    text = text.replace("float[1,2,t,4] y2", "float[a,b,c,d] y2")
+    before = heads(rng, text, other=np.array([1, -1, 4, 2]))
+    sites, after = changed(before, together.rewrite)
+    assert sites == 2
+    assert op_types(after).count("MatMul") == 1 + left
+    assert difference(before, after, waves=rng.standard_normal((6, 8), dtype=np.float32)) < 1e-6
+
+
+def test_one_product_alone_has_nothing_to_join(rng):
+    text = (
+        "(float[t,8] x) => (float[1,2,t,4] y) { p = MatMul(x, w0) r = Reshape(p, cut) y = Transpose<perm = [0, 2, 1, 3]>(r) }"
+    )
+    assert isinstance(changed(heads(rng, text), together.rewrite)[0], str)
+
+
+NORMALIZED = """(float[n,t,6] x) => (float[n,3,u,4] y) {
+    a = Add(x, up) b = Mul(a, down) c = Unsqueeze(b, axis) y = Conv(c, w, v) }"""
+NORMALIZATION = {"up": np.array(4.5, np.float32), "down": np.array(0.25, np.float32), "axis": np.array([1])}
+
+
+def conv(rng, text, **other):
+    w = rng.standard_normal((3, 1, 3, 3), dtype=np.float32)
+    return graph_of(text, w=w, v=rng.standard_normal(3, dtype=np.float32), **NORMALIZATION, **other)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sites"),
+    [
+        ("", "", 1),
+        ("Add(x, up)", "Add(up, x)", 1),
+        ("Add(x, up)", "Sub(x, up)", 1),
+        ("Add(x, up)", "Sub(up, x)", 1),
+        ("Mul(a, down)", "Div(a, down)", 1),
+        ("Mul(a, down)", "Sub(a, down)", 2),
+        ("Conv(c, w, v)", "Conv(c, w)", 1),
+    ],
+)
+def test_a_number_added_to_the_input_of_a_conv_goes_into_its_bias(rng, old, new, sites):
+    before = conv(rng, NORMALIZED.replace(old, new))
+    found, after = changed(before, shift.rewrite)
+    assert found == sites
+    assert op_types(after) == ["Unsqueeze", "Conv"]
+    assert difference(before, after, x=rng.standard_normal((2, 7, 6), dtype=np.float32)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Conv(c", "Conv<pads = [1, 1, 1, 1]>(c"),
+        ("Conv(c", 'Conv<auto_pad = "SAME_UPPER">(c'),
+        ("Add(x, up)", "Add(x, row)"),
+        ("=> (", "=> (float[n,t,6] b, "),
+        ("Add(x, up)", "Mul(x, up)"),
+    ],
+)
+def test_a_number_stays_where_zeros_are_padded_or_others_need_the_sum(rng, old, new):
+    text = NORMALIZED.replace(old, new).replace("float[n,3,u,4] y", "float[n,3,u,v] y")
+    assert isinstance(changed(conv(rng, text, row=np.arange(6, dtype=np.float32)), shift.rewrite)[0], str)

@@ -1,5 +1,7 @@
 """Updates of a range, and shapes of a Reshape."""
 
+import re
+
 import numpy as np
 import pytest
 from small_graphs import changed, difference, graph_of, op_types
@@ -122,6 +124,39 @@ def test_a_floor_division_is_three_nodes(divisor):
     numbers = np.arange(-20, 21)
     [found] = infer(open_session(after), Sample("x", {"a": numbers})).values()
     np.testing.assert_array_equal(found, numbers // divisor)
+
+
+def floor_of(a, y, number):
+    """Return the nine nodes that an exporter makes of y = a // b, under names of their own."""
+    nodes = FLOOR[FLOOR.index("{") + 1 : -1]
+    for name in ("q", "less", "r", "none", "some", "below", "signs", "both"):
+        nodes = re.sub(rf"\b{name}\b", f"{name}{number}", nodes)
+    return re.sub(r"\by\b", y, re.sub(r"\ba\b", a, nodes))
+
+
+@pytest.mark.parametrize("between", ["Sub(inner, one)", "Add(one, inner)", "Identity(inner)"])
+def test_a_quotient_of_a_quotient_is_one(between):
+    nodes = f"a1 = Sub(x, one) {floor_of('a1', 'inner', 1)} a2 = {between} {floor_of('a2', 'y', 2)}"
+    text = f"(int64[n] x) => (int64[n] y) {{ {nodes} }}"
+    before = graph_of(text, b=np.array(2), **NUMBERS)
+    sites, after = changed(before, floor.rewrite)
+    assert sites == 2
+    if "Identity" not in between:
+        assert op_types(after) == ["Add", "Mod", "Sub", "Div"]
+    numbers = np.arange(-20, 21)
+    [found] = infer(open_session(after), Sample("x", {"x": numbers})).values()
+    inner = (numbers - 1) // 2
+    np.testing.assert_array_equal(found, {"S": inner - 1, "A": inner + 1, "I": inner}[between[0]] // 2)
+
+
+def test_a_quotient_that_is_needed_as_it_is_stays_beside_the_quotient_of_it():
+    text = f"(int64[n] x) => (int64[n] inner, int64[n] y) {{ {floor_of('x', 'inner', 1)} {floor_of('inner', 'y', 2)} }}"
+    sites, after = changed(graph_of(text, b=np.array(3), **NUMBERS), floor.rewrite)
+    numbers = np.arange(-20, 21)
+    found = infer(open_session(after), Sample("x", {"x": numbers}))
+    assert sites == 2
+    np.testing.assert_array_equal(found["inner"], numbers // 3)
+    np.testing.assert_array_equal(found["y"], numbers // 9)
 
 
 @pytest.mark.parametrize(
