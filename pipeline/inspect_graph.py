@@ -11,6 +11,7 @@ from onnx import helper
 
 from pipeline.benchmark import NodeProfile, profile_ops
 from pipeline.data.arrays import dims_of, dtype_of
+from pipeline.graph.scopes import graphs_of
 from pipeline.load import SourceGraph
 from pipeline.sample_sets import graph_inputs
 from pipeline.samples import Sample
@@ -64,7 +65,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
         StageError: the graph does not run on the probe.
     """
     graph = source.model.graph
-    ops = Counter(node.op_type for node in _nodes(graph))
+    ops = Counter(node.op_type for scope in graphs_of(graph) for node in scope.node)
     profile = profile_ops(source.path, probe, threads=threads, runs=3)
     shapes = profile_ops(source.path, probe, threads=threads, runs=1, optimize=False)
     macs = _macs(graph, shapes.nodes)
@@ -122,17 +123,6 @@ def _multiplies(op_type: str) -> bool:
     return any(name in op_type for name in (*CONVOLUTIONS, *MATRIX_PRODUCTS))
 
 
-def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes of a graph and of the bodies of its If, Loop and Scan."""
-    found = []
-    for node in graph.node:
-        found.append(node)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found += _nodes(attribute.g)
-    return found
-
-
 def _parameters(graph: onnx.GraphProto) -> int:
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
     return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
@@ -144,7 +134,8 @@ def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:
     """Return multiply-accumulates by operator type, from the shapes that one inference had."""
-    attributes = {node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute} for node in _nodes(graph)}
+    nodes = [node for scope in graphs_of(graph) for node in scope.node]
+    attributes = {node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute} for node in nodes}
     macs: Counter[str] = Counter()
     for node in profiled:
         macs[node.op_type] += round(node.calls * _macs_of(node, attributes.get(node.name, {})))

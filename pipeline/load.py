@@ -106,6 +106,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True) -> SourceGraph
         proto = onnx.load(file, load_external_data=False)
         files = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         load_external_data_for_model(proto, str(file.parent))
+        _leave_open(proto.graph)
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is no ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
@@ -118,6 +119,14 @@ def load_graph(name: str, path: str, *, quantizable: bool = True) -> SourceGraph
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
     return SourceGraph(name, file, sha256_of(*files), sum(part.stat().st_size for part in files), proto)
+
+
+def _leave_open(graph: onnx.GraphProto) -> None:
+    """Take away the sizes below zero by which some exporters (PaddlePaddle's) say that an axis may have any."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from collections import defaultdict
 import onnx
 
 from pipeline.algorithms.channels import Axis, ChannelGroup, Side
-from pipeline.algorithms.sequence import reads
 from pipeline.graph.prepare import weights_of
+from pipeline.graph.scopes import reads
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 
 

@@ -12,7 +12,8 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.algorithms.channels import Side, spread
-from pipeline.graph.prepare import drop_unused, weights_of
+from pipeline.graph.prepare import weights_of
+from pipeline.graph.scopes import drop_unread
 
 
 def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
@@ -38,7 +39,7 @@ def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
         names = set(weights_of(model))
         del graph.node[:]
         graph.node.extend(kept)
-        drop_unused(model, names)
+        drop_unread(model.graph, names)
     return folded
 
 

@@ -8,7 +8,8 @@ import onnx
 
 from pipeline.calibration.segments import open_segment, run_session
 from pipeline.graph.noise import with_noise_inputs
-from pipeline.graph.prepare import drop_unused, weights_of
+from pipeline.graph.prepare import weights_of
+from pipeline.graph.scopes import drop_unread, reads
 from pipeline.samples import Sample
 
 Array = npt.NDArray[np.generic]
@@ -64,15 +65,5 @@ def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelPr
     part.graph.node.extend(reversed(nodes))
     part.graph.input.extend(inputs)
     part.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors)
-    drop_unused(part, weights_of(part))
+    drop_unread(part.graph, weights_of(part))
     return part
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, inside its bodies included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            for inner in body.node:
-                yield from reads(inner)
-            yield from (output.name for output in body.output)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.calibration.tensors import SMALL_BYTES, Inferred, constants_of, infer
 from pipeline.errors import DataError, ModelError
+from pipeline.graph.scopes import reads
 from pipeline.samples import Sample
 
 UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
@@ -202,7 +203,7 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, inf
     """
     constants = {name: _named(name, constant) for name, constant in constants_of(model) if name not in sizes}
     nodes = [node for node in model.graph.node if not constants.keys() & set(node.output)]
-    uses = [frozenset(_uses(node)) for node in nodes]
+    uses = [frozenset(reads(node)) for node in nodes]
     starts, held, end = [0], 0, 0
     for index, node in enumerate(nodes):
         measured = [name for name in node.output if name in sizes]
@@ -273,16 +274,3 @@ def _extract(
     part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     part.graph.input.extend(inputs)
     return part
-
-
-def _uses(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, those that its subgraphs take from outside included."""
-    yield from filter(None, node.input)
-    for attribute in node.attribute:
-        if attribute.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-            continue
-        for graph in (attribute.g, *attribute.graphs):
-            made = {value.name for value in (*graph.input, *graph.initializer)}
-            made.update(name for inner in graph.node for name in inner.output)
-            used = {name for inner in graph.node for name in _uses(inner)} | {value.name for value in graph.output}
-            yield from used - made

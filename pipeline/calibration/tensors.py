@@ -14,6 +14,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.graph.scopes import reads
+
 STEPS = frozenset({"Clip", "LeakyRelu", "Relu"})
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 QUANTIZABLE_OPS = MOVES | {
@@ -132,7 +134,7 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
     constants = {initializer.name for initializer in model.graph.initializer}
     found: dict[str, None] = {}
     for node in model.graph.node:
-        inputs = [name for name in node.input if name]
+        inputs = list(reads(node))
         if node.op_type not in RANDOM_OPS and constants.issuperset(inputs) and (inputs or node.op_type == "Constant"):
             constants.update(node.output)
         elif node.op_type in op_types:

@@ -19,11 +19,11 @@ import onnxruntime
 from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.algorithms.sequence import reads
 from pipeline.calibration.segments import open_segment, run_session
 from pipeline.calibration.tensors import FLOAT_TYPES, MOVES, infer
 from pipeline.errors import ModelError
 from pipeline.graph.noise import NoisyGraph, with_noise_inputs
+from pipeline.graph.scopes import reads
 from pipeline.samples import Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
@@ -169,7 +169,7 @@ def _shared(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
     constants = {tensor.name for tensor in before.graph.initializer}
     found = []
     for node in before.graph.node:
-        if node.op_type == "Constant" or (node.input and constants.issuperset(filter(None, node.input))):
+        if node.op_type == "Constant" or (node.input and constants.issuperset(reads(node))):
             constants.update(node.output)
         elif node.output and types.get(node.output[0]) in FLOAT_TYPES and node.output[0] in made:
             found.append(node.output[0])

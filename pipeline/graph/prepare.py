@@ -1,7 +1,6 @@
 """Make a graph ready for a quantizer: unique node names, a new enough opset, constants folded, types of all tensors."""
 
 import tempfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,12 +119,3 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
 def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Return the constants of a graph, by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
-
-
-def drop_unused(model: onnx.ModelProto, names: Collection[str]) -> None:
-    """Remove those of the named constants that no node reads any more, in place."""
-    used = {tensor for node in model.graph.node for tensor in node.input}
-    used |= {output.name for output in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in names or tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

@@ -9,14 +9,20 @@ speaks at another pace. Two sets of nodes must therefore stay as they are:
   continuous data as a mask. The duration predictor of a text-to-speech model is such a part; an encoder that also feeds
   the decoder is not, and neither is a classifier that ends in an ArgMax.
 - *decided*: the node touches a tensor that was computed from nothing but decisions: masks, alignment paths, positions.
-  Waves of positions (sines and cosines, which attention knows its distances by) are such tensors too, but a layer that
-  multiplies them with its weight makes ordinary data of them.
+  So are whole numbers that a model is given (characters, samples as int16) and waves of positions (sines and cosines, which
+  attention knows its distances by). But a layer that multiplies any of them with its weight makes ordinary data of it. What
+  sums whole numbers (a running sum as a product with ones) or multiplies each position with frequencies (which sums nothing)
+  is no such layer.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
+
+from pipeline.graph.scopes import captured, reads
 
 # op type -> inputs that are shapes, positions or counts
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -32,8 +38,9 @@ DISCRETE_OPS = frozenset(
     {"Ceil", "Floor", "Round", "Sign", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not", "And", "Or",
      "NonZero", "ArgMax", "ArgMin", "Shape", "Size", "Range", "ConstantOfShape", "OneHot", "EyeLike"}
 )  # fmt: skip
-WAVES = frozenset({"Sin", "Cos"})
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+IN_BODY = -1  # in place of the number of an input: read by the body of an If, Loop or Scan
+FLOAT_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 INTEGER_TYPES = frozenset(
     {onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32, onnx.TensorProto.INT64,
      onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64,
@@ -60,26 +67,36 @@ def _data_inputs(node: onnx.NodeProto) -> Iterator[str]:
 
 def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
     """Return the tensors computed from decisions and constants alone, and the nodes that read one as data."""
-    constant = {tensor.name for tensor in graph.initializer}
-    waves: set[str] = set()
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    constant = set(weights)
     discrete = {value.name for value in graph.input if value.type.tensor_type.elem_type in INTEGER_TYPES} - constant
     touched: set[str] = set()
     for node in graph.node:
-        if all(tensor in constant for tensor in node.input if tensor):
+        if constant.issuperset(reads(node)):
             constant.update(node.output)
             continue
         data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
-        decides, on_waves = _makes_discrete(node), not waves.isdisjoint(data)
-        if on_waves and node.op_type in PRODUCTS and node.input[1] in constant:
+        if node.op_type in PRODUCTS and _is_layer(node, weights):
             continue  # ordinary data
-        if decides or (data and all(tensor in discrete for tensor in data)):
+        if _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
             discrete.update(node.output)
             touched.add(node.name)
-            if not decides and (on_waves or node.op_type in WAVES):
-                waves.update(node.output)
         elif any(tensor in discrete for tensor in data):
             touched.add(node.name)
     return discrete, touched
+
+
+def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
+    """Say whether a product sums several inputs, weighted by other than whole numbers."""
+    weight = weights.get(node.input[1])
+    if weight is None or len(weight.dims) < 2 or weight.data_type not in FLOAT_TYPES:
+        return False
+    transposed = node.op_type == "Gemm" and any(entry.name == "transB" and entry.i for entry in node.attribute)
+    summed = weight.dims[1:] if node.op_type == "Conv" else weight.dims[-1:] if transposed else weight.dims[-2:-1]
+    if np.prod(summed) < 2:
+        return False
+    values = numpy_helper.to_array(weight).astype(np.float32)
+    return bool(np.any(values != np.rint(values)))
 
 
 def _deciding(graph: onnx.GraphProto, discrete: set[str]) -> set[str]:
@@ -88,6 +105,8 @@ def _deciding(graph: onnx.GraphProto, discrete: set[str]) -> set[str]:
     for node in graph.node:
         for index, tensor in enumerate(node.input):
             consumers[tensor].append((node, index))
+        for tensor in captured(node):
+            consumers[tensor].append((node, IN_BODY))
     outputs = {output.name for output in graph.output}
     deciding: set[str] = set()
     consequential: set[str] = set()  # nodes whose discrete output becomes a shape or a mask

@@ -6,7 +6,6 @@ static.py, dynamic.py, weight_only.py, fp16.py    the modes
 ranges.py         from calibration samples to the ranges of a static mode
 qdq.py, placement.py, operators.py                Q/DQ pairs: how, where, around what
 integer.py, integers.py, storage.py               integer operators, numbers and weights
-scopes.py         names and bodies (If, Loop, Scan) of a graph
 target.py         what the processor asks for
 artifact.py       saving, and the checks before a file gets its name
 """

@@ -9,9 +9,9 @@ import onnx
 
 from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
+from pipeline.graph.scopes import graphs_of
 from pipeline.quantize.integer import IntegerSettings, cannot_compute, quantize_integer
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.scopes import graphs_of
 from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import needs_reduced_range
 from pipeline.settings import DynamicConfig, IntegerType

@@ -11,7 +11,7 @@ from collections import Counter
 import onnx
 from onnx import helper
 
-from pipeline.quantize.scopes import Names, replace_nodes
+from pipeline.graph.scopes import Names, replace_nodes
 
 TAKEN = frozenset({"Conv", "ConvTranspose", "Gemm"})  # what ONNX Runtime quantizes by itself
 CUTTING = frozenset({"Relu", "Clip"})  # a QuantizeLinear takes these in, and then stands next to the node before

@@ -20,9 +20,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.errors import StageError
+from pipeline.graph.scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.integers import Floats, grid_of_weights, numpy_type, tensor_of
 from pipeline.quantize.operators import number_of
-from pipeline.quantize.scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.settings import IntegerType
 
 SUPPORTED = frozenset({"MatMul", "Gemm", "Conv"})

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
+from pipeline.graph.scopes import graphs_of, name_bodies
 from pipeline.graph.selection import match_nodes
 from pipeline.load import SourceGraph
-from pipeline.quantize.scopes import graphs_of, name_bodies
 from pipeline.settings import AnyModeConfig, DynamicConfig, StaticConfig
 
 KEY = "mode.nodes_to_exclude"

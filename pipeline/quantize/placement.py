@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from pipeline.graph.scopes import bodies, tensors_read
 from pipeline.quantize.operators import (
     CARRIED,
     COMPUTING,
@@ -32,7 +33,6 @@ from pipeline.quantize.operators import (
     number_of,
     unfit_constants,
 )
-from pipeline.quantize.scopes import bodies, tensors_read
 from pipeline.quantize.storage import output_axis
 from pipeline.settings import IntegerType
 

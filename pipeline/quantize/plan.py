@@ -8,9 +8,9 @@ import onnx
 
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import PreparedGraph
+from pipeline.graph.scopes import graphs_of, name_bodies
 from pipeline.graph.selection import check_op_types, match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
-from pipeline.quantize.scopes import graphs_of, name_bodies
 from pipeline.settings import AnyModeConfig, DynamicConfig, StaticConfig
 
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")

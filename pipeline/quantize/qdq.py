@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.errors import StageError
+from pipeline.graph.scopes import Names, drop_unread, replace_nodes
 from pipeline.quantize.integers import (
     Floats,
     Grid,
@@ -25,7 +26,6 @@ from pipeline.quantize.integers import (
     widened_for_bias,
 )
 from pipeline.quantize.placement import PairSettings, Placement, Weight, place_pairs
-from pipeline.quantize.scopes import Names, drop_unread, replace_nodes
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name -> (lowest, highest) value that its integers stand for."""

@@ -11,13 +11,14 @@ import onnx
 from pipeline.algorithms import Algorithms, fit, fold, rewrite
 from pipeline.errors import ModelError, StageError
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
+from pipeline.graph.scopes import graphs_of
 from pipeline.load import SourceGraph
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.auto import Means, search
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.named_nodes import modes_of_graphs
-from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan import WEIGHTED_OPS, Plan
 from pipeline.quantize.rewrites import in_float, laid_out
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
@@ -122,7 +123,7 @@ def quantize(
         notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
         if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
-            idle.append(_nothing_to_do(name, mode, plan))
+            idle.append(_nothing_to_do(source, mode, plan))
             continue
         model = _rewrite(
             source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
@@ -272,14 +273,22 @@ def _refuse_half_precision(source: SourceGraph) -> None:
         )
 
 
-def _nothing_to_do(graph: str, mode: AnyModeConfig, plan: Plan) -> str:
+def _nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
+    nothing = f"mode {mode.name} would change nothing in the graph {source.name!r}"
     if isinstance(mode, FloatConfig):
-        return f"mode {mode.name} would change nothing in the graph {graph!r}: no rewrite makes it faster on this machine."
+        return f"{nothing}: no rewrite makes it faster on this machine."
+    inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
+    if inner and not plan.kept:
+        return (
+            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with ranges "
+            "at run time: mode=dynamic mode.subgraphs=true. Where the condition of an If is always the same for you (a "
+            "sampling rate), an export without it can have ranges from calibration too."
+        )
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
     return (
-        f"mode {mode.name} would change nothing in the graph {graph!r}: "
-        f"{why or 'it has no node of the operator types of this mode'}. Choose other nodes or operator types, or another mode."
+        f"{nothing}: {why or 'it has no node of the operator types of this mode'}. Choose other nodes or operator types, or "
+        "another mode."
     )
 
 

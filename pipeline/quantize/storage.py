@@ -7,7 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.graph.prepare import drop_unused, weights_of
+from pipeline.graph.prepare import weights_of
+from pipeline.graph.scopes import drop_unread
 
 
 def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
@@ -29,7 +30,7 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     nodes_after = [*dequantizers, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes_after)
-    drop_unused(model, {name for name, _ in readers})
+    drop_unread(model.graph, {name for name, _ in readers})
 
 
 def output_axis(node: onnx.NodeProto, rank: int) -> int:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.graph.scopes import captured, reads
 from pipeline.graph.selection import ensure_names
 from pipeline.load import opset_of
-from pipeline.rewrite.order import alive, captured, in_order
+from pipeline.rewrite.order import alive, in_order
 from pipeline.rewrite.symbols import Length, Shape, equal_lengths
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ class Graph:
         ensure_names(self.model)
         self.nodes = list(self.model.graph.node)
         self.opset = opset_of(model)
-        self.needed = {output.name for output in model.graph.output} | captured(self.nodes)
+        self.needed = {output.name for output in model.graph.output}.union(*map(captured, self.nodes))
         self._initializers = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._makers = {output: node for node in self.nodes for output in node.output if output}
         self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -194,7 +195,7 @@ class Graph:
         nodes = in_order([node for node in self.nodes if id(node) not in self._dropped], self._added)
         nodes = alive(nodes, {output.name for output in self.model.graph.output})
         graph = self.model.graph
-        read = {tensor for node in nodes for tensor in node.input} | {o.name for o in graph.output} | captured(nodes)
+        read = {tensor for node in nodes for tensor in reads(node)} | {output.name for output in graph.output}
         made = {tensor for node in nodes for tensor in node.output} | {value.name for value in graph.input}
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # their list is cleared
         del graph.node[:]

@@ -1,19 +1,8 @@
 """Nodes in order of their data, and those of them that a result needs; bodies of If and Loop are looked into."""
 
-from collections.abc import Iterable
-
 import onnx
 
-
-def captured(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """Return the tensors that the bodies of control-flow nodes read."""
-    found: set[str] = set()
-    for node in nodes:
-        for entry in node.attribute:
-            for body in (entry.g, *entry.graphs):
-                found |= {tensor for inner in body.node for tensor in inner.input} | {o.name for o in body.output}
-                found |= captured(body.node)
-    return found
+from pipeline.graph.scopes import reads
 
 
 def in_order(kept: list[onnx.NodeProto], added: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -25,8 +14,7 @@ def in_order(kept: list[onnx.NodeProto], added: list[onnx.NodeProto]) -> list[on
         stack = [root]
         while stack:
             node = stack[-1]
-            wanted = (*node.input, *captured([node])) if node.attribute else tuple(node.input)
-            waiting = [makers[t] for t in wanted if t in makers and id(makers[t]) not in done and makers[t] is not node]
+            waiting = [makers[t] for t in reads(node) if t in makers and id(makers[t]) not in done and makers[t] is not node]
             if id(node) in done or not waiting:
                 stack.pop()
                 if id(node) not in done:
@@ -44,5 +32,5 @@ def alive(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto
     for node in reversed(nodes):
         if needed & set(node.output):
             kept.append(node)
-            needed |= set(node.input) | captured([node])
+            needed.update(reads(node))
     return kept[::-1]

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import onnx
 
-from pipeline.algorithms.sequence import reads
-from pipeline.graph.prepare import drop_unused, weights_of
+from pipeline.graph.prepare import weights_of
+from pipeline.graph.scopes import drop_unread, reads
 
 
 def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.ModelProto, list[str]]:
@@ -42,5 +42,5 @@ def part_behind(model: onnx.ModelProto, changed: Collection[str]) -> tuple[onnx.
     part.graph.input.extend(types.get(name, onnx.ValueInfoProto(name=name)) for name in inputs)
     part.graph.value_info.extend(types[tensor] for tensor in moved if tensor in types)
     part.graph.output.extend(output for output in model.graph.output if output.name in moved)
-    drop_unused(part, constants)
+    drop_unread(part.graph, constants)
     return part, inputs

@@ -5,6 +5,8 @@ from collections import deque
 import numpy as np
 import onnx
 
+from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.graph.prepare import with_shapes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 
 PRODUCTS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
@@ -152,20 +154,89 @@ def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_ma
     assert not {"distances", "layer", "sum"} & fixed
 
 
-def test_a_layer_that_reads_what_was_decided_from_waves_stays_as_it_is(build, make_weight):
+def test_what_was_decided_from_waves_stays_as_it_is(build, make_weight):
     model = build(
-        """decided (int64[frames, 8] positions) => (float[frames, 4] y) {
+        """decided (int64[frames, 8] positions, float[frames, 8] x) => (float[frames, 8] y) {
             [real] r = Cast <to = 1> (positions)
             [sines] s = Sin (r)
             [ends] c = Ceil (s)
-            [layer] y = MatMul (c, weight)
+            [cut] y = Mul (x, c)
         }""",
-        weight=make_weight(8, 4),
     )
-    assert "layer" in shape_deciding_nodes(model.graph)
+    assert {"sines", "ends", "cut"} <= shape_deciding_nodes(model.graph)
 
 
 def test_all_products_of_the_shipped_recogniser_may_be_quantized(shipped):
     graph = shipped("asr").model.graph
     fixed = shape_deciding_nodes(graph)
     assert not [node.name for node in graph.node if node.op_type in PRODUCTS and node.name in fixed]
+
+
+WITH_BRANCHES = """branches (float[1, 4, frames] x, bool[1] loud) => (float[1, 4, 1] y, float[1, 4, kept] z) {
+    [layer] h = Conv (x, w)
+    [shape] s = Shape <start = 2> (h)
+    [single] c = Equal (s, one)
+    [choice] y = If (c) <
+        then_branch = yes () => (float[1, 4, 1] a) { a = Identity (h) },
+        else_branch = no () => (float[1, 4, 1] b) { b = ReduceMean <axes = [2]> (h) }
+    >
+    [constant_choice] z = If (always) <
+        then_branch = same () => (float[1, 4, kept] d) { d = Identity (h) },
+        else_branch = other () => (float[1, 4, kept] e) { e = Neg (h) }
+    >
+}"""
+
+
+def test_a_layer_that_the_bodies_of_an_if_read_is_no_decision_though_a_shape_is_asked_of_it(build, make_weight):
+    model = build(WITH_BRANCHES, w=make_weight(4, 4, 1), one=np.array([1]), always=np.array([True]))
+    assert "layer" not in shape_deciding_nodes(model.graph)
+
+
+def test_what_an_if_gives_is_data_though_its_condition_is_constant(build, make_weight):
+    model = build(WITH_BRANCHES, w=make_weight(4, 4, 1), one=np.array([1]), always=np.array([True]))
+    assert "z" in quantizable_tensors(with_shapes(model), {"Conv", "If"})
+
+
+def test_a_layer_that_reads_one_hot_characters_may_be_quantized(build, make_weight):
+    model = build(
+        """characters (int64[n] x) => (float[n, 4] y) {
+            [one_hot] h = OneHot <axis = -1> (x, depth, values)
+            [real] r = Cast <to = 1> (h)
+            [layer] y = MatMul (r, w)
+        }""",
+        depth=np.array(8),
+        values=np.array([0, 1]),
+        w=make_weight(8, 4),
+    )
+    fixed = shape_deciding_nodes(model.graph)
+    assert "layer" not in fixed
+    assert "real" in fixed
+
+
+def test_a_model_that_reads_samples_as_int16_may_be_quantized(build, make_weight):
+    model = build(
+        """waveform (int16[1, 1, n] x) => (float[1, 4, m] y) {
+            [real] r = Cast <to = 1> (x)
+            [loudness] l = Mul (r, scale)
+            [first] f = Conv (l, w)
+            [second] y = Conv (f, v)
+        }""",
+        scale=np.array(1 / 32768, np.float32),
+        w=make_weight(4, 1, 5),
+        v=make_weight(4, 4, 5),
+    )
+    assert not {"first", "second"} & shape_deciding_nodes(model.graph)
+
+
+def test_sums_of_whole_numbers_and_products_of_positions_with_frequencies_stay_as_they_are(build, make_weight):
+    model = build(
+        """positions (int64[1, 8] lengths) => (float[1, 8] ends, float[8, 4] angles) {
+            [real] r = Cast <to = 1> (lengths)
+            [running_sum] ends = MatMul (r, triangle)
+            [column] c = Transpose (ends)
+            [outer] angles = MatMul (c, frequencies)
+        }""",
+        triangle=np.triu(np.ones((8, 8), np.float32)),
+        frequencies=np.geomspace(1, 0.01, 4, dtype=np.float32).reshape(1, 4),
+    )
+    assert {"running_sum", "outer"} <= shape_deciding_nodes(model.graph)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from pipeline.data.arrays import dims_of
 from pipeline.errors import ModelError, StageError
 from pipeline.load import opset_of
 from pipeline.quantize.artifact import check_artifact
@@ -185,6 +186,17 @@ def test_external_weights_of_the_original_count_for_its_size_and_its_hash(tmp_pa
     assert load_graph("model", str(tmp_path / "two.onnx")).sha256 != first
 
 
+def test_an_axis_of_size_minus_one_is_open(tmp_path, build, make_weight):
+    from pipeline.load import load_graph
+
+    model = build("paddle (float[n, 8] x) => (float[n, 4] y) { y = MatMul (x, w) }", w=make_weight(8, 4))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, tmp_path / "paddle.onnx")
+    source = load_graph("model", str(tmp_path / "paddle.onnx"))
+    assert dims_of(source.model.graph.input[0]) == [None, 8]
+
+
 SUBGRAPH = """loudness (float[n, 32] x, bool[1] loud) => (float[n, 32] y) {
     [outside] h = MatMul (x, w)
     [choose] y = If (loud) <
@@ -302,3 +314,17 @@ def test_the_same_settings_give_the_same_bytes(source_of, settings, conv_net, tm
         result = quantize({"model": source}, settings("static"), observed_ranges, {"model": [sample_of(model)]}, directory)
         made.append(result.artifacts["model"].path.read_bytes())
     assert made[0] == made[1]
+
+
+def test_a_graph_whose_layers_all_lie_in_bodies_is_told_how_they_can_be_quantized(
+    source_of, settings, build, make_weight, run_directory
+):
+    graph = """rates (float[6, 32] x, bool[1] high) => (float[6, 32] y) {
+        y = If (high) <
+            then_branch = one () => (float[6, 32] a) { a = MatMul (x, w) },
+            else_branch = two () => (float[6, 32] b) { t = MatMul (x, v) b = MatMul (t, v) }
+        >
+    }"""
+    source = source_of(build(graph, w=make_weight(32, 32), v=make_weight(32, 32, seed=1)))
+    with pytest.raises(StageError, match=r"all 3 of its layers lie inside the bodies of If.*mode=dynamic mode.subgraphs=true"):
+        quantize({"model": source}, settings("static"), observed_ranges, {}, run_directory)

@@ -33,6 +33,23 @@ def name_bodies(graph: onnx.GraphProto) -> None:
                     used.add(name)
 
 
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads: its inputs, and what its bodies take from the graphs around them."""
+    yield from filter(None, node.input)
+    yield from captured(node)
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that the bodies of a node take from the graphs around them; none for a node without bodies."""
+    taken: set[str] = set()
+    for body in bodies(node):
+        made = {value.name for value in (*body.input, *body.initializer)}
+        made.update(name for inner in body.node for name in inner.output)
+        read = {name for inner in body.node for name in reads(inner)} | {output.name for output in body.output}
+        taken |= read - made
+    return taken
+
+
 def tensors_read(graph: onnx.GraphProto) -> set[str]:
     """Return the tensors that a node of the graph or of a body in it reads, and the outputs of both."""
     read: set[str] = set()
