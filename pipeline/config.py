@@ -213,8 +213,9 @@ def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) 
             return None
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), resolved))
     except OmegaConfBaseException as error:
-        where = f"{key}.{error.key}" if error.key and not str(error.full_key or "").startswith(key) else error.full_key
-        problems.append(f"{where or key}: {_first_line(error)}")
+        inner = str(error.full_key or "")
+        where = inner if inner.startswith(key) else f"{key}.{inner}" if inner else key
+        problems.append(f"{where}: {_first_line(error)}")
         return None
 
 

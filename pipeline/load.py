@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
@@ -14,8 +17,10 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.data.download import OnProgress, cache_directory, download
 from pipeline.errors import ModelError
+from pipeline.graph.fixed_inputs import fix_inputs
 from pipeline.models import SpeechModel
 from pipeline.models.files import ModelFiles
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.paths import find
 from pipeline.session import open_session
 
@@ -38,6 +43,7 @@ class SourceGraph:
         sha256: of the file and of its external data.
         size_bytes: of the file and of its external data.
         model: the parsed graph.
+        fixed: inputs that it takes but ignores, since they are always the same, and their values.
     """
 
     name: str
@@ -45,6 +51,7 @@ class SourceGraph:
     sha256: str
     size_bytes: int
     model: onnx.ModelProto
+    fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:
@@ -72,7 +79,8 @@ def load(model: SpeechModel) -> dict[str, SourceGraph]:
         ModelError: a file is missing, corrupt, refused by ONNX Runtime, or already quantized, or the files of the model
             contradict each other.
     """
-    loaded = {name: load_graph(name, path) for name, path in model.graphs.items()}
+    fixed = model.fixed_inputs if isinstance(model, OnnxFile) else None
+    loaded = {name: load_graph(name, path, fixed=fixed) for name, path in model.graphs.items()}
     model.check()
     return loaded
 
@@ -86,16 +94,17 @@ def load_companion(name: str, path: str) -> SourceGraph:
     return load_graph(name, path, quantizable=False)
 
 
-def load_graph(name: str, path: str, *, quantizable: bool = True) -> SourceGraph:
+def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping[str, float] | None = None) -> SourceGraph:
     """Load one graph.
 
     Args:
         name: its role.
         path: the file, as configured.
         quantizable: refuse a graph that is quantized already.
+        fixed: inputs that become constants, and their values.
 
     Raises:
-        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized.
+        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized, or has no such input to fix.
     """
     file = find(path)
     if not file.is_file():
@@ -118,7 +127,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True) -> SourceGraph
         open_session(file, as_it_is=True)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
-    return SourceGraph(name, file, sha256_of(*files), sum(part.stat().st_size for part in files), proto)
+    size = sum(part.stat().st_size for part in files)
+    return SourceGraph(name, file, sha256_of(*files), size, proto, fix_inputs(proto.graph, fixed or {}))
 
 
 def _leave_open(graph: onnx.GraphProto) -> None:

@@ -59,18 +59,18 @@ def calibration_samples(
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
-    inputs = graph_inputs(source)
+    free = [value for value in graph_inputs(source) if value.name not in source.fixed]
     wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, journal)
     match config.kind:
         case CalibrationKind.random:
             journal.warn(RANDOM_WARNING)
-            return random_samples(inputs, config.samples, config.length, seed)
+            return [_completed(sample, source) for sample in random_samples(free, config.samples, config.length, seed)]
         case CalibrationKind.arrays:
             if config.path is None:
                 raise ConfigError(
                     "calibration.path: not set; calibration=arrays needs an .npz whose arrays are named <sample>/<input name>."
                 )
-            pairs = wanted.from_arrays(find(config.path), inputs)
+            pairs = wanted.from_arrays(find(config.path), source)
         case _:
             path = config.path or (model.calibration_path if config.kind is CalibrationKind.real else None)
             if path is None and config.kind in NEEDED:
@@ -81,7 +81,7 @@ def calibration_samples(
                     "arrays with calibration=arrays."
                 )
             check_kind(find(path), config.kind)
-            pairs = wanted.from_utterances(model, find(path), inputs, own=config.path is None)
+            pairs = wanted.from_utterances(model, find(path), source, own=config.path is None)
     return [pair.sample for pair in pairs]
 
 
@@ -96,19 +96,20 @@ def evaluation_samples(
         DataError: the data cannot be used.
     """
     path = config.path or model.evaluation_path
-    inputs = graph_inputs(source)
     if path is None:
+        free = [value for value in graph_inputs(source) if value.name not in source.fixed]
         journal.warn(
             "evaluation.path: not set, so outputs are compared on seeded noise. How the model does on real data is not known; "
             "give an .npz with evaluation.path."
         )
-        return [EvaluationSample(sample) for sample in random_samples(inputs, min(config.samples, 8), 128, seed + 1)]
+        noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
+        return [EvaluationSample(_completed(sample, source)) for sample in noise]
     wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, journal)
     file = find(path)
     if file.suffix == ".npz":
-        return wanted.from_arrays(file, inputs)
+        return wanted.from_arrays(file, source)
     needs_text = config.kind is EvaluationKind.asr
-    return wanted.from_utterances(model, file, inputs, own=config.path is None, needs_text=needs_text)
+    return wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
 
 
 def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
@@ -131,6 +132,19 @@ def audio_reader(mismatch: SampleRateMismatch, journal: Journal) -> ReadAudio:
     return read
 
 
+def _completed(sample: Sample, source: SourceGraph) -> Sample:
+    """Return a sample with the inputs that are always the same.
+
+    Raises:
+        DataError: it has another value for one.
+    """
+    for name, value in source.fixed.items():
+        given = sample.inputs.get(name)
+        if given is not None and not np.array_equal(given, value):
+            raise DataError(f"sample {sample.id!r}, input {name!r}: {given}, but model.fixed_inputs fixes it at {value}.")
+    return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
+
+
 @dataclass
 class _Wanted:
     """What is wanted of a data set, and what happens to samples that cannot be used.
@@ -149,13 +163,13 @@ class _Wanted:
     on_bad: OnBadSample
     journal: Journal
 
-    def from_arrays(self, path: Path, inputs: list[onnx.ValueInfoProto]) -> list[EvaluationSample]:
+    def from_arrays(self, path: Path, source: SourceGraph) -> list[EvaluationSample]:
         samples = read_arrays(path, self.key, self.limit)
         self.journal.read(path)
-        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), inputs)
+        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), source)
 
     def from_utterances(
-        self, model: SpeechModel, path: Path, inputs: list[onnx.ValueInfoProto], *, own: bool, needs_text: bool = False
+        self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
     ) -> list[EvaluationSample]:
         read = audio_reader(self.mismatch, self.journal)
 
@@ -173,7 +187,7 @@ class _Wanted:
                 except DataError as error:
                     yield None, (known.id, str(error))
 
-        found = self._usable(path, pairs(), inputs)
+        found = self._usable(path, pairs(), source)
         self.journal.read(*files_of(path))
         return found
 
@@ -181,9 +195,10 @@ class _Wanted:
         self,
         path: Path,
         pairs: Iterable[tuple[EvaluationSample | None, tuple[str, str] | None]],
-        inputs: list[onnx.ValueInfoProto],
+        source: SourceGraph,
     ) -> list[EvaluationSample]:
         """Return the first `limit` samples that the graph takes."""
+        inputs = graph_inputs(source)
         before = len(self.journal.skipped)
         found: list[EvaluationSample] = []
         for pair, problem in pairs:
@@ -192,11 +207,12 @@ class _Wanted:
                 continue
             assert pair is not None
             try:
-                check_samples([pair.sample], inputs, self.key)
+                sample = _completed(pair.sample, source)
+                check_samples([sample], inputs, self.key)
             except DataError as error:
                 self._bad(pair.sample.id, str(error).removeprefix(f"{self.key}: "))
                 continue
-            found.append(pair)
+            found.append(dataclasses.replace(pair, sample=sample))
             if len(found) == self.limit:
                 break
         skipped = len(self.journal.skipped) - before

@@ -22,7 +22,11 @@ class OnnxFile(ModelFiles):
         path: the ONNX file.
         calibration_path: none; set calibration.path.
         evaluation_path: none; set evaluation.path.
+        fixed_inputs: inputs of one element that are always the same, such as a sampling rate, and their values. What they
+            decide is decided before quantization; the graph that comes out takes them still, and ignores them.
     """
+
+    fixed_inputs: dict[str, float] | None = None
 
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.tensors, EvaluationKind.audio})
 

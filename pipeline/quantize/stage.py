@@ -115,7 +115,7 @@ def quantize(
             searches[name] = found.report
             rewritten |= {name: found.rewritten} if found.rewritten is not None else {}
             urgent += found.warnings
-            notes += [*prepared.notes, *_subgraph_note(source, mode)]
+            notes += [*prepared.notes, *_notes(source, prepared.model, mode)]
             continue
         if mode.rewrite:
             rewritten[name] = in_float(prepared, mode, probes[name], threads)
@@ -133,7 +133,7 @@ def quantize(
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
         )
-        notes += [*prepared.notes, *_subgraph_note(source, mode)]
+        notes += [*prepared.notes, *_notes(source, prepared.model, mode)]
     if not staged:
         raise StageError(" ".join(idle))
     notes += idle  # of several graphs, one that stays as it is does not spoil the others
@@ -281,8 +281,8 @@ def _nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     if inner and not plan.kept:
         return (
             f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with ranges "
-            "at run time: mode=dynamic mode.subgraphs=true. Where the condition of an If is always the same for you (a "
-            "sampling rate), an export without it can have ranges from calibration too."
+            "at run time: mode=dynamic mode.subgraphs=true. Where an input that is always the same for you "
+            "decides (a sampling rate), fix it, and ranges can come from calibration too: model.fixed_inputs={sr: 16000}."
         )
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
@@ -292,8 +292,13 @@ def _nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     )
 
 
-def _subgraph_note(source: SourceGraph, mode: AnyModeConfig) -> list[str]:
-    bodies = [node for node in source.model.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if not bodies or (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
-        return []
-    return [f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs)."]
+def _notes(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
+    """Return what a user must know of what became of a graph."""
+    notes = [
+        f"{source.name}: it takes {name} and ignores it: as model.fixed_inputs says, it is always {value.item():g}."
+        for name, value in source.fixed.items()
+    ]
+    bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
+    if bodies and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
+        notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
+    return notes

@@ -1,0 +1,47 @@
+"""Inputs that are always the same for a user, as constants of the graph.
+
+A sampling rate that an If chooses between two models by is an example: with a constant in its place, folding leaves the one
+model that the user runs. The graph still takes such an input, and ignores it, so that nobody has to call it otherwise.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from pipeline.data.arrays import dims_of, dtype_of
+from pipeline.errors import ModelError, did_you_mean
+from pipeline.graph.scopes import Names, graphs_of
+
+KEY = "model.fixed_inputs"
+
+
+def fix_inputs(graph: onnx.GraphProto, fixed: Mapping[str, float]) -> dict[str, npt.NDArray[np.generic]]:
+    """Let every node read constants in place of some inputs, in place; return the values, in the inputs' types and shapes.
+
+    Raises:
+        ModelError: there is no such input, it has more than one element, or its type has no such value.
+    """
+    inputs = {value.name: value for value in graph.input}
+    names = Names(graph)
+    found: dict[str, npt.NDArray[np.generic]] = {}
+    constants: dict[str, str] = {}
+    for name, value in fixed.items():
+        if name not in inputs:
+            raise ModelError(f"{KEY}: the graph has no input {name!r}.{did_you_mean(name, inputs)}")
+        dtype, dims = dtype_of(inputs[name]), dims_of(inputs[name])
+        if any(size not in (1, None) for size in dims):
+            raise ModelError(f"{KEY}.{name}: the input takes {dims}; only an input of one element can be fixed.")
+        array = np.full([1] * len(dims), value).astype(dtype)
+        if not np.array_equal(array, np.full([1] * len(dims), value)) and dtype.kind != "f":
+            raise ModelError(f"{KEY}.{name}: {value} is no value of its type, {dtype}.")
+        constants[name] = names.fresh(f"{name}_fixed")
+        graph.initializer.append(numpy_helper.from_array(array, constants[name]))
+        found[name] = array
+    for scope in graphs_of(graph):
+        for node in scope.node:
+            for place, tensor in enumerate(node.input):
+                node.input[place] = constants.get(tensor, tensor)
+    return found
