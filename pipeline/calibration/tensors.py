@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.graph.scopes import reads
+from pipeline.graph.shape_deciding import decided_tensors
 
 STEPS = frozenset({"Clip", "LeakyRelu", "Relu"})
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -128,10 +129,12 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
     """Return the floating-point inputs and outputs of every node of the given types, in order, without constants.
 
     With the default, this is every tensor that any mode may give a range to: statistics of all of them, collected once,
-    serve every method, type and selection of nodes.
+    serve every method, type and selection of nodes. What is computed from lengths and positions alone is left out: no mode
+    quantizes it, and a logarithm of distances may be infinite there, for a selection to throw away.
     """
     types = {name: tensor.elem_type for name, tensor in infer(model).items()}
     constants = {initializer.name for initializer in model.graph.initializer}
+    aside = decided_tensors(model.graph)
     found: dict[str, None] = {}
     for node in model.graph.node:
         inputs = list(reads(node))
@@ -139,7 +142,8 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
             constants.update(node.output)
         elif node.op_type in op_types:
             names = (*inputs, *filter(None, node.output))
-            found.update(dict.fromkeys(name for name in names if name not in constants and types.get(name) in FLOAT_TYPES))
+            measurable = (name for name in names if name not in constants and name not in aside)
+            found.update(dict.fromkeys(name for name in measurable if types.get(name) in FLOAT_TYPES))
     return tuple(found)
 
 

@@ -50,8 +50,17 @@ INTEGER_TYPES = frozenset(
 
 def shape_deciding_nodes(graph: onnx.GraphProto) -> set[str]:
     """Return the names of the nodes that decide shapes, or touch what was decided; they are never quantized."""
-    discrete, touched = _decided(graph)
+    discrete, touched, _ = _decided(graph)
     return touched | _deciding(graph, discrete)
+
+
+def decided_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that are computed from nothing but decisions and constants, and that no layer reads.
+
+    No node that reads one is quantized.
+    """
+    discrete, _, for_layers = _decided(graph)
+    return discrete - for_layers
 
 
 def _makes_discrete(node: onnx.NodeProto) -> bool:
@@ -65,25 +74,27 @@ def _data_inputs(node: onnx.NodeProto) -> Iterator[str]:
     return (tensor for index, tensor in enumerate(node.input) if tensor and index not in aside)
 
 
-def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
-    """Return the tensors computed from decisions and constants alone, and the nodes that read one as data."""
+def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str], set[str]]:
+    """Return the tensors computed from decisions and constants alone, the nodes that read one as data, and what layers read."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     constant = set(weights)
     discrete = {value.name for value in graph.input if value.type.tensor_type.elem_type in INTEGER_TYPES} - constant
     touched: set[str] = set()
+    for_layers: set[str] = set()
     for node in graph.node:
         if constant.issuperset(reads(node)):
             constant.update(node.output)
             continue
         data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
         if node.op_type in PRODUCTS and _is_layer(node, weights):
-            continue  # ordinary data
+            for_layers.update(data)
+            continue  # what it makes is ordinary data
         if _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
             discrete.update(node.output)
             touched.add(node.name)
         elif any(tensor in discrete for tensor in data):
             touched.add(node.name)
-    return discrete, touched
+    return discrete, touched, for_layers
 
 
 def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:

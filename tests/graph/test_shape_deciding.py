@@ -154,6 +154,30 @@ def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_ma
     assert not {"distances", "layer", "sum"} & fixed
 
 
+def test_only_what_layers_read_of_positions_needs_a_range(build, make_weight):
+    """The logarithm of the distance 0 is infinite: a graph that puts distances into buckets throws it away."""
+    model = build(
+        """buckets (float[frames, 8] x, float[heads, frames] scores) => (float[frames, 4] y, float[heads, frames] z) {
+            [shape] s = Shape <end = 1> (x)
+            [end] n = Squeeze (s)
+            [positions] p = Range (zero, n, one)
+            [real] r = Cast <to = 1> (p)
+            [column] c = Unsqueeze (r, axis)
+            [angles] a = Mul (c, rates)
+            [waves] w = Sin (a)
+            [distances] y = MatMul (w, weight)
+            [logarithm] l = Log (r)
+            [scaled] m = Mul (l, rate)
+            [near] k = Less (p, one)
+            [bucket] b = Where (k, r, m)
+            [sum] z = Add (scores, b)
+        }""",
+        weight=make_weight(8, 4), rates=np.geomspace(1, 0.01, 8, dtype=np.float32), rate=np.array(2, np.float32),
+        zero=np.array(0), one=np.array(1), axis=np.array([1]),
+    )  # fmt: skip
+    assert set(quantizable_tensors(with_shapes(model))) == {"scores", "w", "y", "z"}
+
+
 def test_what_was_decided_from_waves_stays_as_it_is(build, make_weight):
     model = build(
         """decided (int64[frames, 8] positions, float[frames, 8] x) => (float[frames, 8] y) {
