@@ -14,7 +14,7 @@ import onnx
 from pipeline.ensemble import Call, Ensemble
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate import METRICS_BY_KIND, scorer_of
-from pipeline.evaluate.scores import TENSOR_METRICS, SampleScores, summarize, tensor_scores
+from pipeline.evaluate.scores import TENSOR_METRICS, LengthsDifferError, SampleScores, summarize, tensor_scores
 from pipeline.journal import Journal
 from pipeline.load import SourceGraph
 from pipeline.metrics import METRICS
@@ -154,7 +154,10 @@ class Judge:
             before, after = self._before[number], self._model.infer(item.sample, run_of(number))
             if any(np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all() for a in after.values()):
                 return Verdict(float("inf"), float("inf"))
-            scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
+            try:
+                scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
+            except LengthsDifferError:
+                return Verdict(float("inf"), length_change(before, after))
             scores.notes.clear()  # audio among them
             scored.append(scores)
             change = max(change, length_change(before, after))
@@ -176,6 +179,6 @@ class Judge:
 
 
 def length_change(before: Outputs, after: Outputs) -> float:
-    """Return how much longer or shorter the last axis of an output has become, relative to fp32's, at worst."""
-    pairs = [(a.shape[-1], after[name].shape[-1]) for name, a in before.items() if a.ndim and after[name].ndim]
+    """Return how much longer or shorter an axis of an output has become, relative to fp32's, at worst."""
+    pairs = [pair for name, a in before.items() for pair in zip(a.shape, after[name].shape, strict=False)]
     return max((abs(is_now - was) / max(was, 1) for was, is_now in pairs), default=0.0)

@@ -18,6 +18,10 @@ TENSOR_METRICS = {
 }  # fmt: skip
 
 
+class LengthsDifferError(StageError):
+    """An output is of another length than fp32's, and has no time axis to align."""
+
+
 @dataclass
 class SampleScores:
     """The scores of one sample.
@@ -46,10 +50,11 @@ class Scorer(Protocol):
 def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, float]]:
     """Return the tensor metrics of each float output, the first one first.
 
-    Where a mel spectrogram (1, bands, frames) has become longer or shorter, its frames are aligned first.
+    Where a spectrogram, (1, bands, frames) or (1, frames, bands), has become longer or shorter, its frames are aligned first.
 
     Raises:
-        StageError: an output has another shape, and no time axis to align.
+        LengthsDifferError: an output has another shape, and no time axis to align.
+        StageError: no output is a float tensor.
     """
     scores = {}
     for name, reference in baseline.items():
@@ -63,13 +68,17 @@ def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, 
 
 
 def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
-    """Return two outputs in one shape; mels of different lengths are aligned by dynamic time warping."""
+    """Return two outputs in one shape; spectrograms of different lengths are aligned by dynamic time warping."""
     if reference.shape == test.shape:
         return reference, test
-    if reference.ndim == 3 and reference.shape[:2] == test.shape[:2] and reference.shape[0] == 1:
-        i, j = align_by_dtw(reference[0], test[0])
-        return reference[0][:, i], test[0][:, j]
-    raise StageError(
+    if reference.ndim == test.ndim == 3 and reference.shape[0] == test.shape[0] == 1:
+        if reference.shape[1] == test.shape[1]:
+            i, j = align_by_dtw(reference[0], test[0])
+            return reference[0][:, i], test[0][:, j]
+        if reference.shape[2] == test.shape[2]:
+            i, j = align_by_dtw(reference[0].T, test[0].T)
+            return reference[0][i], test[0][j]
+    raise LengthsDifferError(
         f"the output {name!r} is of shape {list(test.shape)}, fp32's of {list(reference.shape)}: the quantized model decides "
         "other lengths, and there is no common time axis to compare along. Exclude what decides them with "
         "mode.nodes_to_exclude."

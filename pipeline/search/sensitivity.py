@@ -65,13 +65,15 @@ def sensitivities(
         parts = {group.name: part_behind(base.model, group.nodes) for group in chunk} if simple else {}
         read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
         tensors = list(_float_tensors(base, list(read), judge, threads))
+        # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
+        arrays = {name for name in read if all(isinstance(found[name], np.ndarray) for found in tensors)}
         for group in chunk:
             if time.monotonic() >= until:
                 return losses
             for precision in (p for p in group.precisions if (group.name, p) in chosen):
                 choice = {group.name: precision}
-                if simple:
-                    part, inputs = parts[group.name]
+                part, inputs = parts.get(group.name, (None, []))
+                if part is not None and arrays.issuperset(inputs):
                     outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, judge, threads)
                     verdict = judge.loss_of_outputs(outputs)
                 else:

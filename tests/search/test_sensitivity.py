@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.calibration.cache import cached_statistics
@@ -13,9 +14,11 @@ from pipeline.graph.prepare import prepare
 from pipeline.load import load_graph
 from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.vocoder import Vocoder
 from pipeline.quantize.plan import Precision
 from pipeline.sample_sets import EvaluationSample
+from pipeline.samples import Sample
 from pipeline.search.behind import part_behind
 from pipeline.search.builder import Builder
 from pipeline.search.gains import gains
@@ -127,3 +130,37 @@ def test_every_group_gains_bytes_in_every_precision_and_a_time_is_known(lab):
     assert all(gain.ms_among_integers == gain.ms for gain in stored), "is made floats whatever its neighbours are"
     largest = max(found, key=lambda key: found[key].bytes_saved)
     assert found[largest].bytes_saved > 100_000
+
+
+COLLECTED = """collected (float[1, 8, n] x) => (float[1, 8, n] y, float[1, 8, m] z) {
+    [before] a = Conv <pads = [1, 1]> (x, w)
+    parts = SplitToSequence <axis = 2> (a, ones)
+    b = ConcatFromSequence <axis = 2> (parts)
+    r = Relu (b)
+    [behind] y = Conv <pads = [1, 1]> (r, v)
+    [beside] c = Conv <pads = [1, 1]> (x, v)
+    d = ReduceMean <axes = [2]> (c)
+    more = SequenceInsert (parts, d)
+    z = ConcatFromSequence <axis = 2> (more)
+}"""
+
+
+def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight, source_of, tmp_path):
+    """Regulating lengths collects frames in a Loop, as a sequence that cannot be handed to a part of the graph."""
+    weights = {"w": make_weight(8, 8, 3), "v": make_weight(8, 8, 3, seed=1)}
+    source = source_of(build(COLLECTED, ones=np.array(1), **weights))
+    rng = np.random.default_rng(0)
+    samples = [Sample(f"s{k}", {"x": rng.standard_normal((1, 8, 12)).astype(np.float32)}) for k in range(2)]
+    prepared = prepare(source, opset=None, needed_opset=13, preprocess=True)
+    groups, _ = groups_of(prepared, STATIC)
+    builder = Builder(
+        prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=tmp_path), threads=1
+    )
+    judge = Judge(
+        OnnxFile("onnx", str(source.path)), source, {"model": source.path}, "model", [EvaluationSample(s) for s in samples],
+        EvaluationConfig(kind=EvaluationKind.tensors), "relative_error", seed=0, threads=1,
+    )  # fmt: skip
+    wanted = [(group.name, Precision.static) for group in groups]
+    losses = sensitivities(builder, judge, wanted, threads=1)
+    assert set(losses) == set(wanted)
+    assert all(0 < loss < 0.1 for loss in losses.values())

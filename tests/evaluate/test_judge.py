@@ -1,0 +1,53 @@
+"""What a changed graph loses, where it decides other lengths than the original."""
+
+import numpy as np
+import pytest
+
+from pipeline.evaluate.judge import Judge
+from pipeline.models.onnx_file import OnnxFile
+from pipeline.sample_sets import EvaluationSample
+from pipeline.samples import Sample
+from pipeline.settings import EvaluationConfig, EvaluationKind
+
+FRAMES = """frames (float[1, n, 4] x) => (float[1, m, 4] y) { y = Slice (x, zero, end, axis) }"""
+SPOKEN = """spoken (float[1, n, 4] x) => (float[1, m] y) { s = Slice (x, zero, end, axis) y = Reshape (s, flat) }"""
+
+
+@pytest.fixture
+def loss_of(build, source_of):
+    """Return a function: graph, frames -> what is lost where it gives so many frames, of ten that the original gives."""
+
+    def graph_of(text, frames):
+        ends = {"zero": np.array([0]), "end": np.array([frames]), "axis": np.array([1])}
+        return build(text, **ends, **({"flat": np.array([1, -1])} if "Reshape" in text else {}))
+
+    def loss(text, frames):
+        source = source_of(graph_of(text, 10))
+        x = np.random.default_rng(0).standard_normal((1, 12, 4)).astype(np.float32)
+        items = [EvaluationSample(Sample("x", {"x": x}))]
+        config = EvaluationConfig(kind=EvaluationKind.tensors)
+        model = OnnxFile("onnx", str(source.path))
+        judge = Judge(
+            model, source, {"model": source.path}, "model", items, config, "relative_error", seed=0, threads=1
+        )  # fmt: skip
+        return judge.loss(graph_of(text, frames))
+
+    return loss
+
+
+@pytest.mark.parametrize("frames", [9, 11])
+def test_audio_of_another_length_loses_all_and_the_length_is_told(loss_of, frames):
+    verdict = loss_of(SPOKEN, frames)
+    assert verdict.loss == np.inf
+    assert verdict.length_change == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("frames", [9, 11])
+def test_frames_of_another_number_are_aligned_along_either_axis(loss_of, frames):
+    verdict = loss_of(FRAMES, frames)
+    assert 0 < verdict.loss < 0.5
+    assert verdict.length_change == pytest.approx(0.1)
+
+
+def test_the_same_graph_loses_nothing(loss_of):
+    assert loss_of(SPOKEN, 10).loss == loss_of(FRAMES, 10).loss == 0
