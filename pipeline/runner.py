@@ -28,10 +28,11 @@ from pipeline.load import SourceGraph, external_files, fetch, load, load_compani
 from pipeline.models import SpeechModel
 from pipeline.models.matcha import Matcha
 from pipeline.paths import find
+from pipeline.quantize.advice import why_slower
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.auto import Means
 from pipeline.quantize.ranges import measured_ranges
-from pipeline.quantize.stage import Quantized, quantize, why_slower
+from pipeline.quantize.stage import Quantized, quantize
 from pipeline.quantize.static import Ranges
 from pipeline.report.schema import environment, report_of
 from pipeline.run_directory import RunDirectory

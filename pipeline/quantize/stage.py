@@ -11,14 +11,14 @@ import onnx
 from pipeline.algorithms import Algorithms, fit, fold, rewrite
 from pipeline.errors import ModelError, StageError
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
-from pipeline.graph.scopes import graphs_of
 from pipeline.load import SourceGraph
+from pipeline.quantize.advice import notes_on, nothing_to_do
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.auto import Means, search
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.named_nodes import modes_of_graphs
-from pipeline.quantize.plan import WEIGHTED_OPS, Plan
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.rewrites import in_float, laid_out
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
@@ -115,7 +115,7 @@ def quantize(
             searches[name] = found.report
             rewritten |= {name: found.rewritten} if found.rewritten is not None else {}
             urgent += found.warnings
-            notes += [*prepared.notes, *_notes(source, prepared.model, mode)]
+            notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
             continue
         if mode.rewrite:
             rewritten[name] = in_float(prepared, mode, probes[name], threads)
@@ -123,7 +123,7 @@ def quantize(
         notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
         if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
-            idle.append(_nothing_to_do(source, mode, plan))
+            idle.append(nothing_to_do(source, mode, plan))
             continue
         model = _rewrite(
             source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
@@ -133,7 +133,7 @@ def quantize(
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
         )
-        notes += [*prepared.notes, *_notes(source, prepared.model, mode)]
+        notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
     if not staged:
         raise StageError(" ".join(idle))
     notes += idle  # of several graphs, one that stays as it is does not spoil the others
@@ -234,71 +234,9 @@ def _rewrite(
             assert_never(mode)
 
 
-def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
-    """Return why a quantized graph can be slower than its original, and what to do."""
-    match mode:
-        case Fp16Config():
-            return (
-                "this processor has no fp16 kernels for most operators, so ONNX Runtime converts to fp32 and back around them; "
-                "fp16 halves the file. For speed: mode=static or mode=dynamic."
-            )
-        case WeightOnlyConfig():
-            return (
-                "weights are expanded to float at every inference, and computed with in float; weight_only shrinks the file. "
-                "For speed: mode=static or mode=dynamic."
-            )
-        case StaticConfig() | DynamicConfig():
-            left = sum(count for op, count in artifact.kernels.items() if op in ("QuantizeLinear", "DequantizeLinear"))
-            integer = sum(artifact.kernels.values()) - left
-            return (
-                f"{integer} operators run as integers, and {left} conversions between float and integer are left over between "
-                "them. Quantize fewer operator types (mode.op_types), or exclude the small nodes (mode.nodes_to_exclude)."
-            )
-        case AutoConfig():
-            return (
-                "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
-                "with mode.min_speedup."
-            )
-        case FloatConfig():
-            return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
-        case _:
-            assert_never(mode)
-
-
 def _refuse_half_precision(source: SourceGraph) -> None:
     types = Counter(tensor.data_type for tensor in source.model.graph.initializer)
     if types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]:
         raise ModelError(
             f"model.path: {source.path} is an fp16 model; a quantizer needs the fp32 original, which it was made from."
         )
-
-
-def _nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
-    nothing = f"mode {mode.name} would change nothing in the graph {source.name!r}"
-    if isinstance(mode, FloatConfig):
-        return f"{nothing}: no rewrite makes it faster on this machine."
-    inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
-    if inner and not plan.kept:
-        return (
-            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with ranges "
-            "at run time: mode=dynamic mode.subgraphs=true. Where an input that is always the same for you "
-            "decides (a sampling rate), fix it, and ranges can come from calibration too: model.fixed_inputs={sr: 16000}."
-        )
-    reasons = Counter(kept.reason for kept in plan.kept)
-    why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
-    return (
-        f"{nothing}: {why or 'it has no node of the operator types of this mode'}. Choose other nodes or operator types, or "
-        "another mode."
-    )
-
-
-def _notes(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
-    """Return what a user must know of what became of a graph."""
-    notes = [
-        f"{source.name}: it takes {name} and ignores it: as model.fixed_inputs says, it is always {value.item():g}."
-        for name, value in source.fixed.items()
-    ]
-    bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if bodies and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
-        notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
-    return notes
