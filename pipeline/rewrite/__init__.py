@@ -12,10 +12,12 @@ reshape.py        the shape of a Reshape as a constant
 floor.py          quotients of integers rounded down, in three nodes
 conv_pads.py      zeros around the input of a Conv inside its own padding
 square.py         x ** 2 as x * x, division by a constant as multiplication
+shift.py          a number added to the input of a Conv, inside its bias
 scale.py          a constant factor after a linear layer, inside its weights
 batch_norm.py     a batch norm after a linear layer, inside its weights
 queries.py        constants of attention inside the layer that makes queries; channels.py: which of its outputs these are
 padding.py        zeros that several layers pad with, put once
+together.py       products of one tensor with the weights of several layers, as one
 selection.py      selection by a mask as a product and a sum, or as a minimum
 scatter.py        an update of a whole range as Slice and Concat
 layer_norm.py     layer norm over channels as LayerNormalization between transpositions
