@@ -1,6 +1,8 @@
 """What one evaluation measures, sample by sample, and how that becomes the report's `evaluation`."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,9 +90,15 @@ def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
 def summarize(
     names: list[str], scored: list[SampleScores], totals: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`."""
-    fidelity = {name: _mean([s.fidelity[name] for s in scored if name in s.fidelity]) for name in _keys(scored, "fidelity")}
-    counts = Counter(name for s in scored for name in (*s.fidelity, *s.truth))
+    """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`.
+
+    A ratio that is infinite for equal outputs is averaged over the samples whose outputs differ, where there are any: one
+    sample that nothing happens to would make perfect of all.
+    """
+    given = {name: [s.fidelity[name] for s in scored if name in s.fidelity] for name in _keys(scored, "fidelity")}
+    given = {name: differing(name, values) or values for name, values in given.items()}
+    fidelity = {name: _mean(values) for name, values in given.items()}
+    counts = Counter(name for s in scored for name in s.truth) | Counter({name: len(values) for name, values in given.items()})
     truth = {
         name: tuple(_mean([s.truth[name][side] for s in scored if name in s.truth]) for side in (0, 1))
         for name in _keys(scored, "truth")
@@ -105,6 +113,11 @@ def summarize(
         elif name in values:
             summary[name] = _entry(name, *values[name], counts.get(name, len(scored)))
     return summary
+
+
+def differing(name: str, values: Sequence[float]) -> list[float]:
+    """Return the values of a metric on samples whose outputs differ, where equal ones have an infinite value in it."""
+    return [value for value in values if METRICS[name].baseline != math.inf or value != math.inf]
 
 
 def _entry(name: str, baseline: float, quantized: float, samples: int) -> dict[str, Any]:

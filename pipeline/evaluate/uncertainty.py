@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from pipeline.metrics import METRICS
 from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
 from pipeline.metrics.text import character_errors, word_errors
 
@@ -29,7 +32,10 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
     if name in ERROR_RATES:
         return _rate([(after, length) for _, after, length in _errors(samples, name)])
     given = [sample["fidelity"][name] for sample in samples if name in sample.get("fidelity", {})]
-    if any(value is None or not math.isfinite(value) for value in given):  # JSON says null of what is infinite
+    if METRICS[name].baseline == math.inf:  # the mean is over samples whose outputs differ; JSON says null of the others
+        values = [value for value in given if value is not None and value != math.inf]
+        return mean_interval(values, resamples=RESAMPLES) if len(values) > 1 and np.isfinite(values).all() else None
+    if any(value is None or not math.isfinite(value) for value in given):
         return None  # the mean of the others is not the metric
     values = sample_values(samples, name)
     return mean_interval(values, resamples=RESAMPLES) if len(values) > 1 else None

@@ -39,7 +39,7 @@ _TABLE = (
     # against the fp32 output: any model
     Metric("mse", "", False, 1, 0.0, "mean squared difference from the fp32 output"),
     Metric("relative_error", "", False, 1, 0.0, "mean |difference| over mean |fp32 output|"),
-    Metric("sqnr_db", "dB", True, 1, math.inf, "power of the fp32 output over power of the difference"),
+    Metric("sqnr_db", "dB", True, 2, math.inf, "power of the fp32 output over power of the difference, where there is one"),
     Metric("cosine", "", True, 1, 1.0, "cosine similarity to the fp32 output"),
     Metric("max_abs_error", "", False, 1, 0.0, "largest absolute difference from the fp32 output"),
     # against the fp32 output: audio, mels, posteriors, durations

@@ -104,8 +104,8 @@ def _same_place(path: str, place: str, folder: str | None) -> bool:
         return True
     if folder in (None, "", "."):
         return False
-    # Beside the manifest: clips, but not the manifest of another set, such as the one for calibration.
-    return own.suffix not in (".jsonl", ".json", ".onnx") and f"/{path}".rpartition("/")[0].endswith(
+    # Beside the manifest: clips, but not the manifest or the arrays of another set, such as the one for calibration.
+    return own.suffix not in (".jsonl", ".json", ".onnx", ".npz") and f"/{path}".rpartition("/")[0].endswith(
         f"/{folder}".replace("//", "/")
     )
 

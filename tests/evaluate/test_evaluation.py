@@ -12,8 +12,9 @@ from pipeline.errors import DataError, StageError
 from pipeline.evaluate import evaluate
 from pipeline.evaluate.audio import METRICS_OF_KIND
 from pipeline.evaluate.judge import Judge
-from pipeline.evaluate.scores import comparable, tensor_scores
+from pipeline.evaluate.scores import SampleScores, comparable, summarize, tensor_scores
 from pipeline.evaluate.tensors import read_labels
+from pipeline.evaluate.uncertainty import sample_interval
 from pipeline.journal import Journal
 from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
@@ -211,3 +212,20 @@ def test_a_judge_of_one_metric_finds_what_the_evaluation_finds(shipped, repo, ru
     loss = judge.loss(worse).loss
     assert loss == pytest.approx(found["quantized"] - found["baseline"], rel=1e-6)
     assert loss > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "samples"),
+    [((20.0, math.inf, 30.0), 25.0, 2), ((math.inf, math.inf), math.inf, 2), ((-math.inf,), -math.inf, 1)],
+)
+def test_samples_that_nothing_happens_to_do_not_make_a_ratio_perfect(values, mean, samples):
+    found = summarize(["sqnr_db", "mse"], [SampleScores({"sqnr_db": value, "mse": 1.0}) for value in values], {})
+    assert (found["sqnr_db"]["quantized"], found["sqnr_db"]["samples"]) == (mean, samples)
+    assert found["mse"]["samples"] == len(values)
+
+
+def test_the_interval_of_a_ratio_is_over_the_samples_that_it_is_the_mean_of():
+    entries = [{"fidelity": {"sqnr_db": value}} for value in (20.0, None, math.inf, 30.0)]
+    interval = sample_interval(entries, "sqnr_db")
+    assert interval.value == 25.0
+    assert 20 <= interval.low <= interval.high <= 30

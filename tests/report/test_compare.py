@@ -153,6 +153,18 @@ def test_other_calibration_data_does_not_keep_runs_apart(report, save_run, tmp_p
     assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 1
 
 
+def test_calibration_arrays_beside_the_evaluation_arrays_do_not_keep_runs_apart(report, save_run, tmp_path):
+    config = "evaluation:\n  path: data/eval.npz\n"
+    report["inputs"][1:] = [{"path": "data/eval.npz", "sha256": "2" * 64, "bytes": 300}]
+    save_run(report, "a", config)
+    report["inputs"].append({"path": "data/calib.npz", "sha256": "3" * 64, "bytes": 300})
+    save_run(report, "b", config)
+    assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 1
+    report["inputs"][1]["sha256"] = "9" * 64
+    save_run(report, "c", config)
+    assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 2
+
+
 def test_the_settings_in_which_runs_differ_are_shown(report, save_run, tmp_path):
     first = save_run(report, "a")
     config = (first / "config.yaml").read_text(encoding="utf-8")
