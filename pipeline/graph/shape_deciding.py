@@ -86,7 +86,7 @@ def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str], set[str]]:
             constant.update(node.output)
             continue
         data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
-        if node.op_type in PRODUCTS and _is_layer(node, weights):
+        if node.op_type in PRODUCTS and not discrete.isdisjoint(data) and _is_layer(node, weights):
             for_layers.update(data)
             continue  # what it makes is ordinary data
         if _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):

@@ -7,5 +7,6 @@ ranges.py         from calibration samples to the ranges of a static mode
 qdq.py, placement.py, operators.py                Q/DQ pairs: how, where, around what
 integer.py, integers.py, storage.py               integer operators, numbers and weights
 target.py         what the processor asks for
+advice.py         what a user is told of the result
 artifact.py       saving, and the checks before a file gets its name
 """

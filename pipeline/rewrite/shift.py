@@ -18,13 +18,13 @@ def rewrite(graph: Graph) -> int | str:
     """Take such numbers into Convs; return their number."""
     sites = 0
     for node in graph.nodes:
-        if node.op_type == "Conv" and not any(attribute(node, "pads", [0])) and _pads_itself(node):
+        if node.op_type == "Conv" and not _pads(node):
             sites += _take_in(graph, node)
     return sites or "no number added to the input of a Conv without padding"
 
 
-def _pads_itself(node: onnx.NodeProto) -> bool:
-    return attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", b"")
+def _pads(node: onnx.NodeProto) -> bool:
+    return any(attribute(node, "pads", [0])) or attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", b"")
 
 
 def _take_in(graph: Graph, conv: onnx.NodeProto) -> int:
