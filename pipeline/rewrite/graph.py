@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.graph.scopes import captured, reads
+from pipeline.graph.scopes import Names, captured, reads
 from pipeline.graph.selection import ensure_names
 from pipeline.load import opset_of
 from pipeline.rewrite.order import alive, in_order
@@ -52,7 +52,7 @@ class Graph:
         self._same: dict[str, Length] = {}
         self._dropped: set[int] = set()
         self._added: list[onnx.NodeProto] = []
-        self._taken = {node.name for node in self.nodes} | set(self._makers) | set(self._initializers) | self._defaults
+        self._names = Names(self.model.graph)
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     # Questions
@@ -184,11 +184,7 @@ class Graph:
 
     def free(self, like: str) -> str:
         """Return a name that nothing has yet."""
-        name, number = like, 1
-        while name in self._taken:
-            name, number = f"{like}_{number}", number + 1
-        self._taken.add(name)
-        return name
+        return self._names.fresh(like)
 
     def finish(self) -> onnx.ModelProto:
         """Make the changes: nodes in order of their data, without those that nothing needs, and without unread constants."""
