@@ -127,14 +127,18 @@ def test_a_product_with_a_mask_touches_what_was_decided_and_the_layers_around_it
     assert not {"before", "after"} & fixed
 
 
-def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_may_not(build, make_weight):
-    model = build(
-        """attention (float[frames, 8] x) => (float[frames, 4] y) {
+POSITIONS = """
             [shape] s = Shape <end = 1> (x)
             [end] n = Squeeze (s)
             [positions] p = Range (zero, n, one)
             [real] r = Cast <to = 1> (p)
-            [column] c = Unsqueeze (r, axis)
+            [column] c = Unsqueeze (r, axis)"""  # of frames, as a column of numbers
+
+
+def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_may_not(build, make_weight):
+    model = build(
+        """attention (float[frames, 8] x) => (float[frames, 4] y) {
+            POSITIONS
             [angles] a = Mul (c, rates)
             [sines] d = Sin (a)
             [cosines] e = Cos (a)
@@ -142,7 +146,7 @@ def test_a_layer_that_reads_waves_of_positions_may_be_quantized_and_the_waves_ma
             [distances] f = MatMul (w, weight)
             [layer] g = MatMul (x, weight)
             [sum] y = Add (f, g)
-        }""",
+        }""".replace("POSITIONS", POSITIONS),
         weight=make_weight(8, 4),
         rates=np.geomspace(1, 0.01, 4, dtype=np.float32),
         zero=np.array(0),
@@ -158,11 +162,7 @@ def test_only_what_layers_read_of_positions_needs_a_range(build, make_weight):
     """The logarithm of the distance 0 is infinite: a graph that puts distances into buckets throws it away."""
     model = build(
         """buckets (float[frames, 8] x, float[heads, frames] scores) => (float[frames, 4] y, float[heads, frames] z) {
-            [shape] s = Shape <end = 1> (x)
-            [end] n = Squeeze (s)
-            [positions] p = Range (zero, n, one)
-            [real] r = Cast <to = 1> (p)
-            [column] c = Unsqueeze (r, axis)
+            POSITIONS
             [angles] a = Mul (c, rates)
             [waves] w = Sin (a)
             [distances] y = MatMul (w, weight)
@@ -171,7 +171,7 @@ def test_only_what_layers_read_of_positions_needs_a_range(build, make_weight):
             [near] k = Less (p, one)
             [bucket] b = Where (k, r, m)
             [sum] z = Add (scores, b)
-        }""",
+        }""".replace("POSITIONS", POSITIONS),
         weight=make_weight(8, 4), rates=np.geomspace(1, 0.01, 8, dtype=np.float32), rate=np.array(2, np.float32),
         zero=np.array(0), one=np.array(1), axis=np.array([1]),
     )  # fmt: skip
