@@ -19,7 +19,7 @@ import onnxruntime
 
 from pipeline.calibration import collect as engine
 from pipeline.calibration.statistics import Statistics
-from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.calibration.tensors import around_layers, quantizable_tensors
 from pipeline.samples import Sample
 
 ENGINE_VERSION = 4  # to be raised with every change that changes statistics
@@ -38,7 +38,7 @@ def cached_statistics(
     model: onnx.ModelProto | Path,
     samples: Sequence[Sample] | Callable[[], Iterator[Sample]],
     *,
-    tensors: Collection[str] | None = None,
+    needed: Collection[str] | None = None,
     directory: Path | None = None,
     threads: int = 1,
     channel_axes: Mapping[str, int] | None = None,
@@ -51,8 +51,9 @@ def cached_statistics(
         model: the graph, or its file.
         samples: the calibration set, or a function that yields it; it is read once for its hash, and once more where the
             statistics have to be collected.
-        tensors: what to measure; None: every tensor that any mode may quantize, so that any method, type or selection of
-            nodes finds what it needs in the same entry.
+        needed: tensors whose statistics are wanted at least; None: every tensor that any mode may quantize. Where those that
+            layers read and make suffice, all of these and nothing else are measured, so that any method, type or selection
+            of layers finds what it needs in the same entry; all that any mode may quantize is measured otherwise, once.
         directory: where entries are kept; None: `default_directory()`.
         threads: of ONNX Runtime.
         channel_axes: tensor -> axis along which its statistics are wanted as well.
@@ -63,16 +64,21 @@ def cached_statistics(
         ModelError, DataError: as `collect`.
     """
     graph = onnx.load(model) if isinstance(model, Path) else model
-    wanted = tuple(quantizable_tensors(graph) if tensors is None else tensors)
     axes = dict(channel_axes or {})
-    settings = repr((sorted(wanted), sorted(axes.items()), threads, seed))
     stream = samples() if callable(samples) else samples
-    entry = (directory or default_directory()) / f"{fingerprint(graph, stream, settings)}.statistics"
-    found = read_entry(entry)
-    if found is not None:
-        return found
+    content = fingerprint(graph, stream, repr((sorted(axes.items()), threads, seed)))
+    measurable = quantizable_tensors(graph)
+    layers = around_layers(graph, measurable)
+    choices = [measurable] if needed is None or not set(needed) <= set(layers) else [measurable, layers]
+    entry, tensors = Path(), measurable
+    for tensors in choices:  # the larger set serves as well, where it is there already
+        name = hashlib.sha256(repr((content, sorted(tensors))).encode()).hexdigest()
+        entry = (directory or default_directory()) / f"{name}.statistics"
+        found = read_entry(entry)
+        if found is not None:
+            return found
     statistics = engine.collect(
-        graph, samples, tensors=wanted, threads=threads, channel_axes=axes, seed=seed, on_sample=on_sample
+        graph, samples, tensors=tensors, threads=threads, channel_axes=axes, seed=seed, on_sample=on_sample
     )
     try:
         write_entry(entry, statistics)
@@ -118,6 +124,8 @@ def read_entry(path: Path) -> Statistics | None:
 def write_entry(path: Path, statistics: Statistics) -> None:
     """Write an entry, which appears under its name complete or not at all.
 
+    It does not wait for the disk: what a crash of the machine leaves of it does not fit its checksum.
+
     Raises:
         OSError: it cannot be written.
     """
@@ -130,8 +138,6 @@ def write_entry(path: Path, statistics: Statistics) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(MAGIC + hashlib.sha256(payload).digest())
             file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

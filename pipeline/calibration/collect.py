@@ -20,7 +20,7 @@ from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 2 << 20  # of measured tensors: small enough to add little to the memory of inference
+SEGMENT_BYTES = 4 << 20  # of measured tensors: small enough to add little to the memory of inference
 
 
 def collect(

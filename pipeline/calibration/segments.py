@@ -18,7 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.tensors import SMALL_BYTES, Inferred, constants_of, infer
+from pipeline.calibration.tensors import Inferred, constants_of, infer, is_small
 from pipeline.errors import DataError, ModelError
 from pipeline.graph.scopes import reads
 from pipeline.samples import Sample
@@ -130,7 +130,9 @@ class SegmentedGraph:
         for segment, session, kept in zip(self.segments, self._sessions, self._kept, strict=True):
             feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
             arrays = dict(zip(segment.outputs, run_session(session, segment.outputs, feeds, sample), strict=True))
-            tensors = {name: array for name, array in {**tensors, **arrays}.items() if name in kept}
+            known = {**tensors, **arrays}
+            tensors = {name: known[name] for name in kept if name in known}
+            del known
             if self._seen is not None:
                 self._seen.append({name: arrays[name].nbytes for name in segment.measured})
             yield {name: arrays[name] for name in segment.measured}
@@ -244,7 +246,7 @@ def _given(name: str, inferred: Inferred) -> onnx.ValueInfoProto:
 
 def _is_weight(initializer: TensorProto) -> bool:
     """Whether a constant is worth sharing: not small, and of floating-point numbers, which decide no shapes."""
-    return initializer.data_type in WEIGHT_TYPES and initializer.ByteSize() >= SMALL_BYTES
+    return initializer.data_type in WEIGHT_TYPES and not is_small(initializer)
 
 
 def _named(name: str, constant: TensorProto) -> TensorProto:

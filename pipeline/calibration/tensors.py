@@ -24,6 +24,7 @@ QUANTIZABLE_OPS = MOVES | {
     "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad",
     "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Where",
 }  # fmt: skip
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # what modes quantize if nothing else is said
 RANDOM_OPS = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 MASKING_OPS = MOVES | {
     "Add",
@@ -41,7 +42,7 @@ MASKING_OPS = MOVES | {
     "Where",
 }
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
-SMALL_BYTES = 1024  # of constants that may decide shapes
+SMALL_BYTES = 1024
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -94,6 +95,13 @@ class Inferred:
         return size
 
 
+def is_small(constant: TensorProto) -> bool:
+    """Whether a constant may decide shapes, which those that do hold a few numbers for."""
+    itemsize = helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize
+    size: int = math.prod(constant.dims, start=itemsize)
+    return size < SMALL_BYTES
+
+
 def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Inferred]:
     """Return what can be inferred of the tensors of the top-level graph, if its inputs have the given shapes."""
     part = onnx.ModelProto(ir_version=model.ir_version)
@@ -110,7 +118,7 @@ def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None =
             value.type.CopyFrom(tensor)
     declared = {value.name for value in model.graph.input}
     for initializer in model.graph.initializer:
-        if initializer.ByteSize() < SMALL_BYTES:  # it may decide shapes
+        if is_small(initializer):
             part.graph.initializer.append(initializer)
         elif initializer.name not in declared:
             part.graph.input.append(
@@ -129,10 +137,13 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
     """Return the floating-point inputs and outputs of every node of the given types, in order, without constants.
 
     With the default, this is every tensor that any mode may give a range to: statistics of all of them, collected once,
-    serve every method, type and selection of nodes. What is computed from lengths and positions alone is left out: no mode
-    quantizes it, and a logarithm of distances may be infinite there, for a selection to throw away.
+    serve every method, type and selection of nodes; those `around_layers` serve every selection of layers, for less. What is
+    computed from lengths and positions alone is left out: no mode quantizes it, and a logarithm of distances may be infinite
+    there, for a selection to throw away.
     """
-    types = {name: tensor.elem_type for name, tensor in infer(model).items()}
+    types = _element_types(model.graph)
+    if not all(types.get(name) for node in model.graph.node for name in node.output if name):
+        types = {name: tensor.elem_type for name, tensor in infer(model).items()}
     constants = {initializer.name for initializer in model.graph.initializer}
     aside = decided_tensors(model.graph)
     found: dict[str, None] = {}
@@ -145,6 +156,21 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
             measurable = (name for name in names if name not in constants and name not in aside)
             found.update(dict.fromkeys(name for name in measurable if types.get(name) in FLOAT_TYPES))
     return tuple(found)
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the types of the tensors that a graph tells of."""
+    return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def around_layers(model: onnx.ModelProto, tensors: Collection[str]) -> tuple[str, ...]:
+    """Return those of the tensors that layers read or make, and what follows exactly from one of them or leads to one."""
+    follows = images(model)
+    sources = {tensor: follows[tensor].source if tensor in follows else tensor for tensor in tensors}
+    touched = {
+        sources.get(name, name) for node in model.graph.node if node.op_type in LAYERS for name in (*node.input, *node.output)
+    }
+    return tuple(tensor for tensor, source in sources.items() if source in touched)
 
 
 def images(model: onnx.ModelProto) -> dict[str, Image]:

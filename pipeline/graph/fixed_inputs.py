@@ -24,6 +24,8 @@ def fix_inputs(graph: onnx.GraphProto, fixed: Mapping[str, float]) -> dict[str, 
     Raises:
         ModelError: there is no such input, it has more than one element, or its type has no such value.
     """
+    if not fixed:
+        return {}
     inputs = {value.name: value for value in graph.input}
     names = Names(graph)
     found: dict[str, npt.NDArray[np.generic]] = {}

@@ -57,7 +57,7 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
         model = _convert(model, source, wanted)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
-        model = _fold(model)
+        model = _fold(model, large=source.size_bytes > 1 << 30)
     ensure_names(model)
     return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
 
@@ -97,17 +97,16 @@ def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.Mo
     return converted
 
 
-def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto, *, large: bool) -> onnx.ModelProto:
     """Let ONNX Runtime fold constants and remove what computes nothing, staying within standard ONNX operators."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        large = model.ByteSize() > 1 << 30
         given: onnx.ModelProto | Path = model
         if large:
             given = Path(folder) / "model.onnx"
             onnx.save_model(model, given, save_as_external_data=True, location="model.data")
         open_session(given, save_optimized=optimized, basic=True, without=RENAMING_OPTIMIZERS)
-        folded = onnx.load(optimized)
+        folded = onnx.load(optimized, load_external_data=large)
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
     del folded.opset_import[:]

@@ -4,9 +4,13 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})  # the operators of ONNX that hold graphs
+
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Return the graphs that a control-flow node holds; none for any other node."""
+    if not node.domain and node.op_type not in CONTROL_FLOW:  # to look at attributes takes long, where all nodes are asked
+        return []
     return [body for entry in node.attribute for body in (*([entry.g] if entry.HasField("g") else []), *entry.graphs)]
 
 

@@ -16,13 +16,14 @@ speaks at another pace. Two sets of nodes must therefore stay as they are:
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.graph.scopes import captured, reads
+from pipeline.graph.scopes import captured
 
 # op type -> inputs that are shapes, positions or counts
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -34,6 +35,9 @@ SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
 INDEX_INPUTS: dict[str, tuple[int, ...]] = {
     "Gather": (1,), "GatherElements": (1,), "GatherND": (1,), "ScatterND": (1,), "ScatterElements": (1,), "OneHot": (0,),
 }  # fmt: skip
+NO_DATA = {
+    op_type: (*SHAPE_INPUTS.get(op_type, ()), *INDEX_INPUTS.get(op_type, ())) for op_type in (*SHAPE_INPUTS, *INDEX_INPUTS)
+}
 DISCRETE_OPS = frozenset(
     {"Ceil", "Floor", "Round", "Sign", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not", "And", "Or",
      "NonZero", "ArgMax", "ArgMin", "Shape", "Size", "Range", "ConstantOfShape", "OneHot", "EyeLike"}
@@ -48,10 +52,31 @@ INTEGER_TYPES = frozenset(
 )  # fmt: skip
 
 
+class _Step(NamedTuple):
+    """A node as it is looked at, several times: asking protobuf takes longer.
+
+    Attributes:
+        node: itself.
+        name: of the node.
+        op_type: of the node.
+        inputs: the tensors that it names, empty names included.
+        outputs: the tensors that it makes.
+        captured: the tensors that its bodies read.
+    """
+
+    node: onnx.NodeProto
+    name: str
+    op_type: str
+    inputs: list[str]
+    outputs: list[str]
+    captured: set[str]
+
+
 def shape_deciding_nodes(graph: onnx.GraphProto) -> set[str]:
     """Return the names of the nodes that decide shapes, or touch what was decided; they are never quantized."""
-    discrete, touched, _ = _decided(graph)
-    return touched | _deciding(graph, discrete)
+    steps = _steps(graph)
+    discrete, touched, _ = _decided(graph, steps)
+    return touched | _deciding(graph, steps, discrete)
 
 
 def decided_tensors(graph: onnx.GraphProto) -> set[str]:
@@ -59,41 +84,41 @@ def decided_tensors(graph: onnx.GraphProto) -> set[str]:
 
     No node that reads one is quantized.
     """
-    discrete, _, for_layers = _decided(graph)
+    discrete, _, for_layers = _decided(graph, _steps(graph))
     return discrete - for_layers
 
 
-def _makes_discrete(node: onnx.NodeProto) -> bool:
-    if node.op_type == "Cast":
-        return any(attribute.name == "to" and attribute.i in INTEGER_TYPES for attribute in node.attribute)
-    return node.op_type in DISCRETE_OPS
+def _steps(graph: onnx.GraphProto) -> list[_Step]:
+    return [_Step(node, node.name, node.op_type, [*node.input], [*node.output], captured(node)) for node in graph.node]
 
 
-def _data_inputs(node: onnx.NodeProto) -> Iterator[str]:
-    aside = (*SHAPE_INPUTS.get(node.op_type, ()), *INDEX_INPUTS.get(node.op_type, ()))
-    return (tensor for index, tensor in enumerate(node.input) if tensor and index not in aside)
+def _makes_discrete(step: _Step) -> bool:
+    if step.op_type == "Cast":
+        return any(attribute.name == "to" and attribute.i in INTEGER_TYPES for attribute in step.node.attribute)
+    return step.op_type in DISCRETE_OPS
 
 
-def _decided(graph: onnx.GraphProto) -> tuple[set[str], set[str], set[str]]:
+def _decided(graph: onnx.GraphProto, steps: Sequence[_Step]) -> tuple[set[str], set[str], set[str]]:
     """Return the tensors computed from decisions and constants alone, the nodes that read one as data, and what layers read."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    constant = set(weights)
+    constant = {"", *weights}
     discrete = {value.name for value in graph.input if value.type.tensor_type.elem_type in INTEGER_TYPES} - constant
     touched: set[str] = set()
     for_layers: set[str] = set()
-    for node in graph.node:
-        if constant.issuperset(reads(node)):
-            constant.update(node.output)
+    for step in steps:
+        if constant.issuperset(step.inputs) and constant.issuperset(step.captured):
+            constant.update(step.outputs)
             continue
-        data = [tensor for tensor in _data_inputs(node) if tensor not in constant]
-        if node.op_type in PRODUCTS and not discrete.isdisjoint(data) and _is_layer(node, weights):
+        aside = NO_DATA.get(step.op_type, ())
+        data = [tensor for index, tensor in enumerate(step.inputs) if index not in aside and tensor not in constant]
+        if step.op_type in PRODUCTS and not discrete.isdisjoint(data) and _is_layer(step.node, weights):
             for_layers.update(data)
             continue  # what it makes is ordinary data
-        if _makes_discrete(node) or (data and all(tensor in discrete for tensor in data)):
-            discrete.update(node.output)
-            touched.add(node.name)
-        elif any(tensor in discrete for tensor in data):
-            touched.add(node.name)
+        if _makes_discrete(step) or (data and discrete.issuperset(data)):
+            discrete.update(step.outputs)
+            touched.add(step.name)
+        elif not discrete.isdisjoint(data):
+            touched.add(step.name)
     return discrete, touched, for_layers
 
 
@@ -110,36 +135,37 @@ def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> 
     return bool(np.any(values != np.rint(values)))
 
 
-def _deciding(graph: onnx.GraphProto, discrete: set[str]) -> set[str]:
+def _deciding(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str]) -> set[str]:
     """Return the nodes whose every path ends in a decision, going through the graph from its end."""
-    consumers: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
-    for node in graph.node:
-        for index, tensor in enumerate(node.input):
-            consumers[tensor].append((node, index))
-        for tensor in captured(node):
-            consumers[tensor].append((node, IN_BODY))
+    consumers: dict[str, list[tuple[_Step, int]]] = defaultdict(list)
+    for step in steps:
+        for index, tensor in enumerate(step.inputs):
+            if tensor:
+                consumers[tensor].append((step, index))
+        for tensor in step.captured:
+            consumers[tensor].append((step, IN_BODY))
     outputs = {output.name for output in graph.output}
     deciding: set[str] = set()
     consequential: set[str] = set()  # nodes whose discrete output becomes a shape or a mask
 
-    def is_shape(consumer: onnx.NodeProto, index: int) -> bool:
+    def is_shape(consumer: _Step, index: int) -> bool:
         return index in SHAPE_INPUTS.get(consumer.op_type, ())
 
-    def is_mask(consumer: onnx.NodeProto, index: int) -> bool:
+    def is_mask(consumer: _Step, index: int) -> bool:
         if index in INDEX_INPUTS.get(consumer.op_type, ()):
             return False
-        return consumer.name in consequential or discrete.isdisjoint(consumer.output)
+        return consumer.name in consequential or discrete.isdisjoint(consumer.outputs)
 
-    for node in reversed(graph.node):
-        uses = [use for tensor in node.output for use in consumers[tensor]]
-        if not discrete.isdisjoint(node.output) and any(is_shape(*use) or is_mask(*use) for use in uses):
-            consequential.add(node.name)
+    for step in reversed(steps):
+        uses = [use for tensor in step.outputs for use in consumers.get(tensor, ())]
+        if not discrete.isdisjoint(step.outputs) and any(is_shape(*use) or is_mask(*use) for use in uses):
+            consequential.add(step.name)
         ends_in_decision = all(
             is_shape(consumer, index)
             or consumer.name in deciding
-            or (_makes_discrete(consumer) and consumer.name in consequential)
+            or (consumer.name in consequential and _makes_discrete(consumer))
             for consumer, index in uses
         )
-        if uses and ends_in_decision and outputs.isdisjoint(node.output):
-            deciding.add(node.name)
+        if uses and ends_in_decision and outputs.isdisjoint(step.outputs):
+            deciding.add(step.name)
     return deciding

@@ -78,7 +78,7 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
-    files = [path, *external_files(onnx.load(path, load_external_data=False), path.parent)]
+    files = [path, *external_files(model, path.parent)]  # saving has told the graph where its weights are
     return Artifact(
         source.name,
         path,

@@ -28,8 +28,8 @@ def measured_ranges(
 ) -> Ranges:
     """Return the range of each tensor.
 
-    All tensors that any mode may quantize are measured at once and kept, so that another method, type or choice of nodes
-    does not run the model again.
+    All that layers read and make is measured at once and kept, so that another method, type or choice of layers does not run
+    the model again; where the mode quantizes more than layers, so is all that any mode may quantize.
 
     Args:
         model: the prepared graph.
@@ -43,7 +43,7 @@ def measured_ranges(
     Raises:
         DataError: a sample does not fit the graph, or leads to NaN or Inf.
     """
-    statistics = cached_statistics(model, samples, threads=threads, seed=seed, on_sample=on_sample)
+    statistics = cached_statistics(model, samples, needed=tensors, threads=threads, seed=seed, on_sample=on_sample)
     return ranges_from(statistics, tensors, mode)
 
 
