@@ -28,6 +28,7 @@ class _Search:
         self.ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
         self.parent: dict[Axis | Side, Axis | Side] = {}
         self.blocked: set[Axis | Side] = set()
+        self.closed: set[str] = set()  # tensors all of whose axes are blocked
         self.uses: dict[str, set[frozenset[Side]]] = defaultdict(set)  # constant -> how each of its readers takes factors
         self.writers: dict[Side, str] = {}
 
@@ -42,6 +43,7 @@ class _Search:
         for name, uses in self.uses.items():
             if len(uses) > 1 or self.constants[name].data_type != onnx.TensorProto.FLOAT:
                 self.blocked.update(side for sides in uses for side in sides)
+        self.blocked.update(element for element in self.parent if isinstance(element, Axis) and element.tensor in self.closed)
         blocked = {self.root(element) for element in self.blocked}
         members: dict[Axis | Side, list[Axis | Side]] = defaultdict(list)
         for element in self.parent:
@@ -68,6 +70,9 @@ class _Search:
         """Forbid factors on every axis of a tensor, or on all but one."""
         if name in self.constants:
             self.uses[name].add(frozenset())
+        if but is None:
+            self.closed.add(name)
+            return
         for index in range(self.ranks.get(name, 0)):
             if index != but:
                 self.blocked.add(Axis(name, index))

@@ -175,7 +175,8 @@ class _Rewriting:
             self._sources.append(tensor)
             values: Floats = numpy_helper.to_array(tensor)
             values = values.T if transposed else values
-            values = values if node.op_type == "Conv" else values * np.float32(number_of(node, "alpha"))
+            if node.op_type == "Gemm":
+                values = values * np.float32(number_of(node, "alpha"))
             # Zero points of a stack of matrices would need the shape of the stack.
             columns = self._settings.per_channel and node.op_type != "Conv" and values.ndim == 2
             kind = self._settings.weights[node.op_type]

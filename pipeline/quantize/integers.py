@@ -45,7 +45,8 @@ class Grid:
         if self.axis is not None:
             shape[self.axis] = -1
         low, high = limits(self.kind)
-        integers = np.rint(values / self.scale.reshape(shape)) + self.zero_point.reshape(shape)
+        integers = np.rint(values / self.scale.reshape(shape))
+        integers += self.zero_point.reshape(shape).astype(integers.dtype)  # exact: what is no longer so is beyond the limits
         saturated: Integers = np.clip(integers, low, high).astype(numpy_type(self.kind))
         return saturated
 
