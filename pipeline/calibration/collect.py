@@ -6,7 +6,7 @@ one segment of one sample. And tensors that follow from others are not measured 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 4 << 20  # of measured tensors: small enough to add little to the memory of inference
+SEGMENT_BYTES = 8 << 20  # of measured tensors: small enough to add little to the memory of inference
 
 
 def collect(
@@ -57,8 +57,9 @@ def collect(
     _check_tensors(graph, [*tensors, *axes])
     asked = set(tensors)
     constants = {initializer.name for initializer in graph.graph.initializer}
-    measured_anyway = axes.keys() | {tensor for tensor, image in images(graph).items() if image.source in constants}
-    follows = {tensor: image for tensor, image in images(graph).items() if tensor in asked - measured_anyway}
+    found = images(graph)
+    measured_anyway = axes.keys() | {tensor for tensor, image in found.items() if image.source in constants}
+    follows = {tensor: image for tensor, image in found.items() if tensor in asked and tensor not in measured_anyway}
     wanted = dict.fromkeys([follows.get(tensor, Image(tensor)).source for tensor in tensors] + list(axes))
 
     stream = iter(samples() if callable(samples) else samples)
@@ -71,7 +72,7 @@ def collect(
     segmented = SegmentedGraph(graph, computed, first, threads, SEGMENT_BYTES)
 
     ids: list[str] = []
-    masks = masked_tensors(graph)
+    masks = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
     parts: dict[tuple[str, ...], Tallies] = {}  # of the graph's inputs and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)

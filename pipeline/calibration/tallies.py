@@ -1,6 +1,6 @@
 """What has been seen so far of tensors that leave ONNX Runtime together."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -21,14 +21,18 @@ class Tallies:
 
     Attributes:
         tensors: their names.
-        masks: those of them that may have infinities, with which the graph masks; they are not counted.
+        masks: returns tensors that may have infinities, with which the graph masks; they are not counted.
         axes: tensor -> axis along which its statistics are wanted as well.
         sizes: values of each tensor, int64 (tensors,).
         channels: tensor -> its statistics along that axis.
     """
 
     def __init__(
-        self, tensors: Mapping[str, Array], histograms: bool, masks: Collection[str] = (), axes: Mapping[str, int] | None = None
+        self,
+        tensors: Mapping[str, Array],
+        histograms: bool,
+        masks: Callable[[], Collection[str]] = frozenset,
+        axes: Mapping[str, int] | None = None,
     ) -> None:
         """Begin with the tensors of some sample, which is not added.
 
@@ -39,7 +43,7 @@ class Tallies:
             if array.dtype.kind != "f":
                 raise ModelError(f"Tensor {name!r} holds {array.dtype}, no floating-point numbers, and has no range.")
         self.tensors = tuple(tensors)
-        self.masks = frozenset(masks)
+        self.masks = masks
         self.axes = {name: axis for name, axis in (axes or {}).items() if name in tensors}
         self.sizes = np.zeros(len(self.tensors), np.int64)
         self.channels: dict[str, ChannelStatistics] = {}
@@ -90,7 +94,7 @@ class Tallies:
 
     def _finite_part(self, tensor: str, array: Array, sample: Sample) -> Values:
         """Return the finite values of a tensor, which may have infinities where the graph masks with them."""
-        if tensor not in self.masks or np.isnan(array).any():
+        if tensor not in self.masks() or np.isnan(array).any():
             require_finite(tensor, array, sample)
         return _values(array[np.isfinite(array)])
 

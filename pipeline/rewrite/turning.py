@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+import scipy  # its submodules load when first touched: most runs turn nothing
 
 ENDLESS = 1 << 28
 
@@ -59,8 +58,8 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
         edges[maker, forth] = edges[back, maker] = prices.get(tensor, 1)
         edges |= {(forth, reader): ENDLESS for reader in there} | {(reader, back): ENDLESS for reader in there}
     rows, columns = np.array(list(edges)).T
-    capacity = csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
-    left = capacity - maximum_flow(capacity, last, first).flow
+    capacity = scipy.sparse.csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
+    left = capacity - scipy.sparse.csgraph.maximum_flow(capacity, last, first).flow
     left.eliminate_zeros()
-    reached = set(breadth_first_order(left, last, return_predecessors=False).tolist())
+    reached = set(scipy.sparse.csgraph.breadth_first_order(left, last, return_predecessors=False).tolist())
     return [piece for piece in pieces if vertices[piece.key] in reached]
