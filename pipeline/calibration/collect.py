@@ -20,7 +20,7 @@ from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.samples import Sample
 
-SEGMENT_BYTES = 8 << 20  # of measured tensors: small enough to add little to the memory of inference
+SEGMENT_BYTES = 2 << 20  # of measured tensors: small enough to add little to the memory of inference
 
 
 def collect(
@@ -69,7 +69,8 @@ def collect(
     graph_inputs = {value.name for value in graph.graph.input}
     computed = [tensor for tensor in wanted if tensor not in graph_inputs]
     onnxruntime.set_seed(seed)
-    segmented = SegmentedGraph(graph, computed, first, threads, SEGMENT_BYTES)
+    budget = SEGMENT_BYTES if histograms else 2 * SEGMENT_BYTES  # counts take memory as well
+    segmented = SegmentedGraph(graph, computed, first, threads, budget)
 
     ids: list[str] = []
     masks = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
