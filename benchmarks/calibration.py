@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--samples", nargs="+", type=int, default=[8, 32, 128, 256])
     parser.add_argument("--contenders", nargs="+", default=OF_ALL_LENGTHS, choices=CONTENDERS)
     parser.add_argument("--one-length", nargs="*", default=OF_ONE_LENGTH, choices=CONTENDERS, help="those of the second table")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, up to 32 samples; the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of fp32 and the range engine; the median counts")
     parser.add_argument("--limit", type=int, default=180, help="seconds, after which a contender is stopped")
     parser.add_argument("--memory", type=int, default=12, help="GB that a contender may take")
     parser.add_argument("--write", action="store_true", help="write docs/calibration.md, one section a model")
@@ -316,7 +316,7 @@ def table(model: Path, arrays: Path, contenders: list[str], arguments: argparse.
     failed: dict[str, str] = {}
     for count in arguments.samples:
         turns: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
-        for turn in range(arguments.repeats if count <= 32 else 1):  # in turn, so that what slows the machine slows all
+        for turn in range(arguments.repeats):  # in turn, so that what slows the machine slows all
             for contender in contenders:
                 asked = CONTENDERS[contender]
                 if contender in failed or count > asked.counted or (turn and not asked.repeated):
