@@ -70,20 +70,23 @@ def cached_statistics(
     measurable = quantizable_tensors(graph)
     layers = around_layers(graph, measurable)
     choices = [measurable] if needed is None or not set(needed) <= set(layers) else [measurable, layers]
-    entry, tensors = Path(), measurable
-    for tensors in choices:  # the larger set serves as well, where it is there already
+
+    def entry_of(tensors: Collection[str]) -> Path:
         name = hashlib.sha256(repr((content, sorted(tensors))).encode()).hexdigest()
-        entry = (directory or default_directory()) / f"{name}.statistics"
-        found = read_entry(entry)
+        return (directory or default_directory()) / f"{name}.statistics"
+
+    for tensors in choices:  # the larger set serves as well, where it is there already
+        found = read_entry(entry_of(tensors))
         if found is not None:
             return found
+    smallest = choices[-1]
     statistics = engine.collect(
-        graph, samples, tensors=tensors, threads=threads, channel_axes=axes, seed=seed, on_sample=on_sample
+        graph, samples, tensors=smallest, threads=threads, channel_axes=axes, seed=seed, on_sample=on_sample
     )
     try:
-        write_entry(entry, statistics)
+        write_entry(entry_of(smallest), statistics)
     except OSError as error:
-        logger.warning("The statistics could not be cached in %s: %s", entry.parent, error)
+        logger.warning("The statistics could not be cached in %s: %s", entry_of(smallest).parent, error)
     return statistics
 
 
