@@ -15,9 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pipeline.cli import composition_error, report_failure
-from pipeline.config import register_schemas
+from pipeline.config.compose import register_schemas
 from pipeline.errors import PipelineError
-from pipeline.run_directory import register_resolver
+from pipeline.record.run_directory import register_resolver
 
 failures: list[PipelineError] = []
 

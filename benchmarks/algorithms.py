@@ -1,4 +1,4 @@
-"""What each algorithm of `pipeline/algorithms/` buys, alone and together, with the same nodes quantized and at the same speed.
+"""What each algorithm of `pipeline/ptq/` buys, alone and together, with the same nodes quantized and at the same speed.
 
     python benchmarks/algorithms.py                              # prints a table per model
     python benchmarks/algorithms.py --models hifigan_v2 --write  # writes docs/algorithms.md as well
@@ -22,25 +22,26 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
-from pipeline.config import register_schemas, to_run_config  # noqa: E402
+from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
+from pipeline.config.settings import RangeMethod, RunConfig, StaticConfig  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
-from pipeline.evaluate.scores import comparable  # noqa: E402
-from pipeline.graph.noise import with_noise_inputs  # noqa: E402
+from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.evaluate.sample_scores import comparable  # noqa: E402
+from pipeline.graph.noise_inputs import with_noise_inputs  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
-from pipeline.journal import Journal  # noqa: E402
-from pipeline.load import SourceGraph, load  # noqa: E402
-from pipeline.metrics.audio import log_mel_l1, log_mel_l1_of_audio  # noqa: E402
-from pipeline.metrics.text import posterior_kl  # noqa: E402
-from pipeline.models import Outputs, Speaks, Transcribes  # noqa: E402
+from pipeline.graph.session import infer, open_session  # noqa: E402
+from pipeline.graph.source_graph import SourceGraph  # noqa: E402
+from pipeline.metrics.audio_metrics import log_mel_l1, log_mel_l1_of_audio  # noqa: E402
+from pipeline.metrics.text_metrics import posterior_kl  # noqa: E402
 from pipeline.models.matcha import Matcha  # noqa: E402
-from pipeline.quantize.ranges import measured_ranges  # noqa: E402
+from pipeline.models.speech_model import Speaks, Transcribes  # noqa: E402
+from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
+from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.quantize.static import plan_static, quantize_static, tensors_to_calibrate  # noqa: E402
-from pipeline.run_directory import register_resolver  # noqa: E402
-from pipeline.sample_sets import calibration_samples, evaluation_samples  # noqa: E402
-from pipeline.samples import Sample  # noqa: E402
-from pipeline.session import infer, open_session  # noqa: E402
-from pipeline.settings import RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.record.run_directory import register_resolver  # noqa: E402
+from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.sample import Outputs, Sample  # noqa: E402
+from pipeline.stages.load import load  # noqa: E402
 
 MODELS = ("hifigan_v2", "hifigan", "vocoder", "asr", "matcha")
 REAL = ROOT.parent / "shared" / "real" / "cases" / "hifigan_v2"
@@ -122,8 +123,8 @@ def case_of(name: str, calibration: int, evaluation: int) -> Case:
         config = run_config(name, [f"calibration.samples={calibration}", f"evaluation.samples={evaluation}"])
     [source] = load(config.model).values()
     if name != "hifigan_v2":
-        samples = calibration_samples(config.model, source, config.calibration, config.seed, Journal())
-        items = evaluation_samples(config.model, source, config.evaluation, config.seed, Journal())
+        samples = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
+        items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())
         measured = [item.sample for item in items]
     assert isinstance(config.mode, StaticConfig)
     metric, distance = distance_of(config)
@@ -222,7 +223,7 @@ Written by `{command}`.
 Each algorithm is a switch; none of them adds a node to the graph, so that the model runs as fast as without. Distances are to
 fp32 on the evaluation data, smaller is better; "seconds" is the time that quantizing took, on the machine that measured. In
 hifigan_v2 the Conv of 32 or more channels are quantized, in the others what `mode=static` chooses. The methods are described,
-with their papers, in the modules of `pipeline/algorithms/`.
+with their papers, in the modules of `pipeline/ptq/`.
 """
 
 

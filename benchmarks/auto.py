@@ -29,23 +29,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from calibration import reader  # noqa: E402
 
-from pipeline.calibration.cache import cached_statistics  # noqa: E402
-from pipeline.config import register_schemas, to_run_config  # noqa: E402
-from pipeline.evaluate.judge import FINE, Judge  # noqa: E402
+from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
+from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
+from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
-from pipeline.journal import Journal  # noqa: E402
-from pipeline.load import SourceGraph, load, load_graph  # noqa: E402
-from pipeline.paths import find  # noqa: E402
+from pipeline.graph.source_graph import SourceGraph  # noqa: E402
+from pipeline.measure.relative_speed import speedups  # noqa: E402
+from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
+from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
+from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
+from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
+from pipeline.paths import resolve_path  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
-from pipeline.run_directory import register_resolver  # noqa: E402
-from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
-from pipeline.samples import Sample  # noqa: E402
-from pipeline.search.builder import Builder  # noqa: E402
-from pipeline.search.crops import shortened  # noqa: E402
-from pipeline.search.groups import groups_of  # noqa: E402
-from pipeline.search.latency import speedups  # noqa: E402
-from pipeline.search.sensitivity import sensitivities  # noqa: E402
-from pipeline.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.record.run_directory import register_resolver  # noqa: E402
+from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.sample import Sample  # noqa: E402
+from pipeline.stages.load import load, load_graph  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "real" / "cases"
 PAGE = ROOT / "docs" / "auto.md"
@@ -83,11 +84,11 @@ class Case:
     calibration: list[Sample]
     items: list[EvaluationSample]
 
-    def judge(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> Judge:
+    def judge(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> LossEvaluator:
         """Return what scores changes of the model's graph."""
         model = self.config.model
-        files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return Judge(
+        files = {name: resolve_path(path) for name, path in {**model.companions, **model.graphs}.items()}
+        return LossEvaluator(
             model, self.source, files, self.source.name, items or self.items, self.config.evaluation, metric, seed=0, threads=1
         )
 
@@ -222,11 +223,11 @@ def ranking(name: str) -> str:
     )  # fmt: skip
     prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, static)
-    data = shortened(case.source.model, case.calibration, 0.33, 128)
+    data = cropped(case.source.model, case.calibration, 0.33, 128)
     builder = Builder(prepared.model, groups, static, data, lambda model: cached_statistics(model, data), threads=1)
     utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:16][-8:]
-    probes = [EvaluationSample(sample) for sample in shortened(case.source.model, utterances, 0.1, 32)]
-    wanted = [(group.name, Precision.static) for group in groups if Precision.static in group.precisions]
+    probes = [EvaluationSample(sample) for sample in cropped(case.source.model, utterances, 0.1, 32)]
+    wanted = [(group.name, Precision.static_int8) for group in groups if Precision.static_int8 in group.precisions]
     quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)
     judge = case.judge(fine, case.items[:24])
     full = {key: judge.loss(builder.build({key[0]: key[1]})).loss for key in quick}
@@ -239,8 +240,8 @@ def case_of(overrides: list[str]) -> Case:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = to_run_config(compose("config", [*overrides, "mode=static"]))
     [source] = load(config.model).values()
-    calibration = calibration_samples(config.model, source, config.calibration, config.seed, Journal())
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, Journal())
+    calibration = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
+    items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())
     return Case(config, source, calibration, items)
 
 

@@ -35,10 +35,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.data.arrays import read_arrays  # noqa: E402
-from pipeline.samples import Sample  # noqa: E402
+from pipeline.sample import Sample  # noqa: E402
 
 if TYPE_CHECKING:
-    from pipeline.settings import RunConfig
+    from pipeline.config.settings import RunConfig
 
 MODELS = ("asr", "matcha")
 BASELINE = "fp32 inference"
@@ -81,15 +81,15 @@ def calibrate(method: str) -> Callable[[], Run]:
     """The range engine, over every tensor that any mode may quantize."""
 
     def make() -> Run:
-        from pipeline.calibration import entropy, mse, ranges  # noqa: F401 (the searches are imported with their first use)
+        from pipeline.calibration import entropy, mse, range_selection  # noqa: F401 (the searches are imported with their first use)
         from pipeline.calibration.collect import collect
-        from pipeline.calibration.tensors import quantizable_tensors
+        from pipeline.calibration.derived_tensors import quantizable_tensors
 
         def run(model: Path, samples: list[Sample], _: Path) -> None:
             graph = onnx.load(model)
             tensors = quantizable_tensors(graph)
             seen = collect(graph, samples, tensors=tensors, histograms=method != "MinMax")
-            ranges.tensor_ranges(seen, tensors, getattr(ranges, method)())
+            range_selection.tensor_ranges(seen, tensors, getattr(range_selection, method)())
 
         return run
 
@@ -100,10 +100,10 @@ def quantize(method: str) -> Callable[[], Run]:
     """The whole stage: the range engine with an empty cache, the rewrite, the checked and saved artifact."""
 
     def make() -> Run:
-        from pipeline.load import load_graph
-        from pipeline.quantize import stage
-        from pipeline.quantize.ranges import measured_ranges
-        from pipeline.run_directory import RunDirectory
+        from pipeline.quantize.calibrated_ranges import measured_ranges
+        from pipeline.record.run_directory import RunDirectory
+        from pipeline.stages import quantize
+        from pipeline.stages.load import load_graph
 
         mode = composed("model=asr", "mode=static", f"mode.method={method}").mode
 
@@ -113,7 +113,7 @@ def quantize(method: str) -> Callable[[], Run]:
 
             os.environ["XDG_CACHE_HOME"] = str(folder)
             source = {"model": load_graph("model", str(model))}
-            stage.quantize(source, mode, ranges, {"model": samples[:1]}, RunDirectory(folder))
+            quantize.quantize(source, mode, ranges, {"model": samples[:1]}, RunDirectory(folder))
 
         return run
 
@@ -270,13 +270,13 @@ def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, Path, list[Sampl
 
 def shipped(name: str, count: int) -> tuple[Path, list[Sample]]:
     """Return a shipped model's graph and calibration samples."""
-    from pipeline.journal import Journal
-    from pipeline.load import load
-    from pipeline.sample_sets import calibration_samples
+    from pipeline.data.datasets import calibration_samples
+    from pipeline.record.run_log import RunLog
+    from pipeline.stages.load import load
 
     config = composed(f"model={name}", "mode=static", f"calibration.samples={count}")
     [source] = load(config.model).values()
-    return source.path, calibration_samples(config.model, source, config.calibration, config.seed, Journal())
+    return source.path, calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
 
 
 def composed(*overrides: str) -> "RunConfig":
@@ -284,8 +284,8 @@ def composed(*overrides: str) -> "RunConfig":
     # not above: Hydra would weigh on the memory of every child
     from hydra import compose, initialize_config_dir
 
-    from pipeline.config import register_schemas, to_run_config
-    from pipeline.run_directory import register_resolver
+    from pipeline.config.compose import register_schemas, to_run_config
+    from pipeline.record.run_directory import register_resolver
 
     register_schemas()
     register_resolver()

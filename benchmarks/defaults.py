@@ -19,17 +19,18 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.config import register_schemas, to_run_config  # noqa: E402
+from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
+from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
-from pipeline.journal import Journal  # noqa: E402
-from pipeline.load import SourceGraph, load  # noqa: E402
-from pipeline.quantize.ranges import measured_ranges  # noqa: E402
-from pipeline.quantize.stage import quantize  # noqa: E402
-from pipeline.run_directory import RunDirectory, register_resolver  # noqa: E402
-from pipeline.sample_sets import calibration_samples, evaluation_samples  # noqa: E402
-from pipeline.samples import Sample  # noqa: E402
-from pipeline.session import open_session  # noqa: E402
-from pipeline.settings import RunConfig  # noqa: E402
+from pipeline.graph.session import open_session  # noqa: E402
+from pipeline.graph.source_graph import SourceGraph  # noqa: E402
+from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
+from pipeline.record.run_directory import RunDirectory, register_resolver  # noqa: E402
+from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.sample import Sample  # noqa: E402
+from pipeline.stages.load import load  # noqa: E402
+from pipeline.stages.quantize import quantize  # noqa: E402
 
 MODELS = ("matcha", "vocoder", "hifigan", "asr")
 WEIGHTED = "[Conv,MatMul,Gemm,ConvTranspose]"
@@ -38,12 +39,12 @@ VARIANTS = {
     "static, MatMul static too": ["mode=static", "mode.dynamic_op_types=[]"],
     "static, MatMul static, its outputs float": ["mode=static", "mode.dynamic_op_types=[]", "mode.float_outputs=[MatMul,Gemm]"],
     "static, Conv of any size": ["mode=static", "mode.min_channels=1"],
-    "static, Gemm and ConvTranspose as Q/DQ": ["mode=static", "mode.storage_op_types=[]"],
+    "static, Gemm and ConvTranspose as Q/DQ": ["mode=static", "mode.weight_only_op_types=[]"],
     "static, all operator types": [
         "mode=static",
         "mode.op_types=[all]",
         "mode.dynamic_op_types=[]",
-        "mode.storage_op_types=[]",
+        "mode.weight_only_op_types=[]",
     ],
     "static, int8 activations": ["mode=static", "mode.activation_type=int8"],
     "dynamic (default)": ["mode=dynamic"],
@@ -93,14 +94,14 @@ def quantized(model: str, overrides: list[str], folder: Path) -> tuple[SourceGra
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config: RunConfig = to_run_config(compose("config", [f"model={model}", *overrides]))
     folder.mkdir()
-    journal = Journal()
+    run_log = RunLog()
     sources = load(config.model)
     [(graph, source)] = sources.items()
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, journal)
+    items = evaluation_samples(config.model, source, config.evaluation, config.seed, run_log)
     samples = [item.sample for item in items[:12]]
 
     def calibrate(source, prepared, tensors):  # noqa: ANN001, ANN202
-        data = calibration_samples(config.model, source, config.calibration, config.seed, journal)
+        data = calibration_samples(config.model, source, config.calibration, config.seed, run_log)
         return measured_ranges(prepared, data, tensors, config.mode, threads=1, seed=0, on_sample=lambda _: None)
 
     result = quantize(sources, config.mode, calibrate, {graph: samples[:1]}, RunDirectory(folder))

@@ -23,12 +23,12 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
     """
-    from pipeline.config import read_run_config, save_config, to_plain, to_run_config
+    from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.report.page.page import PAGE_FILE, write_page
-    from pipeline.report.table import print_report
+    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
+    from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.report.terminal import print_report
     from pipeline.rerun import compare_with_past, read_past_report
-    from pipeline.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
     from pipeline.runner import run_stages
 
     if not gc.get_freeze_count():
@@ -64,9 +64,9 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
 
 def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
     """Show past runs side by side, in the terminal and on a page."""
-    from pipeline.report.compare import compare_runs, write_comparison
+    from pipeline.record.run_directory import discard
+    from pipeline.report.compare_runs import compare_runs, write_comparison
     from pipeline.report.comparison_table import comparison_table, wide_console
-    from pipeline.run_directory import discard
 
     try:
         comparison = compare_runs(patterns, sort_by)

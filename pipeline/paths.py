@@ -1,11 +1,12 @@
 """Where the files are that settings name."""
 
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 
-def find(path: str) -> Path:
+def resolve_path(path: str) -> Path:
     """Return the absolute path of a file that a setting names: relative to the working directory, else to the project."""
     given = Path(path).expanduser()
     if given.is_absolute():
@@ -28,7 +29,7 @@ def portable(file: Path) -> str:
 def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:
     """Return settings whose paths mean the same files from any working directory: what config.yaml holds."""
     return {
-        group: {key: portable(find(value)) if _is_path(key, value) else value for key, value in settings.items()}
+        group: {key: portable(resolve_path(value)) if _is_path(key, value) else value for key, value in settings.items()}
         if group in ("model", "calibration", "evaluation")
         else settings
         for group, settings in plain.items()
@@ -37,3 +38,13 @@ def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:
 
 def _is_path(key: str, value: object) -> bool:
     return isinstance(value, str) and (key in ("path", "dir", "labels") or key.endswith("_path"))
+
+
+def sha256_of(*files: Path) -> str:
+    """Return the SHA-256 of files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

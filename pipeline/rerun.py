@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.run_directory import REPORT_FILE
+from pipeline.record.run_directory import REPORT_FILE
 
 NOISE_FREE_TOLERANCE = 1e-9  # relative; a metric that moved by less is the same number computed in another order
 

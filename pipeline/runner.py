@@ -15,33 +15,35 @@ from typing import Any
 import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.benchmark import GraphBenchmark, Verdict, benchmark_graph
-from pipeline.calibration.cache import cached_statistics
-from pipeline.ensemble import Ensemble, traced
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.config.settings import AutoConfig, CalibrationKind, RunConfig, StaticConfig
+from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples
 from pipeline.errors import ConfigError, DataError, ModelError, PipelineError, StageError, did_you_mean
-from pipeline.evaluate import Evaluation, check_evaluation, evaluate
-from pipeline.evaluate.judge import Judge
-from pipeline.evaluate.nodes import NodeError, errors_along
-from pipeline.inspect_graph import Inspection, inspect_graph
-from pipeline.journal import Journal, log
-from pipeline.load import SourceGraph, external_files, fetch, load, load_companion
-from pipeline.models import SpeechModel
+from pipeline.evaluate.evaluation import Evaluation, check_evaluation, evaluate
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluate.node_errors import NodeError, errors_along
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import SourceGraph, external_files
+from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
+from pipeline.mixed_precision.auto import SearchInputs
+from pipeline.mixed_precision.candidate_builder import Measured
+from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.models.matcha import Matcha
-from pipeline.paths import find
-from pipeline.quantize.advice import why_slower
+from pipeline.models.model_sessions import ModelSessions, traced
+from pipeline.models.speech_model import SpeechModel
+from pipeline.paths import resolve_path
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.auto import Means
-from pipeline.quantize.ranges import measured_ranges
-from pipeline.quantize.stage import Quantized, quantize
+from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.static import Ranges
+from pipeline.quantize.user_notes import why_slower
+from pipeline.record.run_directory import RunDirectory
+from pipeline.record.run_log import RunLog, log
 from pipeline.report.schema import environment, report_of
-from pipeline.run_directory import RunDirectory
-from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples
-from pipeline.samples import Sample
-from pipeline.search.builder import Measured
-from pipeline.search.defaults import budget_of
-from pipeline.session import infer, open_session
-from pipeline.settings import AutoConfig, CalibrationKind, RunConfig, StaticConfig
+from pipeline.sample import Sample
+from pipeline.stages.inspect import Inspection, inspect_graph
+from pipeline.stages.load import fetch, load, load_companion
+from pipeline.stages.quantize import Quantized, quantize
 
 TRACED_SAMPLES = 8  # of the evaluation set that further graphs of a model are run on, for a probe and for timing
 SPEECH_SAMPLES = 32  # of the evaluation set that the lengths to be timed are chosen from
@@ -53,7 +55,7 @@ class State:
 
     config: RunConfig
     directory: RunDirectory
-    journal: Journal
+    run_log: RunLog
     progress: Progress
     graphs: dict[str, SourceGraph] | None = None
     inspection: dict[str, Inspection] | None = None
@@ -84,17 +86,17 @@ class State:
         return self.sources.get(model.entry) or load_companion(model.entry, model.companions[model.entry])
 
     @cached_property
-    def originals(self) -> Ensemble:
+    def originals(self) -> ModelSessions:
         """All graphs of the model as they were."""
         model = self.config.model
-        files = {name: find(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return Ensemble(files, self.config.benchmark.deciding_threads)
+        files = {name: resolve_path(path) for name, path in {**model.companions, **model.graphs}.items()}
+        return ModelSessions(files, self.config.benchmark.deciding_threads)
 
     def items(self) -> list[EvaluationSample]:
         """Return the evaluation set, read once."""
         if self._items is None:
             config = self.config
-            self._items = evaluation_samples(config.model, self.entry, config.evaluation, config.seed, self.journal)
+            self._items = evaluation_samples(config.model, self.entry, config.evaluation, config.seed, self.run_log)
         return self._items
 
     def given(self, graph: str) -> list[Sample]:
@@ -119,7 +121,7 @@ class State:
             if graph == entry or noise:
                 source = self.sources[graph] if noise else self.entry
                 self._calibration[graph] = calibration_samples(
-                    config.model, source, config.calibration, config.seed, self.journal
+                    config.model, source, config.calibration, config.seed, self.run_log
                 )
             else:
                 self._calibration[graph] = traced(
@@ -156,15 +158,15 @@ def _load(state: State) -> dict[str, SourceGraph]:
     if state.config.model.url is not None:
         _fetch(state)
     graphs = load(state.config.model)
-    state.journal.read(*_side_files(state.config.model))
+    state.run_log.read(*_side_files(state.config.model))
     for graph in graphs.values():
-        state.journal.read(graph.path, *external_files(onnx.load(graph.path, load_external_data=False), graph.path.parent))
+        state.run_log.read(graph.path, *external_files(onnx.load(graph.path, load_external_data=False), graph.path.parent))
     return graphs
 
 
 def _side_files(model: SpeechModel) -> list[Path]:
     """Return the files beside a graph that decide what its inputs and outputs mean."""
-    places = [find(path).parent for path in model.graphs.values()]
+    places = [resolve_path(path).parent for path in model.graphs.values()]
     return [folder / name for folder in dict.fromkeys(places) for name in ("tokens.txt", "lexicon.txt")]
 
 
@@ -179,9 +181,9 @@ def _fetch(state: State) -> None:
 
     model, file = fetch(config.model, on_progress)
     state.progress.remove_task(task)
-    state.journal.read(file)
+    state.run_log.read(file)
     if config.model.sha256 is None:
-        state.journal.warn(f"model.sha256: not set, so {name} was not verified; its SHA-256 is in the report's inputs.")
+        state.run_log.warn(f"model.sha256: not set, so {name} was not verified; its SHA-256 is in the report's inputs.")
     state.config = replace(config, model=model)
 
 
@@ -218,21 +220,21 @@ def _quantize(state: State) -> Quantized:
         threads=config.benchmark.deciding_threads,
     )  # fmt: skip
     for note in quantized.notes:
-        state.journal.warn(note)
+        state.run_log.warn(note)
     return quantized
 
 
-def _means(state: State, source: SourceGraph, mode: AutoConfig) -> Means:
+def _means(state: State, source: SourceGraph, mode: AutoConfig) -> SearchInputs:
     """Return what a search for the precisions of a graph is given."""
     config = state.config
-    files = {name: find(path) for name, path in {**config.model.companions, **config.model.graphs}.items()}
+    files = {name: resolve_path(path) for name, path in {**config.model.companions, **config.model.graphs}.items()}
     threads = config.benchmark.deciding_threads
     calibration = state.calibration(source.name)
     if source.name == config.model.entry or state.calibrated_on is None:
         state.calibrated_on = f"{len(calibration)} {config.calibration.kind.name} samples"
 
-    def judge(metric: str, items: Sequence[EvaluationSample]) -> Judge:
-        return Judge(
+    def judge(metric: str, items: Sequence[EvaluationSample]) -> LossEvaluator:
+        return LossEvaluator(
             config.model, state.entry, files, source.name, items, config.evaluation, metric, seed=config.seed, threads=threads
         )
 
@@ -240,7 +242,7 @@ def _means(state: State, source: SourceGraph, mode: AutoConfig) -> Means:
         return lambda model: cached_statistics(model, samples, threads=threads, seed=config.seed)
 
     task = state.progress.add_task(f"searching {source.name}", total=None)
-    return Means(
+    return SearchInputs(
         budget_of(mode, config.evaluation, speaks_later=isinstance(config.model, Matcha) and source.name != config.model.entry),
         state.entry, calibration, state.calibration(config.model.entry), state.items(), judge, measured,
         on_progress=lambda line: state.progress.update(task, description=f"searching {source.name}: {line}"),
@@ -274,9 +276,9 @@ def _benchmark(state: State) -> dict[str, GraphBenchmark]:
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
             if measured.verdict is Verdict.slower:
-                state.journal.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
+                state.run_log.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
             for warning in measured.warnings:
-                state.journal.warn(f"{where}: {warning}")
+                state.run_log.warn(f"{where}: {warning}")
     return results
 
 
@@ -292,7 +294,7 @@ def _evaluate(state: State) -> Evaluation:
     items = state.items()
     with _Bar(state, "evaluating", len(items)) as advance:
         found = evaluate(
-            config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.journal,
+            config.model, state.entry, state.artifacts, items, config.evaluation, state.directory, state.run_log,
             seed=config.seed, threads=config.benchmark.deciding_threads, on_sample=advance,
         )  # fmt: skip
     if not config.evaluation.node_samples:
@@ -312,7 +314,7 @@ def _node_errors(state: State, artifact: Artifact) -> list[NodeError]:
             rescaled=isinstance(mode, AutoConfig) or (isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing)),
         )
     except (ModelError, DataError) as error:  # it explains the result, and is no part of it
-        state.journal.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
+        state.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
         return []
 
 
@@ -331,7 +333,7 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
     """
-    state = State(config, directory, Journal(), _progress())
+    state = State(config, directory, RunLog(), _progress())
     done: list[dict[str, Any]] = []
     surroundings = environment()
 

@@ -14,10 +14,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.load import SourceGraph, load_graph
+from pipeline.graph.session import open_session
+from pipeline.graph.source_graph import SourceGraph
 from pipeline.quantize.artifact import integer_kernels
-from pipeline.run_directory import RunDirectory
-from pipeline.session import open_session
+from pipeline.record.run_directory import RunDirectory
+from pipeline.stages.load import load_graph
 
 REPO = Path(__file__).resolve().parent.parent
 REAL = REPO.parent / "shared" / "real"
@@ -272,7 +273,7 @@ def settings():
     """Return a function: `conf/mode/<name>.yaml` as typed settings, with changes."""
     from omegaconf import OmegaConf
 
-    from pipeline.settings import MODE_SCHEMAS, ModeKind
+    from pipeline.config.settings import MODE_SCHEMAS, ModeKind
 
     def mode(name: str, **changes: Any) -> Any:
         values = OmegaConf.load(REPO / "conf" / "mode" / f"{name}.yaml")

@@ -87,8 +87,8 @@ def test_two_runs_of_one_second_get_a_directory_each(user_files, run_quickly, us
 
 
 def test_external_data_loads_and_is_counted(user_files, run_quickly, users_model, users_data, make_noise):
-    from pipeline.samples import Sample
-    from pipeline.session import infer, open_session
+    from pipeline.graph.session import infer, open_session
+    from pipeline.sample import Sample
 
     overrides = ("mode=static", "mode.external_data=true", "stages=[load,quantize,evaluate]")
     run = run_quickly(*users_model, *users_data, *overrides).succeeded()

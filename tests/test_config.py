@@ -3,10 +3,10 @@
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.config import read_run_config, save_config, to_plain, to_run_config
+from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
+from pipeline.config.settings import CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.models.vocoder import Vocoder
-from pipeline.settings import CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
 
 
 def composed(**changes):

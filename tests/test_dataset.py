@@ -5,14 +5,14 @@ import onnx
 import pytest
 import soundfile
 
+from pipeline.config.settings import SampleRateMismatch
 from pipeline.data.arrays import check_samples, read_arrays
-from pipeline.data.audio import read_audio
+from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import read_manifest
-from pipeline.data.noise import random_samples
+from pipeline.data.random_inputs import random_samples
 from pipeline.errors import DataError
-from pipeline.paths import find
-from pipeline.samples import Sample
-from pipeline.settings import SampleRateMismatch
+from pipeline.paths import resolve_path
+from pipeline.sample import Sample
 
 
 def inputs(*declared):
@@ -132,10 +132,10 @@ def test_audio_of_another_rate_is_refused_where_the_settings_say_so(tone):
 
 def test_a_path_is_found_from_the_working_directory_first_then_from_the_project(tmp_path, monkeypatch, repo):
     monkeypatch.chdir(tmp_path)
-    assert find("pyproject.toml") == repo / "pyproject.toml"
+    assert resolve_path("pyproject.toml") == repo / "pyproject.toml"
     (tmp_path / "pyproject.toml").touch()
-    assert find("pyproject.toml") == tmp_path / "pyproject.toml"
-    assert find("nowhere.onnx") == tmp_path / "nowhere.onnx"
+    assert resolve_path("pyproject.toml") == tmp_path / "pyproject.toml"
+    assert resolve_path("nowhere.onnx") == tmp_path / "nowhere.onnx"
 
 
 @pytest.mark.parametrize(

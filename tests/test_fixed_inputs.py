@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.graph.session import infer, open_session
+from pipeline.sample import Sample
 
 RATES = """rates (float[n, 16, t] x, int64 sr) => (float[n, 16, u] y) {
     [high] wide = Equal (sr, rate)

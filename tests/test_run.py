@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config import read_run_config
-from pipeline.journal import Journal
-from pipeline.load import QUANTIZED_OPS
-from pipeline.sample_sets import evaluation_samples
-from pipeline.session import infer, open_session
-from pipeline.settings import EvaluationConfig, EvaluationKind
+from pipeline.config.compose import read_run_config
+from pipeline.config.settings import EvaluationConfig
+from pipeline.data.datasets import evaluation_samples
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.session import infer, open_session
+from pipeline.record.run_log import RunLog
+from pipeline.stages.load import QUANTIZED_OPS
 
 MODELS = ("matcha", "vocoder", "asr")
 MODES = ("dynamic", "static", "fp16", "weight_only")
@@ -137,7 +138,7 @@ def test_an_artifact_gives_finite_outputs_of_the_right_shape(run, shipped):
     evaluation = EvaluationConfig(kind=EvaluationKind.tensors, samples=2)
     [artifact] = run.report["artifacts"]
     sessions = [open_session(path) for path in (source.path, run.directory / artifact["file"])]
-    for item in evaluation_samples(config.model, source, evaluation, 0, Journal()):
+    for item in evaluation_samples(config.model, source, evaluation, 0, RunLog()):
         baseline, quantized = (infer(session, item.sample) for session in sessions)
         assert list(quantized) == list(baseline)
         for name, array in quantized.items():

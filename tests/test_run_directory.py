@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.run_directory import RunDirectory, claim
+from pipeline.record.run_directory import RunDirectory, claim
 
 
 def test_a_claimed_directory_says_model_mode_and_time(tmp_path):
@@ -59,7 +59,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(run_directory):
 
 KILLED = """
 import os, pathlib, sys
-from pipeline.run_directory import RunDirectory
+from pipeline.record.run_directory import RunDirectory
 directory = RunDirectory(pathlib.Path(sys.argv[1]))
 directory.write_report({"status": "running"})
 whole = pathlib.Path.write_text

@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.data.audio import read_audio
+from pipeline.config.settings import SampleRateMismatch
+from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import read_manifest
-from pipeline.data.utterance import Utterance
-from pipeline.ensemble import Ensemble
-from pipeline.evaluate.tts import Listener
-from pipeline.metrics.text import spoken_words, wer_percent
+from pipeline.evaluate.tts_scorer import Listener
+from pipeline.graph.session import infer, open_session
+from pipeline.metrics.text_metrics import spoken_words, wer_percent
 from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
+from pipeline.models.model_sessions import ModelSessions
 from pipeline.models.text.espeak import symbols_of
-from pipeline.session import infer, open_session
-from pipeline.settings import SampleRateMismatch
+from pipeline.utterance import Utterance
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 pytest.importorskip("espeakng_loader", reason="needs the extra test")
@@ -137,7 +137,7 @@ def speech(made, repo, tmp_path):
         files = {"acoustic": made(acoustic, acoustic_mode), "vocoder": made(vocoder, vocoder_mode)}
         shipped = str(models / "matcha/model-steps-3.onnx")
         model = Matcha("matcha", shipped, vocoder_path=str(models / VOCODERS[vocoder]), noise_scale=NOISE_SCALE)
-        run = Ensemble(files, 1).runner([0])
+        run = ModelSessions(files, 1).runner([0])
         # Read by our own front end, not from the manifest, so that both begin with the text.
         spoken = [model.infer(model.sample(Utterance(s.id, text=s.text), reader), run)["audio"] for s in sentences]
         result = client(tmp_path, {

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from pipeline.config.settings import CalibrationKind
 from pipeline.errors import StageError
-from pipeline.inspect_graph import advise, inspect_graph
 from pipeline.runner import STAGES, selected_stages
-from pipeline.samples import Sample
-from pipeline.settings import CalibrationKind
+from pipeline.sample import Sample
+from pipeline.stages.inspect import advise, inspect_graph
 
 
 def test_stages_run_in_the_order_of_the_table():

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import int64, uint32
 
-from pipeline.calibration.compiled import compiled
 from pipeline.calibration.histogram import Histogram
+from pipeline.calibration.numba_jit import compiled
 
 BINS_PER_OCTAVE = 128
 OCTAVES = 16  # below the largest magnitude; what is smaller, 0.002 % of it, counts as zero

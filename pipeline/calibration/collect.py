@@ -13,12 +13,12 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+from pipeline.calibration.accumulator import Array, TensorAccumulator, require_finite
+from pipeline.calibration.derived_tensors import DerivedTensor, images, masked_tensors
 from pipeline.calibration.segments import DoesNotRunError, SegmentedGraph
 from pipeline.calibration.statistics import Statistics
-from pipeline.calibration.tallies import Array, Tallies, require_finite
-from pipeline.calibration.tensors import Image, images, masked_tensors
 from pipeline.errors import DataError, ModelError, did_you_mean
-from pipeline.samples import Sample
+from pipeline.sample import Sample
 
 SEGMENT_BYTES = 2 << 20  # of measured tensors: small enough to add little to the memory of inference
 
@@ -60,7 +60,7 @@ def collect(
     found = images(graph)
     measured_anyway = axes.keys() | {tensor for tensor, image in found.items() if image.source in constants}
     follows = {tensor: image for tensor, image in found.items() if tensor in asked and tensor not in measured_anyway}
-    wanted = dict.fromkeys([follows.get(tensor, Image(tensor)).source for tensor in tensors] + list(axes))
+    wanted = dict.fromkeys([follows.get(tensor, DerivedTensor(tensor)).source for tensor in tensors] + list(axes))
 
     stream = iter(samples() if callable(samples) else samples)
     first = next(stream, None)
@@ -74,13 +74,15 @@ def collect(
 
     ids: list[str] = []
     masks = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
-    parts: dict[tuple[str, ...], Tallies] = {}  # of the graph's inputs and of each segment
+    parts: dict[tuple[str, ...], TensorAccumulator] = {}  # of the graph's inputs and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
         for name, array in sample.inputs.items():
             if name not in wanted and array.dtype.kind == "f":
                 require_finite(name, array, sample)
-        while not _add(sample, wanted, segmented, parts, partial(Tallies, histograms=histograms, masks=masks, axes=axes)):
+        while not _add(
+            sample, wanted, segmented, parts, partial(TensorAccumulator, histograms=histograms, masks=masks, axes=axes)
+        ):
             parts.clear()  # the first sample, once or twice
         if on_sample is not None:
             on_sample(len(ids))
@@ -93,8 +95,8 @@ def _add(
     sample: Sample,
     wanted: Collection[str],
     segmented: SegmentedGraph,
-    parts: dict[tuple[str, ...], Tallies],
-    new_tallies: Callable[[Mapping[str, Array]], Tallies],
+    parts: dict[tuple[str, ...], TensorAccumulator],
+    new_tallies: Callable[[Mapping[str, Array]], TensorAccumulator],
 ) -> bool:
     """Measure one more sample; return False where the graph was cut anew, and everything has to be measured again."""
     given = {name: array for name, array in sample.inputs.items() if name in wanted}

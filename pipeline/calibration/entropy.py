@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.calibration.bins import BINS_PER_OCTAVE
-from pipeline.calibration.compiled import compiled
 from pipeline.calibration.histogram import Histogram
+from pipeline.calibration.numba_jit import compiled
 
 BINS = 2048  # over all that was seen, as in the source: 16 a level for 128 levels, 8 for 256
 ROUNDS = 4  # in which both ends of a two-sided range are searched, at most

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration.compiled import compiled
-from pipeline.calibration.tensors import Step
+from pipeline.calibration.derived_tensors import MonotoneOp
+from pipeline.calibration.numba_jit import compiled
 
 
 @compiled("float64[::1](float64[::1], float64[::1], float64[::1])")
@@ -38,7 +38,7 @@ class Histogram:
     edges: npt.NDArray[np.float64]
     counts: npt.NDArray[np.float64]
 
-    def image(self, step: Step) -> "Histogram":
+    def image(self, step: MonotoneOp) -> "Histogram":
         """Return the histogram of the values after `step`, which never decreases."""
         return Histogram(step(self.edges), self.counts)
 

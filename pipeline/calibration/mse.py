@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.calibration.bins import BINS_PER_OCTAVE, EDGES, MAGNITUDES, OCTAVES, ROWS
-from pipeline.calibration.compiled import compiled
 from pipeline.calibration.histogram import Histogram
+from pipeline.calibration.numba_jit import compiled
 
 NEAR_ZERO = 32  # steps to either side whose error is computed level by level
 SEARCH_OCTAVES = 8  # below the largest value: a range 256 times narrower is never better

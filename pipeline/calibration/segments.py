@@ -18,10 +18,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.tensors import Inferred, constants_of, infer, is_small
+from pipeline.calibration.derived_tensors import Inferred, constants_of, infer, is_small
 from pipeline.errors import DataError, ModelError
-from pipeline.graph.scopes import reads
-from pipeline.samples import Sample
+from pipeline.graph.subgraph_scopes import input_tensors
+from pipeline.sample import Sample
 
 UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
 RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
@@ -205,7 +205,7 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, inf
     """
     constants = {name: _named(name, constant) for name, constant in constants_of(model) if name not in sizes}
     nodes = [node for node in model.graph.node if not constants.keys() & set(node.output)]
-    uses = [frozenset(reads(node)) for node in nodes]
+    uses = [frozenset(input_tensors(node)) for node in nodes]
     starts, held, end = [0], 0, 0
     for index, node in enumerate(nodes):
         measured = [name for name in node.output if name in sizes]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.calibration.bins import ROWS, BinCounts
+from pipeline.calibration.derived_tensors import DerivedTensor, MonotoneOp
 from pipeline.calibration.histogram import Histogram
-from pipeline.calibration.tensors import Image, Step
 from pipeline.errors import DataError, did_you_mean
 
 
@@ -76,7 +76,7 @@ class TensorStatistics:
         """The largest value seen."""
         return float(self.sample_high.max())
 
-    def image(self, step: Step) -> "TensorStatistics":
+    def image(self, step: MonotoneOp) -> "TensorStatistics":
         """Return the statistics of the values after `step`; channels are not mapped."""
         histogram = None if self.histogram is None else self.histogram.image(step)
         return TensorStatistics(step(self.sample_low), step(self.sample_high), self.count, histogram)
@@ -121,7 +121,7 @@ class Statistics:
 
     samples: tuple[str, ...]
     measured: dict[str, Measurement]
-    images: dict[str, Image] = field(default_factory=dict)
+    images: dict[str, DerivedTensor] = field(default_factory=dict)
 
     def __getitem__(self, tensor: str) -> TensorStatistics:
         """Return the statistics of one tensor.
@@ -135,13 +135,13 @@ class Statistics:
             statistics = statistics.image(step)
         return statistics
 
-    def source(self, tensor: str) -> Image:
+    def source(self, tensor: str) -> DerivedTensor:
         """Return the measured tensor that a tensor's statistics follow from, and how.
 
         Raises:
             DataError: it was not collected.
         """
-        image = self.images.get(tensor, Image(tensor))
+        image = self.images.get(tensor, DerivedTensor(tensor))
         if image.source not in self.measured:
             known = (*self.measured, *self.images)
             raise DataError(f"No statistics were collected of tensor {tensor!r}.{did_you_mean(tensor, known)}")
@@ -215,7 +215,8 @@ class Statistics:
             for tensor, low, high, count in zip(header["measured"], lows, highs, header["counts"], strict=True)
         }
         images = {
-            tensor: Image(source, tuple(Step(*step) for step in steps)) for tensor, (source, steps) in header["images"].items()
+            tensor: DerivedTensor(source, tuple(MonotoneOp(*step) for step in steps))
+            for tensor, (source, steps) in header["images"].items()
         }
         return cls(tuple(header["samples"]), measured, images)
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.errors import DataError, did_you_mean
-from pipeline.samples import Sample
+from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.sample import Sample
 
 
 def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
@@ -66,13 +67,3 @@ def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, whe
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
-
-
-def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
-    """Return the numpy type of a graph's input."""
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-
-
-def dims_of(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Return the shape of a graph's input; None for an axis whose size is left open."""
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError, did_you_mean
+from pipeline.utterance import Utterance
 
 MANIFEST_KEYS = ("id", "text", "tokens", "audio")
 LABEL_KEYS = ("voice", "kind", "noisy")  # known, kept for the report, used by no model

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.metrics import METRICS
 from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
-from pipeline.metrics.text import character_errors, word_errors
+from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.text_metrics import character_errors, word_errors
 
 # Errors of all over words (characters) of all, so no mean over samples.
 ERROR_RATES = {"wer_percent": word_errors, "roundtrip_wer_percent": word_errors, "cer_percent": character_errors}

@@ -1,1 +1,16 @@
-"""Questions about a graph, and changes to it that leave its numbers as they are."""
+"""ONNX graphs: questions about them, and changes to them.
+
+source_graph.py       a graph as it was found: file, hash, size
+session.py            ONNX Runtime sessions, opened the same way everywhere
+prepare.py            what a quantizer gets: unique names, opset, folded constants, shapes
+fixed_inputs.py       inputs that are always the same, as constants
+noise_inputs.py       the noise that a graph draws, as an input
+node_patterns.py      which nodes a setting means
+subgraph_scopes.py    names, with those inside the bodies of If, Loop and Scan
+subgraph.py           parts of a graph: upstream of tensors, downstream of nodes
+graph_editor.py       producers, consumers, constants, and a list of changes to make
+topological_sort.py   nodes in the order of their data
+symbolic_dims.py      which lengths of a graph are equal
+shape_deciding.py     tensors that decide shapes: durations, lengths, masks
+value_info.py         declared types and shapes
+"""

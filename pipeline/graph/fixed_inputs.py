@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.data.arrays import dims_of, dtype_of
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.graph.scopes import Names, graphs_of
+from pipeline.graph.subgraph_scopes import Names, graphs_of
+from pipeline.graph.value_info import dims_of, dtype_of
 
 KEY = "model.fixed_inputs"
 

@@ -8,10 +8,10 @@ import onnx
 from onnx import version_converter
 
 from pipeline.errors import ModelError
-from pipeline.graph.noise import NORMAL, UNIFORM
-from pipeline.graph.selection import ensure_names
-from pipeline.load import SourceGraph, opset_of
-from pipeline.session import open_session
+from pipeline.graph.node_patterns import ensure_names
+from pipeline.graph.noise_inputs import NORMAL, UNIFORM
+from pipeline.graph.session import open_session
+from pipeline.graph.source_graph import SourceGraph, opset_of
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
 # result still allows it, when it loads the finished model.
@@ -73,7 +73,7 @@ def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime infers the shapes itself. The names that ONNX's inference gives to unknown lengths, which it does not use,
     make it plan memory and fuse operators otherwise: a conformer of 5 layers runs 1.03 times as fast without them, its int8
     form 1.09 times (SkipLayerNormalization is slower here than its parts). The noise that a graph draws must keep its rank,
-    which `pipeline.graph.noise` asks for.
+    which `pipeline.graph.noise_inputs` asks for.
     """
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -115,6 +115,6 @@ def _fold(model: onnx.ModelProto, *, large: bool) -> onnx.ModelProto:
     return folded
 
 
-def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def initializers_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Return the constants of a graph, by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}

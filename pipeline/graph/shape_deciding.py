@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.graph.scopes import captured
+from pipeline.graph.subgraph_scopes import outer_scope_inputs
 
 # op type -> inputs that are shapes, positions or counts
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -69,7 +69,7 @@ class _Step(NamedTuple):
     op_type: str
     inputs: list[str]
     outputs: list[str]
-    captured: set[str]
+    outer_scope_inputs: set[str]
 
 
 def shape_deciding_nodes(graph: onnx.GraphProto) -> set[str]:
@@ -89,7 +89,9 @@ def decided_tensors(graph: onnx.GraphProto) -> set[str]:
 
 
 def _steps(graph: onnx.GraphProto) -> list[_Step]:
-    return [_Step(node, node.name, node.op_type, [*node.input], [*node.output], captured(node)) for node in graph.node]
+    return [
+        _Step(node, node.name, node.op_type, [*node.input], [*node.output], outer_scope_inputs(node)) for node in graph.node
+    ]
 
 
 def _makes_discrete(step: _Step) -> bool:
@@ -106,7 +108,7 @@ def _decided(graph: onnx.GraphProto, steps: Sequence[_Step]) -> tuple[set[str], 
     touched: set[str] = set()
     for_layers: set[str] = set()
     for step in steps:
-        if constant.issuperset(step.inputs) and constant.issuperset(step.captured):
+        if constant.issuperset(step.inputs) and constant.issuperset(step.outer_scope_inputs):
             constant.update(step.outputs)
             continue
         aside = NO_DATA.get(step.op_type, ())
@@ -142,7 +144,7 @@ def _deciding(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str]
         for index, tensor in enumerate(step.inputs):
             if tensor:
                 consumers[tensor].append((step, index))
-        for tensor in step.captured:
+        for tensor in step.outer_scope_inputs:
             consumers[tensor].append((step, IN_BODY))
     outputs = {output.name for output in graph.output}
     deciding: set[str] = set()

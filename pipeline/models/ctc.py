@@ -7,16 +7,16 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.utterance import Utterance
+from pipeline.audio.ctc_decode import ctc_greedy
+from pipeline.audio.kaldi_fbank import kaldi_fbank
 from pipeline.errors import DataError, ModelError
-from pipeline.metrics.text import ctc_greedy
-from pipeline.models import Outputs, ReadAudio, Run
-from pipeline.models.features import kaldi_fbank
-from pipeline.models.files import ModelFiles, header_of
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.model_files import ModelFiles, header_of
+from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.tokens import read_tokens
-from pipeline.paths import find
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationKind
+from pipeline.paths import resolve_path
+from pipeline.sample import Outputs, Sample
+from pipeline.utterance import Utterance
 
 WORD_START = "\u2581"  # how sentencepiece writes the space before a word
 
@@ -86,7 +86,9 @@ class Recogniser(ModelFiles):
             DataError: the file is missing, or a line is not `<token> <id>`, or ids are left out.
         """
         beside = self.beside("tokens.txt", self.encoder)
-        path = find(self.tokens_path) if self.tokens_path else beside or find(self.encoder).parent / "tokens.txt"
+        path = (
+            resolve_path(self.tokens_path) if self.tokens_path else beside or resolve_path(self.encoder).parent / "tokens.txt"
+        )
         table = read_tokens(path, "model.tokens_path")
         by_id = {index: token for token, index in table.items()}
         for index in range(len(by_id)):
@@ -107,8 +109,8 @@ class Recogniser(ModelFiles):
         classes = dims[-1].dim_value if dims else 0
         if classes and classes != len(self.tokens):
             raise ModelError(
-                f"{find(file)} has {classes} classes, but its tokens.txt has {len(self.tokens)} tokens. They are of different "
-                "models; name the right table with model.tokens_path."
+                f"{resolve_path(file)} has {classes} classes, but its tokens.txt has {len(self.tokens)} tokens. They are of "
+                "different models; name the right table with model.tokens_path."
             )
 
     def check_inputs(self) -> None:
@@ -124,8 +126,8 @@ class Recogniser(ModelFiles):
         given = [value.name for value in model.graph.input if value.name not in constants]
         if set(given) - {"x", "x_lens"} or "x" not in given:
             raise ModelError(
-                f"{find(self.encoder)} takes {', '.join(given[:4])}{', ...' if len(given) > 4 else ''}; a recogniser of whole "
-                "recordings takes x and x_lens. A streaming model is quantized as any ONNX file: model=onnx "
+                f"{resolve_path(self.encoder)} takes {', '.join(given[:4])}{', ...' if len(given) > 4 else ''}; a recogniser "
+                "of whole recordings takes x and x_lens. A streaming model is quantized as any ONNX file: model=onnx "
                 "calibration=arrays."
             )
 

@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.utterance import Utterance
 from pipeline.errors import ConfigError, DataError, ModelError, did_you_mean
-from pipeline.models import Outputs, ReadAudio, Run
-from pipeline.models.files import ModelFiles, agreed, header_of, metadata_of, number_in
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.model_files import ModelFiles, agreed, header_of, metadata_of, number_in
+from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.lexicon import Lexicon, read_lexicon
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.models.vocoder import Vocoder
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationKind
+from pipeline.sample import Outputs, Sample
+from pipeline.utterance import Utterance
 
 PARTS = ("acoustic", "vocoder")
 FRONT_ENDS = "tokens.txt with lexicon.txt, or metadata with has_espeak=1"

@@ -6,12 +6,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
-from pipeline.models import Outputs, ReadAudio, Run
-from pipeline.models.files import ModelFiles
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationKind
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.model_files import ModelFiles
+from pipeline.models.speech_model import ReadAudio, Run
+from pipeline.sample import Outputs, Sample
+from pipeline.utterance import Utterance
 
 
 @dataclass

@@ -6,11 +6,11 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.errors import ModelError
-from pipeline.models import Outputs, Run
 from pipeline.models.ctc import Recogniser
-from pipeline.models.files import header_of, metadata_of, number_in
-from pipeline.paths import find
-from pipeline.samples import Sample
+from pipeline.models.model_files import header_of, metadata_of, number_in
+from pipeline.models.speech_model import Run
+from pipeline.paths import resolve_path
+from pipeline.sample import Outputs, Sample
 
 BLANK = 0
 PARTS = ("encoder", "decoder", "joiner")
@@ -57,7 +57,7 @@ class Transducer(Recogniser):
             size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         if not size:
             raise ModelError(
-                f"{find(path)}: its metadata has no context_size, which says how many tokens the decoder looks at."
+                f"{resolve_path(path)}: its metadata has no context_size, which says how many tokens the decoder looks at."
             )
         return size
 
@@ -74,8 +74,8 @@ class Transducer(Recogniser):
         tokens = number_in(metadata_of(decoder), "vocab_size", decoder)
         if tokens is not None and tokens != len(self.tokens):
             raise ModelError(
-                f"{find(decoder)}: its metadata says vocab_size={tokens}, but tokens.txt has {len(self.tokens)} tokens. They "
-                "are of different models; name the right table with model.tokens_path."
+                f"{resolve_path(decoder)}: its metadata says vocab_size={tokens}, but tokens.txt has {len(self.tokens)} "
+                "tokens. They are of different models; name the right table with model.tokens_path."
             )
 
     def infer(self, sample: Sample, run: Run) -> Outputs:

@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.utterance import Utterance
+from pipeline.audio.mel import log_mel
+from pipeline.audio.stft import istft
 from pipeline.errors import DataError
-from pipeline.metrics.audio import istft, log_mel
-from pipeline.models import Outputs, ReadAudio, Run
-from pipeline.models.files import ModelFiles, agreed, header_of, metadata_of, number_in
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationKind
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.model_files import ModelFiles, agreed, header_of, metadata_of, number_in
+from pipeline.models.speech_model import ReadAudio, Run
+from pipeline.sample import Outputs, Sample
+from pipeline.utterance import Utterance
 
 VOCOS_OUTPUTS = ("mag", "x", "y")
 

@@ -1,12 +1,17 @@
-"""Quantization: one file per mode, one plan of what becomes of each node, one rewrite of the graph.
+"""Quantization: one plan of what becomes of each node, one rewrite of the graph per mode.
 
-stage.py          the quantize stage: every graph of a model, every mode, the same checks
-plan.py           which precision each node gets, and why the others keep fp32
+plan.py                  which precision each node gets, and why the others keep fp32
 static.py, dynamic.py, weight_only.py, fp16.py    the modes
-ranges.py         from calibration samples to the ranges of a static mode
-qdq.py, placement.py, operators.py                Q/DQ pairs: how, where, around what
-integer.py, integers.py, storage.py               integer operators, numbers and weights
-target.py         what the processor asks for
-advice.py         what a user is told of the result
-artifact.py       saving, and the checks before a file gets its name
+calibrated_ranges.py     from calibration samples to the ranges of a static mode
+qdq_placement.py         where Q/DQ pairs go; qdq_writer.py: writes them
+operators.py             what a quantizer has to know of each operator type
+qparams.py               scales and zero points: the arithmetic of linear quantization
+dynamic_ops.py           integer operators with dynamic ranges; static_matmul_scales.py: with known scales
+weight_storage.py        weights stored as int8, computation in float
+ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
+ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
+target.py                what the processor asks for
+exclusions.py            excluded nodes, where several graphs follow one mode
+artifact.py              saving, and the checks before a file gets its name
+user_notes.py            what a user is told of the result
 """

@@ -9,11 +9,12 @@ import onnx
 
 from pipeline.errors import StageError
 from pipeline.graph.prepare import without_shapes
-from pipeline.load import SourceGraph, external_files, sha256_of
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import SourceGraph, external_files
+from pipeline.paths import sha256_of
 from pipeline.quantize.plan import Kept, Plan
-from pipeline.run_directory import RunDirectory
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.record.run_directory import RunDirectory
+from pipeline.sample import Sample
 
 PROTOBUF_LIMIT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB
 INTEGER_WEIGHTS = frozenset(

@@ -7,14 +7,14 @@ operators for them.
 
 import onnx
 
+from pipeline.config.settings import DynamicConfig, IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.scopes import graphs_of
-from pipeline.quantize.integer import IntegerSettings, cannot_compute, quantize_integer
+from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.storage import store_weights
 from pipeline.quantize.target import needs_reduced_range
-from pipeline.settings import DynamicConfig, IntegerType
+from pipeline.quantize.weight_storage import store_weights
 
 BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
 SUPPORTED = BY_ONNXRUNTIME | {"MatMul", "Conv", "Gemm", "ConvTranspose"}
@@ -23,14 +23,14 @@ FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": Integer
 
 def plan_dynamic(prepared: PreparedGraph, mode: DynamicConfig) -> Plan:
     """Return the plan of a dynamic mode."""
-    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.dynamic)
+    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.dynamic_int8)
     keep_what_has_no_operator(prepared.model, plan)
     return plan
 
 
 def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
     """Let the nodes of a plan stay in fp32 that no integer operator with ranges at run time can replace."""
-    planned = set(plan.nodes(Precision.dynamic))
+    planned = set(plan.nodes(Precision.dynamic_int8))
     outermost = {id(node) for node in model.graph.node}
     scopes = list(graphs_of(model.graph))
     constants = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
@@ -55,12 +55,12 @@ def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) ->
     Raises:
         StageError: a node cannot be quantized; names it.
     """
-    store_weights(model, plan.nodes(Precision.storage))
+    store_weights(model, plan.nodes(Precision.weight_int8))
     reduce_range = needs_reduced_range(mode.reduce_range, mode.target)
-    nodes = plan.nodes(Precision.dynamic)
+    nodes = plan.nodes(Precision.dynamic_int8)
     others = [node.name for node in model.graph.node if node.name in set(nodes) and node.op_type in BY_ONNXRUNTIME]
     if others:
-        from pipeline.quantize.onnxruntime_quantizer import with_integer_operators
+        from pipeline.quantize.ort_quantizer import with_integer_operators
 
         model, left = with_integer_operators(
             model, others, weights=mode.weight_type or IntegerType.int8, activations=IntegerType.uint8, ranges=None,
@@ -72,8 +72,8 @@ def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) ->
                 "them with mode.nodes_to_exclude."
             )
     weights = {op_type: mode.weight_type or fastest for op_type, fastest in FASTEST.items()}
-    settings = IntegerSettings(weights, mode.per_channel, reduce_range)
-    quantize_integer(model, [name for name in nodes if name not in set(others)], settings)
+    settings = DynamicOpsSettings(weights, mode.per_channel, reduce_range)
+    quantize_with_dynamic_ops(model, [name for name in nodes if name not in set(others)], settings)
     return model
 
 

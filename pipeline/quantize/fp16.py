@@ -3,13 +3,13 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+from pipeline.config.settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.graph.noise import NORMAL, UNIFORM
+from pipeline.graph.node_patterns import match_nodes
+from pipeline.graph.noise_inputs import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.selection import match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.quantize.plan import Kept, Plan, Precision
-from pipeline.settings import Fp16Config
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)
@@ -41,7 +41,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             else None
         )  # fmt: skip
         if reason is None:
-            plan.precisions[node.name] = Precision.half
+            plan.precisions[node.name] = Precision.fp16
         else:
             plan.kept.append(Kept(node.name, reason))
     return plan

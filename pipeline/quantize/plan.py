@@ -6,12 +6,12 @@ from enum import Enum
 
 import onnx
 
+from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
+from pipeline.graph.node_patterns import check_op_types, match_nodes
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.scopes import graphs_of, name_bodies
-from pipeline.graph.selection import check_op_types, match_nodes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
-from pipeline.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
@@ -20,11 +20,11 @@ MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than 
 class Precision(Enum):
     """How a node computes and stores its weight."""
 
-    static = "int8, static ranges"
-    dynamic = "int8, ranges at run time"
-    storage = "int8 weight, float computation"
-    blocks = "n-bit weight in blocks"
-    half = "fp16"
+    static_int8 = "int8, static ranges"
+    dynamic_int8 = "int8, ranges at run time"
+    weight_int8 = "int8 weight, float computation"
+    weight_blocks = "n-bit weight in blocks"
+    fp16 = "fp16"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def plan_nodes(
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
             else "inside a body of If, Loop or Scan, where only ranges at run time work"
-            if node.name in inner and precision is not Precision.dynamic
+            if node.name in inner and precision is not Precision.dynamic_int8
             else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:
@@ -124,16 +124,16 @@ def _special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[
         dynamic = check_op_types(mode.dynamic_op_types, ("MatMul",), present, "mode.dynamic_op_types")
     if isinstance(mode, StaticConfig | DynamicConfig):
         known = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        stored = check_op_types(mode.storage_op_types, known, present, "mode.storage_op_types")
+        stored = check_op_types(mode.weight_only_op_types, known, present, "mode.weight_only_op_types")
     return dynamic, stored
 
 
 def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], default: Precision) -> Precision:
     if node.op_type in stored:
-        return Precision.storage
-    precision = Precision.dynamic if node.op_type in dynamic else default
-    if precision is Precision.dynamic and node.op_type == "Conv" and groups_of(node) > 1:
-        return Precision.storage  # ConvInteger runs a depthwise convolution group by group, slower than fp32
+        return Precision.weight_int8
+    precision = Precision.dynamic_int8 if node.op_type in dynamic else default
+    if precision is Precision.dynamic_int8 and node.op_type == "Conv" and groups_of(node) > 1:
+        return Precision.weight_int8  # ConvInteger runs a depthwise convolution group by group, slower than fp32
     return precision
 
 
@@ -168,16 +168,16 @@ def _unfit(
         return None
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
-        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static
+        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
         return None if node.op_type == "MatMul" and products else "its weight is no constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     values = 1
     for size in weight.dims:
         values *= size
-    if precision is Precision.storage and values < MIN_STORED_VALUES:
+    if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
-    if isinstance(mode, StaticConfig) and precision is Precision.static and node.op_type == "Conv" and not explicitly:
+    if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
         channels = min(weight.dims[0], weight.dims[1] * groups_of(node))
         if channels < mode.min_channels:
             return f"{channels} channel{'s' if channels > 1 else ''}, fewer than mode.min_channels: int8 is slower"

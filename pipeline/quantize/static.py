@@ -9,17 +9,17 @@ from collections.abc import Iterable
 
 import onnx
 
+from pipeline.config.settings import Format, IntegerType, StaticConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
-from pipeline.quantize.guard import keep_float
-from pipeline.quantize.integer import IntegerSettings, quantize_integer
+from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
 from pipeline.quantize.operators import SUPPORTED
-from pipeline.quantize.placement import PairSettings, place_pairs
+from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.qdq import Ranges, insert_pairs
-from pipeline.quantize.storage import store_weights
+from pipeline.quantize.qdq_placement import PairSettings, place_pairs
+from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.target import activation_type_of, needs_reduced_range
-from pipeline.settings import Format, IntegerType, StaticConfig
+from pipeline.quantize.weight_storage import store_weights
 
 __all__ = ["Ranges", "plan_static", "quantize_static", "tensors_to_calibrate"]
 
@@ -28,13 +28,13 @@ def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
     """Return the plan of a static mode."""
     supported = SUPPORTED
     if mode.format is Format.qoperator:
-        from pipeline.quantize.onnxruntime_quantizer import INTEGER_OPERATORS
+        from pipeline.quantize.ort_quantizer import INTEGER_OPERATORS
 
         supported = INTEGER_OPERATORS | {"ConvTranspose", "Gemm"}
-    plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static)
+    plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static_int8)
     keep_what_has_no_operator(prepared.model, plan)
     if mode.format is Format.qdq:
-        plan.keep(place_pairs(prepared.model, plan.nodes(Precision.static), pair_settings(mode)).idle)
+        plan.keep(place_pairs(prepared.model, plan.nodes(Precision.static_int8), pair_settings(mode)).idle)
     return plan
 
 
@@ -52,7 +52,7 @@ def pair_settings(mode: StaticConfig) -> PairSettings:
 
 def tensors_to_calibrate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> list[str]:
     """Return the tensors whose ranges `quantize_static` needs, constants left out."""
-    nodes = set(plan.nodes(Precision.static))
+    nodes = set(plan.nodes(Precision.static_int8))
     constants = {tensor.name for tensor in model.graph.initializer}
     if mode.format is Format.qdq:
         return place_pairs(model, nodes, pair_settings(mode)).measured(constants)
@@ -74,10 +74,10 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
         StageError: a node of the plan cannot be quantized, or a range is missing; names it.
     """
     settings = pair_settings(mode)
-    store_weights(model, plan.nodes(Precision.storage))
-    at_run_time = IntegerSettings(FASTEST, mode.per_channel, settings.reduce_range)
-    quantize_integer(model, plan.nodes(Precision.dynamic), at_run_time)
-    nodes = plan.nodes(Precision.static)
+    store_weights(model, plan.nodes(Precision.weight_int8))
+    at_run_time = DynamicOpsSettings(FASTEST, mode.per_channel, settings.reduce_range)
+    quantize_with_dynamic_ops(model, plan.nodes(Precision.dynamic_int8), at_run_time)
+    nodes = plan.nodes(Precision.static_int8)
     if not nodes:
         return model
     if mode.format is Format.qoperator:
@@ -90,10 +90,10 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
 def _with_integer_operators(
     model: onnx.ModelProto, plan: Plan, mode: StaticConfig, settings: PairSettings, ranges: Ranges
 ) -> onnx.ModelProto:
-    from pipeline.quantize.onnxruntime_quantizer import with_integer_operators
+    from pipeline.quantize.ort_quantizer import with_integer_operators
 
     quantized, left = with_integer_operators(
-        model, plan.nodes(Precision.static), weights=settings.weights, activations=settings.activations, ranges=ranges,
+        model, plan.nodes(Precision.static_int8), weights=settings.weights, activations=settings.activations, ranges=ranges,
         per_channel=settings.per_channel, reduce_range=settings.reduce_range, ActivationSymmetric=settings.symmetric,
         OpTypesToExcludeOutputQuantization=mode.float_outputs, MatMulConstBOnly=not mode.products_of_activations,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from pipeline.settings import IntegerType, Target
+from pipeline.config.settings import IntegerType, Target
 
 
 def target_of(target: Target | None) -> Target:

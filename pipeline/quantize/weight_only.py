@@ -6,30 +6,30 @@ whose weights are stored as int8 with one scale per output channel.
 
 import onnx
 
-from pipeline.graph.prepare import PreparedGraph, weights_of
+from pipeline.config.settings import WeightOnlyConfig
+from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.storage import store_weights
-from pipeline.settings import WeightOnlyConfig
+from pipeline.quantize.weight_storage import store_weights
 
 SUPPORTED = ("MatMul", "Conv", "ConvTranspose", "Gemm")
 
 
 def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
     """Return the plan of a weight-only mode."""
-    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.storage)
-    weights = weights_of(prepared.model)
+    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.weight_int8)
+    weights = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
         if node.op_type == "MatMul" and node.name in plan.precisions and len(weights[node.input[1]].dims) == 2:
-            plan.precisions[node.name] = Precision.blocks
+            plan.precisions[node.name] = Precision.weight_blocks
     return plan
 
 
 def quantize_weight_only(model: onnx.ModelProto, plan: Plan, mode: WeightOnlyConfig) -> onnx.ModelProto:
     """Return the graph with the planned weights stored as integers."""
-    store_weights(model, plan.nodes(Precision.storage))
-    blocks = plan.nodes(Precision.blocks)
+    store_weights(model, plan.nodes(Precision.weight_int8))
+    blocks = plan.nodes(Precision.weight_blocks)
     if not blocks:
         return model
-    from pipeline.quantize.onnxruntime_quantizer import with_weights_in_blocks
+    from pipeline.quantize.ort_quantizer import with_weights_in_blocks
 
     return with_weights_in_blocks(model, blocks, mode)

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.compare import Comparison
-from pipeline.report.page.scores import LEADING_METRICS
+from pipeline.report.compare_runs import Comparison
+from pipeline.report.intervals import LEADING_METRICS
 from pipeline.report.ranking import Group, Row
-from pipeline.report.table import VERDICT_STYLES, number
+from pipeline.report.terminal import VERDICT_STYLES, format_number
 
 FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell
 
@@ -71,8 +71,8 @@ def _quality(row: Row, name: str) -> str:
     metric = row["metrics"].get(name)
     if metric is None:
         return ""
-    baseline = "" if metric["baseline"] in (0, None) else f"{number(metric['baseline'])} → "
-    return f"{baseline}{number(metric['quantized'])}{_tie(row, name)}"
+    baseline = "" if metric["baseline"] in (0, None) else f"{format_number(metric['baseline'])} → "
+    return f"{baseline}{format_number(metric['quantized'])}{_tie(row, name)}"
 
 
 def _tie(row: Row, column: str) -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.report.page.scores import LEADING_METRICS
+from pipeline.report.intervals import LEADING_METRICS
 
 Row = dict[str, Any]
 
@@ -193,6 +193,6 @@ def _order(rows: Sequence[Row], column: str) -> str:
 
 
 def _against_truth(name: str) -> bool:
-    from pipeline.metrics import METRICS
+    from pipeline.metrics.metric_registry import METRICS
 
     return METRICS[name].baseline is None

@@ -51,10 +51,10 @@ def report_of(
         "model": state.config.model.name,
         "mode": state.config.mode.name,
         "stages": [*done, *_unfinished(state, status, done)],
-        "inputs": state.journal.inputs,
+        "inputs": state.run_log.inputs,
         "environment": surroundings,
-        "warnings": state.journal.warnings,
-        "skipped": state.journal.skipped,
+        "warnings": state.run_log.warnings,
+        "skipped": state.run_log.skipped,
     }
     if state.inspection is not None:
         report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}

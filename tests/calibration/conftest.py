@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import parser
 
-from pipeline.samples import Sample
+from pipeline.sample import Sample
 
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>

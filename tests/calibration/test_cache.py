@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.calibration import cache
-from pipeline.calibration.cache import cached_statistics
+from pipeline.calibration import statistics_cache
 from pipeline.calibration.statistics import Statistics
-from pipeline.quantize.ranges import measured_ranges
-from pipeline.samples import Sample
-from pipeline.settings import IntegerType, RangeMethod, StaticConfig
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.config.settings import IntegerType, RangeMethod, StaticConfig
+from pipeline.quantize.calibrated_ranges import measured_ranges
+from pipeline.sample import Sample
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 def runs(monkeypatch):
     """How often the model was run over the calibration set."""
     collected = []
-    collect = cache.engine.collect
+    collect = statistics_cache.engine.collect
 
     def counting(*args, **kwargs):
         collected.append(1)
         return collect(*args, **kwargs)
 
-    monkeypatch.setattr(cache.engine, "collect", counting)
+    monkeypatch.setattr(statistics_cache.engine, "collect", counting)
     return collected
 
 
@@ -112,9 +112,9 @@ def test_another_setting_is_collected_anew(graph, samples, tmp_path, runs, setti
 
 def test_another_library_or_engine_version_is_collected_anew(graph, samples, tmp_path, runs, monkeypatch):
     cached_statistics(graph, samples, directory=tmp_path)
-    monkeypatch.setattr(cache.onnxruntime, "__version__", "0.0")
+    monkeypatch.setattr(statistics_cache.onnxruntime, "__version__", "0.0")
     cached_statistics(graph, samples, directory=tmp_path)
-    monkeypatch.setattr(cache, "ENGINE_VERSION", 0)
+    monkeypatch.setattr(statistics_cache, "ENGINE_VERSION", 0)
     cached_statistics(graph, samples, directory=tmp_path)
     assert len(runs) == 3
 
@@ -140,8 +140,8 @@ import time
 from itertools import product
 from pathlib import Path
 import numpy as np
-from pipeline.calibration.cache import cached_statistics
-from pipeline.samples import Sample
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.sample import Sample
 x = np.ones((1, 4, 500), np.float32)
 samples = [Sample(str(i), {{"x": x * i, "length": np.array([500])}}) for i in range(100)]
 def tell(done):
@@ -173,8 +173,8 @@ def write_and_read(directory: Path, number: int) -> int:
     statistics = Statistics(("one",), {}, {})
     damaged, until = 0, time.monotonic() + 1
     while time.monotonic() < until:
-        cache.write_entry(entry, statistics)
-        damaged += cache.read_entry(entry) is None
+        statistics_cache.write_entry(entry, statistics)
+        damaged += statistics_cache.read_entry(entry) is None
     return damaged + int(content[0] != number)
 
 
@@ -186,6 +186,6 @@ def test_concurrent_runs_share_an_entry(tmp_path):
 
 def test_the_default_place_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.default_directory().is_relative_to(tmp_path)
+    assert statistics_cache.default_directory().is_relative_to(tmp_path)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_directory().is_relative_to(Path.home() / ".cache")
+    assert statistics_cache.default_directory().is_relative_to(Path.home() / ".cache")

@@ -11,11 +11,11 @@ from onnx import parser
 
 from pipeline.calibration import collect as engine
 from pipeline.calibration.collect import collect
-from pipeline.calibration.ranges import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
+from pipeline.calibration.derived_tensors import Inferred, infer, quantizable_tensors
+from pipeline.calibration.range_selection import Entropy, MeanSquaredError, MinMax, MovingAverage, Percentile, tensor_range
 from pipeline.calibration.segments import SegmentedGraph, cut
-from pipeline.calibration.tensors import Inferred, infer, quantizable_tensors
 from pipeline.errors import DataError, ModelError
-from pipeline.samples import Sample
+from pipeline.sample import Sample
 
 VOCOS = Path(__file__).parents[2] / "data" / "models" / "vocoder" / "vocos.onnx"
 METHODS = [MinMax(), MovingAverage(), Percentile(99.99), Entropy(), MeanSquaredError()]
@@ -321,8 +321,8 @@ import numpy as np
 import onnx
 from pipeline.calibration.collect import collect
 from pipeline.calibration.segments import cut
-from pipeline.calibration.tensors import infer, quantizable_tensors
-from pipeline.samples import Sample
+from pipeline.calibration.derived_tensors import infer, quantizable_tensors
+from pipeline.sample import Sample
 rng = np.random.default_rng(0)
 lengths = [90, 40, 60, 75, 50, 85, 45, 70] * {number // 8}
 model = onnx.load({str(VOCOS)!r})

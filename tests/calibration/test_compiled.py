@@ -2,7 +2,7 @@
 
 from numba.core import caching
 
-from pipeline.calibration.compiled import compiled
+from pipeline.calibration.numba_jit import compiled
 
 
 def test_a_function_is_compiled_for_its_types():

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from pipeline.calibration import entropy
+from pipeline.calibration.accumulator import TensorAccumulator
 from pipeline.calibration.collect import collect
+from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.entropy import entropy_range
 from pipeline.calibration.mse import mse_range
-from pipeline.calibration.ranges import (
+from pipeline.calibration.range_selection import (
     Entropy,
     MeanSquaredError,
     MinMax,
@@ -19,14 +21,12 @@ from pipeline.calibration.ranges import (
     tensor_ranges,
 )
 from pipeline.calibration.statistics import Measurement, Statistics
-from pipeline.calibration.tallies import Tallies
-from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.config.settings import CalibrationConfig, CalibrationKind
+from pipeline.data.datasets import calibration_samples
 from pipeline.errors import ConfigError, DataError
-from pipeline.journal import Journal
 from pipeline.models.vocoder import Vocoder
-from pipeline.sample_sets import calibration_samples
-from pipeline.samples import Sample
-from pipeline.settings import CalibrationConfig, CalibrationKind
+from pipeline.record.run_log import RunLog
+from pipeline.sample import Sample
 
 RNG = np.random.default_rng(0)
 DATA = {
@@ -40,7 +40,7 @@ DATA = {
 
 
 def counts_of(*samples):
-    tallies = Tallies({"t": samples[0]}, histograms=True)
+    tallies = TensorAccumulator({"t": samples[0]}, histograms=True)
     for values in samples:
         tallies.add({"t": values.astype(np.float32)}, Sample("all", {}))
     [bins] = tallies.bins()
@@ -80,7 +80,7 @@ def recorded(shipped):
     """Histograms of what some tensors of the shipped Vocos hold on mels of its calibration voice."""
     source = shipped("vocoder")
     model = Vocoder("vocoder", path=str(source.path), calibration_path="data/voice/calibration/manifest.jsonl")
-    samples = calibration_samples(model, source, CalibrationConfig(CalibrationKind.real, samples=6), 0, Journal())
+    samples = calibration_samples(model, source, CalibrationConfig(CalibrationKind.real, samples=6), 0, RunLog())
     tensors = quantizable_tensors(source.model)[:: len(quantizable_tensors(source.model)) // 11]
     seen = collect(source.model, samples, tensors=tensors)
     return [seen[tensor].histogram for tensor in tensors]
@@ -268,7 +268,7 @@ def test_merged_counts_do_not_depend_on_the_order_of_scales():
 def test_counts_of_more_values_than_32_bits_hold_are_kept_apart_and_added(monkeypatch):
     parts = [RNG.standard_normal(1000) * scale for scale in (1, 100, 0.01, 3, 1)]
     expected = counts_of(np.concatenate(parts))
-    monkeypatch.setattr("pipeline.calibration.tallies.LARGEST_COUNT", 2500)
+    monkeypatch.setattr("pipeline.calibration.accumulator.LARGEST_COUNT", 2500)
     found = counts_of(*parts)
     assert (found.exponent, found.counts.sum()) == (expected.exponent, 5000)
     np.testing.assert_array_equal(found.counts[1:], expected.counts[1:])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.data.sets import check_kind, kind_of, utterances_in
+from pipeline.config.settings import CalibrationKind
+from pipeline.data.utterance_sets import check_kind, kind_of, utterances_in
 from pipeline.errors import DataError
-from pipeline.settings import CalibrationKind
 
 
 def refuse(sample, reason):

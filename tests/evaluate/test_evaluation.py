@@ -8,22 +8,23 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from pipeline.config.settings import EvaluationConfig
+from pipeline.data.datasets import EvaluationSample, evaluation_samples
 from pipeline.errors import DataError, StageError
-from pipeline.evaluate import evaluate
-from pipeline.evaluate.audio import METRICS_OF_KIND
-from pipeline.evaluate.judge import Judge
-from pipeline.evaluate.scores import SampleScores, comparable, summarize, tensor_scores
-from pipeline.evaluate.tensors import read_labels
+from pipeline.evaluate.audio_scorer import METRICS_OF_KIND
+from pipeline.evaluate.evaluation import evaluate
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluate.sample_scores import SampleScores, comparable, summarize, tensor_scores
+from pipeline.evaluate.tensor_scorer import read_labels
 from pipeline.evaluate.uncertainty import sample_interval
-from pipeline.journal import Journal
+from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.vocoder import Vocoder
 from pipeline.quantize.artifact import Artifact
-from pipeline.sample_sets import EvaluationSample, evaluation_samples
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationConfig, EvaluationKind
+from pipeline.record.run_log import RunLog
+from pipeline.sample import Sample
 
 
 def artifact_of(source, path=None):
@@ -32,9 +33,9 @@ def artifact_of(source, path=None):
 
 def evaluated(model, source, kind, directory, samples=2, artifact=None, **settings):
     config = EvaluationConfig(kind=kind, samples=samples, listen=0, **settings)
-    items = evaluation_samples(model, source, config, 0, Journal())
+    items = evaluation_samples(model, source, config, 0, RunLog())
     return evaluate(
-        model, source, {source.name: artifact or artifact_of(source)}, items, config, directory, Journal(),
+        model, source, {source.name: artifact or artifact_of(source)}, items, config, directory, RunLog(),
         seed=0, threads=1, on_sample=lambda: None,
     )  # fmt: skip
 
@@ -183,7 +184,7 @@ def test_metrics_come_with_an_interval_over_samples_and_the_worst_samples_are_na
 
 
 def test_a_recording_without_text_is_refused_where_words_are_counted(shipped, repo, run_directory):
-    from pipeline.evaluate.asr import AsrScorer
+    from pipeline.evaluate.asr_scorer import AsrScorer
 
     item = EvaluationSample(Sample("clip", {}), None)
     with pytest.raises(DataError, match="'clip' has no text"):
@@ -199,7 +200,7 @@ def test_samples_are_immutable():
 def test_a_judge_of_one_metric_finds_what_the_evaluation_finds(shipped, repo, run_directory, tmp_path, metric):
     source, vocoder = shipped("vocoder"), adapters(repo)["vocoder"]
     config = EvaluationConfig(kind=EvaluationKind.audio, samples=2, listen=0)
-    items = evaluation_samples(vocoder, source, config, 0, Journal())
+    items = evaluation_samples(vocoder, source, config, 0, RunLog())
     worse = onnx.ModelProto()
     worse.CopyFrom(source.model)
     weight = max(worse.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
@@ -208,7 +209,7 @@ def test_a_judge_of_one_metric_finds_what_the_evaluation_finds(shipped, repo, ru
     artifact = artifact_of(source, tmp_path / "worse.onnx")
     found = evaluated(vocoder, source, EvaluationKind.audio, run_directory, artifact=artifact).metrics[metric]
     files = {source.name: source.path}
-    judge = Judge(vocoder, source, files, source.name, items, config, metric, seed=0, threads=1)
+    judge = LossEvaluator(vocoder, source, files, source.name, items, config, metric, seed=0, threads=1)
     loss = judge.loss(worse).loss
     assert loss == pytest.approx(found["quantized"] - found["baseline"], rel=1e-6)
     assert loss > 0

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluate.judge import Judge
+from pipeline.config.settings import EvaluationConfig
+from pipeline.data.datasets import EvaluationSample
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.onnx_file import OnnxFile
-from pipeline.sample_sets import EvaluationSample
-from pipeline.samples import Sample
-from pipeline.settings import EvaluationConfig, EvaluationKind
+from pipeline.sample import Sample
 
 FRAMES = """frames (float[1, n, 4] x) => (float[1, m, 4] y) { y = Slice (x, zero, end, axis) }"""
 SPOKEN = """spoken (float[1, n, 4] x) => (float[1, m] y) { s = Slice (x, zero, end, axis) y = Reshape (s, flat) }"""
@@ -27,7 +28,7 @@ def loss_of(build, source_of):
         items = [EvaluationSample(Sample("x", {"x": x}))]
         config = EvaluationConfig(kind=EvaluationKind.tensors)
         model = OnnxFile("onnx", str(source.path))
-        judge = Judge(
+        judge = LossEvaluator(
             model, source, {"model": source.path}, "model", items, config, "relative_error", seed=0, threads=1
         )  # fmt: skip
         return judge.loss(graph_of(text, frames))

@@ -8,10 +8,10 @@ import pytest
 from onnx import numpy_helper
 
 from pipeline.errors import ModelError
-from pipeline.evaluate.nodes import errors_along
-from pipeline.metrics.tensor import sqnr_db
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.evaluate.node_errors import errors_along
+from pipeline.graph.session import infer, open_session
+from pipeline.metrics.tensor_metrics import sqnr_db
+from pipeline.sample import Sample
 
 
 @pytest.fixture

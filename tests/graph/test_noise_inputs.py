@@ -5,9 +5,9 @@ import onnx
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.graph.noise import with_noise_inputs
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.graph.noise_inputs import with_noise_inputs
+from pipeline.graph.session import infer, open_session
+from pipeline.sample import Sample
 
 DRAW = "g (float[1, 4, frames] x) => (float[1, 4, frames] y) { [draw] y = %s (x) }"
 

@@ -5,11 +5,11 @@ import onnx
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.graph.noise import with_noise_inputs
+from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.prepare import prepare, with_shapes, without_shapes
-from pipeline.load import opset_of
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import opset_of
+from pipeline.sample import Sample
 
 
 def prepared(source, opset=None, needed_opset=13, preprocess=True):

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from pipeline.graph.scopes import captured, drop_unread, reads
+from pipeline.graph.subgraph_scopes import drop_unread, input_tensors, outer_scope_inputs
 
 NESTED = """<ir_version: 8, opset_import: ["": 17]> outer (bool c, float[2] x, float[2] z) => (float[2] y) {
     made = Neg (x)
@@ -32,9 +32,9 @@ def nested():
 
 def test_bodies_take_what_they_do_not_make_themselves_however_deep_they_lie(nested):
     [choice] = [node for node in nested.graph.node if node.op_type == "If"]
-    assert captured(choice) == {"made", "w", "c", "x", "v", "z"}  # z is what the second body passes on
-    assert set(reads(choice)) == captured(choice) | {"c"}
-    assert not captured(nested.graph.node[0])
+    assert outer_scope_inputs(choice) == {"made", "w", "c", "x", "v", "z"}  # z is what the second body passes on
+    assert set(input_tensors(choice)) == outer_scope_inputs(choice) | {"c"}
+    assert not outer_scope_inputs(nested.graph.node[0])
 
 
 def test_constants_that_only_a_body_reads_are_kept(nested):

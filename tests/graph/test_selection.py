@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.graph.selection import check_op_types, ensure_names, match_nodes
+from pipeline.graph.node_patterns import check_op_types, ensure_names, match_nodes
 
 NAMES = ["/encoder/conv", "/encoder/attention", "/decoder/conv", "layer[0]", "layer0", "Conv_1"]
 

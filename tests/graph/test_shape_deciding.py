@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 import onnx
 
-from pipeline.calibration.tensors import quantizable_tensors
+from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.graph.prepare import with_shapes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 

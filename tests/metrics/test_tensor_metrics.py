@@ -6,65 +6,71 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.metrics import tensor
+from pipeline.metrics import tensor_metrics
 
 REFERENCE = np.array([[1.0, -2.0], [3.0, 4.0]], dtype=np.float32)
 TEST = np.array([[1.5, -2.0], [3.0, 3.0]], dtype=np.float32)  # errors 0.5, 0, 0, 1
 
-PAIRED = [tensor.mse, tensor.relative_error, tensor.sqnr_db, tensor.cosine, tensor.max_abs_error]
+PAIRED = [
+    tensor_metrics.mse,
+    tensor_metrics.relative_error,
+    tensor_metrics.sqnr_db,
+    tensor_metrics.cosine,
+    tensor_metrics.max_abs_error,
+]
 
 
 def test_mse_is_the_mean_of_squared_differences():
-    assert tensor.mse(REFERENCE, TEST) == 1.25 / 4
+    assert tensor_metrics.mse(REFERENCE, TEST) == 1.25 / 4
 
 
 def test_relative_error_is_the_mean_error_over_the_mean_level():
-    assert tensor.relative_error(REFERENCE, TEST) == 1.5 / 10
+    assert tensor_metrics.relative_error(REFERENCE, TEST) == 1.5 / 10
 
 
 def test_relative_error_is_not_decided_by_one_element_near_zero():
-    assert tensor.relative_error([1.0, 1e-12], [1.0, 1e-3]) == pytest.approx(1e-3)
+    assert tensor_metrics.relative_error([1.0, 1e-12], [1.0, 1e-3]) == pytest.approx(1e-3)
 
 
 def test_sqnr_is_ten_log_of_the_power_ratio():
-    assert tensor.sqnr_db(REFERENCE, TEST) == pytest.approx(10 * math.log10(30 / 1.25))
-    assert tensor.sqnr_db(np.ones(10), np.full(10, 1.01)) == pytest.approx(40.0)
+    assert tensor_metrics.sqnr_db(REFERENCE, TEST) == pytest.approx(10 * math.log10(30 / 1.25))
+    assert tensor_metrics.sqnr_db(np.ones(10), np.full(10, 1.01)) == pytest.approx(40.0)
 
 
 def test_cosine_is_one_for_the_same_direction_minus_one_for_the_opposite_and_zero_at_right_angles():
-    assert tensor.cosine(REFERENCE, 3 * REFERENCE) == pytest.approx(1.0, abs=1e-15)
-    assert tensor.cosine(REFERENCE, -REFERENCE) == -1.0
-    assert tensor.cosine([1.0, 0.0], [0.0, 1.0]) == 0.0
+    assert tensor_metrics.cosine(REFERENCE, 3 * REFERENCE) == pytest.approx(1.0, abs=1e-15)
+    assert tensor_metrics.cosine(REFERENCE, -REFERENCE) == -1.0
+    assert tensor_metrics.cosine([1.0, 0.0], [0.0, 1.0]) == 0.0
 
 
 def test_cosine_survives_values_whose_squares_vanish():
-    assert tensor.cosine([1e-200, 1e-200], [1e-200, 0.0]) == pytest.approx(math.sqrt(0.5))
+    assert tensor_metrics.cosine([1e-200, 1e-200], [1e-200, 0.0]) == pytest.approx(math.sqrt(0.5))
 
 
 def test_max_abs_error_is_the_worst_element():
-    assert tensor.max_abs_error(REFERENCE, TEST) == 1.0
+    assert tensor_metrics.max_abs_error(REFERENCE, TEST) == 1.0
 
 
 def test_accuracy_is_the_share_of_right_classes():
-    assert tensor.accuracy_percent([1, 2, 3, 4], [1, 2, 3, 5]) == 75.0
+    assert tensor_metrics.accuracy_percent([1, 2, 3, 4], [1, 2, 3, 5]) == 75.0
 
 
 def test_a_silent_reference_has_no_finite_ratio():
     silence, noise = np.zeros(4), np.ones(4)
-    assert tensor.relative_error(silence, noise) == math.inf
-    assert tensor.sqnr_db(silence, noise) == -math.inf
-    assert tensor.cosine(silence, noise) == 0.0
-    assert tensor.relative_error(silence, silence) == 0.0
-    assert tensor.cosine(silence, silence) == 1.0
+    assert tensor_metrics.relative_error(silence, noise) == math.inf
+    assert tensor_metrics.sqnr_db(silence, noise) == -math.inf
+    assert tensor_metrics.cosine(silence, noise) == 0.0
+    assert tensor_metrics.relative_error(silence, silence) == 0.0
+    assert tensor_metrics.cosine(silence, silence) == 1.0
 
 
 def test_sums_of_float32_and_float16_are_accumulated_in_float64():
     ones = np.ones(3_000_000, dtype=np.float16)
-    assert tensor.mse(ones, ones * np.float16(3)) == 4.0
+    assert tensor_metrics.mse(ones, ones * np.float16(3)) == 4.0
 
 
 def test_integers_do_not_wrap_around():
-    assert tensor.max_abs_error(np.array([0], dtype=np.uint8), np.array([1], dtype=np.uint8)) == 1.0
+    assert tensor_metrics.max_abs_error(np.array([0], dtype=np.uint8), np.array([1], dtype=np.uint8)) == 1.0
 
 
 @pytest.mark.parametrize("metric", PAIRED)

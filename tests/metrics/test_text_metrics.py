@@ -6,8 +6,9 @@ import jiwer
 import numpy as np
 import pytest
 
+from pipeline.audio.ctc_decode import ctc_greedy
 from pipeline.errors import DataError
-from pipeline.metrics import text
+from pipeline.metrics import text_metrics
 
 WORDS = ["one", "two", "three", "four", "five", "six", "turn", "the", "light", "on", "off", "at", "noon", "please"]
 
@@ -38,22 +39,22 @@ def levenshtein(a, b):
 def test_error_rates_equal_jiwers_and_the_textbooks_on_500_random_pairs(rng):
     pairs = random_pairs(rng, 500)
     for reference, hypothesis in pairs:
-        assert text.wer_percent([reference], [hypothesis]) == 100 * jiwer.wer(reference, hypothesis)
-        errors, words = text.word_errors(reference, hypothesis)
-        assert text.character_errors(reference, hypothesis) == (levenshtein(reference, hypothesis), len(reference))
+        assert text_metrics.wer_percent([reference], [hypothesis]) == 100 * jiwer.wer(reference, hypothesis)
+        errors, words = text_metrics.word_errors(reference, hypothesis)
+        assert text_metrics.character_errors(reference, hypothesis) == (levenshtein(reference, hypothesis), len(reference))
         assert (errors, words) == (levenshtein(reference.split(), hypothesis.split()), len(reference.split()))
     references, hypotheses = map(list, zip(*pairs, strict=True))
-    assert text.wer_percent(references, hypotheses) == 100 * jiwer.wer(references, hypotheses)
+    assert text_metrics.wer_percent(references, hypotheses) == 100 * jiwer.wer(references, hypotheses)
     characters = sum(levenshtein(*pair) for pair in pairs) / sum(len(reference) for reference in references)
-    assert text.cer_percent(references, hypotheses) == pytest.approx(100 * characters)
+    assert text_metrics.cer_percent(references, hypotheses) == pytest.approx(100 * characters)
 
 
 def test_wer_of_a_set_is_errors_over_words_not_the_mean_of_rates():
-    assert text.wer_percent(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"]) == 10.0
+    assert text_metrics.wer_percent(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"]) == 10.0
 
 
 def test_wer_may_exceed_100_percent():
-    assert text.wer_percent(["yes"], ["no no no"]) == 300.0
+    assert text_metrics.wer_percent(["yes"], ["no no no"]) == 300.0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_wer_may_exceed_100_percent():
     ],
 )
 def test_error_rates_refuse_texts_that_do_not_pair_up(references, hypotheses, message):
-    for metric in (text.wer_percent, text.cer_percent):
+    for metric in (text_metrics.wer_percent, text_metrics.cer_percent):
         with pytest.raises(DataError, match=message):
             metric(references, hypotheses)
 
@@ -76,51 +77,51 @@ def one_hot(*tokens, vocabulary=5):
 
 
 def test_ctc_merges_repeats_removes_blanks_and_keeps_a_token_repeated_across_a_blank():
-    assert text.ctc_greedy(one_hot(0, 3, 3, 0, 3, 2, 2, 0), length=8, blank_id=0) == [3, 3, 2]
+    assert ctc_greedy(one_hot(0, 3, 3, 0, 3, 2, 2, 0), length=8, blank_id=0) == [3, 3, 2]
 
 
 def test_ctc_ignores_padding_and_knows_any_blank():
-    assert text.ctc_greedy(one_hot(1, 4, 1, 2, 2), length=3, blank_id=4) == [1, 1]
-    assert text.ctc_greedy(one_hot(1, 2), length=0, blank_id=0) == []
+    assert ctc_greedy(one_hot(1, 4, 1, 2, 2), length=3, blank_id=4) == [1, 1]
+    assert ctc_greedy(one_hot(1, 2), length=0, blank_id=0) == []
 
 
 def test_ctc_refuses_a_length_beyond_the_frames():
     with pytest.raises(DataError, match="at least 3 frames"):
-        text.ctc_greedy(one_hot(1, 2), length=3, blank_id=0)
+        ctc_greedy(one_hot(1, 2), length=3, blank_id=0)
 
 
 def test_kl_of_a_fair_coin_against_a_biased_one_is_known():
     expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
-    assert text.posterior_kl(np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])) == pytest.approx(expected)
+    assert text_metrics.posterior_kl(np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])) == pytest.approx(expected)
 
 
 def test_kl_is_the_mean_over_frames_and_is_not_symmetric():
     p, q = np.log([[0.5, 0.5], [0.5, 0.5]]), np.log([[0.9, 0.1], [0.5, 0.5]])
-    assert text.posterior_kl(p, q) == pytest.approx(text.posterior_kl(p[:1], q[:1]) / 2)
-    assert text.posterior_kl(p, q) != pytest.approx(text.posterior_kl(q, p))
+    assert text_metrics.posterior_kl(p, q) == pytest.approx(text_metrics.posterior_kl(p[:1], q[:1]) / 2)
+    assert text_metrics.posterior_kl(p, q) != pytest.approx(text_metrics.posterior_kl(q, p))
 
 
 def test_kl_takes_logits_and_is_never_negative(rng):
     logits, other = rng.standard_normal((2, 7, 11))
     normalised = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    assert text.posterior_kl(logits, other) == pytest.approx(text.posterior_kl(normalised, other + 3.0))
-    assert text.posterior_kl(logits, logits - 0.5) == pytest.approx(0.0, abs=1e-15)
+    assert text_metrics.posterior_kl(logits, other) == pytest.approx(text_metrics.posterior_kl(normalised, other + 3.0))
+    assert text_metrics.posterior_kl(logits, logits - 0.5) == pytest.approx(0.0, abs=1e-15)
 
 
 def test_kl_lets_a_token_be_impossible_in_the_reference_but_not_in_the_test_alone():
     certain, even = np.array([[0.0, -np.inf]]), np.log([[0.5, 0.5]])
-    assert text.posterior_kl(certain, even) == pytest.approx(math.log(2))
-    assert text.posterior_kl(even, certain) == math.inf
+    assert text_metrics.posterior_kl(certain, even) == pytest.approx(math.log(2))
+    assert text_metrics.posterior_kl(even, certain) == math.inf
 
 
 def test_kl_refuses_nan_and_other_shapes():
     with pytest.raises(DataError, match="NaN"):
-        text.posterior_kl([[0.0, np.nan]], [[0.0, 0.0]])
+        text_metrics.posterior_kl([[0.0, np.nan]], [[0.0, 0.0]])
     with pytest.raises(DataError, match="shapes"):
-        text.posterior_kl(np.zeros((2, 3)), np.zeros((1, 3)))
+        text_metrics.posterior_kl(np.zeros((2, 3)), np.zeros((1, 3)))
 
 
 def test_duration_error_is_the_mean_distance_in_frames():
-    assert text.duration_mae_frames([10, 20, 30], [12, 20, 29]) == 1.0
+    assert text_metrics.duration_mae_frames([10, 20, 30], [12, 20, 29]) == 1.0
     with pytest.raises(DataError, match="lengths"):
-        text.duration_mae_frames([10, 20], [10])
+        text_metrics.duration_mae_frames([10, 20], [10])

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.audio import read_audio
+from pipeline.audio.kaldi_fbank import kaldi_fbank
+from pipeline.config.settings import SampleRateMismatch
+from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import read_manifest
-from pipeline.data.utterance import Utterance
 from pipeline.errors import DataError
-from pipeline.metrics.text import wer_percent
-from pipeline.models import Speaks, Transcribes
+from pipeline.graph.session import infer, open_session
+from pipeline.metrics.text_metrics import wer_percent
 from pipeline.models.ctc import Ctc
-from pipeline.models.features import kaldi_fbank
 from pipeline.models.matcha import Matcha
 from pipeline.models.onnx_file import OnnxFile
+from pipeline.models.speech_model import Speaks, Transcribes
 from pipeline.models.vocoder import Vocoder
-from pipeline.session import infer, open_session
-from pipeline.settings import SampleRateMismatch
+from pipeline.utterance import Utterance
 
 
 def read(path, rate):

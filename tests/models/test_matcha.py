@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.data.utterance import Utterance
-from pipeline.ensemble import Ensemble, traced
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models.matcha import Matcha
+from pipeline.models.model_sessions import ModelSessions, traced
 from pipeline.models.vocoder import Vocoder
-from pipeline.paths import find
+from pipeline.paths import resolve_path
+from pipeline.utterance import Utterance
 
 LEXICON = "你好 n i3 h ao3\n你 n i3\n好 h ao3\n世 sh ix4\n世界 sh ix4 j ie4\nok ou k ei\n"
 CHINESE = ("_", "n", "i3", "h", "ao3", "sh", "ix4", "j", "ie4", "ou", "k", "ei", "，", "。")
@@ -32,7 +32,7 @@ def tokens(model, text):
 
 def test_the_graph_of_most_steps_is_taken_from_a_directory(matcha_dir):
     model = Matcha("m", dir=str(matcha_dir(CHINESE, LEXICON)))
-    assert find(model.graphs["acoustic"]).name == "model-steps-6.onnx"
+    assert resolve_path(model.graphs["acoustic"]).name == "model-steps-6.onnx"
     assert model.rate_hz == 22_050
     model.check()
 
@@ -164,7 +164,7 @@ def test_the_vocoder_is_given_the_mels_of_the_acoustic_model(matcha_dir, vocoder
     model = Matcha("m", dir=str(matcha_dir(IPA[:4])), vocoder_path=vocoder_path(22_050), quantize=["acoustic", "vocoder"])
     assert set(model.graphs) == {"acoustic", "vocoder"}
     sample = model.sample(Utterance("u", tokens=(1, 2, 3)), no_audio)
-    ensemble = Ensemble({name: find(path) for name, path in model.graphs.items()}, 1)
+    ensemble = ModelSessions({name: resolve_path(path) for name, path in model.graphs.items()}, 1)
     [given] = traced(ensemble, model.infer, [sample], 0, "vocoder")
     outputs = model.infer(sample, ensemble.runner([0]))
     np.testing.assert_array_equal(given.inputs["mel"], outputs["mel"])

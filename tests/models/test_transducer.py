@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.ensemble import Call, Ensemble, traced
 from pipeline.errors import ModelError
+from pipeline.models.model_sessions import Call, ModelSessions, traced
 from pipeline.models.transducer import Transducer
-from pipeline.paths import find
-from pipeline.samples import Sample
+from pipeline.paths import resolve_path
+from pipeline.sample import Sample
 
 
 def frames(*tokens):
@@ -25,11 +25,11 @@ def model(transducer_dir):
 @pytest.fixture
 def ensemble(model):
     """Return its graphs, ready to run."""
-    return Ensemble({name: find(path) for name, path in model.graphs.items()}, 1)
+    return ModelSessions({name: resolve_path(path) for name, path in model.graphs.items()}, 1)
 
 
 def test_the_fp32_graphs_of_a_directory_are_found(model):
-    assert [find(path).name for path in model.graphs.values()] == [
+    assert [resolve_path(path).name for path in model.graphs.values()] == [
         f"{part}-epoch-99-avg-1.onnx" for part in ("encoder", "decoder", "joiner")
     ]
     model.check()

@@ -7,10 +7,10 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
+from pipeline.config.settings import IntegerType
 from pipeline.errors import StageError
-from pipeline.quantize.integer import IntegerSettings, quantize_integer
-from pipeline.session import open_session
-from pipeline.settings import IntegerType
+from pipeline.graph.session import open_session
+from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
 
 PRODUCTS = "g (float[3, 16] x) => (float[3, 8] y) { [one] a = MatMul (x, u) [two] b = MatMul (x, v) [sum] y = Add (a, b) }"
 CONV = "g (float[1, 8, 20] x) => (float[1, 4, 20] y) { [conv] y = Conv <pads = [1, 1]> (x, w, b) }"
@@ -36,7 +36,7 @@ def test_outputs_and_kernels_are_those_of_onnxruntime(build, make_weight, kernel
     )
     quantizer.quantize_model()
     expected = quantizer.model.model
-    quantize_integer(model, nodes, IntegerSettings({op_type: kind}, per_channel, reduce_range))
+    quantize_with_dynamic_ops(model, nodes, DynamicOpsSettings({op_type: kind}, per_channel, reduce_range))
     onnx.checker.check_model(model)
     x = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     np.testing.assert_allclose(
@@ -55,7 +55,7 @@ def test_weights_of_other_ranks_run(build, make_weight, weight_shape):
     )
     x = {"x": np.random.default_rng(0).standard_normal((2, 3, 16)).astype(np.float32)}
     [expected] = open_session(model).run(None, x)
-    quantize_integer(model, ["one"], IntegerSettings())
+    quantize_with_dynamic_ops(model, ["one"], DynamicOpsSettings())
     np.testing.assert_allclose(open_session(model).run(None, x)[0], expected, atol=0.03 * np.abs(expected).max())
 
 
@@ -64,7 +64,7 @@ def test_gemm_becomes_integer(build, make_weight):
     model = build(body, w=make_weight(4, 8), b=make_weight(4, seed=1))
     x = {"x": np.random.default_rng(0).uniform(-1, 1, (2, 8)).astype(np.float32)}
     [expected] = open_session(model).run(None, x)
-    quantize_integer(model, ["gemm"], IntegerSettings())
+    quantize_with_dynamic_ops(model, ["gemm"], DynamicOpsSettings())
     assert "MatMulInteger" in {node.op_type for node in model.graph.node}
     np.testing.assert_allclose(open_session(model).run(None, x)[0], expected, atol=0.03 * np.abs(expected).max())
 
@@ -72,4 +72,4 @@ def test_gemm_becomes_integer(build, make_weight):
 def test_what_has_no_operator_is_said(build):
     model = build("g (float[2, 8] x, float[8, 4] w) => (float[2, 4] y) { [one] y = MatMul (x, w) }")
     with pytest.raises(StageError, match="one: its weight is no constant"):
-        quantize_integer(model, ["one"], IntegerSettings())
+        quantize_with_dynamic_ops(model, ["one"], DynamicOpsSettings())

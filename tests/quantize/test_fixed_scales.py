@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.quantize.fixed_scales import fix_scales, nodes_with_fixed_scales, tensors_with_scales_at_run_time
-from pipeline.quantize.integer import IntegerSettings, quantize_integer
-from pipeline.session import open_session
+from pipeline.graph.session import open_session
+from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
+from pipeline.quantize.static_matmul_scales import fix_scales, nodes_with_fixed_scales, tensors_with_scales_at_run_time
 
 LAYERS = """g (float[n, 16] x, float[n, 8] z) => (float[n, 8] y, float[n, 8] w) {
     [one] a = MatMul (x, u) [bias] b = Add (a, shift) [two] c = MatMul (x, v) [sum] y = Add (b, c) [other] d = MatMul (z, s)
@@ -19,7 +19,7 @@ def layers(build, make_weight):
     shift = np.random.default_rng(1).standard_normal(8).astype(np.float32)
     weights = {"u": make_weight(16, 8), "v": make_weight(16, 8, seed=1), "s": make_weight(8, 8)}
     model = onnx.shape_inference.infer_shapes(build(LAYERS, shift=shift, **weights))
-    quantize_integer(model, ["one", "two", "other"], IntegerSettings())
+    quantize_with_dynamic_ops(model, ["one", "two", "other"], DynamicOpsSettings())
     return model
 
 
@@ -64,6 +64,6 @@ def test_a_convolution_with_a_scale_at_run_time_stays_as_it_is(build, make_weigh
     model = onnx.shape_inference.infer_shapes(
         build("g (float[1, 4, t] x) => (float[1, 4, t] y) { [conv] y = Conv (x, w) }", w=make_weight(4, 4, 1))
     )
-    quantize_integer(model, ["conv"], IntegerSettings())
+    quantize_with_dynamic_ops(model, ["conv"], DynamicOpsSettings())
     fixed = fix_scales(model, {"x": (-1.0, 1.0)})
     assert [node.op_type for node in fixed.graph.node] == [node.op_type for node in model.graph.node]

@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from pipeline.graph.prepare import prepare
-from pipeline.quantize.guard import keep_float
+from pipeline.graph.session import infer, open_session
+from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import quantize_static, tensors_to_calibrate
-from pipeline.session import infer, open_session
 from tests.quantize.test_modes import observed_ranges, sample_of
 
 BLOCK = """block (float[1, 16, frames] x) => (float[1, 16, frames] y) {
@@ -33,7 +33,7 @@ def block(source_of, build, make_weight):
 def quantized_around(block, settings):
     source, model = block
     mode = dataclasses.replace(settings("static"), min_channels=1)
-    plan = Plan({"before": Precision.static, "after": Precision.static})
+    plan = Plan({"before": Precision.static_int8, "after": Precision.static_int8})
     ranges = observed_ranges(source, model, tensors_to_calibrate(model, plan, mode))
     return quantize_static(model, plan, mode, ranges)
 

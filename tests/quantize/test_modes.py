@@ -4,15 +4,15 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.data.arrays import dims_of
+from pipeline.config.settings import Format, IntegerType
 from pipeline.errors import ModelError, StageError
-from pipeline.load import opset_of
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import opset_of
+from pipeline.graph.value_info import dims_of
+from pipeline.measure.rewrite_gain import Gain
 from pipeline.quantize.artifact import check_artifact
-from pipeline.quantize.stage import quantize
-from pipeline.rewrite import Gain
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
-from pipeline.settings import Format, IntegerType
+from pipeline.sample import Sample
+from pipeline.stages.quantize import quantize
 
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 
@@ -101,7 +101,7 @@ def test_a_static_graph_of_opset_11_is_converted_so_that_it_loads(quantized, set
 
 
 def test_a_static_graph_is_laid_out_behind_its_pairs_where_rewrites_are_wanted(quantized, settings, conv_net, monkeypatch):
-    monkeypatch.setattr("pipeline.rewrite.measure_gain", lambda *_: Gain(1.5, True))
+    monkeypatch.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
     artifact, model = quantized(conv_net(), settings("static", rewrite=True, rewrites=["channels_last"]))
     made = [node for node in model.graph.node if node.op_type == "QLinearConv"]
     assert [node.domain for node in made] == ["com.microsoft"] * 2
@@ -172,7 +172,7 @@ def test_weights_can_lie_beside_the_graph(quantized, settings, conv_net, mode):
 
 
 def test_external_weights_of_the_original_count_for_its_size_and_its_hash(tmp_path, conv_net):
-    from pipeline.load import load_graph
+    from pipeline.stages.load import load_graph
 
     onnx.save(conv_net(), tmp_path / "one.onnx")
     onnx.save_model(conv_net(), tmp_path / "two.onnx", save_as_external_data=True, location="two.data", size_threshold=0)
@@ -187,7 +187,7 @@ def test_external_weights_of_the_original_count_for_its_size_and_its_hash(tmp_pa
 
 
 def test_an_axis_of_size_minus_one_is_open(tmp_path, build, make_weight):
-    from pipeline.load import load_graph
+    from pipeline.stages.load import load_graph
 
     model = build("paddle (float[n, 8] x) => (float[n, 4] y) { y = MatMul (x, w) }", w=make_weight(8, 4))
     for value in (model.graph.input[0], model.graph.output[0]):
@@ -303,7 +303,7 @@ def test_an_artifact_that_does_not_pass_its_check_is_not_published(source_of, se
 
 
 def test_the_same_settings_give_the_same_bytes(source_of, settings, conv_net, tmp_path):
-    from pipeline.run_directory import RunDirectory
+    from pipeline.record.run_directory import RunDirectory
 
     model = conv_net()
     source = source_of(model)

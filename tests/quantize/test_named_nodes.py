@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.quantize.named_nodes import modes_of_graphs
+from pipeline.quantize.exclusions import modes_of_graphs
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from pipeline.config.settings import IntegerType
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
 from pipeline.quantize.plan import Precision
-from pipeline.quantize.stage import needed_opset, plan_for, suffix_of
-from pipeline.settings import IntegerType
+from pipeline.stages.quantize import needed_opset, plan_for, suffix_of
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def reasons(plan):
 
 def test_a_static_mode_takes_convolutions_statically_and_products_at_run_time(plan_of, settings, conv_net, matmul_net):
     mode = settings("static")
-    assert set(plan_of(conv_net(), mode).precisions.values()) == {Precision.static}
-    assert set(plan_of(matmul_net(), mode).precisions.values()) == {Precision.dynamic}
+    assert set(plan_of(conv_net(), mode).precisions.values()) == {Precision.static_int8}
+    assert set(plan_of(matmul_net(), mode).precisions.values()) == {Precision.dynamic_int8}
 
 
 def test_a_node_of_another_type_says_so(plan_of, settings, conv_net):
@@ -65,7 +65,7 @@ def test_a_product_of_two_activations_stays_unless_the_mode_wants_it(plan_of, se
     model = build("g (float[n, 8] x, float[8, n] z) => (float[n, n] y) { [scores] y = MatMul (x, z) }")
     assert reasons(plan_of(model, settings("static"))) == {"scores": "its weight is no constant"}
     wanted = settings("static", products_of_activations=True, dynamic_op_types=[])
-    assert plan_of(model, wanted).precisions == {"scores": Precision.static}
+    assert plan_of(model, wanted).precisions == {"scores": Precision.static_int8}
 
 
 def test_a_small_weight_is_not_worth_storing(plan_of, settings, build, make_weight):
@@ -93,14 +93,14 @@ def test_no_mode_ever_plans_a_node_that_decides_shapes(settings, shipped, mode):
 
 
 def test_all_op_types_of_static_take_more_than_the_weighted_ones(plan_of, settings, conv_net):
-    plan = plan_of(conv_net(), settings("static", op_types=["all"], storage_op_types=[], dynamic_op_types=[]))
+    plan = plan_of(conv_net(), settings("static", op_types=["all"], weight_only_op_types=[], dynamic_op_types=[]))
     assert "relu" in plan.precisions
 
 
 def test_a_weight_only_mode_stores_products_in_blocks_and_convolutions_per_channel(plan_of, settings, conv_net, matmul_net):
     mode = settings("weight_only")
-    assert set(plan_of(matmul_net(), mode).precisions.values()) == {Precision.blocks}
-    assert set(plan_of(conv_net(), mode).precisions.values()) == {Precision.storage}
+    assert set(plan_of(matmul_net(), mode).precisions.values()) == {Precision.weight_blocks}
+    assert set(plan_of(conv_net(), mode).precisions.values()) == {Precision.weight_int8}
 
 
 def test_an_fp16_mode_keeps_the_types_that_shall_stay(plan_of, settings, conv_net):
@@ -142,4 +142,4 @@ def test_a_grouped_convolution_counts_all_its_channels(plan_of, settings, build)
     """A depthwise convolution of 32 channels has a weight of (32, 1, 3): it has 32 input channels, not one."""
     text = "g (float[1, 32, n] x) => (float[1, 32, m] y) { [depthwise] y = Conv <group = 32> (x, w) }"
     model = build(text, w=np.ones((32, 1, 3), np.float32))
-    assert plan_of(model, settings("static")).precisions == {"depthwise": Precision.static}
+    assert plan_of(model, settings("static")).precisions == {"depthwise": Precision.static_int8}

@@ -8,12 +8,12 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from pipeline.config.settings import IntegerType
 from pipeline.errors import StageError
-from pipeline.quantize.onnxruntime_quantizer import quiet
-from pipeline.quantize.placement import PairSettings, place_pairs
-from pipeline.quantize.qdq import insert_pairs
-from pipeline.session import open_session
-from pipeline.settings import IntegerType
+from pipeline.graph.session import open_session
+from pipeline.quantize.ort_quantizer import quiet
+from pipeline.quantize.qdq_placement import PairSettings, place_pairs
+from pipeline.quantize.qdq_writer import insert_pairs
 
 NET = """g (float[1, 16, 20] x) => (float[1, 16, 20] y) {
   [first] a = Conv <pads = [1, 1]> (x, w0, b0)

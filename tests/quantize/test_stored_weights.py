@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.quantize.storage import output_axis, quantize_symmetric, store_weights
-from pipeline.samples import Sample
-from pipeline.session import infer, open_session
+from pipeline.graph.session import infer, open_session
+from pipeline.quantize.weight_storage import output_axis, quantize_symmetric, store_weights
+from pipeline.sample import Sample
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -12,9 +12,9 @@ from html_page import Page
 from rich.console import Console
 
 from pipeline.errors import ConfigError
-from pipeline.report.compare import compare_runs, find_runs, write_comparison
+from pipeline.report.compare_runs import compare_runs, find_runs, write_comparison
 from pipeline.report.comparison_table import comparison_table
-from pipeline.report.page.comparison import comparison_page
+from pipeline.report.html.comparison_page import comparison_page
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from browser import Browser, missing_programs
 
-from pipeline.report.compare import compare_runs, write_comparison
-from pipeline.report.page.page import write_page
+from pipeline.report.compare_runs import compare_runs, write_comparison
+from pipeline.report.html.run_page import write_page
 
 pytestmark = pytest.mark.skipif(
     bool(missing_programs()), reason=f"needs {' and '.join(missing_programs())}: Debian's packages chromium and chromium-driver"

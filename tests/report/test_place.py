@@ -3,8 +3,8 @@
 import pytest
 from html_page import Page
 
-from pipeline.report.page.page import write_page
-from pipeline.report.page.place import places
+from pipeline.report.html.pareto_position import places
+from pipeline.report.html.run_page import write_page
 
 
 @pytest.fixture

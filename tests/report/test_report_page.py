@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from html_page import Page
 
-from pipeline.report.page.page import write_page
+from pipeline.report.html.run_page import write_page
 
 LIMIT_BYTES = 15_000_000
 

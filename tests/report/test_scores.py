@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.report.page.scores import difference_interval, metric_interval, worst_samples
-from pipeline.report.page.transcripts import marked, transcripts
+from pipeline.report.html.transcripts import marked, transcripts
+from pipeline.report.intervals import difference_interval, metric_interval, worst_samples
 
 
 def test_an_interval_that_the_report_holds_is_taken_as_it_is(report):

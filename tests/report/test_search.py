@@ -4,9 +4,9 @@ import pytest
 from browser import Browser, missing_programs
 from html_page import Page
 
-from pipeline.report.page.page import write_page
-from pipeline.report.page.search import searches
-from pipeline.report.table import change
+from pipeline.report.html.run_page import write_page
+from pipeline.report.html.search_section import searches
+from pipeline.report.terminal import change
 
 
 def candidate(index, label, speedup, size, loss, *, measured=True, on_front=True):

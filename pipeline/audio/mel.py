@@ -1,0 +1,64 @@
+"""Mel spectrograms as Matcha-TTS, HiFi-GAN and Vocos are trained on."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.audio.stft import Array, drop_batch_axes, stft
+
+Mel = npt.NDArray[np.float32]
+
+
+LOG_FLOOR = 1e-5  # of a mel band's magnitude, before the log
+
+
+def log_mel(
+    audio: npt.ArrayLike,
+    sample_rate_hz: int,
+    *,
+    n_fft: int = 1024,
+    hop_length: int = 256,
+    n_mels: int = 80,
+    fmin_hz: float = 0.0,
+    fmax_hz: float = 8000.0,
+) -> Mel:
+    """Natural-log mel spectrogram.
+
+    Args:
+        audio: (samples,).
+        sample_rate_hz: of the audio.
+        n_fft: FFT and window length, in samples.
+        hop_length: samples between frames.
+        n_mels: number of bands.
+        fmin_hz: lower edge of the first band.
+        fmax_hz: upper edge of the last band; half the sample rate where that is lower.
+
+    Returns:
+        float32 (n_mels, 1 + samples // hop_length).
+
+    Raises:
+        DataError: the audio is empty or not one channel.
+    """
+    magnitude = np.abs(stft(drop_batch_axes(audio, 1, "audio"), n_fft, hop_length, n_fft))
+    bands = _mel_bands(sample_rate_hz, n_fft, n_mels, fmin_hz, min(fmax_hz, sample_rate_hz / 2))
+    mel: Mel = np.log(np.maximum(bands @ magnitude, LOG_FLOOR)).astype(np.float32)
+    return mel
+
+
+@lru_cache(maxsize=8)
+def _mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Array:
+    """Triangles (n_mels, n_fft // 2 + 1) of area 1 on Slaney's scale: linear to 1 kHz, then 27 bands to 6.4 kHz."""
+    step = math.log(6.4) / 27.0
+
+    def to_mel(hz: float) -> float:
+        return hz * 3.0 / 200.0 if hz < 1000.0 else 15.0 + math.log(hz / 1000.0) / step
+
+    mels = np.linspace(to_mel(fmin_hz), to_mel(fmax_hz), n_mels + 2)
+    edges = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * step))
+    bins = np.linspace(0.0, sample_rate_hz / 2.0, n_fft // 2 + 1)
+    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
+    bands: Array = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
+    return bands

@@ -1,0 +1,327 @@
+"""From Hydra's composition to typed settings. The only module that knows what OmegaConf does.
+
+Hydra composes the YAML files of `conf/` over the dataclasses of `settings.py` (`register_schemas`). `to_run_config` converts
+the result once into plain dataclasses and checks it once; after that there is no DictConfig. `read_run_config` does the same
+for the `config.yaml` of a past run.
+"""
+
+import dataclasses
+import inspect
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.settings import (
+    MODE_SCHEMAS,
+    STAGE_NAMES,
+    AnyModeConfig,
+    AutoConfig,
+    BenchmarkConfig,
+    CalibrationConfig,
+    DynamicConfig,
+    EvaluationConfig,
+    FloatConfig,
+    Format,
+    Fp16Config,
+    IntegerType,
+    ModeConfig,
+    ModeKind,
+    RunConfig,
+    RunSchema,
+    StaticConfig,
+    WeightOnlyConfig,
+)
+from pipeline.errors import ConfigError, did_you_mean
+
+ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
+
+
+def register_schemas() -> None:
+    """Make the dataclasses of the settings known to Hydra, in a group of their own so that they are no choices."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="run", node=RunSchema)
+    for kind, schema in MODE_SCHEMAS.items():
+        store.store(group="schema/mode", name=kind.value, node=_as_given(schema))
+    for group, node in (
+        ("calibration", CalibrationConfig),
+        ("evaluation", EvaluationConfig),
+        ("benchmark", BenchmarkConfig),
+    ):
+        store.store(group="schema", name=group, node=_as_given(node))
+
+
+def _as_given(schema: type) -> type:
+    """Return a schema that leaves switches as they were given.
+
+    OmegaConf would make `true` of 7 while it composes, and nobody could tell any more; `_convert` checks them instead.
+    """
+    loosened: list[Any] = []
+    for entry in dataclasses.fields(schema):
+        if entry.name in _switches(schema):
+            loosened.append((entry.name, Any, dataclasses.field(default=entry.default)))
+    return dataclasses.make_dataclass(schema.__name__, loosened, bases=(schema,)) if loosened else schema
+
+
+def _switches(schema: type) -> dict[str, bool]:
+    """Return the settings that are true or false: name -> whether null is allowed too."""
+    hints = {name: hint for name, hint in get_type_hints(schema).items() if hint in (bool, bool | None)}
+    return {name: hint != bool for name, hint in hints.items()}  # noqa: E721  a union is no type
+
+
+def to_run_config(composed: DictConfig) -> RunConfig:
+    """Convert what Hydra composed, or what a past run saved, into typed settings, and check them.
+
+    Raises:
+        ConfigError: names every setting that is unknown, missing, of the wrong type or out of its limits.
+    """
+    unknown = sorted({str(key) for key in composed} - {f.name for f in dataclasses.fields(RunSchema)})
+    problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
+    values = {
+        "model": _convert(composed, "model", _adapter_class(composed), problems),
+        "mode": _convert(composed, "mode", _mode_schema(composed.mode, "mode"), problems),
+        "calibration": _convert(composed, "calibration", CalibrationConfig, problems),
+        "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
+        "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
+    }
+    graph_modes = _graph_modes(composed, problems)
+    if not problems:
+        stages, seed = composed.get("stages"), composed.get("seed")
+        problems += _limits(values["mode"], values["calibration"], values["evaluation"], values["benchmark"])
+        for mode in graph_modes.values():
+            problems += _limits(mode, values["calibration"], values["evaluation"], values["benchmark"])
+        problems += _stage_problems(stages)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    selected = tuple(name for name in STAGE_NAMES if name in stages)
+    return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
+
+
+def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Read the `config.yaml` of a past run; return it typed, and as plain containers.
+
+    Raises:
+        ConfigError: the file is not one that a run has saved.
+    """
+    loaded = read_settings(path)
+    return to_run_config(loaded), to_plain(loaded)
+
+
+def read_settings(path: Path) -> DictConfig:
+    """Read a YAML file of settings.
+
+    Raises:
+        ConfigError: the file is damaged, or holds something else.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"rerun: {path} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig) or not {"model", "mode"} <= set(loaded):
+        raise ConfigError(f"rerun: {path} holds no settings of a run.")
+    return loaded
+
+
+def to_plain(composed: DictConfig) -> dict[str, Any]:
+    """Return resolved settings as dicts, lists, strings and numbers: what `config.yaml` and the report hold.
+
+    Raises:
+        ConfigError: a setting that has no default was not given.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: not set; it has no default. Give it as {error.full_key}=...") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def save_config(plain: dict[str, Any]) -> str:
+    """Return the text of a run's `config.yaml`."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
+
+
+def _names(schema: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(schema)]
+
+
+def _adapter_class(composed: DictConfig) -> type:
+    target = composed.model.get("_target_")
+    if not isinstance(target, str) or not target.startswith(ADAPTER_PREFIX):
+        raise ConfigError(
+            f"model._target_: {target!r} is not allowed: a model's adapter is a class in {ADAPTER_PREFIX}*, "
+            "such as pipeline.models.onnx_file.OnnxFile."
+        )
+    try:
+        adapter = get_class(target)
+    except Exception as error:  # Hydra raises ImportError, ValueError or its own, by how far it came
+        raise ConfigError(f"model._target_: {target} cannot be imported: {error}") from error
+    if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter)):
+        raise ConfigError(f"model._target_: {target} is no adapter: an adapter is a dataclass.")
+    return adapter
+
+
+def _graph_modes(composed: DictConfig, problems: list[str]) -> dict[str, AnyModeConfig]:
+    """Return the modes of single graphs: each a whole mode, as `+mode@graph_modes.<graph>=<mode>` composes it."""
+    modes = {}
+    given = composed.get("graph_modes") or OmegaConf.create({})
+    for name, node in given.items():
+        graph = str(name)
+        key = f"graph_modes.{graph}"
+        if not isinstance(node, DictConfig):
+            problems.append(f"{key}: {str(node)!r} is no mode; choose one with +mode@{key}=<mode>.")
+            continue
+        found: list[str] = []
+        modes[graph] = _convert(given, graph, _mode_schema(node, key), found)
+        problems += [f"graph_modes.{problem}" for problem in found]
+    return modes
+
+
+def _mode_schema(node: DictConfig, key: str) -> type[ModeConfig]:
+    kind = node.get("kind")
+    name = kind.name if isinstance(kind, ModeKind) else str(kind)
+    if name not in ModeKind.__members__:
+        raise ConfigError(f"{key}.kind: {name!r} is no mode.{did_you_mean(name, ModeKind.__members__)}")
+    return MODE_SCHEMAS[ModeKind[name]]
+
+
+def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) -> Any:  # noqa: ANN401
+    """Return `composed[key]` as an instance of `schema`, or None after appending to `problems`.
+
+    Struct mode rejects unknown keys only in overrides without `+`, and `to_object` drops the rest in silence: so names are
+    compared here.
+    """
+    node = composed.get(key)
+    given = {} if node is None else OmegaConf.to_container(node, resolve=False)
+    assert isinstance(given, dict)
+    given.pop("_target_", None)
+    unknown = sorted(str(name) for name in set(given) - set(_names(schema)))
+    problems += [f"{key}.{name}: no such setting.{did_you_mean(name, _names(schema))}" for name in unknown]
+    if unknown:
+        return None
+    try:
+        resolved = OmegaConf.to_container(node, resolve=True) if node is not None else {}
+        assert isinstance(resolved, dict)
+        resolved.pop("_target_", None)
+        if wrong := _wrong_switches(key, resolved, schema):
+            problems += wrong
+            return None
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), resolved))
+    except OmegaConfBaseException as error:
+        inner = str(error.full_key or "")
+        where = inner if inner.startswith(key) else f"{key}.{inner}" if inner else key
+        problems.append(f"{where}: {_first_line(error)}")
+        return None
+
+
+def _wrong_switches(key: str, given: dict[str | bytes | int | Enum | float | bool, Any], schema: type) -> list[str]:
+    return [
+        f"{key}.{name}: {given[name]!r} is not allowed; allowed: true or false{', or null' if optional else ''}."
+        for name, optional in _switches(schema).items()
+        if name in given and not isinstance(given[name], bool) and not (optional and given[name] is None)
+    ]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]
+
+
+def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
+    if not stages:
+        return [f"stages: empty; name at least one of {', '.join(STAGE_NAMES)}."]
+    return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
+
+
+def _are_thread_counts(counts: tuple[Any, ...]) -> bool:
+    return bool(counts) and len(set(counts)) == len(counts) and all(type(count) is int and count >= 1 for count in counts)
+
+
+def _limits(
+    mode: AnyModeConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, benchmark: BenchmarkConfig
+) -> list[str]:
+    """Return a sentence for each setting that is out of its limits."""
+    checks: list[tuple[bool, str, object, str]] = [
+        (calibration.samples >= 1, "calibration.samples", calibration.samples, "at least 1"),
+        (calibration.length >= 1, "calibration.length", calibration.length, "at least 1"),
+        (evaluation.samples >= 1, "evaluation.samples", evaluation.samples, "at least 1"),
+        (evaluation.listen >= 0, "evaluation.listen", evaluation.listen, "at least 0"),
+        (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
+        ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
+        (
+            _are_thread_counts(benchmark.thread_counts),
+            "benchmark.threads",
+            benchmark.threads,
+            "a number of at least 1, or a list of such numbers, each once",
+        ),
+        (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
+        (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
+        (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),
+        (mode.opset is None or 7 <= mode.opset <= 25, "mode.opset", mode.opset, "null or 7 to 25"),
+    ]
+    match mode:
+        case StaticConfig():
+            eight = (IntegerType.int8, IntegerType.uint8)
+            sixteen = (IntegerType.int16, IntegerType.uint16)
+            checks += [
+                (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
+                (0 <= mode.momentum < 1, "mode.momentum", mode.momentum, "0 or more, below 1"),
+                (mode.min_channels >= 1, "mode.min_channels", mode.min_channels, "at least 1"),
+                (
+                    mode.activation_type in (None, *eight, *sixteen),
+                    "mode.activation_type",
+                    mode.activation_type,
+                    "int8, uint8, int16 or uint16",
+                ),
+                (
+                    mode.format is Format.qdq
+                    or (mode.activation_type in (None, *eight) and mode.weight_type in (None, *eight)),
+                    "mode.format",
+                    mode.format.name,
+                    "qdq, where a type is not of 8 bits",
+                ),
+            ]
+        case DynamicConfig():
+            checks.append(
+                (
+                    mode.weight_type in (None, IntegerType.int8, IntegerType.uint8),
+                    "mode.weight_type",
+                    mode.weight_type,
+                    "null, int8 or uint8",
+                )
+            )
+        case WeightOnlyConfig():
+            checks += [
+                (mode.bits in (4, 8), "mode.bits", mode.bits, "4 or 8"),
+                (
+                    mode.block_size in (16, 32, 64, 128, 256),
+                    "mode.block_size",
+                    mode.block_size,
+                    "16, 32, 64, 128 or 256",
+                ),
+                (0 <= mode.accuracy_level <= 4, "mode.accuracy_level", mode.accuracy_level, "0 to 4"),
+            ]
+        case FloatConfig():
+            checks.append((mode.rewrite, "mode.rewrite", mode.rewrite, "true, since mode=float does nothing else"))
+        case AutoConfig():
+            positive = [("max_loss", mode.max_loss), ("min_speedup", mode.min_speedup), ("max_bytes", mode.max_bytes)]
+            checks += [(value is None or value > 0, f"mode.{key}", value, "null or above 0") for key, value in positive]
+            checks += [
+                (mode.max_length_change >= 0, "mode.max_length_change", mode.max_length_change, "0 or more"),
+                (0 <= mode.size_weight <= 10, "mode.size_weight", mode.size_weight, "0 to 10"),
+                (mode.seconds > 0, "mode.seconds", mode.seconds, "above 0"),
+                (mode.samples is None or mode.samples >= 1, "mode.samples", mode.samples, "null or at least 1"),
+                (mode.probes >= 1, "mode.probes", mode.probes, "at least 1"),
+                (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
+            ]
+        case Fp16Config():
+            pass
+    return [
+        f"{key}: {found.name if isinstance(found, Enum) else found} is out of limits; allowed: {allowed}."
+        for fine, key, found, allowed in checks
+        if not fine
+    ]

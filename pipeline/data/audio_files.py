@@ -1,0 +1,42 @@
+"""Recordings: mono audio at the sample rate of the model."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from pipeline.audio.resample import resample
+from pipeline.config.settings import SampleRateMismatch
+from pipeline.errors import DataError
+
+
+def read_audio(path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, warnings: list[str]) -> npt.NDArray[np.float32]:
+    """Read mono audio as float32 (samples,) in [-1, 1] at `sample_rate_hz`.
+
+    Raises:
+        DataError: the file is missing, no audio, empty, not mono, not finite, or of another rate where that is refused.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such audio file.")
+    try:
+        audio, rate = soundfile.read(path, dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path}: not an audio file that libsndfile reads ({error}). Use WAV or FLAC.") from error
+    if audio.ndim != 1:
+        raise DataError(f"{path}: {audio.shape[1]} channels; the models take mono.")
+    if audio.size == 0:
+        raise DataError(f"{path}: empty; at least one sample of audio is needed.")
+    if not np.isfinite(audio).all():
+        raise DataError(f"{path}: holds NaN or Inf.")
+    if rate == sample_rate_hz:
+        return np.asarray(audio, dtype=np.float32)
+    if mismatch is SampleRateMismatch.refuse:
+        raise DataError(
+            f"{path}: {rate} Hz, but the model takes {sample_rate_hz} Hz. Convert the file, or let it be resampled with "
+            "calibration.on_sample_rate=resample and evaluation.on_sample_rate=resample."
+        )
+    warning = f"{path.parent}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
+    if warning not in warnings:
+        warnings.append(warning)
+    return resample(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)

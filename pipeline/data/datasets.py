@@ -1,0 +1,227 @@
+"""Which samples a run calibrates and evaluates on."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
+from pipeline.data.arrays import check_samples, read_arrays
+from pipeline.data.audio_files import read_audio
+from pipeline.data.random_inputs import random_samples
+from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterances_in
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.models.speech_model import ReadAudio, SpeechModel
+from pipeline.paths import resolve_path
+from pipeline.record.run_log import RunLog
+from pipeline.sample import Sample
+from pipeline.utterance import Utterance
+
+RANDOM_WARNING = (
+    "calibration=random: the ranges come from noise, not from speech. What the model then does to speech is not known; the "
+    "quality below is what it cost. Calibrate on real data: calibration=real or calibration=arrays."
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSample:
+    """One sample of an evaluation set, with what is known about it."""
+
+    sample: Sample
+    utterance: Utterance | None = None
+
+
+def calibration_samples(
+    model: SpeechModel, source: SourceGraph, config: CalibrationConfig, seed: int, run_log: RunLog
+) -> list[Sample]:
+    """Return the samples that ranges are measured on.
+
+    Args:
+        model: how an utterance becomes a sample.
+        source: the graph that an utterance enters; with noise, any graph.
+        config: which data.
+        seed: of the noise.
+        run_log: notes what was read and what was skipped.
+
+    Raises:
+        ConfigError: the data is not named.
+        DataError: it cannot be used.
+    """
+    free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+    wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
+    match config.kind:
+        case CalibrationKind.random:
+            run_log.warn(RANDOM_WARNING)
+            return [_completed(sample, source) for sample in random_samples(free, config.samples, config.length, seed)]
+        case CalibrationKind.arrays:
+            if config.path is None:
+                raise ConfigError(
+                    "calibration.path: not set; calibration=arrays needs an .npz whose arrays are named <sample>/<input name>."
+                )
+            pairs = wanted.from_arrays(resolve_path(config.path), source)
+        case _:
+            path = config.path or (model.calibration_path if config.kind is CalibrationKind.real else None)
+            if path is None and config.kind in NEEDED:
+                raise ConfigError(f"calibration.path: not set; calibration={config.kind.name} needs {NEEDED[config.kind]}.")
+            if path is None:
+                raise ConfigError(
+                    f"calibration.path: not set, and the model {model.name} has no data of its own. Give a manifest.jsonl, or "
+                    "arrays with calibration=arrays."
+                )
+            check_kind(resolve_path(path), config.kind)
+            pairs = wanted.from_utterances(model, resolve_path(path), source, own=config.path is None)
+    return [pair.sample for pair in pairs]
+
+
+def evaluation_samples(
+    model: SpeechModel, source: SourceGraph, config: EvaluationConfig, seed: int, run_log: RunLog
+) -> list[EvaluationSample]:
+    """Return the samples that quality and speed are measured on.
+
+    A model without data gets seeded noise, and a warning: its quality is then not known.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    path = config.path or model.evaluation_path
+    if path is None:
+        free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+        run_log.warn(
+            "evaluation.path: not set, so outputs are compared on seeded noise. How the model does on real data is not known; "
+            "give an .npz with evaluation.path."
+        )
+        noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
+        return [EvaluationSample(_completed(sample, source)) for sample in noise]
+    wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
+    file = resolve_path(path)
+    if file.suffix == ".npz":
+        return wanted.from_arrays(file, source)
+    needs_text = config.kind is EvaluationKind.asr
+    return wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
+
+
+def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that a caller must give: those that no constant of the graph has a default for."""
+    constants = {tensor.name for tensor in source.model.graph.initializer}
+    return [value for value in source.model.graph.input if value.name not in constants]
+
+
+def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog) -> ReadAudio:
+    """Return a function that reads recordings as the settings say, and notes each in the log of the run."""
+
+    def read(path: Path, sample_rate_hz: int) -> npt.NDArray[np.float32]:
+        warnings: list[str] = []
+        audio = read_audio(path, sample_rate_hz, mismatch, warnings)
+        for warning in warnings:
+            run_log.warn(warning)
+        run_log.read(path)
+        return audio
+
+    return read
+
+
+def _completed(sample: Sample, source: SourceGraph) -> Sample:
+    """Return a sample with the inputs that are always the same.
+
+    Raises:
+        DataError: it has another value for one.
+    """
+    for name, value in source.fixed.items():
+        given = sample.inputs.get(name)
+        if given is not None and not np.array_equal(given, value):
+            raise DataError(f"sample {sample.id!r}, input {name!r}: {given}, but model.fixed_inputs fixes it at {value}.")
+    return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
+
+
+@dataclass
+class _Wanted:
+    """What is wanted of a data set, and what happens to samples that cannot be used.
+
+    Attributes:
+        key: the setting that names the set.
+        limit: how many samples at most.
+        mismatch: what happens to audio of another sample rate.
+        on_bad: what happens to a sample that cannot be used.
+        run_log: notes what was read and what was skipped.
+    """
+
+    key: str
+    limit: int
+    mismatch: SampleRateMismatch
+    on_bad: OnBadSample
+    run_log: RunLog
+
+    def from_arrays(self, path: Path, source: SourceGraph) -> list[EvaluationSample]:
+        samples = read_arrays(path, self.key, self.limit)
+        self.run_log.read(path)
+        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), source)
+
+    def from_utterances(
+        self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
+    ) -> list[EvaluationSample]:
+        read = audio_reader(self.mismatch, self.run_log)
+
+        def pairs() -> Iterator[tuple[EvaluationSample | None, tuple[str, str] | None]]:
+            for utterance in utterances_in(path, self.key, self._bad):
+                # Token ids of the data that ships are those of the model that ships; another model reads the text.
+                known = dataclasses.replace(utterance, tokens=None) if own and model.dir is not None else utterance
+                try:
+                    if needs_text and not known.text:
+                        raise DataError(
+                            f"sample {known.id!r} has no text to compare with. Give a manifest with text, or compare outputs "
+                            "only with evaluation=tensors."
+                        )
+                    yield EvaluationSample(model.sample(known, read), known), None
+                except DataError as error:
+                    yield None, (known.id, str(error))
+
+        found = self._usable(path, pairs(), source)
+        self.run_log.read(*files_of(path))
+        return found
+
+    def _usable(
+        self,
+        path: Path,
+        pairs: Iterable[tuple[EvaluationSample | None, tuple[str, str] | None]],
+        source: SourceGraph,
+    ) -> list[EvaluationSample]:
+        """Return the first `limit` samples that the graph takes."""
+        inputs = graph_inputs(source)
+        before = len(self.run_log.skipped)
+        found: list[EvaluationSample] = []
+        for pair, problem in pairs:
+            if problem is not None:
+                self._bad(*problem)
+                continue
+            assert pair is not None
+            try:
+                sample = _completed(pair.sample, source)
+                check_samples([sample], inputs, self.key)
+            except DataError as error:
+                self._bad(pair.sample.id, str(error).removeprefix(f"{self.key}: "))
+                continue
+            found.append(dataclasses.replace(pair, sample=sample))
+            if len(found) == self.limit:
+                break
+        skipped = len(self.run_log.skipped) - before
+        if not found:
+            raise DataError(
+                f"{self.key}: {path} has no sample that can be used ({skipped} skipped)."
+                if skipped
+                else f"{self.key}: {path} is empty; at least one sample is needed."
+            )
+        if skipped:
+            self.run_log.warn(f"{self.key}: {skipped} of {skipped + len(found)} samples of {path} were skipped; see `skipped`.")
+        return found
+
+    def _bad(self, sample: str, reason: str) -> None:
+        if self.on_bad is OnBadSample.refuse:
+            group = self.key.partition(".")[0]
+            raise DataError(f"{self.key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+        self.run_log.skip(self.key, sample, reason)

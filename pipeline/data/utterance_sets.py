@@ -1,0 +1,116 @@
+"""Any set of utterances, told apart by what its path is.
+
+A `.jsonl` file is a manifest, a `.txt` file holds a sentence a line, a folder with `wav.scp` is Kaldi's, another folder is
+one of audio files.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.config.settings import CalibrationKind
+from pipeline.data.manifest import manifest_lines, text_lines
+from pipeline.errors import DataError
+from pipeline.utterance import OnBadSample, Utterance
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})  # what libsndfile reads
+NEEDED = {
+    CalibrationKind.audio: "a folder of audio files",
+    CalibrationKind.manifest: "a .jsonl manifest, or a Kaldi folder with wav.scp",
+    CalibrationKind.sentences: "a .txt file with a sentence a line",
+}
+
+
+def utterances_in(path: Path, key: str, on_bad: OnBadSample) -> Iterator[Utterance]:
+    """Yield the utterances of a set, in its order.
+
+    Args:
+        path: a manifest, a file of sentences, a Kaldi folder or a folder of audio.
+        key: the config key that names it, for messages.
+        on_bad: told of what belongs to no utterance, such as a transcript without audio.
+
+    Raises:
+        DataError: there is nothing at the path, or not what a set is made of.
+    """
+    match kind_of(path):
+        case CalibrationKind.sentences:
+            yield from _sentences(path, key)
+        case CalibrationKind.audio:
+            yield from _recordings(path, key)
+        case _ if path.is_dir():
+            yield from _kaldi(path, key, on_bad)
+        case _:
+            yield from manifest_lines(path, key)
+
+
+def kind_of(path: Path) -> CalibrationKind:
+    """Return what a path is: a folder of audio, a file of sentences, or a manifest (Kaldi's included)."""
+    if path.is_dir():
+        return CalibrationKind.manifest if (path / "wav.scp").exists() or (path / "text").exists() else CalibrationKind.audio
+    return CalibrationKind.sentences if path.suffix == ".txt" else CalibrationKind.manifest
+
+
+def check_kind(path: Path, kind: CalibrationKind) -> None:
+    """Check that a path holds what `calibration=<kind>` says.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if kind in NEEDED and path.exists() and (found := kind_of(path)) is not kind:
+        raise DataError(
+            f"calibration.path: {path} is {NEEDED[found]}, but calibration={kind.name} needs {NEEDED[kind]}. "
+            f"Say calibration={found.name}, or name another path."
+        )
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that tell what is in a set, recordings aside."""
+    return [path / "wav.scp", path / "text"] if path.is_dir() else [path]
+
+
+def _sentences(path: Path, key: str) -> Iterator[Utterance]:
+    if not path.is_file():
+        raise DataError(f"{key}: there is no file {path}. It is text with a sentence a line.")
+    for number, line in enumerate(text_lines(path, key), start=1):
+        if line.strip():
+            yield Utterance(f"{path.stem}_{number:03d}", text=line.strip())
+
+
+def _recordings(folder: Path, key: str) -> Iterator[Utterance]:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise DataError(f"{key}: {folder} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
+    for file in files:
+        yield Utterance(file.relative_to(folder).with_suffix("").as_posix(), audio=file)
+
+
+def _kaldi(folder: Path, key: str, on_bad: OnBadSample) -> Iterator[Utterance]:
+    if (folder / "segments").exists():
+        raise DataError(f"{key}: {folder}/segments cuts recordings into parts, which is not read. Write the parts as files.")
+    recordings = _table(folder / "wav.scp", key)
+    texts = _table(folder / "text", key) if (folder / "text").exists() else {}
+    for name in texts:
+        if name not in recordings:
+            on_bad(name, f"{folder}/text has a transcript of {name!r}, but {folder}/wav.scp has no audio of it.")
+    for name, place in recordings.items():
+        if place.endswith("|"):
+            on_bad(name, f"{folder}/wav.scp: {name!r} is a command ({place[:60]}), which is never run. Give a file.")
+            continue
+        beside = folder / place
+        yield Utterance(name, text=texts.get(name), audio=beside if beside.exists() else Path(place).absolute())
+
+
+def _table(path: Path, key: str) -> dict[str, str]:
+    """Read lines of `<id> <value>`."""
+    if not path.is_file():
+        raise DataError(f"{key}: there is no file {path}: a line '<id> <path>' for each recording.")
+    table: dict[str, str] = {}
+    for number, line in enumerate(text_lines(path, key), start=1):
+        if not line.strip():
+            continue
+        name, _, value = line.strip().partition(" ")
+        if not value.strip():
+            raise DataError(f"{key}: {path}, line {number}: expected '<id> <value>', found {line!r}.")
+        if name in table:
+            raise DataError(f"{key}: {path}, line {number}: the id {name!r} is there twice.")
+        table[name] = value.strip()
+    return table

@@ -1,0 +1,141 @@
+"""What one evaluation measures, sample by sample, and how that becomes the report's `evaluation`."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.data.datasets import EvaluationSample
+from pipeline.errors import StageError
+from pipeline.metrics.audio_metrics import align_by_dtw
+from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.tensor_metrics import cosine, max_abs_error, mse, relative_error, sqnr_db
+from pipeline.sample import Array, Outputs
+
+TENSOR_METRICS = {
+    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
+}  # fmt: skip
+
+
+class LengthsDifferError(StageError):
+    """An output is of another length than fp32's, and has no time axis to align."""
+
+
+@dataclass
+class SampleScores:
+    """The scores of one sample.
+
+    Attributes:
+        fidelity: metric -> distance of the quantized model's output from fp32's.
+        truth: metric -> (fp32's, the quantized model's) distance from the truth.
+        notes: what else a reader wants to know, such as transcripts.
+    """
+
+    fidelity: dict[str, float] = field(default_factory=dict)
+    truth: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """Scores the samples of one evaluation, one after the other."""
+
+    def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
+        """Score one sample."""
+
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """Return the metrics that are no mean over samples: name -> (fp32's, the quantized model's)."""
+
+
+def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, float]]:
+    """Return the tensor metrics of each float output, the first one first.
+
+    Where a spectrogram, (1, bands, frames) or (1, frames, bands), has become longer or shorter, its frames are aligned first.
+
+    Raises:
+        LengthsDifferError: an output has another shape, and no time axis to align.
+        StageError: no output is a float tensor.
+    """
+    scores = {}
+    for name, reference in baseline.items():
+        if not np.issubdtype(reference.dtype, np.floating):
+            continue
+        a, b = comparable(name, reference, quantized[name])
+        scores[name] = {metric: function(a, b) for metric, function in TENSOR_METRICS.items()}
+    if not scores:
+        raise StageError("none of the model's outputs is a float tensor, so there is nothing to compare.")
+    return scores
+
+
+def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
+    """Return two outputs in one shape; spectrograms of different lengths are aligned by dynamic time warping."""
+    if reference.shape == test.shape:
+        return reference, test
+    if reference.ndim == test.ndim == 3 and reference.shape[0] == test.shape[0] == 1:
+        if reference.shape[1] == test.shape[1]:
+            i, j = align_by_dtw(reference[0], test[0])
+            return reference[0][:, i], test[0][:, j]
+        if reference.shape[2] == test.shape[2]:
+            i, j = align_by_dtw(reference[0].T, test[0].T)
+            return reference[0][i], test[0][j]
+    raise LengthsDifferError(
+        f"the output {name!r} is of shape {list(test.shape)}, fp32's of {list(reference.shape)}: the quantized model decides "
+        "other lengths, and there is no common time axis to compare along. Exclude what decides them with "
+        "mode.nodes_to_exclude."
+    )
+
+
+def summarize(
+    names: list[str], scored: list[SampleScores], totals: dict[str, tuple[float, float]]
+) -> dict[str, dict[str, Any]]:
+    """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`.
+
+    A ratio that is infinite for equal outputs is averaged over the samples whose outputs differ, where there are any: one
+    sample that nothing happens to would make perfect of all.
+    """
+    given = {name: [s.fidelity[name] for s in scored if name in s.fidelity] for name in _keys(scored, "fidelity")}
+    given = {name: differing(name, values) or values for name, values in given.items()}
+    fidelity = {name: _mean(values) for name, values in given.items()}
+    counts = Counter(name for s in scored for name in s.truth) | Counter({name: len(values) for name, values in given.items()})
+    truth = {
+        name: tuple(_mean([s.truth[name][side] for s in scored if name in s.truth]) for side in (0, 1))
+        for name in _keys(scored, "truth")
+    }
+    values: dict[str, tuple[float, float]] = {**{k: (v[0], v[1]) for k, v in truth.items()}, **totals}
+    summary = {}
+    for name, metric in METRICS.items():
+        if names and name not in names:
+            continue
+        if name in fidelity and metric.baseline is not None:
+            summary[name] = _entry(name, metric.baseline, fidelity[name], counts[name])
+        elif name in values:
+            summary[name] = _entry(name, *values[name], counts.get(name, len(scored)))
+    return summary
+
+
+def differing(name: str, values: Sequence[float]) -> list[float]:
+    """Return the values of a metric on samples whose outputs differ, where equal ones have an infinite value in it."""
+    return [value for value in values if METRICS[name].baseline != math.inf or value != math.inf]
+
+
+def _entry(name: str, baseline: float, quantized: float, samples: int) -> dict[str, Any]:
+    metric = METRICS[name]
+    return {
+        "baseline": baseline,
+        "quantized": quantized,
+        "delta": quantized - baseline,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "version": metric.version,
+        "samples": samples,
+    }
+
+
+def _keys(scored: list[SampleScores], kind: str) -> list[str]:
+    return list(dict.fromkeys(name for scores in scored for name in getattr(scores, kind)))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))

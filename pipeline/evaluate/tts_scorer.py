@@ -1,0 +1,106 @@
+"""`evaluation=tts`: mel spectrograms and lengths against fp32's, and what a recogniser hears in the speech.
+
+A quantized acoustic model predicts other durations in some sentences. Their mels are aligned before they are compared, and
+the difference in length is a metric of its own; nothing is cut off.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from pipeline.audio.resample import resample
+from pipeline.data.datasets import EvaluationSample
+from pipeline.evaluate.sample_scores import SampleScores, comparable
+from pipeline.graph.session import infer, open_session
+from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
+from pipeline.metrics.text_metrics import duration_mae_frames, spoken_words, wer_percent
+from pipeline.models.ctc import Ctc
+from pipeline.models.matcha import Matcha
+from pipeline.paths import resolve_path
+from pipeline.sample import Outputs
+
+METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "mr_stft", "roundtrip_wer_percent")
+
+Audio = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A recogniser that hears synthesised speech."""
+
+    model: Ctc
+    session: onnxruntime.InferenceSession
+
+    def transcript(self, audio: Audio, sample_rate_hz: int) -> str:
+        """Return the words in mono audio (samples,).
+
+        A tenth of a second of silence goes before and after, as in a recording; the level is set to a usual one.
+        """
+        silence = np.zeros(sample_rate_hz // 10, dtype=np.float32)
+        speech = resample(np.concatenate([silence, audio, silence]), sample_rate_hz, self.model.sample_rate_hz)
+        loud = 0.6 * speech / max(float(np.abs(speech).max()), 1e-3)
+        # Digital silence is outside of what the recogniser was trained on: a floor of -80 dB, the same every time.
+        floor = 1e-4 * np.random.default_rng(0).standard_normal(len(loud), dtype=np.float32)
+        sample = self.model.sample_of_audio("speech", (loud + floor).astype(np.float32))
+        return self.model.transcript(infer(self.session, sample))
+
+
+class TtsScorer:
+    """Compares mels and lengths; has the speech transcribed where the model's settings name a vocoder and a recogniser."""
+
+    def __init__(self, model: Matcha, threads: int) -> None:
+        """Open the recogniser that the model's settings name."""
+        self._model = model
+        self._listener: Listener | None = None
+        if model.vocoder_path is not None and model.asr_path is not None:
+            recogniser = Ctc("asr", model.asr_path)
+            recogniser.check()
+            self._listener = Listener(recogniser, open_session(resolve_path(model.asr_path), threads))
+        self._texts: list[str] = []
+        self._transcripts: tuple[list[str], list[str]] = ([], [])
+
+    @property
+    def files(self) -> list[Path]:
+        """The models that were read."""
+        return [resolve_path(path) for path in self._model.companions.values()]
+
+    def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
+        """Score one sentence; its audio is left in the notes for `listen`."""
+        before, after = self._model.mel(baseline), self._model.mel(quantized)
+        a, b = comparable("mel", before[None], after[None])
+        a, b = a.reshape(before.shape[0], -1), b.reshape(before.shape[0], -1)
+        scores = SampleScores(
+            fidelity={
+                "log_mel_l1": log_mel_l1(a, b),
+                "mcd_db": mcd_db(a, b),
+                "duration_mae_frames": duration_mae_frames([before.shape[1]], [after.shape[1]]),
+            },
+            notes={"baseline_frames": before.shape[1], "quantized_frames": after.shape[1]},
+        )
+        if "audio" not in baseline:
+            return scores
+        speech = (np.asarray(baseline["audio"], np.float32), np.asarray(quantized["audio"], np.float32))
+        scores.notes["audio"] = speech
+        if len(speech[0]) == len(speech[1]):  # of another length, there is no sample to compare a sample with
+            scores.fidelity["mr_stft"] = mr_stft(*speech)
+        if self._listener is not None and item.utterance is not None and item.utterance.text:
+            heard = [self._listener.transcript(audio, self._model.rate_hz) for audio in speech]
+            self._texts.append(spoken_words(item.utterance.text))
+            for transcripts, transcript in zip(self._transcripts, heard, strict=True):
+                transcripts.append(transcript)
+            scores.notes |= {
+                "text": spoken_words(item.utterance.text),
+                "baseline_transcript": heard[0],
+                "quantized_transcript": heard[1],
+            }
+        return scores
+
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """Return the error rate of the round trip over all sentences."""
+        if not self._texts:
+            return {}
+        before, after = (wer_percent(self._texts, transcripts) for transcripts in self._transcripts)
+        return {"roundtrip_wer_percent": (before, after)}

@@ -1,0 +1,70 @@
+"""Which nodes a setting means: exact names, globs, operator types; nothing is passed over in silence."""
+
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import onnx
+
+from pipeline.errors import ConfigError, did_you_mean
+
+
+def match_nodes(patterns: Sequence[str], names: Collection[str], key: str) -> set[str]:
+    """Return the nodes that exact names or globs (`*`, `?`, `[...]`) mean.
+
+    An exact name wins over its reading as a glob, since exported names may hold brackets.
+
+    Args:
+        patterns: what the setting holds.
+        names: the nodes that there are.
+        key: the full config key, for messages.
+
+    Raises:
+        ConfigError: a pattern matches no node.
+    """
+    known = set(names)
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
+        if not found:
+            raise ConfigError(f"{key}: no node is named {pattern!r}, and none matches it.{did_you_mean(pattern, known)}")
+        matched |= found
+    return matched
+
+
+def check_op_types(wanted: Sequence[str], supported: Iterable[str], present: Collection[str], key: str) -> list[str]:
+    """Return the operator types that a setting means; `all` stands for every supported one.
+
+    A type that the quantizer knows but the graph lacks is fine (one mode file serves many models); a type that the
+    quantizer does not know is an error.
+
+    Raises:
+        ConfigError: a type is not supported, with the nearest that are.
+    """
+    known = sorted(supported)
+    if list(wanted) == [ALL_OPS]:
+        return known
+    for op_type in wanted:
+        if op_type not in known:
+            where = " (the graph has it, but this mode cannot quantize it)" if op_type in present else ""
+            raise ConfigError(f"{key}: {op_type!r} is no operator type of this mode{where}.{did_you_mean(op_type, known)}")
+    return list(wanted)
+
+
+def ensure_names(model: onnx.ModelProto) -> None:
+    """Give every node without a name one, and every second node of one name another, in place."""
+    seen: set[str] = {node.name for node in model.graph.node if node.name}
+    used: set[str] = set()
+    for node in model.graph.node:
+        if node.name and node.name not in used:
+            used.add(node.name)
+            continue
+        base = node.name or f"{node.op_type}_{node.output[0]}"
+        name, number = base, 1
+        while name in used or (name != node.name and name in seen) or name == node.name:
+            name, number = f"{base}_{number}", number + 1
+        node.name = name
+        used.add(name)
+        seen.add(name)
+
+
+ALL_OPS = "all"  # `mode.op_types=[all]`: every type that the quantizer of the mode knows

@@ -1,0 +1,14 @@
+"""The type and the shape that a graph declares for a tensor."""
+
+import numpy as np
+import onnx
+
+
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
+    """Return the numpy type of a graph's input."""
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Return the shape of a graph's input; None for an axis whose size is left open."""
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]

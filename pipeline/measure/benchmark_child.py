@@ -1,0 +1,186 @@
+"""The child process of the benchmark: `python -m pipeline.measure.benchmark_graph FOLDER` does the job that lies in the folder.
+
+A process of its own, because a model can crash it (then nothing was timed, and the parent says so), because the
+parent's threads and memory would disturb the figures, and because peak memory is a property of a process.
+
+FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}.
+"""
+
+import dataclasses
+import functools
+import gc
+import json
+import math
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import psutil
+
+from pipeline.measure import paired_timing
+
+Feeds = dict[str, npt.NDArray[np.generic]]
+Json = dict[str, Any]
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Return the options of every session that is measured: pinned threads that don't spin.
+
+    ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
+    that the running one is timed on, and the faster model would suffer more.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+    return options
+
+
+def load(path: str, threads: int) -> ort.InferenceSession:
+    """Build a session on the CPU."""
+    return ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+
+
+def time_models(job: Json, samples: list[Feeds]) -> Json:
+    """Time the original against the quantized model; see pipeline.measure.benchmark_graph.timing."""
+    rng = np.random.default_rng(job["seed"])
+    rounds: int = job["rounds"]
+    paths = {"baseline": job["baseline"], "quantized": job["quantized"]}
+    load_ms: dict[str, list[float]] = {role: [] for role in paths}
+    first_run_ms: dict[str, list[float]] = {role: [] for role in paths}
+    pairs: list[paired_timing.Pair] = []
+    warm_rounds, wall_s, others_s = 0, 0.0, 0.0
+    load(job["baseline"], job["threads"])  # the first session of a process also pays for the library's own start
+    # what is loaded first runs a little slower than the same model loaded second: each is first equally often
+    for round_index, loaded_first in enumerate(rng.permutation(np.arange(rounds) % 2).tolist()):
+        runs: dict[str, paired_timing.Run] = {}
+        for role in sorted(paths, reverse=bool(loaded_first)):
+            start = time.perf_counter()
+            session = load(paths[role], job["threads"])
+            load_ms[role].append((time.perf_counter() - start) * 1000.0)
+            runs[role] = functools.partial(_infer, session, samples)
+            first_run_ms[role].append(paired_timing.time_ms(runs[role], len(samples) // 2))
+        if round_index == 0:
+            check_outputs(runs, len(samples))
+        ordered = (runs["baseline"], runs["quantized"])
+        gc.collect()
+        gc.disable()
+        warm_rounds += paired_timing.warm_up(ordered, len(samples), max_seconds=job["warmup_seconds"])
+        busy = _busy_seconds()
+        start = time.perf_counter()
+        pairs += paired_timing.measure_pairs(
+            *ordered,
+            len(samples),
+            round_index=round_index,
+            min_pairs=math.ceil(job["min_pairs"] / rounds),
+            min_seconds=job["min_seconds"] / rounds,
+            rng=rng,
+        )
+        wall_s += time.perf_counter() - start
+        others_s += _busy_seconds() - busy
+        gc.enable()
+    return {
+        "load_ms": load_ms,
+        "first_run_ms": first_run_ms,
+        "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        "warm_rounds": warm_rounds,
+        "others_cores": max(0.0, others_s / wall_s),
+        "cores": psutil.cpu_count() or 1,
+    }
+
+
+def check_outputs(runs: dict[str, paired_timing.Run], samples: int) -> None:
+    """Refuse to time a model whose outputs are not usable: it would be fast for the wrong reason."""
+    for index in range(samples):
+        outputs: dict[str, Any] = {role: run(index) for role, run in runs.items()}
+        if len(outputs["baseline"]) != len(outputs["quantized"]):
+            raise ValueError(
+                f"the original has {len(outputs['baseline'])} outputs, the quantized model {len(outputs['quantized'])}"
+            )
+        for role, arrays in outputs.items():
+            for position, array in enumerate(arrays):
+                if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                    raise ValueError(f"output {position} of the {role} model holds NaN or infinity")
+        for position, (a, b) in enumerate(zip(outputs["baseline"], outputs["quantized"], strict=True)):
+            # Lengths may differ (a quantized TTS predicts other durations), ranks may not.
+            if a.ndim != b.ndim:
+                raise ValueError(f"output {position} has {a.ndim} axes, but {b.ndim} in the quantized model")
+
+
+def measure_memory(job: Json, samples: list[Feeds]) -> Json:
+    """Peak resident memory of this process after it ran the samples; without a model, of the libraries alone."""
+    if job["model"]:
+        session = load(job["model"], job["threads"])
+        for feeds in samples:
+            session.run(None, feeds)
+    return {"peak_bytes": peak_resident_bytes()}
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process.
+
+    Linux' ru_maxrss survives exec, so that a child starts with its parent's peak; VmHWM belongs to this program alone.
+    """
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def profile(job: Json, samples: list[Feeds]) -> Json:
+    """Run one sample under ONNX Runtime's profiler; the trace stays in the folder."""
+    options = session_options(job["threads"])
+    options.enable_profiling = True
+    options.profile_file_prefix = job["prefix"]
+    if not job["optimize"]:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")  # the trace leaves packed weights out
+    session = ort.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
+    for _ in range(1 + job["runs"]):  # the first run also allocates; the reader of the trace leaves it out
+        session.run(None, samples[0])
+    return {"trace": session.end_profiling()}
+
+
+def _infer(session: ort.InferenceSession, samples: list[Feeds], index: int) -> object:
+    return session.run(None, samples[index])
+
+
+def _busy_seconds() -> float:
+    """CPU seconds that the rest of the machine has used up: all but this process and idling."""
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    # Linux counts guests' time twice: in `user` as well.
+    idle = sum(getattr(machine, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    return float(sum(machine) - idle - own.user - own.system)
+
+
+TASKS = {"time": time_models, "memory": measure_memory, "profile": profile}
+
+
+def main(folder: Path) -> int:
+    """Do the job in the folder; return the exit status."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
+        samples = [{name: arrays[key] for name, key in sample.items()} for sample in job["samples"]]
+    try:
+        result = TASKS[job["task"]](job, samples)
+    except Exception as error:
+        traceback.print_exc()
+        result = {"error": f"{type(error).__name__}: {error}"}
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

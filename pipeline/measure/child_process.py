@@ -1,0 +1,103 @@
+"""The parent's side of the child process, and the lock that lets one benchmark run at a time on a machine."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import StageError
+from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = "speech-quantization-benchmark.lock"
+
+
+def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **job: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Do one task of `python -m pipeline.measure.benchmark_graph` and return its result.
+
+    Args:
+        folder: an empty directory for the job, its arrays and its result.
+        task: a key of `pipeline.measure.benchmark_child.TASKS`.
+        samples: what the model is run on.
+        what: of the message where it fails, for example "the benchmark of acoustic.int8.onnx".
+        job: settings of the task; they must be JSON.
+
+    Raises:
+        StageError: the child crashed or refused. Nothing it measured is used.
+    """
+    # An npz can't hold every name that an ONNX input may have, so arrays are numbered.
+    arrays: dict[str, Any] = {}
+    names: list[dict[str, str]] = []
+    for index, sample in enumerate(samples):
+        keys = {name: f"{index}-{position}" for position, name in enumerate(sample.inputs)}
+        arrays |= {keys[name]: array for name, array in sample.inputs.items()}
+        names.append(keys)
+    np.savez(folder / "samples.npz", **arrays)
+    (folder / "job.json").write_text(json.dumps({"task": task, "samples": names, **job}), encoding="utf-8")
+
+    # The package is found wherever the parent found it, installed or not.
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    log.debug("%s, stderr of the child: %s", what, done.stderr)
+    result_file = folder / "result.json"
+    if result_file.exists() and done.returncode in (0, 1):
+        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        if "error" not in result:
+            return result
+        raise StageError(f"{what} was given up, nothing was timed: {result['error']}")
+    last_words = "\n".join(done.stderr.strip().splitlines()[-8:]) or "it left no message"
+    raise StageError(f"{what} crashed ({_exit(done.returncode)}), nothing was timed. {last_words}")
+
+
+@contextlib.contextmanager
+def machine_lock() -> Iterator[None]:
+    """Wait until no other benchmark runs on this machine, and keep others out.
+
+    An advisory lock on a file in the directory for temporary files: the system frees it when its holder dies. It does
+    not nest. Windows has no such lock; parallel sweeps there disturb each other.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    path = Path(tempfile.gettempdir()) / LOCK_FILE
+    try:
+        handle = os.open(path, os.O_RDONLY)  # another user's file may be read, and that is enough to lock it
+    except FileNotFoundError:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("Waiting for another benchmark on this machine to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _exit(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name

@@ -1,0 +1,134 @@
+"""Where the time of a model goes, from ONNX Runtime's own profiler."""
+
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.measure.child_process import machine_lock, run_child
+from pipeline.sample import Sample
+
+Shape = tuple[int, ...]
+
+# Their time is the time of the nodes in their bodies, which are listed themselves.
+CONTAINERS = frozenset({"If", "Loop", "Scan"})
+
+
+@dataclass(frozen=True)
+class NodeProfile:
+    """One node of the graph that ran.
+
+    Attributes:
+        name: its name; a fusion gives new ones where the graph was optimised.
+        op_type: of the node that ran, for example FusedConv.
+        ms: mean time in one inference, over all calls.
+        share: of the time of all nodes, 0 to 1.
+        calls: how often one inference runs it: more than once in a loop, a fraction where a branch decides.
+        input_shapes: of its last call, without weights that ONNX Runtime has packed and inputs that are left out.
+        output_shapes: of its last call.
+    """
+
+    name: str
+    op_type: str
+    ms: float
+    share: float
+    calls: float
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of an inference goes.
+
+    Attributes:
+        ops: op type -> share of the time of all nodes, 0 to 1, largest first.
+        nodes: in order of their first call.
+        run_ms: mean time of an inference under the profiler, which slows it down.
+    """
+
+    ops: dict[str, float]
+    nodes: tuple[NodeProfile, ...]
+    run_ms: float
+
+
+def profile_ops(
+    model: Path,
+    sample: Sample,
+    *,
+    threads: int = 1,
+    runs: int = 5,
+    optimize: bool = True,
+    trace: Path | None = None,
+) -> Profile:
+    """Profile a model on one sample, in a process of its own and in a directory that is gone afterwards.
+
+    Args:
+        model: the ONNX file.
+        sample: the inputs.
+        threads: intra-op threads.
+        runs: number of inferences that count; one more goes before them.
+        optimize: as it runs in production; False runs the graph as the file has it, under its own node names and with
+            the shapes of all inputs (to count MACs; its times are of no interest).
+        trace: where to keep the Chrome trace (chrome://tracing, Perfetto), if it is wanted.
+
+    Raises:
+        StageError: the model does not load, or does not run on the sample.
+    """
+    with tempfile.TemporaryDirectory(prefix="profile-") as name, machine_lock():
+        folder = Path(name)
+        result = run_child(
+            folder,
+            "profile",
+            [sample],
+            f"The profile of {model.name} on sample {sample.id!r}",
+            model=str(model.resolve()),
+            threads=threads,
+            runs=runs,
+            optimize=optimize,
+            prefix=str(folder / "trace"),
+        )
+        events = json.loads(Path(result["trace"]).read_text(encoding="utf-8"))
+        if trace is not None:
+            shutil.copyfile(result["trace"], trace)
+    return read_trace(events)
+
+
+def read_trace(events: list[dict[str, Any]]) -> Profile:
+    """Sum up a trace of ONNX Runtime's profiler, without its first inference."""
+    model_runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: float(e["ts"]))[1:]
+    since, runs = model_runs[0]["ts"], len(model_runs)
+    calls: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in sorted((e for e in events if e["cat"] == "Node"), key=lambda e: float(e["ts"])):
+        counts = event["name"].endswith("_kernel_time") and event["args"]["op_name"] not in CONTAINERS
+        if counts and event["ts"] >= since:
+            calls[event["name"].removesuffix("_kernel_time")].append(event)
+    total_us = sum(e["dur"] for group in calls.values() for e in group) or 1.0
+    ops: dict[str, float] = defaultdict(float)
+    nodes = []
+    for name, group in calls.items():
+        spent_us, last = sum(e["dur"] for e in group), group[-1]["args"]
+        ops[last["op_name"]] += spent_us / total_us
+        nodes.append(
+            NodeProfile(
+                name=name,
+                op_type=last["op_name"],
+                ms=spent_us / runs / 1000.0,
+                share=spent_us / total_us,
+                calls=len(group) / runs,
+                input_shapes=_shapes(last["input_type_shape"]),
+                output_shapes=_shapes(last["output_type_shape"]),
+            )
+        )
+    return Profile(
+        ops=dict(sorted(ops.items(), key=lambda item: -item[1])),
+        nodes=tuple(nodes),
+        run_ms=sum(e["dur"] for e in model_runs) / runs / 1000.0,
+    )
+
+
+def _shapes(typed: list[dict[str, list[int]]]) -> tuple[Shape, ...]:
+    return tuple(tuple(shape) for entry in typed for shape in entry.values())

@@ -1,0 +1,141 @@
+"""Paired, interleaved timing and what follows from the times. Pure: the clock and the runs are given.
+
+Two models that are timed one after the other see two machines: another load, another clock rate. Two runs next to each
+other see nearly the same one, so the ratio of each pair is taken first, and the median of the ratios is the speed-up.
+
+Pairs of one session share its luck (where its weights lie in memory moves a latency by percents, for as long as the
+session lives). Both sessions are therefore built anew in every round, and the bootstrap draws rounds, then pairs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy  # its submodules load when first touched: the child, which only times, needs none
+
+from pipeline.measure.benchmark_result import Percentiles, Speedup
+
+Run = Callable[[int], object]  # one inference of the sample with that index
+Clock = Callable[[], float]  # seconds
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs of one sample, one right after the other.
+
+    Attributes:
+        round: which pair of sessions ran it.
+        sample: index of the sample.
+        baseline_ms: latency of the original.
+        quantized_ms: latency of the quantized model.
+    """
+
+    round: int
+    sample: int
+    baseline_ms: float
+    quantized_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the quantized run was."""
+        return self.baseline_ms / self.quantized_ms
+
+
+def time_ms(run: Run, sample: int, clock: Clock = time.perf_counter) -> float:
+    """Time one inference."""
+    start = clock()
+    run(sample)
+    return (clock() - start) * 1000.0
+
+
+def warm_up(
+    runs: Sequence[Run], samples: int, *, max_seconds: float, max_sweeps: int = 20, clock: Clock = time.perf_counter
+) -> bool:
+    """Run every sample on every model until nothing gets faster any more.
+
+    A sweep runs each sample once. Warm means: for every model, the best of the last three sweeps is within 3 % of the
+    best before them. The best and not the mean, because other programs can only slow a run down. A model that is too
+    slow for four sweeps in `max_seconds` gets as many as fit, two at least, and the last one alone is looked at, with
+    10 % allowed, because one sweep is easily disturbed.
+
+    Returns:
+        Whether the models were warm within `max_seconds` and `max_sweeps`.
+    """
+    sweeps: list[list[float]] = []
+    start = clock()
+
+    def warm(recent: int, gain: float) -> bool:
+        times = np.asarray(sweeps)
+        return bool((times[-recent:].min(axis=0) >= (1.0 - gain) * times[:-recent].min(axis=0)).all())
+
+    while True:
+        sweeps.append([sum(time_ms(run, sample, clock) for sample in range(samples)) for run in runs])
+        if len(sweeps) >= 4 and warm(recent=3, gain=0.03):
+            return True
+        if len(sweeps) >= 2 and (len(sweeps) >= max_sweeps or clock() - start >= max_seconds):
+            return warm(recent=1, gain=0.10)
+
+
+def measure_pairs(
+    baseline: Run,
+    quantized: Run,
+    samples: int,
+    *,
+    round_index: int,
+    min_pairs: int,
+    min_seconds: float,
+    rng: np.random.Generator,
+    clock: Clock = time.perf_counter,
+) -> list[Pair]:
+    """Time pairs until there are at least `min_pairs` and at least `min_seconds` have passed.
+
+    Samples come in shuffled blocks, each sample once a block, so that all lengths weigh the same; which model runs
+    first is drawn for each pair, so that neither always finds the other's data in the cache.
+    """
+    pairs: list[Pair] = []
+    start = clock()
+    while len(pairs) < min_pairs or clock() - start < min_seconds:
+        for sample in rng.permutation(samples).tolist():
+            if rng.random() < 0.5:
+                baseline_ms = time_ms(baseline, sample, clock)
+                quantized_ms = time_ms(quantized, sample, clock)
+            else:
+                quantized_ms = time_ms(quantized, sample, clock)
+                baseline_ms = time_ms(baseline, sample, clock)
+            pairs.append(Pair(round_index, sample, baseline_ms, quantized_ms))
+    return pairs
+
+
+def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -> Speedup:
+    """Median of the paired ratios with its 95 % interval.
+
+    The bootstrap draws rounds, then pairs of each. Drawn from a handful of rounds, its intervals come out too narrow,
+    so their halves are stretched by t(rounds - 1) / z * sqrt(rounds / (rounds - 1)), as is usual for few clusters
+    (Cameron, Gelbach and Miller 2008, "Bootstrap-based improvements for inference with clustered errors"). One round
+    can tell nothing about others: its interval is of that round alone.
+    """
+    rounds = sorted({pair.round for pair in pairs})
+    ratios = [np.log([pair.ratio for pair in pairs if pair.round == index]) for index in rounds]
+    rng = np.random.default_rng(seed)
+
+    def draw() -> npt.NDArray[np.float64]:
+        drawn = (ratios[index] for index in rng.integers(0, len(ratios), len(ratios)))
+        return np.concatenate([group[rng.integers(0, len(group), len(group))] for group in drawn])
+
+    centre = np.median(np.concatenate(ratios))
+    low, high = np.percentile([np.median(draw()) for _ in range(resamples)], [2.5, 97.5])
+    stretch = 1.0
+    if len(rounds) > 1:
+        free = len(rounds) - 1
+        stretch = scipy.special.stdtrit(free, 0.975) / scipy.special.ndtri(0.975) * math.sqrt(len(rounds) / free)
+    ends = centre + stretch * (np.array([low, high]) - centre)
+    return Speedup(*(float(value) for value in np.exp([centre, *ends])))
+
+
+def percentiles_of(times_ms: Sequence[float]) -> Percentiles:
+    """Percentiles of latencies."""
+    p50, p90, p99 = np.percentile(np.asarray(times_ms, dtype=np.float64), [50, 90, 99])
+    return Percentiles(float(p50), float(p90), float(p99))

@@ -1,0 +1,104 @@
+"""Metrics of recognised text, of posteriors and of predicted lengths, and greedy CTC decoding."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import jiwer
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import DataError
+from pipeline.metrics.tensor_metrics import Array
+
+
+def spoken_words(text: str) -> str:
+    """Return what is heard of a text: words in lower case, one space between, no punctuation but the apostrophe of a word.
+
+    What references and transcripts go through before they are compared: nobody hears a full stop.
+    """
+    kept = (c if c == "'" or not unicodedata.category(c).startswith("P") else " " for c in text.casefold())
+    return " ".join("".join(kept).split())
+
+
+def wer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Word error rate of a set of utterances: errors of all over words of all, in percent; may exceed 100.
+
+    Case and punctuation count: normalise both sides first, the same way.
+
+    Raises:
+        DataError: the numbers of texts differ, there is none, or a reference holds no word.
+    """
+    _check_texts(references, hypotheses)
+    return 100.0 * float(jiwer.wer(list(references), list(hypotheses)))
+
+
+def cer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Character error rate of a set of utterances, spaces counted, in percent; may exceed 100.
+
+    Raises:
+        DataError: as for `wer_percent`.
+    """
+    _check_texts(references, hypotheses)
+    return 100.0 * float(jiwer.cer(list(references), list(hypotheses)))
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Return the word errors of one utterance and the words of its reference: what `bootstrap.ratio_interval` takes."""
+    _check_texts([reference], [hypothesis])
+    found = jiwer.process_words(reference, hypothesis)
+    return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
+
+
+def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Return the character errors of one utterance, spaces counted, and the characters of its reference."""
+    _check_texts([reference], [hypothesis])
+    found = jiwer.process_characters(reference, hypothesis)
+    return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
+
+
+def posterior_kl(reference_log_probs: npt.ArrayLike, test_log_probs: npt.ArrayLike) -> float:
+    """Mean over frames of KL(reference || test), in nats.
+
+    Both sides are normalised once more, so logits serve too, and a quantized softmax that does not sum to 1 cannot make
+    the divergence negative.
+
+    Args:
+        reference_log_probs: (..., frames, vocabulary), valid frames only.
+        test_log_probs: of the same shape.
+
+    Raises:
+        DataError: the shapes differ, or a value is NaN.
+    """
+    reference, test = (np.asarray(scores, dtype=np.float64) for scores in (reference_log_probs, test_log_probs))
+    if reference.shape != test.shape or not reference.size:
+        raise DataError(f"Cannot compare posteriors of shapes {reference.shape} and {test.shape}.")
+    if np.isnan(reference).any() or np.isnan(test).any():
+        raise DataError("Cannot compare posteriors that hold NaN.")
+    p, q = _log_softmax(reference), _log_softmax(test)
+    possible = p > -np.inf  # a token of probability zero adds nothing, whatever the other side says
+    gap = np.subtract(p, q, out=np.zeros_like(p), where=possible)
+    return float(np.mean(np.sum(np.exp(p) * gap, axis=-1)))
+
+
+def duration_mae_frames(reference_lengths: npt.ArrayLike, test_lengths: npt.ArrayLike) -> float:
+    """Mean absolute difference of predicted lengths, in frames: of utterances, or of the tokens of one utterance."""
+    reference, test = (np.asarray(lengths, dtype=np.float64) for lengths in (reference_lengths, test_lengths))
+    if reference.shape != test.shape or not reference.size:
+        raise DataError(f"Cannot compare lengths of shapes {reference.shape} and {test.shape}.")
+    return float(np.mean(np.abs(reference - test)))
+
+
+def _log_softmax(scores: Array) -> Array:
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    normalised: Array = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    return normalised
+
+
+def _check_texts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if isinstance(references, str) or isinstance(hypotheses, str):
+        raise DataError("Error rates take lists of texts, one per utterance, not a single text.")
+    if len(references) != len(hypotheses) or not references:
+        raise DataError(f"Error rates need as many hypotheses as references: {len(hypotheses)} and {len(references)}.")
+    for index, reference in enumerate(references):
+        if not reference.strip():
+            raise DataError(f"Reference {index} holds no word: its error rate is undefined.")

@@ -1,0 +1,234 @@
+"""`mode=auto`: a search for the precision of each node, within a limit on loss, speed or size."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pipeline.config.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
+from pipeline.data.datasets import EvaluationSample
+from pipeline.evaluate.loss import FINE, LossEvaluator
+from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
+from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
+from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
+from pipeline.mixed_precision.cost_model import KernelSaving, KernelSavings, kernel_savings, kernel_times
+from pipeline.mixed_precision.crop_samples import cropped
+from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
+from pipeline.mixed_precision.precision_groups import groups_of, plan_of
+from pipeline.mixed_precision.search_report import answer, rows, warnings_of
+from pipeline.mixed_precision.sensitivity import sensitivities
+from pipeline.optimize.around_quantization import layouts_for, opened
+from pipeline.optimize.engine import Rewritten
+from pipeline.ptq.algorithms import Algorithms, fold
+from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
+from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
+
+# Tried where the user names no method: a vocoder's hiss asks for narrower ranges than a recogniser's outliers.
+METHODS = (
+    (RangeMethod.minmax, 100.0), (RangeMethod.percentile, 99.99), (RangeMethod.percentile, 99.9), (RangeMethod.mse, 100.0),
+)  # fmt: skip
+SAMPLES = 24  # of the evaluation set, that candidates are measured on
+SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
+LONG_SECONDS = 0.5  # of one inference
+PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
+CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
+NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float
+CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """What a search is given by the run.
+
+    Attributes:
+        budget: what is asked for.
+        entry: the graph that an utterance enters.
+        calibration: what the graph is calibrated on.
+        utterances: calibration samples of the first graph of the model, to measure each node on.
+        items: the evaluation set.
+        judge: (metric, samples of the first graph) -> what scores changes of this graph.
+        measured: (graph, calibration samples) -> the function that collects statistics of it.
+        on_progress: called with a line about what is done now.
+    """
+
+    budget: Budget
+    entry: SourceGraph
+    calibration: Sequence[Sample]
+    utterances: Sequence[Sample]
+    items: Sequence[EvaluationSample]
+    judge: Callable[[str, Sequence[EvaluationSample]], LossEvaluator]
+    measured: Callable[[Sequence[Sample]], Measured]
+    on_progress: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        model: the quantized graph.
+        plan: which node became what, and why the others did not.
+        rewritten: the float rewrites that were kept and refused.
+        report: the report's `search.<graph>`.
+        warnings: what a user must know first.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    rewritten: Rewritten | None
+    report: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means: SearchInputs, *, threads: int) -> Found:
+    """Find the precision of each node of a graph.
+
+    Args:
+        source: the graph as loaded.
+        prepared: the graph as any quantizer gets it; it may be changed.
+        mode: the settings.
+        means: data, scores and statistics.
+        threads: intra-op threads that the model will run with.
+
+    Raises:
+        ConfigError: a setting means nothing in this graph, or the metric cannot be computed.
+    """
+    start = time.monotonic()
+    deadline = start + mode.seconds
+    budget = means.budget
+    fine = FINE.get(budget.metric, budget.metric)
+    samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
+    rewritten = None
+    if mode.rewrite:
+        means.on_progress("rewriting float operators")
+        rewritten = opened(prepared, mode, means.calibration[:3], threads)
+        prepared = replace(prepared, model=with_shapes(rewritten.model))
+    fold(prepared.model, Algorithms(folding=True))
+    static = _static(mode)
+    groups, fixed = groups_of(prepared, static)
+    calibration = cropped(source.model, means.calibration, CALIBRATION_SHARE, CALIBRATION_LEAST)
+    means.on_progress("calibrating")
+    builder = Builder(prepared.model, groups, static, calibration, means.measured(calibration), threads=threads)
+    utterances = sorted(means.utterances, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
+    probes = cropped(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
+    probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
+    judge = means.judge(budget.metric, means.items[:samples])
+    timed = [_typical([call.sample for calls in judge.calls for call in calls], source, threads)]
+    means.on_progress("choosing how ranges follow")
+    _use_best_method(builder, probe_judge, mode)
+    means.on_progress("measuring what each node gains")
+    gained = kernel_savings(builder, timed[0], threads=threads, layouts=layouts_for(mode))
+    utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
+    best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
+    worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
+    means.on_progress("measuring what each node loses")
+    until = time.monotonic() + NODES_SHARE * (deadline - time.monotonic())
+    losses = sensitivities(builder, probe_judge, worthwhile, threads, until=until)
+    paths = [path_of(groups, losses, found) for found in utilities]
+    paths.append(front_to_back(groups, paths[-1]))
+    means.on_progress("measuring candidates")
+    bench = TrialContext(source.model, source.size_bytes, builder, judge, timed, threads, layouts_for(mode), deadline)
+    found = CandidateSearch(bench, paths, budget)
+    best, met = found.run()
+    if met:
+        means.on_progress("checking the choice, in its layout, on the whole evaluation set")
+        whole = means.judge(budget.metric, means.items) if len(means.items) > samples else judge
+        best, met = _confirmed(best, found.candidates, bench, whole, budget)
+    candidates = found.candidates
+    chosen = bench.graph_of(best)
+    nodes = rows(builder, groups, fixed, best, losses, gained, fine, nodes_with_fixed_scales(chosen))
+    report = answer(best, candidates, budget, met=met) | {
+        "node_metric": fine,
+        "seconds": round(time.monotonic() - start, 1),
+        "stopped_early": bench.out_of_time,
+        "method": builder.static.method.name,
+        "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
+        "nodes": nodes,
+    }
+    plan = plan_of(groups, best.choice)
+    plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
+    return Found(chosen, plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
+
+
+def _static(mode: AutoConfig) -> StaticConfig:
+    """Return the settings of the quantizer that makes candidates."""
+    return StaticConfig(
+        name=mode.name,
+        kind=ModeKind.static,
+        nodes_to_quantize=mode.nodes_to_quantize,
+        nodes_to_exclude=mode.nodes_to_exclude,
+        op_types=mode.op_types,
+        percentile=mode.percentile,
+        target=mode.target,
+    )
+
+
+def _confirmed(
+    best: Candidate, candidates: Sequence[Candidate], bench: TrialContext, judge: LossEvaluator, budget: Budget
+) -> tuple[Candidate, bool]:
+    """Return the best candidate that keeps to the budget on the whole evaluation set as well; else the best, and False.
+
+    It is the laid-out graph that is scored: what ONNX Runtime's optimizer makes of it is part of the answer.
+    """
+    allowed = sorted((c for c in candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
+    for candidate in [best, *(c for c in allowed if c is not best and c.loss <= best.loss)][:CONFIRMED]:
+        verdict = judge.loss(bench.graph_of(candidate))
+        whole = replace(candidate, loss=verdict.loss, length_change=verdict.length_change)
+        log.info("%s: %s %.4g on %d samples", candidate.label, budget.metric, whole.loss, len(judge.items))
+        if keeps_quality(whole, budget):
+            return candidate, True
+    return best, False
+
+
+def _use_best_method(builder: Builder, judge: LossEvaluator, mode: AutoConfig) -> None:
+    """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names."""
+    if mode.method is not None:
+        builder.use(mode.method, mode.percentile)
+        return
+    everything = most_integer(builder.groups)
+    losses = []
+    for method, percentile in METHODS:
+        builder.use(method, percentile)
+        losses.append(judge.loss(builder.build(everything, rounding=False)).loss)
+        log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
+    builder.use(*METHODS[int(np.argmin(losses))])
+
+
+def _utilities(
+    gained: KernelSavings, total_ms: float, source: SourceGraph, budget: Budget
+) -> tuple[dict[tuple[str, Precision], float], ...]:
+    """Return what each group's gain is worth, among float neighbours and among integers.
+
+    It is its share of the float graph's time, and of its bytes by their weight. Where only the size is limited, bytes alone
+    count.
+    """
+    bytes_alone = budget.max_bytes is not None and budget.max_loss is None and budget.min_speedup is None
+    size_weight = 1.0 if bytes_alone else budget.size_weight
+
+    def worth_of(gain: KernelSaving, ms: float) -> float:
+        return (0.0 if bytes_alone else ms / total_ms) + size_weight * gain.bytes_saved / source.size_bytes
+
+    return (
+        {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
+        {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
+    )
+
+
+def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> Sample:
+    """Return the sample of median size, or the smallest where that takes long: it is run thousands of times."""
+    ordered = sorted(samples, key=lambda sample: sample.size)
+    middle, session = ordered[len(ordered) // 2], open_session(source.path, threads)
+    infer(session, middle)
+    start = time.perf_counter()
+    infer(session, middle)
+    return middle if time.perf_counter() - start < LONG_SECONDS else ordered[0]

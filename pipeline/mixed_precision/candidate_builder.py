@@ -1,0 +1,143 @@
+"""From a choice of precisions to a quantized graph, fast enough to be asked for a hundred of them.
+
+What does not depend on the choice is done once: equalisation, smoothing and the statistics of all tensors, the ranges that
+follow, the rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+import onnx
+
+from pipeline.calibration.statistics import Statistics
+from pipeline.config.settings import RangeMethod, StaticConfig
+from pipeline.graph.prepare import initializers_of
+from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
+from pipeline.ptq.bias_correction import correct_biases
+from pipeline.ptq.cross_layer_equalization import equalize
+from pipeline.ptq.gptq import round_weights
+from pipeline.ptq.smooth_quant import smooth_quant
+from pipeline.quantize.calibrated_ranges import ranges_from
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.static import Ranges, quantize_static, tensors_to_calibrate
+from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
+from pipeline.sample import Sample
+
+Measured = Callable[[onnx.ModelProto], Statistics]
+"""The prepared graph -> what calibration sees of its tensors."""
+
+
+class Builder:
+    """Makes quantized graphs of one float graph.
+
+    Attributes:
+        model: the float graph, equalised and smoothed; computes what the one given does.
+        groups: what is decided together.
+
+    Args:
+        model: the prepared float graph; it is not changed.
+        groups: what is decided together.
+        static: types, and how ranges follow; its method may be changed with `use`.
+        samples: calibration data.
+        measured: collects the statistics.
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        groups: Sequence[Group],
+        static: StaticConfig,
+        samples: Sequence[Sample],
+        measured: Measured,
+        *,
+        threads: int,
+    ) -> None:
+        self.groups = tuple(groups)
+        self._static, self._samples, self._threads = static, samples, threads
+        everything = plan_of(groups, most_integer(groups))
+        levelled = equalize(model, everything, samples, threads=threads)
+        self.model = smooth_quant(levelled, everything, samples, threads=threads)
+        self._statistics = measured(self.model)
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._rounded: dict[str, onnx.TensorProto] | None = None
+
+    @property
+    def static(self) -> StaticConfig:
+        """The settings that graphs are made with."""
+        return self._static
+
+    def use(self, method: RangeMethod, percentile: float) -> None:
+        """Take ranges by another method from now on; the percentile is of the method of that name."""
+        self._static = replace(self._static, method=method, percentile=percentile)
+        self._ranges, self._rounded = {}, None
+
+    def build(
+        self,
+        choice: Choice,
+        *,
+        of: onnx.ModelProto | None = None,
+        rounding: bool = True,
+        bias_correction: bool = False,
+        fixed_scales: bool = False,
+    ) -> onnx.ModelProto:
+        """Return the quantized graph of a choice; of none, a copy of the float graph.
+
+        Args:
+            choice: which group becomes what.
+            of: a part of the float graph that holds these groups; None: all of it.
+            rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
+            bias_correction: with biases that take back what quantization adds to the mean of each channel.
+            fixed_scales: with scales from calibration for products of matrices, which are otherwise found at run time.
+
+        Raises:
+            StageError: a node cannot be quantized after all; names it.
+        """
+        plan = plan_of(self.groups, choice)
+        model = onnx.ModelProto()
+        model.CopyFrom(of or self.model)
+        if not plan.precisions:
+            return model
+        ranges = self._ranges_of(model, plan)
+        if rounding:
+            self._round(model, {group.weight for group in self.groups if group.name in choice})
+        if bias_correction:
+            model = correct_biases(
+                model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads
+            )
+        quantized = quantize_static(model, plan, self._static, ranges)
+        if not fixed_scales:
+            return quantized
+        seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
+        whole = replace(self._static, method=RangeMethod.minmax)  # as it would be at run time: nothing is clipped
+        return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
+
+    def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
+        """Return the quantized form of one node that was cut out of the float graph; `model` is not changed."""
+        plan = Plan({node: precision})
+        cut = onnx.ModelProto()
+        cut.CopyFrom(model)
+        return quantize_static(cut, plan, self._static, self._ranges_of(cut, plan))
+
+    def _ranges_of(self, model: onnx.ModelProto, plan: Plan) -> Ranges:
+        tensors = tensors_to_calibrate(model, plan, self._static)
+        missing = [tensor for tensor in tensors if tensor not in self._ranges]
+        self._ranges.update(ranges_from(self._statistics, missing, self._static))
+        return {tensor: self._ranges[tensor] for tensor in tensors}
+
+    def _round(self, model: onnx.ModelProto, weights: Collection[str]) -> None:
+        """Put rounded weights in the place of the named ones."""
+        if self._rounded is None:
+            plan = plan_of(self.groups, most_integer(self.groups))
+            ranges = self._ranges_of(self.model, plan)
+            rounded = round_weights(self.model, plan, self._static, ranges, self._samples, threads=self._threads)
+            self._rounded = initializers_of(rounded)
+        constants = initializers_of(model)
+        for name in weights:
+            constants[name].CopyFrom(self._rounded[name])
+
+
+def most_integer(groups: Sequence[Group]) -> dict[str, Precision]:
+    """Return the choice in which each group computes in integers, where it can."""
+    order = (Precision.static_int8, Precision.dynamic_int8, Precision.weight_int8)
+    return {group.name: next(p for p in order if p in group.precisions) for group in groups}

@@ -1,0 +1,262 @@
+"""Along paths by measuring: the real loss and the real latency of whole graphs, until the budget holds.
+
+A path (`path.py`) says in which order groups become integers; how far to go on it is measured. The furthest point whose loss
+is allowed is found by bisection on every path, and these points are timed, each in the layouts that its nodes may take. On the
+fastest path, groups beyond the point are tried one by one, since the first that costs too much need not be followed by others
+that do. What was tried is kept.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.prepare import without_shapes
+from pipeline.measure.relative_speed import speedups
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality
+from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
+from pipeline.optimize.layouts import Layout, in_layout, layouts_of
+from pipeline.quantize.plan import Precision
+from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
+
+TIMING_SECONDS = 1.5  # for each graph that is timed
+TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+LOOKED_BACK = (0.85, 0.65)  # of the way
+LEFT_OUT = 2  # groups at the front of a choice, tried without
+REJECTED = 4  # in a row: those that follow cost more still
+
+
+Path = Sequence[Step]
+
+
+@dataclass
+class TrialContext:
+    """What candidates are measured with.
+
+    Attributes:
+        original: the graph as the user gave it.
+        original_bytes: the size of its file.
+        builder: makes candidates.
+        judge: scores them.
+        samples: what they are timed on.
+        threads: intra-op threads.
+        layouts: names of the rewrites that may give nodes another layout.
+        deadline: on the clock of `time.monotonic`; what is then unfinished is left.
+    """
+
+    original: onnx.ModelProto
+    original_bytes: int
+    builder: Builder
+    judge: LossEvaluator
+    samples: Sequence[Sample]
+    threads: int
+    layouts: Collection[str]
+    deadline: float
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit has passed."""
+        return time.monotonic() >= self.deadline
+
+    def built(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in no layout."""
+        return self.builder.build(
+            candidate.choice, bias_correction=candidate.bias_correction, fixed_scales=candidate.fixed_scales
+        )
+
+    def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in its layout."""
+        model = self.built(candidate)
+        return in_layout(model, candidate.layout)
+
+
+class CandidateSearch:
+    """Candidates along paths, each measured once.
+
+    Args:
+        bench: what they are measured with.
+        paths: orders in which groups may become integers.
+        budget: what is asked for.
+        on_candidate: called after each.
+    """
+
+    def __init__(
+        self, bench: TrialContext, paths: Sequence[Path], budget: Budget, on_candidate: Callable[[], None] = lambda: None
+    ) -> None:
+        self._bench, self._budget, self._on_candidate = bench, budget, on_candidate
+        self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
+        self._found: dict[tuple[object, ...], Candidate] = {}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All that were tried, in the order of trial."""
+        return list(self._found.values())
+
+    def run(self) -> tuple[Candidate, bool]:
+        """Return the best candidate, and whether it meets the budget."""
+        self.time([self.judged({}, "float")])
+        ends = {name: self._furthest(name) for name in self._paths}
+        self.time([self.at(name, count) for name, count in ends.items()])
+        fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
+        filled = self._filled(fastest, ends[fastest])
+        self.time([*filled[len(filled) // 2 :][:1], *filled[-1:]])  # what breaks a region up may cost more than it gains
+        self._look_back(fastest, ends[fastest])
+        best, met = best_of(self.candidates, self._budget)
+        if not met and not self._bench.out_of_time and best.choice:
+            corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)
+            if corrected.loss < best.loss:
+                self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
+                best, met = best_of(self.candidates, self._budget)
+        for refine in (self._leave_out_the_first, self._fix_scales):
+            if met and not self._bench.out_of_time:
+                refine(best)
+                best, met = best_of(self.candidates, self._budget)
+        return best, met
+
+    def judged(
+        self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False, fixed_scales: bool = False
+    ) -> Candidate:
+        """Return a candidate with its loss."""
+        key = _key(choice, bias_correction, fixed_scales)
+        if key not in self._found:
+            model = self._bench.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
+            verdict = self._bench.judge.loss(model)
+            size = without_shapes(model).ByteSize()
+            candidate = Candidate(
+                label, dict(choice), verdict.loss, verdict.length_change, size, size / self._bench.original_bytes,
+                bias_correction=bias_correction, fixed_scales=fixed_scales,
+            )  # fmt: skip
+            log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
+            self._found[key] = candidate
+            self._on_candidate()
+        return self._found[key]
+
+    def time(self, candidates: Sequence[Candidate]) -> None:
+        """Measure the speed of candidates, in every layout that they may take."""
+        waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
+        forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
+        for label, candidate in waiting.items():
+            model = self._bench.built(candidate)
+            forms[label, ()] = model
+            for layout in layouts_of(model, self._bench.layouts):
+                forms[label, layout] = in_layout(model, layout)
+        if not forms:
+            return
+        measured = speedups(
+            self._bench.original,
+            {key: without_shapes(form) for key, form in forms.items()},
+            self._bench.samples,
+            threads=self._bench.threads,
+            seconds=TIMING_SECONDS,
+        )
+        for label, candidate in waiting.items():
+            layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
+            log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
+            self._keep(replace(candidate, speedup=measured[label, layout], layout=layout))
+
+    def at(self, name: str, count: int) -> Candidate:
+        """Return the candidate after the first steps of a path."""
+        return self.judged(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
+
+    def _keep(self, candidate: Candidate) -> None:
+        self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)] = candidate
+
+    def _known(self, candidate: Candidate) -> Candidate:
+        """Return what is known by now of a candidate."""
+        return self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)]
+
+    def _furthest(self, name: str) -> int:
+        """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow."""
+        low, high = 0, len(self._paths[name])
+        if keeps_quality(self.at(name, high), self._budget):
+            return high
+        while high - low > 1 and not self._bench.out_of_time:
+            middle = self._guess(name, low, high)
+            if keeps_quality(self.at(name, middle), self._budget):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _guess(self, name: str, low: int, high: int) -> int:
+        """Return where to look next between two points: the middle, or nearer to where losses that add up would say."""
+        sums = [0.0]
+        for step in self._paths[name]:
+            sums.append(sums[-1] + max(step.loss, 0.0))
+        limit, above = self._budget.max_loss, self.at(name, high).loss
+        if limit is None or not above > 0:
+            return (low + high) // 2
+        below = self.at(name, low).loss if low else 0.0
+        share = (limit - below) / max(above - below, 1e-12)
+        wanted = sums[low] + share * (sums[high] - sums[low])
+        guess = next((count for count in range(low + 1, high) if sums[count] > wanted), high) - 1
+        quarter = max((high - low) // 4, 1)
+        return min(max(guess, low + quarter), high - quarter) if high - low > 2 else low + 1
+
+    def _filled(self, name: str, count: int) -> list[Candidate]:
+        """Return the furthest candidate with further steps that the quality allows, each on top of the others."""
+        rejected = 0
+        current = self.at(name, count)
+        found: list[Candidate] = []
+        for step in self._paths[name][count : count + TRIED_BEYOND]:
+            if self._bench.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
+                break
+            choice = {**current.choice, step.group: step.precision}
+            wider = self.judged(choice, f"{name}{count}+{len(found) + 1} {step.group}")
+            if keeps_quality(wider, self._budget):
+                current, rejected = wider, 0
+                found.append(wider)
+            else:
+                rejected += 1
+        return found
+
+    def _look_back(self, name: str, count: int) -> None:
+        """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
+        if self._budget.max_loss is None and (self._budget.min_speedup or self._budget.max_bytes):
+            low, high = 0, count  # the least loss that is fast and small enough
+            while high - low > 1 and not self._bench.out_of_time:
+                middle = (low + high) // 2
+                self.time([self.at(name, middle)])
+                if holds(self.at(name, middle), self._budget):
+                    high = middle
+                else:
+                    low = middle
+            return
+        for share in LOOKED_BACK:
+            if not self._bench.out_of_time and (before := int(share * count)) > 0:
+                self.time([self.at(name, before)])
+
+    def _leave_out_the_first(self, best: Candidate) -> None:
+        """Time a choice without the Convs at its border to what is float in front of it.
+
+        What comes first has the fewest channels and the longest rows: integers gain least there, and turning rows to channels
+        last costs most. Measured alone, a float Conv pays for its own layout; beside another one it does not.
+        """
+        ends = [
+            group.name
+            for group in self._bench.builder.groups
+            if group.op_type == "Conv" and best.choice.get(group.name) is Precision.static_int8
+        ]
+        shorter = []
+        for count in range(1, min(LEFT_OUT, len(ends)) + 1):
+            choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
+            shorter.append(self.judged(choice, f"{best.label} without the first {count}"))
+        self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
+
+    def _fix_scales(self, best: Candidate) -> None:
+        """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
+        own_operators = "channels_last" in self._bench.layouts  # of ONNX Runtime, not of ONNX
+        if own_operators and Precision.dynamic_int8 in best.choice.values():
+            fixed = self.judged(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
+            if keeps_quality(fixed, self._budget):
+                self.time([fixed])
+
+
+def _key(choice: Mapping[str, Precision], bias_correction: bool, fixed_scales: bool) -> tuple[object, ...]:
+    return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction, fixed_scales)

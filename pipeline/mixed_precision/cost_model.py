@@ -1,0 +1,166 @@
+"""What each group gains in time and in bytes, measured on this machine: its nodes run alone, in float and quantized.
+
+Each node is cut out with the tensor that it reads in the float graph, quantized as it would be in the whole, and run under
+ONNX Runtime's profiler; the time is that of its kernels. Between float neighbours, conversions to and from integers belong to
+it; among integer neighbours they do not. Both gains are kept, since which one comes true depends on what else is chosen. A
+node is measured in every layout that `pipeline.optimize` may give it (Conv over time as Conv over an image, channels last),
+since it will be as fast as the fastest. Nodes of the same shapes are measured once.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from pipeline.graph.graph_editor import Graph
+from pipeline.graph.noise_inputs import with_noise_inputs
+from pipeline.graph.prepare import initializers_of, with_shapes
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.subgraph import upstream_of
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.optimize.rewrite_registry import LAYOUTS
+from pipeline.quantize.plan import Precision
+from pipeline.sample import Sample
+
+RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
+CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The time of one inference, in milliseconds.
+
+    Attributes:
+        all: of all kernels.
+        computing: without those that convert to integers and back.
+    """
+
+    all: float
+    computing: float
+
+
+@dataclass(frozen=True)
+class KernelSaving:
+    """What a group gains in one precision.
+
+    Attributes:
+        ms: by which one inference gets shorter where its neighbours are float.
+        ms_among_integers: where its neighbours are integers.
+        bytes_saved: by which the file gets smaller.
+    """
+
+    ms: float
+    ms_among_integers: float
+    bytes_saved: int
+
+
+KernelSavings = dict[tuple[str, Precision], KernelSaving]
+"""(group, precision) -> what it gains."""
+
+
+def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str]) -> KernelSavings:
+    """Return what each group gains in each precision that it may have.
+
+    Args:
+        builder: makes the graphs.
+        sample: a typical input of the graph: times depend on lengths.
+        threads: intra-op threads.
+        layouts: names of the rewrites that may give nodes another layout.
+    """
+    nodes = {node.name: node for node in builder.model.graph.node}
+    constants = initializers_of(builder.model)
+    members = [name for group in builder.groups for name in group.nodes]
+    tensors = _tensors(builder.model, [nodes[name].input[0] for name in members], sample, threads)
+    size = builder.model.ByteSize()
+    times: dict[tuple[object, ...], Times] = {}
+
+    def ms(name: str, precision: Precision | None) -> Times:
+        node = nodes[name]
+        array = tensors[node.input[0]]
+        settings = tuple(sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute))
+        sizes = tuple(tuple(constants[tensor].dims) for tensor in node.input[1:] if tensor in constants)
+        signature = (node.op_type, settings, sizes, array.shape, precision)
+        if signature not in times:
+            float_form = alone(builder.model, node, array)
+            forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
+            forms += _in_layouts(forms[0], layouts)
+            probe = Sample(name, {node.input[0]: array})
+            times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
+        return times[signature]
+
+    found: KernelSavings = {}
+    for group in builder.groups:
+        before = sum(ms(name, None).all for name in group.nodes)
+        for precision in group.precisions:
+            saved = size - builder.build({group.name: precision}, rounding=False).ByteSize()
+            after = [ms(name, precision) for name in group.nodes]
+            alone_ms = before - sum(t.all for t in after)
+            stays = precision is Precision.weight_int8  # its conversion is that of the weight, whatever its neighbours are
+            among_ms = alone_ms if stays else before - sum(t.computing for t in after)
+            found[group.name, precision] = KernelSaving(alone_ms, among_ms, saved)
+    return found
+
+
+def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.ModelProto:
+    """Return a graph of one node, with the constants that it reads, for an input like the given array."""
+    constants = initializers_of(model)
+    cut = onnx.ModelProto()
+    cut.ir_version = model.ir_version
+    cut.opset_import.extend(model.opset_import)
+    cut.graph.name = node.name
+    cut.graph.node.append(node)
+    cut.graph.initializer.extend(constants[name] for name in dict.fromkeys(node.input[1:]) if name in constants)
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    cut.graph.input.append(helper.make_tensor_value_info(node.input[0], kind, array.shape))
+    cut.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, [None] * array.ndim))
+    return with_shapes(cut)
+
+
+def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
+    """Return the time that the kernels of a graph take in one inference: the least of several."""
+    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        session = open_session(model, threads, profile=Path(folder) / "trace")
+        infer(session, sample)
+        start = time.perf_counter()
+        infer(session, sample)
+        for _ in range((RUNS if time.perf_counter() - start < LONG_SECONDS else LONG_RUNS) - 1):
+            infer(session, sample)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    spent, computing = [0.0] * len(starts), [0.0] * len(starts)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            run = int(np.searchsorted(starts, event["ts"], side="right")) - 1
+            spent[run] += event["dur"]
+            computing[run] += 0.0 if event["args"]["op_name"] in CONVERSIONS else event["dur"]
+    return Times(min(spent[1:]) / 1000.0, min(computing[1:]) / 1000.0)
+
+
+def _in_layouts(model: onnx.ModelProto, allowed: Collection[str]) -> list[onnx.ModelProto]:
+    found = []
+    for layout in (layout for layout in LAYOUTS if layout.name in allowed):
+        graph = Graph(with_shapes(model))
+        if not isinstance(layout.change(graph), str):
+            found.append(graph.finish())
+    return found
+
+
+def _tensors(model: onnx.ModelProto, names: list[str], sample: Sample, threads: int) -> dict[str, Array]:
+    """Return tensors of a graph for one sample."""
+    noisy = with_noise_inputs(model)
+    feeds: dict[str, Array] = {**sample.inputs, **noisy.noise(np.random.default_rng(0))}
+    made = list(dict.fromkeys(name for name in names if name not in feeds))
+    if not made:
+        return feeds
+    session = open_session(upstream_of(noisy.model, made), threads)
+    given = {value.name for value in session.get_inputs()}
+    return feeds | infer(session, Sample(sample.id, {name: array for name, array in feeds.items() if name in given}))

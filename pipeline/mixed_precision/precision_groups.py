@@ -1,0 +1,106 @@
+"""What is decided together: the nodes of a graph in groups, each with the precisions that it may have.
+
+Nodes that share a weight (the unrolled steps of a flow, tied embeddings) are one group: in two precisions, the weight would
+be stored twice. A Conv or MatMul goes with the operators that its integer kernel fuses, since the quantizer places its pairs
+around both.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+
+from pipeline.config.settings import DynamicConfig, ModeKind, StaticConfig
+from pipeline.graph.prepare import PreparedGraph, initializers_of
+from pipeline.quantize.dynamic import plan_dynamic
+from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.static import plan_static
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that get the same precision.
+
+    Attributes:
+        name: of the first of them.
+        op_type: of all.
+        nodes: in the order of the graph.
+        weight: the constant that they share.
+        precisions: what they may become; fp32 goes without saying.
+    """
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+    weight: str
+    precisions: tuple[Precision, ...]
+
+
+Choice = Mapping[str, Precision]
+"""Group name -> its precision; a group that is left out stays fp32."""
+
+
+def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group], list[Kept]]:
+    """Return the groups of a graph that may be quantized, and the nodes that may not, with reasons.
+
+    Args:
+        prepared: the graph.
+        static: what limits the choice: operator types, named and excluded nodes.
+
+    Raises:
+        ConfigError: a name or a type means nothing in this graph.
+    """
+    everywhere = replace(static, dynamic_op_types=[], weight_only_op_types=[])
+    at_run_time = _dynamic(static)
+    plans = {
+        Precision.static_int8: plan_static(prepared, everywhere),
+        Precision.dynamic_int8: plan_dynamic(prepared, at_run_time),
+        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=list(WEIGHTED))),
+    }
+    allowed: dict[str, list[Precision]] = defaultdict(list)
+    for precision, plan in plans.items():
+        for name, planned in plan.precisions.items():
+            if planned is precision:
+                allowed[name].append(precision)
+    by_weight: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    constants = initializers_of(prepared.model)
+    for node in prepared.model.graph.node:
+        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants:
+            by_weight[node.input[1]].append(node)
+    found: list[Group] = []
+    for weight, nodes in by_weight.items():
+        common = [p for p in plans if all(p in allowed[node.name] for node in nodes)]
+        if common and len({node.op_type for node in nodes}) == 1:
+            names = tuple(node.name for node in nodes)
+            found.append(Group(names[0], nodes[0].op_type, names, weight, tuple(common)))
+    grouped = {name for group in found for name in group.nodes}
+    reasons = {kept.node: kept for kept in plans[Precision.static_int8].kept}
+    fixed = [
+        reasons.get(node.name, Kept(node.name, "shares its weight with a node that cannot be quantized"))
+        for nodes in by_weight.values()
+        for node in nodes
+        if node.name not in grouped
+    ]
+    return found, fixed
+
+
+def plan_of(groups: Collection[Group], choice: Choice) -> Plan:
+    """Return the plan of a choice."""
+    return Plan({node: choice[group.name] for group in groups if group.name in choice for node in group.nodes})
+
+
+def _dynamic(static: StaticConfig) -> DynamicConfig:
+    """Return the settings of a dynamic mode with the same limits."""
+    return DynamicConfig(
+        name=static.name,
+        kind=ModeKind.dynamic,
+        nodes_to_quantize=static.nodes_to_quantize,
+        nodes_to_exclude=static.nodes_to_exclude,
+        op_types=static.op_types,
+        per_channel=static.per_channel,
+        reduce_range=static.reduce_range,
+        target=static.target,
+    )

@@ -1,0 +1,106 @@
+"""The answer of a search, for the report and the page: what was tried, what was chosen, and why each node is what it is."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from pipeline.metrics.metric_registry import METRICS
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_front
+from pipeline.mixed_precision.cost_model import KernelSavings
+from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.sensitivity import Losses
+from pipeline.quantize.plan import Kept, Precision
+
+LIMITS = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
+
+
+def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, met: bool) -> dict[str, Any]:
+    """Return what was asked for, what was tried, and what was chosen."""
+    return {
+        "metric": budget.metric,
+        "unit": METRICS[budget.metric].unit,
+        "budget": {key: getattr(budget, key) for key in LIMITS if getattr(budget, key) is not None},
+        "met": met,
+        "chosen": candidates.index(best),
+        "candidates": [
+            {
+                "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
+                "measured": c.measured, "on_front": on_front(c, candidates), "layout": list(c.layout),
+                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice),
+            }
+            for index, c in enumerate(candidates)
+        ],
+    }  # fmt: skip
+
+
+def rows(
+    builder: Builder,
+    groups: Sequence[Group],
+    fixed: Sequence[Kept],
+    best: Candidate,
+    losses: Losses,
+    gained: KernelSavings,
+    metric: str,
+    fixed_scales: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the table of nodes: what each has become, why, and what that loses and gains alone.
+
+    `fixed_scales` names the products that have got scales from calibration in the end.
+    """
+    by_node = {node: group for group in groups for node in group.nodes}
+    kept = {entry.node: entry.reason for entry in fixed}
+    unit = METRICS[metric].unit
+    rows = []
+    for node in builder.model.graph.node:
+        group = by_node.get(node.name)
+        if group is None:
+            if node.name in kept:
+                rows.append(
+                    {"node": node.name, "op": node.op_type, "precision": "fp32", "reason": kept[node.name], "loss": None,
+                     "gain_ms": None, "bytes_saved": None}
+                )  # fmt: skip
+            continue
+        precision = best.choice.get(group.name)
+        shown = precision or _nearest(group, losses, gained)
+        loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
+        cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
+        scale = ", with a scale from calibration" if node.name in fixed_scales else ""
+        reason = (
+            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}{scale}" if precision is not None
+            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
+            else f"{shown.value} would gain {gain.ms:.3g} ms; there was no time to measure what it costs" if loss is None
+            else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
+        )  # fmt: skip
+        rows.append(
+            {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,
+             "loss": loss, "gain_ms": gain.ms, "bytes_saved": gain.bytes_saved}
+        )  # fmt: skip
+    return rows
+
+
+def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
+    """Return the precision that a group which stayed float was nearest to: the best bargain, or the least slow."""
+    measured = [p for p in group.precisions if (group.name, p) in losses]
+    if not measured:
+        return max(group.precisions, key=lambda p: gained[group.name, p].ms)
+    return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
+
+
+def warnings_of(graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate]) -> list[str]:
+    """Return what a user must know first: a budget that nothing meets, or that nothing became int8."""
+    found = []
+    if not met:
+        asked = ", ".join(
+            f"{name} {limit:g}"
+            for name, limit in (
+                (f"{budget.metric} +", budget.max_loss), ("speed-up", budget.min_speedup), ("bytes", budget.max_bytes),
+            )
+            if limit is not None
+        )  # fmt: skip
+        found.append(
+            f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
+            f"{budget.metric} {best.loss:+.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
+        )
+    if not best.choice:
+        found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")
+    return found

@@ -1,0 +1,114 @@
+"""What each group costs when it alone is quantized, in the metric that the user cares about.
+
+The error that a node makes says little about what is heard of it: a hiss of the last convolution costs nothing in SQNR, and
+a phase error costs much that nobody hears (ranked by the error of its own output, a node's place is next to random). So the
+graph is quantized for real, one group at a time, and scored by the metric. That is affordable because ranges come from one
+calibration, samples are short, and only what lies behind the group runs again: all other tensors that this part reads are
+those of the float graph.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
+from pipeline.graph.prepare import with_shapes
+from pipeline.graph.session import infer, open_session
+from pipeline.graph.subgraph import downstream_of, upstream_of
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.quantize.plan import Precision
+from pipeline.sample import Outputs, Sample
+
+AT_ONCE = 12  # groups whose inputs are held in memory together
+
+Tensors = dict[str, npt.NDArray[np.generic]]
+Losses = dict[tuple[str, Precision], float]
+"""(group, precision) -> loss of this group alone."""
+
+
+def sensitivities(
+    builder: Builder,
+    judge: LossEvaluator,
+    wanted: Sequence[tuple[str, Precision]],
+    threads: int,
+    *,
+    until: float = math.inf,
+    on_group: Callable[[], None] = lambda: None,
+) -> Losses:
+    """Return what groups cost, each alone.
+
+    Args:
+        builder: makes the graphs.
+        judge: scores them, on samples that should be short.
+        wanted: (group, precision) to measure, the most promising groups first; what nobody would choose need not be.
+        threads: intra-op threads.
+        until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
+        on_group: called after each group.
+    """
+    losses: Losses = {}
+    simple = all(len(calls) == 1 for calls in judge.calls)
+    noisy = with_noise_inputs(builder.model)
+    base = NoisyGraph(with_shapes(noisy.model), noisy.tables)
+    known = {group.name: group for group in builder.groups}
+    groups = [known[name] for name in dict.fromkeys(name for name, _ in wanted)]
+    chosen = set(wanted)
+    for start in range(0, len(groups), AT_ONCE):
+        chunk = groups[start : start + AT_ONCE]
+        parts = {group.name: downstream_of(base.model, group.nodes) for group in chunk} if simple else {}
+        read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
+        tensors = list(_float_tensors(base, list(read), judge, threads))
+        # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
+        arrays = {name for name in read if all(isinstance(found[name], np.ndarray) for found in tensors)}
+        for group in chunk:
+            if time.monotonic() >= until:
+                return losses
+            for precision in (p for p in group.precisions if (group.name, p) in chosen):
+                choice = {group.name: precision}
+                part, inputs = parts.get(group.name, (None, []))
+                if part is not None and arrays.issuperset(inputs):
+                    outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, judge, threads)
+                    verdict = judge.loss_of_outputs(outputs)
+                else:
+                    verdict = judge.loss(builder.build(choice))
+                losses[group.name, precision] = max(verdict.loss, 0.0)
+            on_group()
+    return losses
+
+
+def _float_tensors(base: NoisyGraph, names: Sequence[str], judge: LossEvaluator, threads: int) -> Iterator[Tensors]:
+    """Yield the named tensors of the float graph, for one sample after the other."""
+    if not names:
+        return
+    given = {value.name for value in base.model.graph.input}
+    made = [name for name in names if name not in given]
+    session = open_session(upstream_of(base.model, made), threads) if made else None
+    for number, calls in enumerate(judge.calls):
+        feeds: Tensors = {**calls[0].sample.inputs, **base.noise(judge.rng(number))}
+        found: Tensors = {name: feeds[name] for name in names if name in feeds}
+        if session is not None:
+            wanted = {value.name for value in session.get_inputs()}
+            inputs = {name: array for name, array in feeds.items() if name in wanted}
+            found |= infer(session, Sample(calls[0].sample.id, inputs))
+        yield found
+
+
+def _outputs_behind(
+    part: onnx.ModelProto, inputs: Sequence[str], tensors: Sequence[Tensors], judge: LossEvaluator, threads: int
+) -> Callable[[int, Sample], Outputs]:
+    """Return a function that runs the part of a graph that differs from the float graph, and takes the rest from there."""
+    for value in part.graph.input:
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(tensors[0][value.name].dtype)
+        value.type.tensor_type.ClearField("shape")
+    session = open_session(part, threads)
+
+    def outputs(number: int, sample: Sample) -> Outputs:
+        feeds = {name: tensors[number][name] for name in inputs}
+        return judge.calls[number][0].outputs | infer(session, Sample(sample.id, feeds))
+
+    return outputs

@@ -1,0 +1,131 @@
+"""Where a model's files are, and what their metadata says."""
+
+from dataclasses import KW_ONLY, dataclass
+from functools import cache
+from pathlib import Path
+
+import onnx
+
+from pipeline.errors import ModelError
+from pipeline.paths import resolve_path
+
+
+@dataclass
+class ModelFiles:
+    """The settings that every adapter has.
+
+    Attributes:
+        name: the model's name in paths and in the report.
+        path: the ONNX file.
+        dir: a directory that the files are found in, by the names that icefall and sherpa-onnx give them; it goes before
+            `path`.
+        url: of one ONNX file, or of an archive (.tar.bz2, .tar.gz, .zip) with a directory in it; goes before both.
+        sha256: of what is at `url`: another file is refused.
+        calibration_path: the set of its own calibration data.
+        evaluation_path: the set of its own evaluation data.
+    """
+
+    name: str
+    path: str | None = None
+    _: KW_ONLY
+    dir: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    calibration_path: str | None = None
+    evaluation_path: str | None = None
+
+    def check(self) -> None:
+        """Nothing to check."""
+
+    def named(self, what: str, *patterns: str) -> str:
+        """Return the file that `path` names, or that is found in `dir`.
+
+        Args:
+            what: the role of the file, for messages.
+            patterns: of the file's name, the best first.
+
+        Raises:
+            ModelError: neither setting names a file.
+        """
+        if self.dir is not None:
+            return str(find_in(resolve_path(self.dir), what, *patterns))
+        if self.path is None:
+            raise ModelError(f"model.path: not set, and neither is model.dir: name the ONNX file of the {what}.")
+        return self.path
+
+    def beside(self, name: str, path: str) -> Path | None:
+        """Return a file of this name in `dir`, or beside `path`; None where there is none."""
+        folder = resolve_path(self.dir) if self.dir is not None else resolve_path(path).parent
+        return folder / name if (folder / name).is_file() else None
+
+
+def find_in(folder: Path, what: str, *patterns: str) -> Path:
+    """Return the best file of a directory: by pattern, fp32 before fp16 and int8, the newest name first.
+
+    Raises:
+        ModelError: there is no such directory, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"model.dir: there is no directory {folder}.")
+    for pattern in patterns:
+        if files := sorted(folder.glob(pattern), key=_number, reverse=True):
+            original = [file for file in files if not {"int8", "fp16"} & set(file.stem.replace("-", ".").split("."))]
+            return (original or files)[0]
+    held = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
+    raise ModelError(f"model.dir: {folder} has no {what}: no file {' or '.join(patterns)}. It holds {held}.")
+
+
+def _number(file: Path) -> list[int]:
+    """Return the numbers in a file's name, for `model-steps-6` to come before `model-steps-3`."""
+    return [int(part) for part in file.stem.replace("_", "-").split("-") if part.isdigit()]
+
+
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file; empty where there is no such file (loading it tells what is wrong)."""
+    model = header_of(path)
+    return {} if model is None else {entry.key: entry.value for entry in model.metadata_props}
+
+
+def header_of(path: str | Path) -> onnx.ModelProto | None:
+    """Return the parsed graph without its weights; None where it is no ONNX file."""
+    file = resolve_path(str(path))
+    return _parsed(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@cache
+def _parsed(file: Path, _modified: int) -> onnx.ModelProto | None:
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception:  # `load` says what is wrong with it; protobuf's errors share no base class with onnx's
+        return None
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")  # shapes are what is asked for; weights would stay in memory
+    return model
+
+
+def number_in(metadata: dict[str, str], key: str, path: str) -> int | None:
+    """Return a number of the metadata; None where it is not there.
+
+    Raises:
+        ModelError: it is no number.
+    """
+    if key not in metadata:
+        return None
+    try:
+        return int(metadata[key])
+    except ValueError:
+        raise ModelError(f"{resolve_path(path)}: its metadata has {key}={metadata[key]!r}, which is no number.") from None
+
+
+def agreed(setting: int | None, metadata: int | None, default: int, key: str, path: str) -> int:
+    """Return the value that a setting and the metadata agree on.
+
+    Raises:
+        ModelError: they contradict each other.
+    """
+    if setting is not None and metadata is not None and setting != metadata:
+        raise ModelError(
+            f"{key}: {setting}, but the metadata of {resolve_path(path)} says {metadata}. Leave the setting out, or name the "
+            "model that it is of."
+        )
+    return next((value for value in (setting, metadata) if value is not None), default)

@@ -1,0 +1,97 @@
+"""What the pipeline asks of a model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation_kind import EvaluationKind
+from pipeline.sample import Outputs, Sample
+from pipeline.utterance import Utterance
+
+ReadAudio = Callable[[Path, int], npt.NDArray[np.float32]]
+"""(path, sample rate in Hz) -> mono audio (samples,) in [-1, 1]."""
+
+Run = Callable[[str, Sample], Outputs]
+"""(graph, its inputs) -> its outputs."""
+
+
+class SpeechModel(Protocol):
+    """What every adapter offers.
+
+    Attributes:
+        name: the model's name in paths and in the report.
+        evaluations: the kinds of evaluation that make sense for it.
+        path: the ONNX file, where the model is one.
+        dir: the directory that the model's files are found in.
+        url: where they are downloaded from; `sha256` is what they must be.
+        calibration_path: the set of its own calibration data, if it has any.
+        evaluation_path: the set of its own evaluation data, if it has any.
+    """
+
+    name: str
+    path: str | None
+    dir: str | None
+    url: str | None
+    sha256: str | None
+    calibration_path: str | None
+    evaluation_path: str | None
+    evaluations: ClassVar[frozenset[EvaluationKind]]
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The graphs that a mode applies to: name -> path as configured."""
+
+    @property
+    def companions(self) -> dict[str, str]:
+        """The graphs that are only run, to hear or to score the result: name -> path as configured."""
+
+    @property
+    def entry(self) -> str:
+        """The graph that an utterance enters."""
+
+    def check(self) -> None:
+        """Check that the files of the model fit each other.
+
+        Raises:
+            ModelError: metadata, token table and graphs contradict each other.
+        """
+
+    def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
+        """Return the inputs that the first graph takes for an utterance.
+
+        Raises:
+            DataError: the utterance lacks what the model reads.
+        """
+
+    def infer(self, sample: Sample, run: Run) -> Outputs:
+        """Run the whole model on inputs of its first graph; return the outputs that it is judged by."""
+
+    def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
+        """Return how long the speech of one inference of one graph is; None where it neither speaks nor hears."""
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    """A model whose outputs are audio."""
+
+    def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return mono audio (samples,) in [-1, 1]."""
+
+
+@runtime_checkable
+class Transcribes(Protocol):
+    """A model whose outputs are a transcript."""
+
+    def transcript(self, outputs: Outputs) -> str:
+        """Return the words that were recognised, greedily."""
+
+
+@runtime_checkable
+class HasPosteriors(Protocol):
+    """A recogniser that says how sure it is, frame by frame."""
+
+    def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the log-probabilities (frames, classes) of the frames that are speech."""

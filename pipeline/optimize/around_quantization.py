@@ -1,0 +1,74 @@
+"""The exact rewrites of `pipeline.optimize.engine` around a quantizer: operators before it, layouts behind it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx
+
+from pipeline.config.settings import AnyModeConfig, AutoConfig, StaticConfig
+from pipeline.graph.graph_editor import Graph
+from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.measure.relative_speed import speedups
+from pipeline.optimize.engine import Rewritten, apply
+from pipeline.optimize.layouts import in_layout, layouts_of
+from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
+from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
+
+OPENING = ("transposed", "pointwise")  # rewrites that open nodes to a (better) integer kernel
+OPENING_MAY_COST = 0.97  # of the float speed
+
+
+def in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+    """Return the graph with fast float operators; where Q/DQ pairs follow, in the layout that it has."""
+    check_names(mode.rewrites, "mode.rewrites")
+    fitting = OPERATORS if isinstance(mode, StaticConfig) else REWRITES
+    return apply(prepared.model, probes, threads=threads, only=_names(fitting, mode))
+
+
+def laid_out(
+    model: onnx.ModelProto, before: Rewritten, mode: StaticConfig, probes: Sequence[Sample], threads: int
+) -> tuple[onnx.ModelProto, Rewritten]:
+    """Return a quantized graph in the layouts that are faster, and what was done to it before and now."""
+    done = apply(model, probes, threads=threads, only=layouts_for(mode))
+    applied, rejected = (*before.applied, *done.applied), (*before.rejected, *done.rejected)
+    return done.model, Rewritten(done.model, applied, rejected)
+
+
+def _names(rewrites: Sequence[Rewrite], mode: AnyModeConfig) -> list[str]:
+    return [rewrite.name for rewrite in rewrites if not mode.rewrites or rewrite.name in mode.rewrites]
+
+
+def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+    """Return the graph with what makes float operators faster, and with what opens it to integer kernels for little or nothing.
+
+    Layouts come after quantization, which decides what is left float.
+    """
+    check_names(mode.rewrites, "mode.rewrites")
+    wanted = _names(OPERATORS, mode)
+    plain = [name for name in wanted if name not in OPENING]
+    rewritten = apply(prepared.model, probes, threads=threads, only=plain)
+    shortest = sorted(probes, key=lambda sample: sample.size)[:1]
+    for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
+        graph = Graph(with_shapes(rewritten.model))
+        if isinstance(rewrite.change(graph), str):
+            continue
+        model = graph.finish()
+        forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}
+        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0)
+        log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
+        if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
+            rewritten = replace(rewritten, model=model)
+    return rewritten
+
+
+def layouts_for(mode: AnyModeConfig) -> list[str]:
+    """Return the names of the rewrites that may give nodes another layout."""
+    return _names(LAYOUTS, mode) if mode.rewrite else []
+
+
+def _in_first_layout(model: onnx.ModelProto, mode: AutoConfig) -> onnx.ModelProto:
+    layouts = layouts_of(model, layouts_for(mode))
+    return in_layout(model, layouts[0]) if layouts else model

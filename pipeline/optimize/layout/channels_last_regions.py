@@ -1,0 +1,278 @@
+"""Regions of a graph with channels last: (N, ..., channels) instead of (N, channels, ...), for the sake of some of its nodes.
+
+What works on each element alone, or on whole axes, does the same in either layout and follows the nodes around it. Where the
+layout changes, `turning.py` decides. A Transpose over time that the graph has already is such a change as well: behind it
+channels are last anyhow, and whether it is needed is decided with the rest.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.layout.conv1d_to_conv2d import BINARY, UNARY, turns_over
+from pipeline.optimize.layout.qlinear_conv import has_one_scale
+from pipeline.optimize.layout.transpose_min_cut import Piece, cheapest
+
+RANKS = (3, 4)  # over time, over images
+GATHERED = 16  # a price is less by one of so many parts where what is turned is gathered into blocks anyway
+CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+class Part(Protocol):
+    """Nodes that have a form of their own with channels last."""
+
+    @property
+    def nodes(self) -> Sequence[onnx.NodeProto]:
+        """The nodes that it stands for."""
+
+    @property
+    def source(self) -> str:
+        """What they read, (N, channels, ...)."""
+
+    @property
+    def output(self) -> str:
+        """What they make, (N, channels, ...)."""
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of both."""
+
+    @property
+    def must(self) -> bool:
+        """Whether it is for these nodes that the layout changes."""
+
+    def write(self, layout: "Layout", source: str, output: str) -> None:
+        """Add nodes that make `output` of `source`, both with channels last."""
+
+
+class Layout:
+    """What of a graph gets channels last.
+
+    Args:
+        graph: to change.
+        parts: what it is done for, and what else has a form of its own there.
+    """
+
+    def __init__(self, graph: Graph, parts: Sequence[Part]) -> None:
+        self.graph = graph
+        self._parts = list(parts)
+        self._inside = {id(node) for part in parts for node in part.nodes}
+        self._ranks = {tensor: part.rank for part in parts for tensor in (part.source, part.output)}
+        self._roots: dict[str, tuple[str, bool]] = {}  # what a Transpose makes -> of what, and whether it is turned around
+        self._twins: dict[str, str] = {}  # tensor -> what a Transpose of the graph makes of it
+        for node in graph.nodes:
+            if turns_over(node):
+                root, turned = self._root(node.input[0])
+                self._roots[node.output[0]] = (root, not turned)
+                if root == node.input[0]:
+                    self._twins.setdefault(root, node.output[0])
+        self._is_natural_last = self._natural_layouts()
+        self._names: dict[tuple[str, bool], str] = {}  # (root, channels last) -> its name
+        self._chosen: set[object] = set()
+
+    def write(self) -> None:
+        """Change the graph."""
+        graph = self.graph
+        pieces = list(self._pieces())
+        prices = {tensor: self._bytes(tensor) for piece in pieces for tensor in (*piece.reads, *piece.writes)}
+        self._chosen = {piece.key for piece in cheapest(pieces, prices)}
+        parts = [part for part in self._parts if self.has_last(part.nodes[0])]
+        others = [node for node in graph.nodes if self._follows(node) and (id(node) in self._chosen) != self._has_last(node)]
+        for tensor in (*(value.name for value in graph.model.graph.input), *(t for node in graph.nodes for t in node.output)):
+            if self._root(tensor)[0] == tensor:
+                self._names[tensor, self._natural(tensor)] = tensor
+        for tensor in [*(part.output for part in parts), *(tensor for node in others for tensor in node.output)]:
+            last = self._natural(tensor)
+            del self._names[tensor, last]
+            self._names[tensor, not last] = graph.free(f"{tensor}_turned")
+        for part in parts:
+            graph.drop(*part.nodes)
+            part.write(self, self.named(part.source, last=True), self._names[part.output, True])
+        for node in others:
+            self._write_turned(node, last=not self._has_last(node))
+        self._make_what_is_read()
+
+    def has_last(self, first: onnx.NodeProto) -> bool:
+        """Return whether the part that begins with a node is written with channels last."""
+        return id(first) in self._chosen
+
+    def named(self, tensor: str, *, last: bool) -> str:
+        """Return the name of a tensor in one of the two layouts; it is turned around where it is not there yet."""
+        root, _ = self._root(tensor)
+        if (root, last) not in self._names:
+            other, natural = self._names[root, not last], self._natural(root)
+            if other == root and root in self._twins:
+                self._names[root, last] = self._twins[root]
+            else:
+                name = root if last == natural else self.graph.free(f"{root}_turned")
+                self._names[root, last] = name
+                self.graph.add("Transpose", [other], name, like=root, perm=_order(self._rank(root), last=last))
+        return self._names[root, last]
+
+    # Which layout tensors have
+
+    def _root(self, tensor: str) -> tuple[str, bool]:
+        return self._roots.get(tensor, (tensor, False))
+
+    def _natural(self, tensor: str) -> bool:
+        """Return whether a tensor has channels last in the graph as it is."""
+        root, turned = self._root(tensor)
+        return self._is_natural_last.get(root, False) != turned
+
+    def _has_last(self, node: onnx.NodeProto) -> bool:
+        return self._natural(node.output[0])
+
+    def _rank(self, tensor: str) -> int:
+        return self._ranks.get(tensor) or self.graph.rank(tensor) or 0
+
+    def _bytes(self, tensor: str) -> int:
+        """Return how many bytes a tensor has for each position of those axes whose lengths are not known.
+
+        In front of float Convs alone it is a little less: ONNX Runtime can turn it while it gathers blocks for them.
+        """
+        readers = self.graph.readers(tensor)
+        gathered = bool(readers) and all(reader.op_type == "Conv" for reader in readers)
+        known = [length for length in self.graph.shape(tensor) or () if isinstance(length, int)]
+        price = (4 if self.graph.is_float(tensor) else 1) * max(prod(known), 1)
+        return price - max(price // GATHERED, 1) if gathered else price
+
+    def _natural_layouts(self) -> dict[str, bool]:
+        """Return which tensors have channels last in the graph as it is, as seen from the parts, which have channels first."""
+        neighbours: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+        for node in self.graph.nodes:
+            if id(node) not in self._inside and works_on_axes(self.graph, node):
+                (first, turned), *others = [self._root(tensor) for tensor in (*data_of(self.graph, node), *node.output)]
+                for other, also_turned in others:
+                    neighbours[other].append((first, turned != also_turned))
+                    neighbours[first].append((other, turned != also_turned))
+        found: dict[str, bool] = {}
+        waiting = [self._root(tensor) for part in self._parts for tensor in (part.source, part.output)]
+        while waiting:
+            root, last = waiting.pop()
+            if root not in found:
+                found[root] = last
+                waiting += [(other, last != differs) for other, differs in neighbours[root]]
+        return found
+
+    def _follows(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node may have either layout: the same for all that it reads and makes."""
+        if id(node) in self._inside or not works_on_axes(self.graph, node):
+            return False
+        return len({self._natural(tensor) for tensor in (*data_of(self.graph, node), *node.output)}) == 1
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Yield all that reads and makes tensors."""
+        graph = self.graph
+        for tensor in (*(value.name for value in graph.model.graph.input), *sorted(graph.needed)):
+            yield self._fixed(("end", tensor), tensor, made=tensor not in graph.needed)
+        for part in self._parts:
+            fits = not self._natural(part.source) and not self._natural(part.output)
+            fixed = ("last" if part.must else None) if fits else "first"
+            yield Piece(id(part.nodes[0]), (self._root(part.source)[0],), (part.output,), fixed)  # type: ignore[arg-type]
+        for node in graph.nodes:
+            if id(node) in self._inside or node.output[0] in self._roots:
+                continue
+            reads = tuple(self._root(tensor)[0] for tensor in data_of(graph, node))
+            if self._follows(node):
+                yield Piece(id(node), reads, tuple(node.output))
+                continue
+            for tensor in dict.fromkeys(tensor for tensor in node.input if tensor):
+                yield self._fixed((id(node), tensor), tensor, made=False)
+            for tensor in node.output:
+                yield self._fixed((id(node), tensor), tensor, made=True)
+
+    def _fixed(self, key: object, tensor: str, *, made: bool) -> Piece:
+        """Return what makes or reads a tensor as it is in the graph."""
+        root = (self._root(tensor)[0],)
+        return Piece(key, () if made else root, root if made else (), "last" if self._natural(tensor) else "first")
+
+    # Writing
+
+    def _write_turned(self, node: onnx.NodeProto, *, last: bool) -> None:
+        """Write a node in the layout that it does not have in the graph."""
+        graph, rank = self.graph, self._rank(node.output[0])
+        data = data_of(graph, node)
+        inputs = [self.named(t, last=last) if t in data else self._constant(t, rank, last=last) for t in node.input]
+        changed: dict[str, Any] = {}
+        if node.op_type in ("Concat", "Split"):
+            changed["axis"] = _moved(int(attribute(node, "axis", 0)), rank, last=last)
+        if node.op_type in ("Slice", "Split", "Clip"):
+            inputs[1:] = list(node.input[1:])
+        if node.op_type == "Slice":
+            axes = graph.constant(node.input[3])
+            assert axes is not None
+            inputs[3] = graph.put(np.array([_moved(int(axis), rank, last=last) for axis in axes], axes.dtype), "axes")
+        graph.replace(node, inputs, [self._names[tensor, last] for tensor in node.output], **changed)
+
+    def _constant(self, tensor: str, rank: int, *, last: bool) -> str:
+        array = self.graph.constant(tensor) if tensor else None
+        if array is None or array.size == 1:
+            return tensor
+        whole = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        return self.graph.put(np.transpose(whole, _order(rank, last=last)), f"{tensor}_turned")
+
+    def _make_what_is_read(self) -> None:
+        """Make under their names what is still read as it was."""
+        graph = self.graph
+        nodes = [node for node in graph.nodes if not graph.dropped(node) and node.output[0] not in self._roots]
+        waiting = [*graph.needed, *(tensor for node in nodes for tensor in node.input if tensor)]
+        seen: set[str] = set()
+        while waiting:
+            tensor = waiting.pop()
+            root, _ = self._root(tensor)
+            if tensor in seen or graph.constant(tensor) is not None:
+                continue
+            seen.add(tensor)
+            if root == tensor:
+                self.named(tensor, last=self._natural(tensor))
+                continue
+            node = graph.maker(tensor)
+            assert node is not None
+            if self._names.get((root, self._natural(root))) == root and not self._is_new(root):
+                waiting.append(node.input[0])
+                continue
+            graph.drop(node)
+            graph.add("Identity", [self.named(root, last=self._natural(tensor))], tensor, like=tensor)
+
+    def _is_new(self, root: str) -> bool:
+        """Return whether a tensor is made with the other layout than before."""
+        maker = self.graph.maker(root)
+        return maker is not None and self.graph.dropped(maker)
+
+
+def works_on_axes(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Return whether a node does the same whichever axis the channels are, once its own settings say so."""
+    rank = graph.rank(node.output[0]) if node.output else None
+    if rank not in RANKS or node.domain:
+        return False
+    data = data_of(graph, node)
+    if not data or any(graph.rank(tensor) != rank for tensor in data):
+        return False
+    rest = [graph.constant(tensor) for tensor in node.input if tensor and tensor not in data]
+    if any(array is None or (array.ndim > rank and array.size > 1) for array in rest):
+        return False
+    if node.op_type in CONVERSIONS:
+        return has_one_scale(graph, node)
+    if node.op_type == "Slice":
+        return len(node.input) > 3
+    return node.op_type in UNARY or node.op_type in BINARY or node.op_type in ("Concat", "Where", "Split")
+
+
+def data_of(graph: Graph, node: onnx.NodeProto) -> list[str]:
+    """Return the inputs of a node that are not always the same."""
+    return [tensor for tensor in dict.fromkeys(node.input) if tensor and graph.constant(tensor) is None]
+
+
+def _moved(axis: int, rank: int, *, last: bool) -> int:
+    """Return where an axis is once channels are last, or first again."""
+    return _order(rank, last=last).index(axis % rank)
+
+
+def _order(rank: int, *, last: bool) -> list[int]:
+    """Return the order of axes that puts channels last, or first again."""
+    return [0, *range(2, rank), 1] if last else [0, rank - 1, *range(1, rank - 1)]

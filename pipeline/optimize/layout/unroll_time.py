@@ -1,0 +1,57 @@
+"""Several neighbouring moments at once, for an integer Conv of few channels with channels last.
+
+    y[f q + s, o] = sum_{i, j} w[o, i, j] x[f q + s + d j - p, i] = sum_{r, i, m} v[(s, o), (r, i), m] x'[q + m - p', (r, i)],
+    x'[q, (r, i)] = x[f q + r, i],    v[(s, o), (r, i), m] = w[o, i, j] where f (m - p') + r = s + d j - p, else 0
+
+x' is x as it lies in memory. The integer kernel takes vectors of 16 to 64 bytes; of 8 channels it wastes half of each, and
+gathers them 8 bytes at a time. The added products are with zeros.
+"""
+
+import numpy as np
+
+from pipeline.graph.graph_editor import Array
+
+VECTOR = (
+    32  # channels up to which a tap costs the same (measured with VNNI and AMX: 0.07 to 0.08 ms a tap for 8 to 32, 0.14 for 64)
+)
+AROUND = 2  # taps, that what is done around the taps costs as much as
+NARROW = 16  # channels; with fewer, the kernel takes three times as long around the taps, and with dilation also for each
+
+
+def best_moments(channels: int, taps: int, dilation: int, divisor: int) -> int:
+    """Return how many moments a Conv had best take at once.
+
+    Args:
+        channels: that it reads.
+        taps: of its kernel.
+        dilation: between them.
+        divisor: a number that the length is a multiple of.
+    """
+    found = [count for count in (1, 2, 4, 8, 16) if divisor % count == 0 and (count == 1 or count * channels <= 2 * VECTOR)]
+    return min(reversed(found), key=lambda count: _cost(channels, taps, dilation, count))
+
+
+def several_moments(weights: Array, moments: int, pad: int, dilation: int) -> tuple[Array, list[int]]:
+    """Return weights (out, in, k) as (moments * out, moments * in, k'), and the padding at both ends."""
+    outputs, inputs, taps = weights.shape
+    before, after = _reach(taps, dilation, moments, pad)
+    wide = np.zeros((moments, outputs, moments, inputs, before + after + 1), weights.dtype)
+    for moment in range(moments):
+        for tap in range(taps):
+            place, phase = divmod(moment + dilation * tap - pad, moments)
+            wide[moment, :, phase, :, place + before] = weights[:, :, tap]
+    return wide.reshape(moments * outputs, moments * inputs, -1), [before, after]
+
+
+def _reach(taps: int, dilation: int, moments: int, pad: int) -> tuple[int, int]:
+    """Return how many vectors of moments a Conv sees before and after the one that it makes."""
+    return -(-pad // moments), (moments - 1 + dilation * (taps - 1) - pad) // moments
+
+
+def _cost(channels: int, taps: int, dilation: int, moments: int) -> float:
+    width = channels * moments
+    if moments > 1:
+        taps, dilation = sum(_reach(taps, dilation, moments, dilation * (taps - 1) // 2)) + 1, 1
+    if width < NARROW:
+        return AROUND * 6 + taps * (4 if dilation > 1 else 1)
+    return (AROUND + taps) * max(width, VECTOR) / VECTOR

@@ -1,0 +1,1 @@
+"""Rewrites of operators, one file each, named after what it does."""

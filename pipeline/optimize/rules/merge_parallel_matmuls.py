@@ -1,0 +1,82 @@
+"""Products of one tensor with several weights, cut into heads alike, as one product.
+
+    transpose(reshape(x w1)), transpose(reshape(x w2)), ... = split(transpose(reshape(x (w1 w2 ...))))
+
+Every layer of attention by relative distances multiplies the same waves of distances with a weight of its own (Dai et al.
+2019, "Transformer-XL", section 3.3): small products, whose start takes as long as their sums.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from pipeline.graph.graph_editor import Array, Graph, attribute
+
+LEAST = 2  # products of one tensor
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """A product, and the nodes behind it that put its heads beside each other."""
+
+    product: onnx.NodeProto
+    cut: onnx.NodeProto
+    turn: onnx.NodeProto
+
+
+def rewrite(graph: Graph) -> int | str:
+    """Compute such products at once; return the number of products that are now parts of another."""
+    alike: dict[tuple[object, ...], list[_Heads]] = {}
+    for node in graph.nodes:
+        if (found := _heads(graph, node)) is not None:
+            weight, shape = _weight(graph, node), _shape(graph, found.cut)
+            key = (node.input[0], weight.shape, tuple(shape), tuple(attribute(found.turn, "perm")))
+            alike.setdefault(key, []).append(found)
+    groups = [group for group in alike.values() if len(group) >= LEAST]
+    for group in groups:
+        _join(graph, group)
+    return sum(map(len, groups)) or "no products of one tensor that are cut into heads alike"
+
+
+def _heads(graph: Graph, node: onnx.NodeProto) -> _Heads | None:
+    if node.op_type != "MatMul" or (weight := graph.constant(node.input[1])) is None:
+        return None
+    if weight.ndim != 2 or weight.dtype != np.float32 or graph.constant(node.input[0]) is not None:
+        return None
+    cut = graph.only_reader(node.output[0], "Reshape")
+    turn = graph.only_reader(cut.output[0], "Transpose") if cut is not None else None
+    if cut is None or turn is None or cut.input[0] != node.output[0] or attribute(turn, "perm") is None:
+        return None
+    shape = graph.constant(cut.input[1])
+    if shape is None or len(shape) < 3 or min(shape[-2:]) < 1 or shape[-2] * shape[-1] != weight.shape[1]:
+        return None
+    return _Heads(node, cut, turn)
+
+
+def _join(graph: Graph, group: list[_Heads]) -> None:
+    first = group[0]
+    weights = np.concatenate([_weight(graph, heads.product) for heads in group], axis=1)
+    shape = _shape(graph, first.cut).copy()
+    of_one, perm = int(shape[-2]), attribute(first.turn, "perm")
+    shape[-2] *= len(group)
+    like = first.product.name
+    product = graph.add("MatMul", [first.product.input[0], graph.put(weights, f"{first.product.input[1]}_together")], like=like)
+    cut = graph.add("Reshape", [product, graph.put(shape, "shape")], like=like)
+    turned = graph.add("Transpose", [cut], like=like, perm=perm)
+    outputs = [heads.turn.output[0] for heads in group]
+    lengths, axis = [of_one] * len(group), perm.index(len(perm) - 2)
+    for heads in group:
+        graph.drop(heads.product, heads.cut, heads.turn)
+    if graph.opset < 13:
+        graph.add("Split", [turned], outputs, like=like, axis=axis, split=lengths)
+    else:
+        graph.add("Split", [turned, graph.put(np.array(lengths, np.int64), "splits")], outputs, like=like, axis=axis)
+
+
+def _weight(graph: Graph, product: onnx.NodeProto) -> Array:
+    return np.asarray(graph.constant(product.input[1]))
+
+
+def _shape(graph: Graph, cut: onnx.NodeProto) -> Array:
+    return np.asarray(graph.constant(cut.input[1]))

@@ -1,0 +1,144 @@
+"""Weight rounding by reconstruction: up or down, whichever keeps a node's output.
+
+Rounding each weight to the nearest integer is not best for the sum of products (Nagel et al. 2020, "Up or Down? Adaptive
+Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expected squared error of its output is e H eᵀ for the
+error e of a row of weights. Weights are rounded one after the other, and each error is made up for by those still to come,
+in closed form: Frantar et al. 2022, "GPTQ" (arXiv:2210.17323). A convolution is a matrix product over patches (im2col).
+
+The result lies on the grid of integers that a quantizer chooses by the largest weight of a channel: that one stays at the
+end of the grid, so that the scale is the same as without rounding, and any quantizer finds exactly these integers.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.graph.prepare import initializers_of
+from pipeline.ptq.second_moments import reads_patches, second_moments
+from pipeline.ptq.simulate import Weight, steps_of, weight_grid, weighted_nodes
+from pipeline.quantize.plan import Plan
+from pipeline.quantize.qparams import limits
+from pipeline.quantize.static import Ranges
+from pipeline.quantize.target import activation_type_of
+from pipeline.sample import Sample
+
+DAMPING = 1e-4  # of the mean of H's diagonal, added to it: directions that the data never took stay near the nearest integer
+BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the samples serves
+
+Rows = npt.NDArray[np.float64]
+
+
+def round_weights(
+    model: onnx.ModelProto,
+    plan: Plan,
+    mode: StaticConfig,
+    ranges: Ranges,
+    samples: Sequence[Sample],
+    *,
+    threads: int = 1,
+) -> onnx.ModelProto:
+    """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
+
+    Covers Conv and MatMul with int8 weights; others are left to the quantizer.
+
+    Args:
+        model: the float graph; it is not changed.
+        plan: which node becomes what.
+        mode: types of weights and activations.
+        ranges: of the tensors that static nodes read; their rounding is noise on the inputs, and counted as such.
+        samples: calibration data, read once per `BUDGET_BYTES` of moments.
+        threads: of ONNX Runtime.
+    """
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
+    constants = initializers_of(rounded)
+    shapes = {name: tuple(tensor.dims) for name, tensor in constants.items()}
+    nodes = [node for node in weighted_nodes(model, plan) if reads_patches(node, shapes[node.input[1]])]
+    lowest, highest = limits(activation_type_of(mode.activation_type, mode.target))
+    for batch in _batches(nodes, shapes):
+        moments = second_moments(model, batch, samples, threads)
+        for name, node in {node.input[1]: node for node in batch}.items():
+            weight = numpy_helper.to_array(constants[name])
+            grid = weight_grid(weight, node, plan, mode)
+            if grid.kind is IntegerType.int8:
+                low, high = ranges.get(node.input[0], (0.0, 0.0))
+                noise = ((high - low) / (highest - lowest)) ** 2 / 12  # the variance of a uniform rounding error
+                new = reconstruct(
+                    weight, steps_of(grid, weight.ndim), moments[name], noise, transposed=node.op_type == "MatMul"
+                )
+                constants[name].CopyFrom(numpy_helper.from_array(new, name))
+    return rounded
+
+
+def reconstruct(weight: Weight, scale: Weight, moments: Rows, noise: float, *, transposed: bool) -> Weight:
+    """Return the weight on its grid.
+
+    Args:
+        weight: (outputs, inputs of a group, ...) of a Conv, or (inputs, outputs) where `transposed`.
+        scale: of the same rank; broadcasts against the weight.
+        moments: E[x xᵀ] (groups, inputs, inputs).
+        noise: variance of the rounding errors of inputs.
+        transposed: outputs are the last axis.
+    """
+    groups, size, _ = moments.shape
+
+    def rows(array: npt.NDArray[np.generic]) -> Rows:
+        return (array.T if transposed else array).reshape(groups, -1, size).astype(np.float64)
+
+    steps = rows(np.broadcast_to(scale, weight.shape))[:, :, :1]
+    values = (round_rows(rows(weight) / steps, moments, noise) * steps).astype(np.float32).reshape(-1, size)
+    return np.ascontiguousarray((values.T if transposed else values).reshape(weight.shape))
+
+
+def round_rows(weights: Rows, moments: Rows, noise: float) -> Rows:
+    """Return integers that keep the products of rows and inputs.
+
+    Args:
+        weights: in units of their scale: (groups, rows, inputs).
+        moments: (groups, inputs, inputs).
+        noise: added to the diagonal of the moments.
+    """
+    size = weights.shape[2]
+    levels = np.rint(np.abs(weights).max())
+    diagonal = np.einsum("gii->gi", moments)
+    ridge = np.maximum(noise + DAMPING * diagonal.mean(axis=1), np.finfo(np.float32).tiny)
+    order = np.argsort(-diagonal.sum(axis=0), kind="stable")  # the loudest inputs first: most are left to make up for them
+    hessian = (moments + ridge[:, None, None] * np.eye(size))[:, order][:, :, order]
+    # row j of `later`: what an error of weight j asks of the weights after it
+    later = np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
+    rest = weights[:, :, order]
+    ends = np.where(np.abs(rest) > levels - 0.5, np.sign(rest), 0.0)
+    ends *= np.arange(size) == np.abs(rest).argmax(axis=2, keepdims=True)  # one weight of a row defines its scale
+    integers = np.empty_like(rest)
+    for j in range(size):
+        nearest = np.clip(np.rint(rest[:, :, j]), -levels, levels)
+        integers[:, :, j] = np.where(ends[:, :, j] != 0, ends[:, :, j] * levels, nearest)
+        error = (rest[:, :, j] - integers[:, :, j]) / later[:, None, j, j]
+        rest[:, :, j + 1 :] -= error[:, :, None] * later[:, None, j, j + 1 :]
+    restored = np.empty_like(integers)
+    restored[:, :, order] = integers
+    return restored
+
+
+def _batches(nodes: Sequence[onnx.NodeProto], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[onnx.NodeProto]]:
+    """Yield nodes in groups whose moments fit into the budget; nodes that share a weight stay together."""
+    by_weight: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        by_weight.setdefault(node.input[1], []).append(node)
+    batch: list[onnx.NodeProto] = []
+    held = 0
+    for name, users in by_weight.items():
+        shape = shapes[name]
+        groups = next((attribute.i for attribute in users[0].attribute if attribute.name == "group"), 1)
+        size = shape[0] if users[0].op_type == "MatMul" else int(np.prod(shape[1:]))
+        if batch and held + 8 * groups * size**2 > BUDGET_BYTES:
+            yield batch
+            batch, held = [], 0
+        batch += users
+        held += 8 * groups * size**2
+    if batch:
+        yield batch

@@ -1,0 +1,83 @@
+"""Second moments of what linear nodes read, streamed: E[x xᵀ] over patches of a convolution or rows of a matrix product."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from pipeline.graph.prepare import initializers_of
+from pipeline.ptq.layer_order import stream
+from pipeline.sample import Sample
+
+POSITIONS = 512  # of each sample's output, drawn at random: neighbours say much the same, and moments cost positions * inputs²
+
+Values = npt.NDArray[np.float32]
+
+
+def reads_patches(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+    """Return whether a node is a Conv with explicit padding, or a MatMul by a matrix."""
+    if node.op_type == "Conv":
+        auto = next((attribute.s for attribute in node.attribute if attribute.name == "auto_pad"), b"NOTSET")
+        return auto in (b"", b"NOTSET")
+    return node.op_type == "MatMul" and len(shape) == 2
+
+
+def second_moments(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], samples: Sequence[Sample], threads: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return E[x xᵀ] of the inputs of each weight: name -> float64 (groups, inputs, inputs).
+
+    Nodes that share a weight share its moments. Memory depends on the weights alone, not on the samples.
+    """
+    shapes = {name: tuple(tensor.dims) for name, tensor in initializers_of(model).items()}
+    totals: dict[str, npt.NDArray[np.float64]] = {}
+    counts: Counter[str] = Counter()
+    rng = np.random.default_rng(0)
+    for tensors in stream(model, [node.input[0] for node in nodes], samples, threads):
+        for node in nodes:
+            weight = node.input[1]
+            seen = patches(node, np.asarray(tensors[node.input[0]], np.float32), shapes[weight], rng)
+            product = np.matmul(seen.transpose(0, 2, 1), seen).astype(np.float64)
+            totals[weight] = totals[weight] + product if weight in totals else product
+            counts[weight] += seen.shape[1]
+    return {weight: total / max(counts[weight], 1) for weight, total in totals.items()}
+
+
+def patches(node: onnx.NodeProto, array: Values, shape: tuple[int, ...], rng: np.random.Generator) -> Values:
+    """Return what a node multiplies its weight with, at some positions: (groups, positions, inputs of a group).
+
+    Args:
+        node: a Conv over any number of axes, or a MatMul.
+        array: its input, (batch, channels, ...) or (..., inputs).
+        shape: of its weight.
+        rng: draws the positions.
+    """
+    if node.op_type == "MatMul":
+        rows = array.reshape(-1, array.shape[-1])
+        return rows[_draw(len(rows), rng)][None]
+    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    kernel = shape[2:]
+    rank = len(kernel)
+    pads = settings.get("pads", [0] * 2 * rank)
+    strides, dilations = (settings.get(name, [1] * rank) for name in ("strides", "dilations"))
+    padded = np.pad(array, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    sizes = [(padded.shape[2 + i] - reach[i]) // strides[i] + 1 for i in range(rank)]
+    batch, *positions = np.unravel_index(_draw(len(array) * int(np.prod(sizes)), rng), (len(array), *sizes))
+    # indices of shape (positions, kernel...) into each axis: where a patch begins, plus its taps
+    index = [
+        (positions[i] * strides[i]).reshape(-1, *[1] * rank)
+        + (np.arange(kernel[i]) * dilations[i]).reshape(*[-1 if axis == i else 1 for axis in range(rank)])
+        for i in range(rank)
+    ]
+    taken = np.moveaxis(padded, 1, 0)[(slice(None), batch.reshape(-1, *[1] * rank), *index)]
+    groups, channels = settings.get("group", 1), len(taken)
+    split = taken.reshape(groups, channels // groups, len(batch), -1)  # (groups, channels, positions, taps)
+    return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(groups, len(batch), -1)
+
+
+def _draw(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    return np.arange(count) if count <= POSITIONS else np.sort(rng.choice(count, POSITIONS, replace=False))

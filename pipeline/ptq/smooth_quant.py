@@ -1,0 +1,32 @@
+"""SmoothQuant: move the outliers of a few channels from activations into the weights that read them.
+
+Xiao et al. 2023, "SmoothQuant" (arXiv:2211.10438), section 4: s[c] = max |X[c]| ** strength / max |W[c]| ** (1 - strength).
+The input of a MatMul or Conv is divided by s for nothing where the node that writes it has a constant per channel to take s
+up: the scale and bias of a LayerNormalization, the vector of a Mul. Where nothing takes it up (behind a GELU), the tensor
+stays as it is: the Mul that other tools insert there costs time.
+"""
+
+from collections.abc import Sequence
+
+import onnx
+
+from pipeline.ptq.channel_search import channel_groups
+from pipeline.ptq.cross_layer_equalization import LINEAR, level_channels, rounded_tensors
+from pipeline.quantize.plan import Plan
+from pipeline.sample import Sample
+
+
+def smooth_quant(
+    model: onnx.ModelProto, plan: Plan, samples: Sequence[Sample], *, strength: float = 0.5, threads: int = 1
+) -> onnx.ModelProto:
+    """Return an equal float graph whose inputs of linear operators have fewer outliers.
+
+    Args:
+        model: the prepared float graph, its shapes inferred; it is not changed.
+        plan: which node becomes what: only tensors that it rounds matter.
+        samples: calibration data, read once.
+        strength: how much of the differences the weights take over: 0 to 1.
+        threads: of ONNX Runtime.
+    """
+    groups = [group for group in channel_groups(model) if not group.op_types <= LINEAR]
+    return level_channels(model, groups, rounded_tensors(model, plan), samples, strength=strength, threads=threads)

@@ -1,0 +1,65 @@
+"""Weights stored as int8, computation in float: a DequantizeLinear in front of each node."""
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from pipeline.graph.prepare import initializers_of
+from pipeline.graph.subgraph_scopes import drop_unread
+
+
+def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
+    """Store the weights of the named nodes as symmetric int8, one scale per output channel, in place.
+
+    Nodes that share a weight share its int8 form. Needs an opset of 13.
+    """
+    weights = initializers_of(model)
+    readers: dict[tuple[str, int], list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.name in nodes:
+            readers.setdefault((node.input[1], output_axis(node, len(weights[node.input[1]].dims))), []).append(node)
+    dequantizers: list[onnx.NodeProto] = []
+    for (name, axis), users in readers.items():
+        restored = f"{name}_dequantized_{axis}"
+        dequantizers.append(_dequantizer(model.graph, weights[name], restored, axis))
+        for node in users:
+            node.input[1] = restored
+    nodes_after = [*dequantizers, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes_after)
+    drop_unread(model.graph, {name for name, _ in readers})
+
+
+def output_axis(node: onnx.NodeProto, rank: int) -> int:
+    """Return the axis of a node's weight that counts output channels."""
+    match node.op_type:
+        case "Conv":
+            return 0
+        case "ConvTranspose":
+            return 1
+        case "Gemm":
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            return 0 if transposed else 1
+        case _:
+            return rank - 1
+
+
+def quantize_symmetric(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return int8 values of the weight's shape, and a scale per index of `axis`: weight ≈ values * scale."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
+    along = [1] * weight.ndim
+    along[axis] = -1
+    values = np.clip(np.rint(weight / scale.reshape(along)), -127, 127).astype(np.int8)
+    return values, scale
+
+
+def _dequantizer(graph: onnx.GraphProto, weight: onnx.TensorProto, output: str, axis: int) -> onnx.NodeProto:
+    values, scale = quantize_symmetric(numpy_helper.to_array(weight), axis)
+    graph.initializer.append(numpy_helper.from_array(values, f"{output}_int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{output}_scale"))
+    inputs = [f"{output}_int8", f"{output}_scale"]
+    return helper.make_node("DequantizeLinear", inputs, [output], name=f"{output}_DequantizeLinear", axis=axis)

@@ -1,0 +1,202 @@
+"""Several runs side by side: `compare=[...]`, and what a sweep shows at its end.
+
+Only runs of the same graph on the same machine, libraries and evaluation set are ranked together; others are shown in
+groups of their own, and the comparison says why.
+"""
+
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.record.run_directory import REPORT_FILE
+from pipeline.report.ranking import DEFAULT_ORDER, Group, Row, ranked_groups, value_of
+from pipeline.report.run_rows import rows_of
+
+JSON_FILE = "comparison.json"
+PAGE_FILE = "comparison.html"
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that has no numbers to compare, and why."""
+
+    directory: str
+    label: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        groups: runs that may be ranked together, in the order in which they were named.
+        failed: runs without numbers.
+        notes: what must be known before numbers are compared.
+        sorted_by: what decides the order within a group.
+    """
+
+    groups: list[Group]
+    failed: list[FailedRun]
+    notes: list[str]
+    sorted_by: str
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row per graph of every run, failed ones last: what comparison.json holds."""
+        failed = [
+            {"directory": run.directory, "status": run.status, "error": run.error, "run": run.label} for run in self.failed
+        ]
+        return [row for group in self.groups for row in group.rows] + failed
+
+
+def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Comparison:
+    """Compare the runs of these directories.
+
+    Args:
+        patterns: runs' directories, or globs of them.
+        sort_by: a metric, speedup, bytes, latency_ms, ...; None: speedup.
+
+    Raises:
+        ConfigError: a directory is no run, a glob matches nothing, or there is nothing of that name to sort by.
+    """
+    return compare_directories(find_runs(patterns), sort_by)
+
+
+def compare_directories(directories: Sequence[Path], sort_by: str | None = None) -> Comparison:
+    """Compare runs whose directories are known; one without a report that can be read is listed as failed.
+
+    Raises:
+        ConfigError: there is nothing of that name to sort by.
+    """
+    rows: list[Row] = []
+    failed: list[FailedRun] = []
+    for directory in directories:
+        report = _read(directory)
+        if isinstance(report, FailedRun):
+            failed.append(report)
+            continue
+        found = rows_of(directory, report)
+        rows += found
+        if not found:
+            failed.append(FailedRun(str(directory), _label(report, directory), "done", "It has quantized nothing."))
+    order = sort_by or DEFAULT_ORDER
+    groups = ranked_groups(rows, order)
+    for group in groups:
+        _thin_settings(group.rows)
+    return Comparison(groups, failed, _notes(groups, order), order)
+
+
+def find_runs(patterns: Sequence[str]) -> list[Path]:
+    """Return the directories of runs that are named, each once, in the order of the names.
+
+    Raises:
+        ConfigError: nothing is named, a directory is no run, or a glob matches no run.
+    """
+    if not patterns:
+        raise ConfigError("compare: names no run. Give directories or globs: compare=[outputs/matcha/static/*,...].")
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if Path(pattern).exists():  # also a directory whose name holds a bracket
+            found[_run_at(Path(pattern))] = None
+            continue
+        if not glob.has_magic(pattern):
+            raise ConfigError(
+                f"compare: {pattern} does not exist. A run's directory looks like outputs/<model>/<mode>/<timestamp>."
+            )
+        found_paths = glob.glob(pattern, recursive=True)  # noqa: PTH207  Path.glob knows no absolute patterns
+        matches = sorted(map(Path, found_paths))
+        runs = [path.parent if path.name == REPORT_FILE else path for path in matches]
+        runs = [path for path in runs if path.is_dir() and (path / REPORT_FILE).is_file()]
+        if not runs:
+            what = f"matches {len(matches)} places, but no run" if matches else "matches nothing"
+            raise ConfigError(f"compare: {pattern} {what}. Runs are three levels deep: outputs/<model>/<mode>/<timestamp>.")
+        found |= dict.fromkeys(runs)
+    return list(found)
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write comparison.json and comparison.html into a folder; return the page's path."""
+    from pipeline.report.html.comparison_page import comparison_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = json.dumps(comparison.rows, indent=2, ensure_ascii=False) + "\n"
+    for name, text in ((JSON_FILE, rows), (PAGE_FILE, comparison_page(comparison, folder))):
+        staged = folder / f".{name}"
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(folder / name)
+    return folder / PAGE_FILE
+
+
+def _run_at(path: Path) -> Path:
+    directory = path.parent if path.name == REPORT_FILE else path
+    if (directory / REPORT_FILE).is_file():
+        return directory
+    inside = sorted(directory.rglob(REPORT_FILE)) if directory.is_dir() else []
+    hint = (
+        f" Runs lie deeper in it: compare=[{directory}/{'*/' * len(inside[0].parent.relative_to(directory).parts)}]."
+        if inside
+        else ""
+    )
+    raise ConfigError(f"compare: {path} is no run's directory: it has no {REPORT_FILE}.{hint}")
+
+
+def _read(directory: Path) -> dict[str, Any] | FailedRun:
+    path = directory / REPORT_FILE
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return FailedRun(str(directory), directory.name, "damaged", f"{path} cannot be read: {error}.")
+    if not isinstance(report, dict) or "schema" not in report or "status" not in report:
+        return FailedRun(
+            str(directory), directory.name, "damaged", f"{path} is no run's report: it has no schema or no status."
+        )
+    if report["status"] == "done":
+        return report
+    why = report.get("error") or "It was not over when its report was read."
+    return FailedRun(str(directory), _label(report, directory), str(report["status"]), str(why))
+
+
+def _thin_settings(rows: Sequence[Row]) -> None:
+    """Leave of each row's settings those in which it differs from another run of the same mode."""
+    by_mode: dict[str, list[Row]] = {}
+    for row in rows:
+        by_mode.setdefault(row["mode"], []).append(row)
+    for members in by_mode.values():
+        keys = dict.fromkeys(key for row in members for key in row["settings"])
+        apart = [key for key in keys if len({str(row["settings"].get(key)) for row in members}) > 1]
+        for row in members:
+            row["settings"] = {key: row["settings"][key] for key in apart if key in row["settings"]}
+
+
+def _label(report: dict[str, Any], directory: Path) -> str:
+    return " ".join(str(part) for part in (report.get("model"), report.get("mode"), directory.name) if part)
+
+
+def _notes(groups: Sequence[Group], order: str) -> list[str]:
+    notes = []
+    if len(groups) > 1:
+        notes.append("These runs are not ranked together: each group has its own order, its own best and its own front.")
+    for index, group in enumerate(groups):
+        earlier = [other for other in groups[:index] if other.conditions["graph"] == group.conditions["graph"]]
+        if earlier:
+            here, there = group.conditions, earlier[0].conditions
+            apart = [f"{key} {here[key]}, there {there[key]}" for key in here if here[key] != there[key]]
+            notes.append(f"{_named(group)} not ranked with {_ranks(earlier[0])}: {'; '.join(apart)}.")
+        missing = [str(row["rank"]) for row in group.rows if value_of(row, order) is None]
+        if 0 < len(missing) < len(group.rows):
+            notes.append(f"Without {order}, so last: {', '.join(missing)}.")
+    return notes
+
+
+def _ranks(group: Group) -> str:
+    return ", ".join(str(row["rank"]) for row in group.rows)
+
+
+def _named(group: Group) -> str:
+    return f"Runs {_ranks(group)} are" if len(group.rows) > 1 else f"Run {_ranks(group)} is"

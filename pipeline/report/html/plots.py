@@ -1,0 +1,254 @@
+"""The pictures of a page. Each one is drawn to be read at the width of a phone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline
+
+Mel = npt.NDArray[np.float32]
+
+WIDTH = 4.3  # inches: with the font's 10 points, text is as large on a phone as the page's
+DIFFERENCE_LIMIT = 1.0  # nat, 8.7 dB: where the colours of a difference end
+LOUDER, QUIETER = (0.90, 0.45, 0.13), (0.22, 0.53, 0.90)  # orange and blue: told apart by colour-blind readers too
+
+
+@dataclass(frozen=True)
+class Range:
+    """A measured value with its interval, as one row of a picture; no interval: low and high are the value."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+
+
+def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
+    """Draw speed-ups as points with their intervals, against the line at which a model is as fast as fp32."""
+    with drawing():
+        figure, axes = _canvas(0.55 + 0.36 * len(rows))
+        axes.axvline(1.0, color=MUTED, linewidth=1.2)
+        for y, row in enumerate(rows):
+            colour = BETTER if row.low > 1 else WORSE if row.high < 1 else MUTED
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
+            axes.plot([row.value], [y], "o", color=colour, markersize=7)
+        _rows(axes, [row.label for row in rows])
+        low = min(1.0, *(row.low for row in rows))
+        high = max(1.0, *(row.high for row in rows))
+        margin = 0.08 * max(high - low, 0.1)
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("times as fast as fp32 (the line: as fast)")
+        return inline(figure, name, description)
+
+
+def pairs(labels: Sequence[str], before: Sequence[float], after: Sequence[float], unit: str, name: str,
+          description: str) -> Markup:  # fmt: skip
+    """Draw pairs of bars, fp32 above quantized, with their values."""
+    with drawing():
+        figure, axes = _canvas(0.55 + 0.52 * len(labels))
+        y = np.arange(len(labels))
+        for offset, values, colour in ((-0.2, before, BASELINE), (0.2, after, QUANTIZED)):
+            axes.barh(y + offset, values, height=0.34, color=colour)
+            for row, value in zip(y + offset, values, strict=True):
+                if value == 0:
+                    continue
+                digits = "{:.3g}" if value > 0.01 * max(*before, *after) else "{:.1g}"
+                axes.annotate(
+                    digits.format(value), (value, row), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
+                )
+        _rows(axes, labels)
+        axes.set_xlim(0, 1.14 * max(*before, *after))
+        axes.set_xlabel(unit)
+        return inline(figure, name, description)
+
+
+def bars(labels: Sequence[str], values: Sequence[float], unit: str, name: str, description: str) -> Markup:
+    """Draw one bar per label, with its value."""
+    with drawing():
+        figure, axes = _canvas(0.55 + 0.3 * len(labels))
+        axes.barh(range(len(labels)), values, height=0.62, color=BASELINE)
+        for row, value in enumerate(values):
+            axes.annotate(f"{value:.3g}", (value, row), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
+        _rows(axes, labels)
+        axes.set_xlim(0, 1.14 * max(values))
+        axes.set_xlabel(unit)
+        return inline(figure, name, description)
+
+
+def along_graph(
+    values: Sequence[float], quantized: Sequence[bool], unit: str, name: str, description: str, *, top: float
+) -> Markup:
+    """Draw an error per node, in the order of the graph; nodes that were quantized stand out, values above `top` are cut."""
+    with drawing():
+        figure, axes = _canvas(2.3, width=5.0)
+        x, chosen = np.arange(len(values)), np.asarray(quantized, dtype=bool)
+        y = np.minimum(np.asarray(values, dtype=np.float64), top)
+        size = 4.5 if len(values) < 150 else 2.5
+        axes.plot(x, y, color=MUTED, linewidth=0.6, alpha=0.35)
+        axes.plot(x[~chosen], y[~chosen], "o", color=BASELINE, markersize=0.7 * size)
+        axes.plot(x[chosen], y[chosen], "o", color=QUANTIZED, markersize=size)
+        axes.grid(axis="y")
+        axes.margins(x=0.01)
+        axes.tick_params(length=0, labelcolor=MUTED)
+        axes.set_xlabel("nodes, in the order of the graph")
+        axes.set_ylabel(unit)
+        return inline(figure, name, description)
+
+
+def spectrogram(mel: Mel, step_s: float, top_hz: float, limits: tuple[float, float], name: str, description: str) -> Markup:
+    """Draw a natural-log mel spectrogram (bands, frames)."""
+    with drawing():
+        figure, axes = _mel_axes(mel, step_s, top_hz)
+        axes.imshow(mel, origin="lower", aspect="auto", cmap="magma", vmin=limits[0], vmax=limits[1],
+                    extent=(0, mel.shape[1] * step_s, 0, len(mel)), interpolation="nearest")  # fmt: skip
+        return inline(figure, name, description)
+
+
+def spectrogram_difference(gap: Mel, step_s: float, top_hz: float, name: str, description: str) -> Markup:
+    """Draw a difference of mels (bands, frames): nothing where there is none, so that it fits a light and a dark page."""
+    with drawing():
+        figure, axes = _mel_axes(gap, step_s, top_hz)
+        pixels = np.empty((*gap.shape, 4), dtype=np.float32)
+        pixels[..., :3] = np.where(gap[..., None] > 0, LOUDER, QUIETER)
+        pixels[..., 3] = np.clip(np.abs(gap) / DIFFERENCE_LIMIT, 0, 1) ** 0.6  # small differences are seen too
+        axes.imshow(pixels, origin="lower", aspect="auto", extent=(0, gap.shape[1] * step_s, 0, len(gap)),
+                    interpolation="nearest")  # fmt: skip
+        return inline(figure, name, description)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One run in the picture of speed and quality; `own` is the one that the page is about."""
+
+    label: str
+    speedup: Range
+    quality: Range
+    on_front: bool
+    own: bool = False
+
+
+def front(dots: Sequence[Dot], quality: str, better: str, name: str, description: str) -> Markup:
+    """Draw speed against quality, with intervals; runs of the front are filled.
+
+    Later dots lie above earlier ones, and a label that would be written over that of a later dot is left out.
+    """
+    with drawing():
+        figure, axes = _canvas(3.2)
+        axes.axvline(1.0, color=MUTED, linewidth=1.0)
+        middle = (min(dot.speedup.value for dot in dots) + max(dot.speedup.value for dot in dots)) / 2
+        labelled: list[Dot] = []
+        for dot in dots:
+            x, y, colour = dot.speedup, dot.quality, QUANTIZED if dot.own else BETTER if dot.on_front else MUTED
+            axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=3, alpha=0.35)
+            axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=3, alpha=0.35)
+            filled = dot.on_front or dot.own
+            axes.plot([x.value], [y.value], "o", color=colour, markersize=8, fillstyle="full" if filled else "none")
+        for dot in reversed(dots):
+            if dot.label and not any(_near(dot, other, dots) for other in labelled):
+                speed = dot.speedup.value
+                _label(axes, dot.label, speed, dot.quality.value, left=speed > middle, bold=dot.own)
+                labelled.append(dot)
+        axes.grid()
+        axes.margins(0.12)
+        axes.tick_params(length=0)
+        axes.set_xlabel("times as fast as fp32, right is better")
+        axes.set_ylabel(f"{quality}, {better} is better")
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        return inline(figure, name, description)
+
+
+def _near(one: Dot, other: Dot, dots: Sequence[Dot]) -> bool:
+    """Whether the labels of two dots would overlap."""
+    speeds, qualities = [dot.speedup.value for dot in dots], [dot.quality.value for dot in dots]
+    wide, high = max(speeds) - min(speeds) or 1.0, max(qualities) - min(qualities) or 1.0
+    across = abs(one.speedup.value - other.speedup.value) / wide
+    up = abs(one.quality.value - other.quality.value) / high
+    return across < 0.25 and up < 0.08
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that a search has considered."""
+
+    speedup: Range
+    loss: float
+    size_bytes: float
+    measured: bool
+    on_front: bool
+    chosen: bool
+
+
+def search_front(points: Sequence[Candidate], loss: str, name: str, description: str) -> Markup:
+    """Draw speed-up against loss; size is the file's, measured ones are filled, a line joins the front."""
+    with drawing():
+        figure, axes = _canvas(3.2)
+        axes.axvline(1.0, color=MUTED, linewidth=1.0)
+        largest = max(point.size_bytes for point in points) or 1.0
+        line = sorted((point.speedup.value, point.loss) for point in points if point.on_front)
+        axes.plot([x for x, _ in line], [y for _, y in line], color=BETTER, linewidth=1.2, alpha=0.6)
+        for point in sorted(points, key=lambda point: point.chosen):
+            x, colour = point.speedup, QUANTIZED if point.chosen else BETTER if point.on_front else MUTED
+            if x.low < x.high:  # predicted ones have no interval
+                axes.plot([x.low, x.high], [point.loss] * 2, color=colour, linewidth=3, alpha=0.35)
+            size = 4.0 + 8.0 * float(np.sqrt(point.size_bytes / largest))
+            style = "full" if point.measured else "none"
+            axes.plot([x.value], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
+            if point.chosen:
+                axes.plot([x.value], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
+                above = (0, 16)
+                axes.annotate("chosen", (x.value, point.loss), above, textcoords="offset points", color=INK, ha="center",
+                              fontweight="bold")  # fmt: skip
+        axes.grid()
+        axes.margins(0.12)
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        axes.set_xlabel("times as fast as fp32, right is better")
+        axes.set_ylabel(f"loss: {loss}")
+        return inline(figure, name, description)
+
+
+def _label(axes: Axes, text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
+    side = (-10, 8) if left else (10, 8)
+    axes.annotate(text, (x, y), side, textcoords="offset points", color=INK, ha="right" if left else "left",
+                  fontweight="bold" if bold else "normal")  # fmt: skip
+
+
+def _canvas(height: float, width: float = WIDTH) -> tuple[Figure, Any]:
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _mel_axes(mel: Mel, step_s: float, top_hz: float) -> tuple[Figure, Any]:
+    figure, axes = _canvas(2.0, width=3.7)
+    marks = [hz for hz in (500, 1000, 2000, 4000, 8000) if hz <= top_hz]
+    highest = _slaney(top_hz)
+    axes.set_yticks([len(mel) * _slaney(hz) / highest for hz in marks])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda _, index: f"{marks[index] / 1000:g} kHz"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(labelcolor=MUTED, color=GRID)
+    axes.set_xlabel("seconds")
+    axes.set_xlim(0, mel.shape[1] * step_s)
+    return figure, axes
+
+
+def _slaney(hz: float) -> float:
+    """Return a frequency on Slaney's mel scale, the one of `log_mel`: linear below 1 kHz, logarithmic above."""
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000) / np.log(6.4))

@@ -1,0 +1,75 @@
+"""Templates, and the numbers and units in them."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.metrics.metric_registry import METRICS
+from pipeline.report.terminal import change, format_number
+
+TEMPLATES = Path(__file__).parent / "templates"
+MIB = 1 << 20
+
+
+def render(template: str, view: dict[str, Any]) -> str:
+    """Fill in a template; everything that is not marked as safe is escaped, and a name that is missing is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "mib": mib,
+        "number": format_number,
+        "signed": signed,
+        "ms": ms,
+        "describe": describe,
+        "breakable": breakable,
+    }
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(view | {"style": Markup(style)})
+
+
+def mib(size_bytes: float) -> str:
+    """Return a size with its unit."""
+    return f"{size_bytes / MIB:.2f} MiB"
+
+
+def ms(value: float) -> str:
+    """Return a time in three digits that mean something, with its unit."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign, a minus as long as a plus."""
+    return change(value).replace("-", "−")
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken behind its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def describe(metric: str) -> str:
+    """Return what a metric means, in one line; empty for one that is not known here."""
+    return METRICS[metric].description if metric in METRICS else ""
+
+
+def shown_path(directory: Path) -> str:
+    """Return a directory as one would type it here: relative to where the program was started, where it lies below."""
+    path, here = directory.absolute(), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def command(setting: str, value: str) -> str:
+    """Return the command line that gives a setting to run.py, quoted for Hydra and for the shell."""
+    return f"python run.py {shlex.quote(f'{setting}={hydra_value(value)}')}"
+
+
+def hydra_value(value: str) -> str:
+    """Return a text as a value in Hydra's grammar of overrides: quoted where it holds a character that means something."""
+    if re.fullmatch(r"[\w./:%+@-]+", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,57 @@
+"""The page of one run: report.json, the samples and the settings of a run, as one file for people."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.record.run_directory import CONFIG_FILE
+from pipeline.report.html import sections, timing_section
+from pipeline.report.html.listening import listening
+from pipeline.report.html.pareto_position import places
+from pipeline.report.html.render import command, render, shown_path
+from pipeline.report.html.search_section import searches
+from pipeline.report.html.transcripts import transcripts
+
+PAGE_FILE = "report.html"
+SHOWN_TRANSCRIPTS = 20  # at most; the ones that quantization changed come first
+SHOWN_FAULTLESS = 4  # where nothing went wrong, a few show what was said
+
+
+def write_page(report: dict[str, Any], directory: Path) -> str:
+    """Return the text of report.html: one file that needs no network, no script and no other file.
+
+    What the report has nothing about is left out.
+
+    Args:
+        report: report.json, of a run in whatever state.
+        directory: of the run; its samples/*.wav and its config.yaml are read.
+    """
+    said = transcripts(report.get("evaluation", {}).get("per_sample", []))
+    faulty = sum(one.changed or not one.faultless for one in said)
+    config = directory / CONFIG_FILE
+    shown = shown_path(directory)
+    trail = [str(part) for part in (report.get("model"), report.get("mode"), directory.name) if part]
+    view = {
+        "title": " · ".join(trail),
+        "trail": trail,
+        "report": report,
+        "verdicts": sections.verdicts(report),
+        "tiles": sections.tiles(report),
+        "speed": timing_section.speed(report),
+        "time": timing_section.time_by_op(report),
+        "quality": sections.quality(report),
+        "worst": sections.worst(report),
+        "listening": listening(report, directory),
+        "transcripts": said[: min(SHOWN_TRANSCRIPTS, max(SHOWN_FAULTLESS, faulty))],
+        "transcripts_faulty": faulty,
+        "transcript_count": len(said),
+        "transcripts_changed": sum(one.changed for one in said),
+        "places": places(report, directory),
+        "searches": searches(report),
+        "node_errors": sections.node_errors(report),
+        "nodes": sections.nodes(report),
+        "inputs": sections.inputs(report),
+        "config": config.read_text(encoding="utf-8").strip() if config.is_file() else None,
+        "command": command("rerun", shown) if config.is_file() else None,
+        "directory": shown,
+    }
+    return render("report.html.j2", view)

@@ -1,0 +1,163 @@
+"""The inspect stage: what a graph is made of, where its time goes, and which mode is advised for it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pipeline.config.settings import CalibrationKind
+from pipeline.data.datasets import graph_inputs
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.sample import Sample
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of one graph: the report's `inspect.<graph>`.
+
+    Attributes:
+        inputs: name, type and shape of each input; null is a size that the graph leaves open.
+        outputs: the same of each output.
+        opset: version of the default operator set.
+        nodes: how many.
+        ops: operator type -> count.
+        parameters: values of all constants of float type.
+        macs: operator type -> multiply-accumulates of one inference on the probe.
+        time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
+        probe: the sample that macs and time are of.
+        advised_mode: the mode that fits.
+        reasons: why.
+    """
+
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    opset: int
+    nodes: int
+    ops: dict[str, int]
+    parameters: int
+    macs: dict[str, int]
+    time_share: dict[str, float]
+    probe: str
+    advised_mode: str
+    reasons: list[str]
+
+
+def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKind, threads: int) -> Inspection:
+    """Inspect one graph.
+
+    Args:
+        source: the graph.
+        probe: a sample of typical length.
+        calibration: where calibration data would come from: it decides what can be advised.
+        threads: intra-op threads of the profile.
+
+    Raises:
+        StageError: the graph does not run on the probe.
+    """
+    graph = source.model.graph
+    ops = Counter(node.op_type for scope in graphs_of(graph) for node in scope.node)
+    profile = profile_ops(source.path, probe, threads=threads, runs=3)
+    shapes = profile_ops(source.path, probe, threads=threads, runs=1, optimize=False)
+    macs = _macs(graph, shapes.nodes)
+    advised, reasons = advise(macs, profile.ops, calibration)
+    return Inspection(
+        inputs=[_describe(value) for value in graph_inputs(source)],
+        outputs=[_describe(value) for value in graph.output],
+        opset=source.opset,
+        nodes=sum(ops.values()),
+        ops=dict(ops.most_common()),
+        parameters=_parameters(graph),
+        macs=macs,
+        time_share=profile.ops,
+        probe=probe.id,
+        advised_mode=advised,
+        reasons=reasons,
+    )
+
+
+def advise(macs: dict[str, int], time_share: dict[str, float], calibration: CalibrationKind) -> tuple[str, list[str]]:
+    """Return the mode that fits a graph, and why.
+
+    Integer kernels pay in convolutions only with ranges that are known beforehand, so those need data; matrix products gain
+    as much when ranges are computed while the model runs.
+    """
+    total = sum(macs.values())
+    if not total:
+        return "fp16", ["it has no convolution and no matrix product: int8 would gain nothing, fp16 halves its size"]
+    convolutions = sum(macs.get(op, 0) for op in CONVOLUTIONS) / total
+    products = sum(macs.get(op, 0) for op in MATRIX_PRODUCTS) / total
+    reasons = [
+        f"{100 * convolutions:.0f} % of its multiplications are in convolutions, {100 * products:.0f} % in matrix products"
+    ]
+    other = 1.0 - sum(share for op, share in time_share.items() if _multiplies(op))
+    if other > 0.4:
+        reasons.append(f"{100 * other:.0f} % of its time is in other operators, which int8 does not make faster")
+    real = calibration is not CalibrationKind.random
+    if convolutions >= 0.25 and real:
+        return "static", [
+            *reasons,
+            "convolutions gain from int8 only with ranges measured on real data, and there is data",
+        ]
+    if convolutions >= 0.25:
+        return "dynamic", [
+            *reasons,
+            "static would be faster, but its ranges need real data (calibration=real or calibration=arrays), and there is none",
+        ]
+    return "dynamic", [
+        *reasons,
+        "matrix products gain as much with ranges computed at run time, and no data can mislead them",
+    ]
+
+
+def _multiplies(op_type: str) -> bool:
+    return any(name in op_type for name in (*CONVOLUTIONS, *MATRIX_PRODUCTS))
+
+
+def _parameters(graph: onnx.GraphProto) -> int:
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
+
+
+def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    return {"name": value.name, "type": str(dtype_of(value)), "shape": dims_of(value)}
+
+
+def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:
+    """Return multiply-accumulates by operator type, from the shapes that one inference had."""
+    nodes = [node for scope in graphs_of(graph) for node in scope.node]
+    attributes = {node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute} for node in nodes}
+    macs: Counter[str] = Counter()
+    for node in profiled:
+        macs[node.op_type] += round(node.calls * _macs_of(node, attributes.get(node.name, {})))
+    return {op_type: count for op_type, count in macs.most_common() if count}
+
+
+def _macs_of(node: NodeProfile, attributes: dict[str, Any]) -> int:
+    inputs, outputs = node.input_shapes, node.output_shapes
+    if len(inputs) < 2 or not outputs:
+        return 0
+    match node.op_type:
+        case "Conv":  # weight (out, in / groups, *kernel): each output value sums over in / groups * kernel
+            macs = np.prod(outputs[0]) * np.prod(inputs[1][1:])
+        case "ConvTranspose":  # weight (in, out / groups, *kernel): each input value is spread over out / groups * kernel
+            macs = np.prod(inputs[0]) * np.prod(inputs[1][1:])
+        case "MatMul":
+            macs = np.prod(outputs[0]) * inputs[0][-1]
+        case "Gemm":
+            macs = np.prod(outputs[0]) * inputs[0][0 if attributes.get("transA") else 1]
+        case "LSTM" | "GRU" | "RNN":  # x (steps, batch, in), W (directions, gates * hidden, in), R (..., hidden)
+            steps, batch = inputs[0][0], inputs[0][1]
+            macs = steps * batch * (np.prod(inputs[1]) + np.prod(inputs[2]))
+        case _:
+            return 0
+    return int(macs)

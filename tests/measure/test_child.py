@@ -1,0 +1,112 @@
+"""The child process: a crash is an error, memory is its own, and one runs at a time."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from pipeline.errors import StageError
+from pipeline.measure import benchmark_child
+from pipeline.measure.child_process import machine_lock, run_child
+
+MEGABYTE = 1_000_000
+
+
+def test_a_child_that_is_killed_is_an_error_that_names_the_signal_and_its_last_words(tmp_path, monkeypatch, noise):
+    folder, site = tmp_path / "job", tmp_path / "site"
+    folder.mkdir()
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, signal, sys\nprint('a kernel fell over', file=sys.stderr, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    with pytest.raises(StageError, match=r"The benchmark of x crashed \(SIGSEGV\), nothing was timed\. a kernel fell"):
+        run_child(folder, "memory", [noise(5)], "The benchmark of x", model=None, threads=1)
+
+
+def test_a_child_that_dies_without_a_result_is_an_error_with_its_status(tmp_path, monkeypatch, noise):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(StageError, match=r"exit status 7.*no message"):
+        run_child(tmp_path, "memory", [noise(5)], "It", model=None, threads=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_model_is_loaded_first_in_half_of_the_rounds(monkeypatch, seed):
+    class Session:
+        def run(self, *_):
+            return [np.zeros(1, np.float32)]
+
+    loaded = []
+    monkeypatch.setattr(benchmark_child, "load", lambda path, _: loaded.append(path) or Session())
+    job = {"baseline": "original", "quantized": "int8", "threads": 1, "rounds": 8, "seed": seed}
+    benchmark_child.time_models(job | {"min_pairs": 8, "min_seconds": 0.0, "warmup_seconds": 0.0}, [{}])
+    firsts, seconds = loaded[1::2], loaded[2::2]  # after one that pays for the library's own start
+    assert sorted(firsts) == sorted(seconds) == ["int8"] * 4 + ["original"] * 4
+
+
+def test_the_peak_of_a_child_is_not_its_parents(tmp_path, noise):
+    ballast = np.ones(50_000_000)
+    benchmark_child = run_child(tmp_path, "memory", [noise(5)], "It", model=None, threads=1)
+    assert 20 * MEGABYTE < benchmark_child["peak_bytes"] < 250 * MEGABYTE < ballast.nbytes
+
+
+def test_the_peak_of_a_model_holds_its_weights(tmp_path, noise):
+    code = (
+        "import sys, numpy as np, onnx; from onnx import helper, numpy_helper\n"
+        "w = np.random.default_rng(0).standard_normal((160, 125_000)).astype(np.float32)\n"
+        "io = [helper.make_tensor_value_info(n, 1, ['f', s]) for n, s in (('x', 160), ('y', 125_000))]\n"
+        "g = helper.make_graph([helper.make_node('MatMul', ['x', 'w'], ['y'])], 'g', io[:1], io[1:],"
+        " [numpy_helper.from_array(w, 'w')])\n"
+        "m = helper.make_model(g, opset_imports=[helper.make_opsetid('', 17)], ir_version=9)\n"
+        "onnx.save(m, sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "large.onnx")], check=True)
+    peaks = []
+    for name, model in (("empty", None), ("large", str(tmp_path / "large.onnx"))):
+        (tmp_path / name).mkdir()
+        result = run_child(tmp_path / name, "memory", [noise(2)], "It", model=model, threads=1)
+        peaks.append(result["peak_bytes"])
+    assert peaks[1] - peaks[0] > 80 * MEGABYTE  # 20 million float32
+
+
+def test_inputs_of_any_name_and_type_reach_the_child(tmp_path, noise):
+    """An npz keeps no array called `file`, and the child must see 0-d and integer arrays as they are."""
+    sample = noise(3)
+    sample.inputs.update({"file": np.array(7), "a/b:0": np.arange(3, dtype=np.int32)})
+    run_child(tmp_path, "memory", [sample, sample], "It", model=None, threads=1)
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert sorted((array.shape, str(array.dtype)) for array in arrays.values()) == sorted(
+            [((3, 160), "float32"), ((), "int64"), ((3,), "int32")] * 2
+        )
+
+
+def test_the_lock_keeps_a_second_benchmark_out_until_the_first_ends(temporary_directory):
+    entered = threading.Event()
+
+    def second():
+        with machine_lock():
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with machine_lock():
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    thread.join()
+
+
+def test_the_lock_of_a_process_that_died_is_free(temporary_directory):
+    code = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from pipeline.measure.child_process import machine_lock\n"
+        "machine_lock().__enter__(); print('held', flush=True); os._exit(9)"
+    )
+    command = [sys.executable, "-c", code, str(temporary_directory)]
+    holder = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (holder.stdout, holder.returncode) == ("held\n", 9)
+    with machine_lock():
+        pass

@@ -1,0 +1,62 @@
+"""The end of a search: what is tried once the furthest point of each path is known."""
+
+from types import SimpleNamespace
+
+import onnx
+import pytest
+
+from pipeline.mixed_precision import candidate_search
+from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
+from pipeline.mixed_precision.candidates import Budget
+from pipeline.mixed_precision.greedy_knapsack import Step
+from pipeline.mixed_precision.precision_groups import Group
+from pipeline.quantize.plan import Precision
+
+GROUPS = [
+    Group(name, "Conv", (name,), f"{name}_weight", (Precision.static_int8,)) for name in ("first", "second", "third", "fourth")
+]
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """Make a search over four Convs, for a loss and a speed of what is integer."""
+
+    def make(loss_of, speed_of):
+        def build(choice, **_):
+            return onnx.ModelProto(doc_string=" ".join(choice))  # stands for the graph
+
+        def speeds(_, forms, *args, **kwargs):
+            return {key: speed_of(form.doc_string.split()) for key, form in forms.items()}
+
+        monkeypatch.setattr(candidate_search, "speedups", speeds)
+        monkeypatch.setattr(candidate_search, "layouts_of", lambda model, allowed: [])
+        verdict = lambda model: SimpleNamespace(loss=loss_of(model.doc_string.split()), length_change=0.0)  # noqa: E731
+        builder = SimpleNamespace(groups=GROUPS, build=build)
+        bench = TrialContext(onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict), [], 1, (), float("inf"))
+        path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in GROUPS]
+        return CandidateSearch(bench, [path], Budget("log_mel_l1", max_loss=0.1))
+
+    return make
+
+
+def test_the_first_convs_are_float_where_that_is_faster(search):
+    best, met = search(lambda integer: 0.0, lambda integer: 1 + len(integer) - 3 * ("first" in integer)).run()
+    assert met
+    assert list(best.choice) == ["second", "third", "fourth"]
+    assert best.label.endswith("without the first 1")
+
+
+def test_they_stay_integers_where_that_is_faster(search):
+    best, _ = search(lambda integer: 0.0, lambda integer: 1 + len(integer)).run()
+    assert len(best.choice) == 4
+
+
+def test_they_stay_integers_where_others_lose_too_much_without_them(search):
+    lossy = search(
+        lambda integer: 0.5 if integer and "first" not in integer else 0.0,
+        lambda integer: 1 + len(integer) - 3 * ("first" in integer) if integer else 0.5,
+    )
+    best, met = lossy.run()
+    assert met
+    assert not best.choice or "first" in best.choice
+    assert all(not candidate.measured for candidate in lossy.candidates if candidate.loss > 0.1), "time spent for nothing"
