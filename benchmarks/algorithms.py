@@ -121,7 +121,7 @@ def case_of(name: str, calibration: int, evaluation: int) -> Case:
         measured = read_arrays(REAL / "eval.npz", "evaluation", evaluation)
     else:
         config = run_config(name, [f"calibration.samples={calibration}", f"evaluation.samples={evaluation}"])
-    [source] = load(config.model).values()
+    [source] = load(config.model).graphs.values()
     if name != "hifigan_v2":
         samples = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
         items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())

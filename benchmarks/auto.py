@@ -4,8 +4,9 @@
     python benchmarks/auto.py --cases hifigan_v2 spelling_cnn --write   # real cases; writes docs/auto.md
     python benchmarks/auto.py --ranking                                 # is the order of nodes that of measuring each in full?
 
-Losses are measured on the evaluation set, speeds on one thread with all contenders taken in turn. NNCF and onnxsim take part
-where they are installed. The real cases are not part of the repository (../shared/real); they are left out where absent.
+Losses are measured on the part of the evaluation set that the search has not seen, speeds on one thread with all contenders
+taken in turn. NNCF and onnxsim take part where they are installed. The real cases are not part of the repository
+(../shared/real); they are left out where absent.
 """
 
 import argparse
@@ -32,21 +33,23 @@ from calibration import reader  # noqa: E402
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
-from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
+from pipeline.data.datasets import EvaluationSample  # noqa: E402
+from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
-from pipeline.graph.source_graph import SourceGraph  # noqa: E402
+from pipeline.graph.source_graph import SourceGraph, load_graph  # noqa: E402
 from pipeline.measure.relative_speed import speedups  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
 from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
-from pipeline.paths import resolve_path  # noqa: E402
+from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
 from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
-from pipeline.stages.load import load, load_graph  # noqa: E402
+from pipeline.stages.load import load  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "real" / "cases"
 PAGE = ROOT / "docs" / "auto.md"
@@ -80,17 +83,14 @@ class Case:
     """A model with its data."""
 
     config: RunConfig
+    model: LoadedModel
     source: SourceGraph
     calibration: list[Sample]
     items: list[EvaluationSample]
 
-    def judge(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> LossEvaluator:
-        """Return what scores changes of the model's graph."""
-        model = self.config.model
-        files = {name: resolve_path(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return LossEvaluator(
-            model, self.source, files, self.source.name, items or self.items, self.config.evaluation, metric, seed=0, threads=1
-        )
+    def evaluator(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> LossEvaluator:
+        """Return what scores changes of the model's graph, on the part of the evaluation set that is reported."""
+        return LossEvaluator(self.model, self.source.name, items or self.items, self.config.evaluation, metric, seed=0)
 
 
 def main() -> None:
@@ -131,8 +131,8 @@ def comparison(name: str, seconds: float) -> str:
         for number, (label, recipe) in enumerate(RECIPES.items()):
             found[label] = attempt(recipe, case, folder / f"recipe{number}.onnx")
         files = {label: file for label, file in found.items() if isinstance(file, Path)}
-        judge = case.judge(metric)
-        losses = {label: judge.loss(file).loss for label, file in files.items()}
+        evaluator = case.evaluator(metric)
+        losses = {label: evaluator.loss(file).loss for label, file in files.items()}
         models = {label: onnx.load(file) for label, file in files.items()}
         sizes = {label: file.stat().st_size / case.source.size_bytes for label, file in files.items()}
     ordered = sorted((item.sample for item in case.items), key=lambda s: sum(a.size for a in s.inputs.values()))
@@ -228,9 +228,9 @@ def ranking(name: str) -> str:
     utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:16][-8:]
     probes = [EvaluationSample(sample) for sample in cropped(case.source.model, utterances, 0.1, 32)]
     wanted = [(group.name, Precision.static_int8) for group in groups if Precision.static_int8 in group.precisions]
-    quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)
-    judge = case.judge(fine, case.items[:24])
-    full = {key: judge.loss(builder.build({key[0]: key[1]})).loss for key in quick}
+    quick = sensitivities(builder, case.evaluator(fine, probes), wanted, threads=1)
+    evaluator = case.evaluator(fine, case.items[:24])
+    full = {key: evaluator.loss(builder.build({key[0]: key[1]})).loss for key in quick}
     agreement = scipy.stats.spearmanr([quick[key] for key in quick], [full[key] for key in quick]).statistic
     return f"{name}: Spearman {float(np.asarray(agreement)):.3f} over {len(quick)} groups, in {fine}"
 
@@ -239,10 +239,11 @@ def case_of(overrides: list[str]) -> Case:
     """Return a model with its data, as the settings name them."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = to_run_config(compose("config", [*overrides, "mode=static"]))
-    [source] = load(config.model).values()
-    calibration = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())
-    return Case(config, source, calibration, items)
+    model = load(config.model)
+    [source] = model.graphs.values()
+    calibration = CalibrationSet(model, config.calibration, config.seed, RunLog())
+    evaluation = EvaluationSet(model, config.evaluation, config.seed, RunLog())
+    return Case(config, model, source, calibration.entry, evaluation.report.samples)
 
 
 def _elsewhere() -> set[str]:

@@ -21,11 +21,11 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
-from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
+from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
 from pipeline.graph.session import open_session  # noqa: E402
 from pipeline.graph.source_graph import SourceGraph  # noqa: E402
-from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.record.run_directory import RunDirectory, register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
@@ -95,16 +95,11 @@ def quantized(model: str, overrides: list[str], folder: Path) -> tuple[SourceGra
         config: RunConfig = to_run_config(compose("config", [f"model={model}", *overrides]))
     folder.mkdir()
     run_log = RunLog()
-    sources = load(config.model)
-    [(graph, source)] = sources.items()
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, run_log)
-    samples = [item.sample for item in items[:12]]
-
-    def calibrate(source, prepared, tensors):  # noqa: ANN001, ANN202
-        data = calibration_samples(config.model, source, config.calibration, config.seed, run_log)
-        return measured_ranges(prepared, data, tensors, config.mode, threads=1, seed=0, on_sample=lambda _: None)
-
-    result = quantize(sources, config.mode, calibrate, {graph: samples[:1]}, RunDirectory(folder))
+    model = load(config.model)
+    [(graph, source)] = model.graphs.items()
+    samples = EvaluationSet(model, config.evaluation, config.seed, run_log).report[graph][:12]
+    calibration = CalibrationSet(model, config.calibration, config.seed, run_log)
+    result = quantize(model.graphs, config.mode, calibration, {graph: samples[:1]}, RunDirectory(folder))
     return source, samples, result.artifacts[graph].path
 
 

@@ -317,6 +317,8 @@ class EvaluationConfig:
         metrics: names to report; empty: all that the kind computes.
         sample_rate_hz: of a model's audio output, where its metadata does not tell.
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
+        exchange_parts: the set is split into a half that choices are made on and a half that is reported; true: the other
+            way round.
         listen: how many samples to write as audio before and after, where the model speaks.
         node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
@@ -329,6 +331,7 @@ class EvaluationConfig:
     metrics: list[str] = field(default_factory=list)
     sample_rate_hz: int | None = None
     labels: str | None = None
+    exchange_parts: bool = False
     listen: int = 3
     node_samples: int = 2
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
@@ -340,8 +343,7 @@ class BenchmarkConfig:
     """How speed and memory are measured.
 
     Attributes:
-        threads: intra-op threads of each session: a number, or a list of them to measure one after the other. The first one
-            decides: the report's main figures are of it, and every other stage runs with it.
+        threads: further counts of intra-op threads to time with, after `runtime.threads`, which the main figures are of.
         runs: at least this many interleaved pairs of one original and one quantized inference.
         seconds: and at least this long.
         rounds: how often both sessions are built anew meanwhile: where a session's memory happens to lie moves its latency by
@@ -349,21 +351,22 @@ class BenchmarkConfig:
         self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
-    threads: Any = 1  # OmegaConf knows no union of a number and a list
+    threads: list[int] = field(default_factory=list)
     runs: int = 20
     seconds: float = 2.0
     rounds: int = 6
     self_check: bool = False
 
-    @property
-    def thread_counts(self) -> tuple[int, ...]:
-        """The thread counts to measure, the one that decides first."""
-        return tuple(self.threads) if isinstance(self.threads, list | tuple) else (self.threads,)
 
-    @property
-    def deciding_threads(self) -> int:
-        """The thread count that decides: of the main figures, and of every stage beside the benchmark."""
-        return self.thread_counts[0]
+@dataclass
+class RuntimeConfig:
+    """How models are run, in every stage.
+
+    Attributes:
+        threads: intra-op threads of each session of ONNX Runtime: in calibration, search, benchmark and evaluation.
+    """
+
+    threads: int = 1
 
 
 @dataclass
@@ -375,6 +378,7 @@ class RunSchema:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: Any = MISSING
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
@@ -395,9 +399,15 @@ class RunConfig:
     calibration: CalibrationConfig
     evaluation: EvaluationConfig
     benchmark: BenchmarkConfig
+    runtime: RuntimeConfig
     stages: tuple[str, ...]
     seed: int
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """The thread counts to time with: that of every stage first."""
+        return tuple(dict.fromkeys((self.runtime.threads, *self.benchmark.threads)))
 
     def mode_of(self, graph: str) -> AnyModeConfig:
         """Return the mode that applies to a graph."""

@@ -87,6 +87,18 @@ def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
     )
 
 
+def per_sample_entry(item: EvaluationSample, scores: SampleScores) -> dict[str, Any]:
+    """Return what the report's `evaluation.per_sample` holds of one sample."""
+    truth = {name: {"baseline": pair[0], "quantized": pair[1]} for name, pair in scores.truth.items()}
+    return {"id": item.sample.id, "fidelity": scores.fidelity, "truth": truth, **scores.notes}
+
+
+def length_change(before: Outputs, after: Outputs) -> float:
+    """Return how much longer or shorter an axis of an output has become, relative to fp32's, at worst."""
+    pairs = [pair for name, a in before.items() for pair in zip(a.shape, after[name].shape, strict=False)]
+    return max((abs(is_now - was) / max(was, 1) for was, is_now in pairs), default=0.0)
+
+
 def summarize(
     names: list[str], scored: list[SampleScores], totals: dict[str, tuple[float, float]]
 ) -> dict[str, dict[str, Any]]:

@@ -49,6 +49,20 @@ def change_interval(samples: Sequence[Entry], name: str) -> Interval | None:
     return mean_interval([after - before for before, after in pairs], resamples=RESAMPLES) if len(pairs) > 1 else None
 
 
+def loss_interval(samples: Sequence[Entry], name: str) -> Interval | None:
+    """Return how much worse than fp32 a metric is, with its interval; None where the samples do not tell."""
+    metric = METRICS[name]
+    if metric.baseline is None:
+        change = change_interval(samples, name)
+    else:
+        found = sample_interval(samples, name)
+        shift = metric.baseline
+        change = None if found is None else Interval(found.value - shift, found.low - shift, found.high - shift)
+    if change is None or not metric.higher_is_better:
+        return change
+    return Interval(-change.value, -change.high, -change.low)
+
+
 def sample_values(samples: Sequence[Entry], name: str) -> list[float]:
     """Return a metric of the quantized model, sample by sample; samples that lack it are left out."""
     return [value for sample in samples if (value := sample_value(sample, name)) is not None]

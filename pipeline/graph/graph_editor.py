@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.graph.node_patterns import ensure_names
-from pipeline.graph.source_graph import opset_of
+from pipeline.graph.opset import opset_of
 from pipeline.graph.subgraph_scopes import Names, input_tensors, outer_scope_inputs
 from pipeline.graph.symbolic_dims import Length, Shape, equal_lengths
 from pipeline.graph.topological_sort import alive, in_order

@@ -10,8 +10,9 @@ from onnx import version_converter
 from pipeline.errors import ModelError
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM
+from pipeline.graph.opset import opset_of
 from pipeline.graph.session import open_session
-from pipeline.graph.source_graph import SourceGraph, opset_of
+from pipeline.graph.source_graph import SourceGraph
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
 # result still allows it, when it loads the finished model.

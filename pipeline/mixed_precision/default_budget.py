@@ -5,6 +5,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import check_metric
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.mixed_precision.candidates import Budget
+from pipeline.models.speech_model import SpeechModel, TextToSpeech
 
 # Differences that are hard to hear or hardly change a result, by the fine metric of each kind. A limit in nats of the
 # log-mel: noise of 0.1 nat on every band is 0.9 dB. Of posteriors: transcripts change from about 0.01 nat on.
@@ -31,19 +32,21 @@ DEFAULT_LIMITS = {
 }
 
 
-def budget_of(mode: AutoConfig, evaluation: EvaluationConfig, *, speaks_later: bool = False) -> Budget:
+def budget_of(mode: AutoConfig, evaluation: EvaluationConfig, model: SpeechModel, graph: str) -> Budget:
     """Return what a search must keep to.
 
     Args:
         mode: what the user asks for.
         evaluation: what can be measured.
-        speaks_later: the graph is not the first of a text-to-speech model, so that its mel says nothing about it.
+        model: the model.
+        graph: the one of its graphs that is searched.
 
     Raises:
         ConfigError: the metric cannot limit a loss, or has no default limit and none is given.
     """
     usual = "accuracy_percent" if evaluation.labels is not None else DEFAULT_METRICS[evaluation.kind]
-    metric = mode.metric or ("mr_stft" if speaks_later else usual)
+    behind_mel = isinstance(model, TextToSpeech) and not model.mel_depends_on(graph)
+    metric = mode.metric or ("mr_stft" if behind_mel else usual)
     check_metric(metric, evaluation.kind, "mode.metric")
     limit = mode.max_loss
     if limit is None and mode.min_speedup is None and mode.max_bytes is None:

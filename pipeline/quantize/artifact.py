@@ -11,7 +11,7 @@ from pipeline.errors import StageError
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
-from pipeline.paths import sha256_of
+from pipeline.paths import hash_files
 from pipeline.quantize.plan import Kept, Plan
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -79,12 +79,13 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
-    files = [path, *external_files(model, path.parent)]  # saving has told the graph where its weights are
+    # saving has told the graph where its weights are
+    files, sha256 = hash_files(path, *external_files(model, path.parent))
     return Artifact(
         source.name,
         path,
-        sha256_of(*files),
-        sum(file.stat().st_size for file in files),
+        sha256,
+        sum(file.bytes for file in files),
         source.size_bytes,
         {name: precision.value for name, precision in plan.precisions.items()},
         tuple(plan.kept),

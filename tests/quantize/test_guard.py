@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.graph.prepare import prepare
 from pipeline.graph.session import infer, open_session
+from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import quantize_static, tensors_to_calibrate
-from tests.quantize.test_modes import observed_ranges, sample_of
+from tests.quantize.test_modes import sample_of
 
 BLOCK = """block (float[1, 16, frames] x) => (float[1, 16, frames] y) {
     [before] a = Conv <pads = [1, 1]> (x, wa)
@@ -34,7 +35,8 @@ def quantized_around(block, settings):
     source, model = block
     mode = dataclasses.replace(settings("static"), min_channels=1)
     plan = Plan({"before": Precision.static_int8, "after": Precision.static_int8})
-    ranges = observed_ranges(source, model, tensors_to_calibrate(model, plan, mode))
+    tensors = tensors_to_calibrate(model, plan, mode)
+    ranges = measured_ranges(model, [sample_of(model)], tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
     return quantize_static(model, plan, mode, ranges)
 
 
