@@ -37,6 +37,7 @@ from pipeline.journal import Journal  # noqa: E402
 from pipeline.load import SourceGraph, load, load_graph  # noqa: E402
 from pipeline.paths import find  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
+from pipeline.quantize.target import needs_reduced_range  # noqa: E402
 from pipeline.run_directory import register_resolver  # noqa: E402
 from pipeline.sample_sets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.samples import Sample  # noqa: E402
@@ -171,15 +172,17 @@ def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Pat
 
 
 def dynamic(weights: QuantType) -> Callable[[Case, Path], None]:
-    """Return ONNX Runtime's dynamic quantization."""
-    return lambda case, file: quantize_dynamic(case.source.path, file, weight_type=weights)
+    """Return ONNX Runtime's dynamic quantization, with the 7 bits that its manual asks for where 8 saturate."""
+    reduce_range = weights is QuantType.QInt8 and needs_reduced_range(None, None)
+    return lambda case, file: quantize_dynamic(case.source.path, file, weight_type=weights, reduce_range=reduce_range)
 
 
 def static(activations: QuantType, ops: list[str] | None) -> Callable[[Case, Path], None]:
-    """Return ONNX Runtime's static quantization, calibrated on real data by MinMax."""
+    """Return ONNX Runtime's static quantization, calibrated on real data by MinMax; with 7 bits where 8 saturate."""
     return lambda case, file: quantize_static(
         case.source.path, file, reader(case.calibration[:32]), quant_format=QuantFormat.QDQ, per_channel=True,
         op_types_to_quantize=ops, activation_type=activations, weight_type=QuantType.QInt8,
+        reduce_range=needs_reduced_range(None, None),
     )  # fmt: skip
 
 
