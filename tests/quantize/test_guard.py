@@ -32,7 +32,7 @@ def block(source_of, build, make_weight):
 
 
 def quantized_around(block, settings):
-    source, model = block
+    _, model = block
     mode = dataclasses.replace(settings("static"), min_channels=1)
     plan = Plan({"before": Precision.static_int8, "after": Precision.static_int8})
     tensors = tensors_to_calibrate(model, plan, mode)
