@@ -311,7 +311,8 @@ def _node_errors(state: State, artifact: Artifact) -> list[NodeError]:
             state.given(artifact.graph)[: config.evaluation.node_samples],
             seed=config.seed,
             threads=config.benchmark.deciding_threads,
-            rescaled=isinstance(mode, AutoConfig) or (isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing)),
+            rescaled=isinstance(mode, AutoConfig)
+            or (isinstance(mode, StaticConfig) and (mode.cross_layer_equalization or mode.smooth_quant)),
         )
     except (ModelError, DataError) as error:  # it explains the result, and is no part of it
         state.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")

@@ -109,11 +109,11 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     fine = FINE.get(budget.metric, budget.metric)
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
-    if mode.rewrite:
+    if mode.optimize:
         means.on_progress("rewriting float operators")
         rewritten = opened(prepared, mode, means.calibration[:3], threads)
         prepared = replace(prepared, model=with_shapes(rewritten.model))
-    fold(prepared.model, Algorithms(folding=True))
+    fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
     groups, fixed = groups_of(prepared, static)
     calibration = cropped(source.model, means.calibration, CALIBRATION_SHARE, CALIBRATION_LEAST)

@@ -12,9 +12,9 @@ from pipeline.config.settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
-    FloatConfig,
     Fp16Config,
     IntegerType,
+    OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
@@ -81,7 +81,7 @@ def quantize(
         sources: the graphs as loaded.
         mode: what to do.
         calibrate: measures ranges; called by a static mode only.
-        probes: graph name -> samples: the finished artifact must run on the first, rewrites must be exact on all.
+        probes: graph name -> samples: the finished artifact must run on the first, rewrites must compute the same on all.
         directory: where artifacts go.
         graph_modes: graph name -> what to do with this one instead.
         samples_of: what a graph is calibrated on, for the algorithms of a static mode that learn from samples; None: they
@@ -117,18 +117,18 @@ def quantize(
             urgent += found.warnings
             notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
             continue
-        if mode.rewrite:
+        if mode.optimize:
             rewritten[name] = in_float(prepared, mode, probes[name], threads)
             prepared = replace(prepared, model=with_shapes(rewritten[name].model))
         notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
-        if not (plan.precisions or (isinstance(mode, FloatConfig) and rewritten[name].applied)):
+        if not (plan.precisions or (isinstance(mode, OptimizeConfig) and rewritten[name].applied)):
             idle.append(nothing_to_do(source, mode, plan))
             continue
         model = _rewrite(
             source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
         )
-        if mode.rewrite and isinstance(mode, StaticConfig):
+        if mode.optimize and isinstance(mode, StaticConfig):
             model, rewritten[name] = laid_out(model, rewritten[name], mode, probes[name], threads)
         staged[name] = save_artifact(
             model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
@@ -153,7 +153,7 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             return plan_weight_only(prepared, mode)
         case Fp16Config():
             return plan_fp16(prepared, mode)
-        case FloatConfig():
+        case OptimizeConfig():
             return Plan()
         case AutoConfig():
             raise AssertionError("what a search chooses is not planned before")
@@ -165,7 +165,9 @@ def algorithms_of(mode: AnyModeConfig) -> Algorithms:
     """Return the algorithms that a mode's settings switch on; only a static one has any."""
     if not isinstance(mode, StaticConfig):
         return Algorithms()
-    return Algorithms(mode.folding, mode.equalization, mode.smoothing, mode.rounding, mode.bias_correction)
+    return Algorithms(
+        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
+    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:
@@ -179,7 +181,7 @@ def needed_opset(mode: AnyModeConfig) -> int:
             return 21 if types else 13
         case DynamicConfig() | WeightOnlyConfig() | AutoConfig():
             return 13
-        case Fp16Config() | FloatConfig():
+        case Fp16Config() | OptimizeConfig():
             return 7
         case _:
             assert_never(mode)
@@ -196,7 +198,7 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return f"int{mode.bits}"
         case Fp16Config():
             return "fp16"
-        case FloatConfig():
+        case OptimizeConfig():
             return "fp32"
         case _:
             assert_never(mode)
@@ -226,7 +228,7 @@ def _rewrite(
             return quantize_weight_only(model, plan, mode)
         case Fp16Config():
             return quantize_fp16(model, plan, mode)
-        case FloatConfig():
+        case OptimizeConfig():
             return model
         case AutoConfig():
             raise AssertionError("a search makes its own graph")
