@@ -127,7 +127,7 @@ def comparison(name: str, seconds: float) -> str:
         folder = Path(place)
         runs = [(f"mode=auto, at most +{limit:g}", [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"])
                 for limit in limits]  # fmt: skip
-        runs.append(("mode=float", [*overrides, "mode=float"]))
+        runs.append(("mode=optimize", [*overrides, "mode=optimize"]))
         for number, (label, given) in enumerate(runs):
             found[label], notes[label] = by_command(given, folder / f"run{number}")
         for number, (label, recipe) in enumerate(RECIPES.items()):

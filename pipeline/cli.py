@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.config.compose import renamed
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 
@@ -113,7 +114,8 @@ def _unknown_option(error: MissingConfigException) -> str:
     options = error.options or []
     if not group:
         return " ".join(str(error).split())
-    return f"{group}={option}: no such option of the group {group}.{did_you_mean(option, options)}"
+    hint = renamed(f"{group}={option}") or did_you_mean(option, options)
+    return f"{group}={option}: no such option of the group {group}.{hint}"
 
 
 def _setting_error(error: OmegaConfBaseException) -> str:
@@ -122,7 +124,7 @@ def _setting_error(error: OmegaConfBaseException) -> str:
         r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
     )
     known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
-    hint = did_you_mean(str(error.key), known) if str(error.key) not in known else ""
+    hint = renamed(str(error.full_key)) or did_you_mean(str(error.key), known) if str(error.key) not in known else ""
     return f"{error.full_key}: {what}.{hint}"
 
 

@@ -51,7 +51,7 @@ MATMULS = """g (float[t, 32] x) => (float[t, 32] y) {
 }"""
 GEMM = "g (float[t, 32] x) => (float[t, 32] y) { [one] y = Gemm <alpha = 0.5> (x, w_square, bias) }"
 IN_PAIRS = {"dynamic_op_types": [], "weight_only_op_types": []}
-LAID_OUT = {"rewrite": True, "rewrites": ["channels_last"]}
+LAID_OUT = {"optimize": True, "rewrites": ["integer_channels_last"]}
 GRAPHS = {  # name -> graph, mode, its settings, the kernel that ONNX Runtime takes
     "conv": (CONVS, "static", {}, "QLinearConv"),
     "conv_of_int8": (CONVS, "static", {"activation_type": IntegerType.int8}, "QLinearConv"),

@@ -29,7 +29,11 @@ SENTENCES = 12
 WITHIN_POINTS = 2.0
 NOISE_SCALE = 0.0  # neither draws any noise then, so that both say the same every time
 MADE = ("fp32", "dynamic", "static", "fp16", "weight_only")
-LAID_OUT = ("mode=static", "mode.rewrite=true", "mode.rewrites=[channels_last]")  # with operators of ONNX Runtime's own
+LAID_OUT = (
+    "mode=static",
+    "mode.optimize=true",
+    "mode.rewrites=[integer_channels_last]",
+)  # with operators of ONNX Runtime's own
 VOCODERS = {"vocoder": "vocoder/vocos.onnx", "hifigan": "hifigan/hifigan.onnx"}
 LIMIT_S = 300  # a client that hangs must not hang the suite
 

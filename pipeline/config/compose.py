@@ -26,12 +26,12 @@ from pipeline.config.settings import (
     CalibrationConfig,
     DynamicConfig,
     EvaluationConfig,
-    FloatConfig,
     Format,
     Fp16Config,
     IntegerType,
     ModeConfig,
     ModeKind,
+    OptimizeConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
@@ -41,6 +41,23 @@ from pipeline.config.settings import (
 from pipeline.errors import ConfigError, did_you_mean
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
+
+RENAMED = {  # settings and options under a former name -> the present one
+    "mode=float": "mode=optimize",
+    "mode.rewrite": "mode.optimize",
+    "mode.folding": "mode.fold_batch_norm",
+    "mode.equalization": "mode.cross_layer_equalization",
+    "mode.smoothing": "mode.smooth_quant",
+    "mode.storage_op_types": "mode.weight_only_op_types",
+}
+
+
+def renamed(former: str) -> str:
+    """Return a sentence that says what a setting (`mode.rewrite`) or an option (`mode=float`) is called now, or nothing.
+
+    The sentence starts with a space, so that it can be appended to a message.
+    """
+    return f" It was renamed: use {RENAMED[former]}." if former in RENAMED else ""
 
 
 def register_schemas() -> None:
@@ -188,7 +205,8 @@ def _mode_schema(node: DictConfig, key: str) -> type[ModeConfig]:
     kind = node.get("kind")
     name = kind.name if isinstance(kind, ModeKind) else str(kind)
     if name not in ModeKind.__members__:
-        raise ConfigError(f"{key}.kind: {name!r} is no mode.{did_you_mean(name, ModeKind.__members__)}")
+        hint = renamed(f"mode={name}") or did_you_mean(name, ModeKind.__members__)
+        raise ConfigError(f"{key}.kind: {name!r} is not a mode.{hint}")
     return MODE_SCHEMAS[ModeKind[name]]
 
 
@@ -203,7 +221,10 @@ def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) 
     assert isinstance(given, dict)
     given.pop("_target_", None)
     unknown = sorted(str(name) for name in set(given) - set(_names(schema)))
-    problems += [f"{key}.{name}: no such setting.{did_you_mean(name, _names(schema))}" for name in unknown]
+    group = "mode" if issubclass(schema, ModeConfig) else key  # graph_modes.<graph> holds a mode too
+    problems += [
+        f"{key}.{name}: no such setting.{renamed(f'{group}.{name}') or did_you_mean(name, _names(schema))}" for name in unknown
+    ]
     if unknown:
         return None
     try:
@@ -312,8 +333,8 @@ def _limits(
                 ),
                 (0 <= mode.accuracy_level <= 4, "mode.accuracy_level", mode.accuracy_level, "0 to 4"),
             ]
-        case FloatConfig():
-            checks.append((mode.rewrite, "mode.rewrite", mode.rewrite, "true, since mode=float does nothing else"))
+        case OptimizeConfig():
+            checks.append((mode.optimize, "mode.optimize", mode.optimize, "true, since mode=optimize does nothing else"))
         case AutoConfig():
             positive = [("max_loss", mode.max_loss), ("min_speedup", mode.min_speedup), ("max_bytes", mode.max_bytes)]
             checks += [(value is None or value > 0, f"mode.{key}", value, "null or above 0") for key, value in positive]

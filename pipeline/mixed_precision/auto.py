@@ -148,11 +148,11 @@ def _search(
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
     given = inputs.calibration[source.name]
-    if mode.rewrite:
+    if mode.optimize:
         tell("rewriting float operators")
         rewritten = opened(prepared, mode, given[:3], threads)
         prepared = replace(prepared, model=with_shapes(rewritten.model))
-    fold(prepared.model, Algorithms(folding=True))
+    fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
     groups, fixed = groups_of(prepared, static)
     calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST)

@@ -252,7 +252,7 @@ class CandidateSearch:
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
-        own_operators = "channels_last" in self._trials.layouts  # of ONNX Runtime, not of ONNX
+        own_operators = "integer_channels_last" in self._trials.layouts  # of ONNX Runtime, not of ONNX
         if own_operators and Precision.dynamic_int8 in best.choice.values():
             fixed = self.evaluatord(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
             if keeps_quality(fixed, self._budget):

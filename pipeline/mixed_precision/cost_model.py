@@ -25,6 +25,7 @@ from pipeline.graph.prepare import initializers_of, with_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.subgraph import upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Sample
@@ -149,7 +150,7 @@ def _in_layouts(model: onnx.ModelProto, allowed: Collection[str]) -> list[onnx.M
     found = []
     for layout in (layout for layout in LAYOUTS if layout.name in allowed):
         graph = Graph(with_shapes(model))
-        if not isinstance(layout.change(graph), str):
+        if isinstance(layout.apply(graph), Sites):
             found.append(graph.finish())
     return found
 

@@ -9,8 +9,8 @@ from pipeline.config.settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
-    FloatConfig,
     Fp16Config,
+    OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
@@ -46,7 +46,7 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
                 "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
                 "with mode.min_speedup."
             )
-        case FloatConfig():
+        case OptimizeConfig():
             return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
         case _:
             assert_never(mode)
@@ -55,7 +55,7 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
 def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     """Return why a mode would change nothing in a graph, and what would."""
     nothing = f"mode {mode.name} would change nothing in the graph {source.name!r}"
-    if isinstance(mode, FloatConfig):
+    if isinstance(mode, OptimizeConfig):
         return f"{nothing}: no rewrite makes it faster on this machine."
     inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
     if inner and not plan.kept:

@@ -49,7 +49,7 @@ def _check_budgets(context: RunContext, found: Evaluation) -> None:
 
 def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
     config, mode = context.config, context.config.mode_of(artifact.graph)
-    rescaled = isinstance(mode, StaticConfig) and (mode.equalization or mode.smoothing)
+    rescaled = isinstance(mode, StaticConfig) and (mode.cross_layer_equalization or mode.smooth_quant)
     try:
         return errors_along(
             context.loaded.graphs[artifact.graph].model,

@@ -12,9 +12,9 @@ from pipeline.config.settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
-    FloatConfig,
     Fp16Config,
     IntegerType,
+    OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
@@ -156,16 +156,16 @@ class _Job:
     def quantize(self, source: SourceGraph, prepared: PreparedGraph, mode: AnyModeConfig) -> None:
         """Plan and rewrite one graph."""
         name = source.name
-        if mode.rewrite:
+        if mode.optimize:
             self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
         self.notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
-        if not (plan.precisions or (isinstance(mode, FloatConfig) and self.rewritten[name].applied)):
+        if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
             return
         model = self._quantized(source, prepared.model, plan, mode)
-        if mode.rewrite and isinstance(mode, StaticConfig):
+        if mode.optimize and isinstance(mode, StaticConfig):
             model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
 
@@ -187,7 +187,7 @@ class _Job:
                 return quantize_weight_only(model, plan, mode)
             case Fp16Config():
                 return quantize_fp16(model, plan, mode)
-            case FloatConfig():
+            case OptimizeConfig():
                 return model
             case AutoConfig():
                 raise AssertionError("a search makes its own graph")
@@ -220,7 +220,7 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             return plan_weight_only(prepared, mode)
         case Fp16Config():
             return plan_fp16(prepared, mode)
-        case FloatConfig():
+        case OptimizeConfig():
             return Plan()
         case AutoConfig():
             raise AssertionError("what a search chooses is not planned before")
@@ -232,7 +232,9 @@ def algorithms_of(mode: AnyModeConfig) -> Algorithms:
     """Return the algorithms that a mode's settings switch on; only a static one has any."""
     if not isinstance(mode, StaticConfig):
         return Algorithms()
-    return Algorithms(mode.folding, mode.equalization, mode.smoothing, mode.rounding, mode.bias_correction)
+    return Algorithms(
+        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
+    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:
@@ -246,7 +248,7 @@ def needed_opset(mode: AnyModeConfig) -> int:
             return 21 if types else 13
         case DynamicConfig() | WeightOnlyConfig() | AutoConfig():
             return 13
-        case Fp16Config() | FloatConfig():
+        case Fp16Config() | OptimizeConfig():
             return 7
         case _:
             assert_never(mode)
@@ -263,7 +265,7 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return f"int{mode.bits}"
         case Fp16Config():
             return "fp16"
-        case FloatConfig():
+        case OptimizeConfig():
             return "fp32"
         case _:
             assert_never(mode)

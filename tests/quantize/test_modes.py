@@ -89,11 +89,11 @@ def test_a_static_graph_of_opset_11_is_converted_so_that_it_loads(quantized, set
 
 def test_a_static_graph_is_laid_out_behind_its_pairs_where_rewrites_are_wanted(quantized, settings, conv_net, monkeypatch):
     monkeypatch.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
-    artifact, model = quantized(conv_net(), settings("static", rewrite=True, rewrites=["channels_last"]))
+    artifact, model = quantized(conv_net(), settings("static", optimize=True, rewrites=["integer_channels_last"]))
     made = [node for node in model.graph.node if node.op_type == "QLinearConv"]
     assert [node.domain for node in made] == ["com.microsoft"] * 2
     assert artifact.kernels["QLinearConv"] == 2
-    _, plain = quantized(conv_net(), settings("static", rewrite=True, rewrites=["scale"]))
+    _, plain = quantized(conv_net(), settings("static", optimize=True, rewrites=["fold_mul_into_weights"]))
     assert "QLinearConv" not in ops(plain)
 
 
