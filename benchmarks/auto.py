@@ -35,10 +35,10 @@ from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticCon
 from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
+from pipeline.graph.shorten_samples import cropped  # noqa: E402
 from pipeline.graph.source_graph import SourceGraph  # noqa: E402
 from pipeline.measure.relative_speed import speedups  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
-from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.paths import resolve_path  # noqa: E402

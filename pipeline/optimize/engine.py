@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.rewrite_gain import Gain, Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
-from pipeline.optimize.shorten_samples import shorten
 from pipeline.sample import Sample
 
 __all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply", "check_names"]

@@ -6,9 +6,9 @@ from small_graphs import graph_of, op_types
 from test_apply import REPO, always, mels, small, tokens
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.shorten_samples import LEAST, shorten
 from pipeline.optimize import engine
 from pipeline.optimize.rewrite_registry import Rewrite
-from pipeline.optimize.shorten_samples import LEAST, shorten
 from pipeline.sample import Sample
 
 
