@@ -40,10 +40,13 @@ from pipeline.data.datasets import EvaluationSample  # noqa: E402
 from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
-from pipeline.graph.source_graph import SourceGraph, load_graph  # noqa: E402
+from pipeline.graph.shorten_samples import cropped  # noqa: E402
+from pipeline.graph.source_graph import (  # noqa: E402
+    SourceGraph,
+    load_graph,
+)
 from pipeline.measure.relative_speed import speedups  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
-from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402

@@ -95,7 +95,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         counts = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
         raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
     try:
-        open_session(file, as_it_is=True)
+        open_session(file, optimization="none")
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
     files, sha256 = hash_files(*paths)

@@ -18,14 +18,15 @@ from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import FINE, LossEvaluator
 from pipeline.evaluate.measured_loss import MeasuredLoss
-from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_inference import with_shapes
+from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
 from pipeline.mixed_precision.cost_model import KernelSaving, KernelSavings, kernel_savings, kernel_times
-from pipeline.mixed_precision.crop_samples import cropped
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of

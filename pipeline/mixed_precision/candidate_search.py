@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.mixed_precision.candidate_builder import Builder
@@ -127,7 +128,7 @@ class CandidateSearch:
         if key not in self._found:
             model = self._trials.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
             verdict = self._trials.evaluator.loss(model)
-            size = without_shapes(model).ByteSize()
+            size = byte_size(without_shapes(model))
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._trials.original_bytes,
                 bias_correction=bias_correction, fixed_scales=fixed_scales,

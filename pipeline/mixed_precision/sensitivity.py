@@ -12,22 +12,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
-from pipeline.graph.prepare import with_shapes
-from pipeline.graph.session import infer, open_session
+from pipeline.graph.session import infer, inputs_for, open_session
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.quantize.plan import Precision
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import Array, Outputs, Sample
 
 AT_ONCE = 12  # groups whose inputs are held in memory together
 
-Tensors = dict[str, npt.NDArray[np.generic]]
+Tensors = dict[str, Array]
 Losses = dict[tuple[str, Precision], float]
 """(group, precision) -> loss of this group alone."""
 
@@ -92,9 +91,7 @@ def _float_tensors(base: NoisyGraph, names: Sequence[str], evaluator: LossEvalua
         feeds: Tensors = {**calls[0].sample.inputs, **base.noise(evaluator.rng(number))}
         found: Tensors = {name: feeds[name] for name in names if name in feeds}
         if session is not None:
-            wanted = {value.name for value in session.get_inputs()}
-            inputs = {name: array for name, array in feeds.items() if name in wanted}
-            found |= infer(session, Sample(calls[0].sample.id, inputs))
+            found |= infer(session, Sample(calls[0].sample.id, inputs_for(session, feeds)))
         yield found
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.rewrite_gain import Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
-from pipeline.optimize.shorten_samples import shorten
 from pipeline.sample import Sample
 
 SLOWER = "not faster here"

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
+from pipeline.graph.large_models import is_large
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
@@ -16,7 +17,6 @@ from pipeline.quantize.plan import Kept, Plan
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
-PROTOBUF_LIMIT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB
 INTEGER_WEIGHTS = frozenset(
     {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4,
      onnx.TensorProto.INT16, onnx.TensorProto.UINT16}
@@ -74,7 +74,7 @@ def save_artifact(
     model.metadata_props.extend(source.model.metadata_props)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
-    if external_data or (external_data is None and model.ByteSize() > PROTOBUF_LIMIT_BYTES):
+    if external_data or (external_data is None and is_large(model)):
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         onnx.save_model(model, path)

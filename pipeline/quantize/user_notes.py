@@ -14,10 +14,11 @@ from pipeline.config.settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
+from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.plan import WEIGHTED_OPS, Plan
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.target import saturates_here
 
 

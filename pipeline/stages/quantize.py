@@ -19,7 +19,8 @@ from pipeline.config.settings import (
     WeightOnlyConfig,
 )
 from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
-from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
+from pipeline.graph.prepare import PreparedGraph, prepare
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
 from pipeline.optimize.around_quantization import in_float, laid_out

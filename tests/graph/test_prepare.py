@@ -7,8 +7,9 @@ import pytest
 from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.opset import opset_of
-from pipeline.graph.prepare import prepare, with_shapes, without_shapes
+from pipeline.graph.prepare import prepare, without_shapes
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.sample import Sample
 
 

@@ -9,8 +9,8 @@ from small_graphs import graph_of, op_types
 
 from pipeline.config.settings import IntegerType
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import with_shapes
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.rewrite_gain import Gain
 from pipeline.optimize import engine
 from pipeline.optimize.layout import integer_channels_last

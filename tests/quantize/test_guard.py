@@ -51,7 +51,7 @@ def test_onnxruntime_leaves_a_float_conv_between_integers_as_it_is(block, settin
 
 def test_what_runs_is_what_the_graph_says(block, settings):
     quantized, sample = quantized_around(block, settings), sample_of(block[0].model)
-    as_written = infer(open_session(quantized, basic=False, without=["WeightBiasQuantization"]), sample)["y"]
+    as_written = infer(open_session(quantized, without=["WeightBiasQuantization"]), sample)["y"]
     as_run = infer(open_session(quantized), sample)["y"]
     np.testing.assert_allclose(as_run, as_written, atol=1e-3 * np.abs(as_written).max())
 
