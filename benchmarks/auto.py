@@ -219,7 +219,7 @@ def ranking(name: str) -> str:
     fine = FINE.get(metric, metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
-        percentile=99.99,
+        percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
     )  # fmt: skip
     prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, static)
