@@ -43,7 +43,6 @@ from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.paths import resolve_path  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
-from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load, load_graph  # noqa: E402
@@ -102,7 +101,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = []
     for name in options.cases:
         if name in _elsewhere() and not REAL.is_dir():
