@@ -38,7 +38,6 @@ from pipeline.models.speech_model import Speaks, Transcribes  # noqa: E402
 from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
 from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.quantize.static import plan_static, quantize_static, tensors_to_calibrate  # noqa: E402
-from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Outputs, Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -98,7 +97,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables to {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = []
     for name in arguments.models:
         if name == "hifigan_v2" and not REAL.is_dir():

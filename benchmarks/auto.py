@@ -51,7 +51,6 @@ from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
-from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -107,7 +106,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = []
     for name in options.cases:
         if name in _elsewhere() and not REAL.is_dir():
@@ -226,7 +224,7 @@ def ranking(name: str) -> str:
     fine = FINE.get(metric, metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
-        percentile=99.99,
+        percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
     )  # fmt: skip
     prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, static)

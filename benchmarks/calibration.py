@@ -281,10 +281,8 @@ def composed(*overrides: str) -> "RunConfig":
     from hydra import compose, initialize_config_dir
 
     from pipeline.config.compose import register_schemas, to_run_config
-    from pipeline.record.run_directory import register_resolver
 
     register_schemas()
-    register_resolver()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return to_run_config(compose("config", list(overrides)))
 

@@ -28,7 +28,7 @@ from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
 from pipeline.graph.source_graph import SourceGraph  # noqa: E402
 from pipeline.measure.session_rounds import timed_round  # noqa: E402
-from pipeline.record.run_directory import RunDirectory, register_resolver  # noqa: E402
+from pipeline.record.run_directory import RunDirectory  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -64,7 +64,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/defaults.md")
     arguments = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = [table_of(model, arguments.seconds) for model in arguments.models]
     text = "\n\n".join(tables)
     print(text)

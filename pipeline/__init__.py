@@ -23,8 +23,39 @@
     runner.py           the chain of stages, its order and its promises
     report/             report.json, the terminal, report.html, comparisons of runs
     rerun.py            what differs when a past run is run again
-    cli.py              what run.py is made of
+    hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
+    cli.py              the command: run.py, and speech-quantize where the package is installed
+    in_process.py       a run from Python: pipeline.run
 
 Data flows one way: load -> inspect -> quantize -> benchmark -> evaluate -> report. Imports do too: a package of this list
 imports only from those above it.
 """
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["run"]
+
+
+def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the pipeline as `python run.py <overrides>` does, in this process, and return the report.
+
+        import pipeline
+        report = pipeline.run(["model=vocoder", "mode=dynamic", "evaluation.samples=4"])
+        report["benchmark"]["vocoder"]["speedup"]["median"]
+
+    The run's directory, `outputs/<model>/<mode>/<timestamp>/`, is made in the working directory, with the files that the
+    command leaves there. Nothing is printed but progress bars, on a terminal. Hydra's global state is left as it was.
+
+    Args:
+        overrides: settings as on the command line: `group=option`, `key=value`. One run: no lists of values to sweep over.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        PipelineError: what a user can act on: a setting, a file, a sample. The report then says `failed`.
+    """
+    from pipeline.in_process import run as run_in_process
+
+    return run_in_process(overrides)

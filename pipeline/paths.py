@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `data/` into
+
 
 def resolve_path(path: str) -> Path:
     """Return the absolute path of a file that a setting names: relative to the working directory, else to the project."""
@@ -16,9 +18,17 @@ def resolve_path(path: str) -> Path:
     return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
 
 
+def config_directory() -> Path:
+    """Return the directory of the YAML files that Hydra composes."""
+    return _project_root() / "conf"
+
+
 @cache
 def _project_root() -> Path:
-    return Path(__file__).resolve().parent.parent
+    """Return the directory that holds `conf/` and `data/`: the repository, or in an installed package a folder of it."""
+    package = Path(__file__).resolve().parent
+    packed = package / PACKED
+    return packed if packed.is_dir() else package.parent
 
 
 def portable(file: Path) -> str:

@@ -98,7 +98,8 @@ def _surroundings(folder: Path) -> dict[str, str]:
 
 
 def _run_directories(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("outputs/*/*/20??-??-??_??-??-??") if path.parts[-3] != "sweeps")
+    """Return the directories of runs; a job of a sweep has its number behind the time stamp."""
+    return sorted(path for path in folder.glob("outputs/*/*/20??-??-??_??-??-??*") if path.parts[-3] != "sweeps")
 
 
 @pytest.fixture

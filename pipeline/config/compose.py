@@ -17,6 +17,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.help_text import help_node
 from pipeline.config.settings import (
     MODE_SCHEMAS,
     STAGE_NAMES,
@@ -61,7 +62,7 @@ def renamed(former: str) -> str:
 
 
 def register_schemas() -> None:
-    """Make the dataclasses of the settings known to Hydra, in a group of their own so that they are no choices."""
+    """Make the settings' dataclasses and the help known to Hydra, in groups of their own: they are not for users to choose."""
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunSchema)
     for kind, schema in MODE_SCHEMAS.items():
@@ -72,6 +73,7 @@ def register_schemas() -> None:
         ("benchmark", BenchmarkConfig),
     ):
         store.store(group="schema", name=group, node=_as_given(node))
+    store.store(group="hydra/help", name="pipeline", node=help_node())
 
 
 def _as_given(schema: type) -> type:

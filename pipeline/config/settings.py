@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 STAGE_NAMES = ("load", "inspect", "quantize", "benchmark", "evaluate")
 
+# The defaults stand here and nowhere else: `conf/` holds only what makes one option of a group differ from another.
 # Enum members are lower-case because Hydra 1.3 reads and writes an enum by its member's name.
 
 
@@ -131,8 +132,8 @@ class DynamicConfig(ModeConfig):
         subgraphs: also quantize inside If, Loop and Scan.
     """
 
-    op_types: list[str] = field(default_factory=list)
-    weight_only_op_types: list[str] = field(default_factory=list)
+    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose"])
+    weight_only_op_types: list[str] = field(default_factory=lambda: ["Gemm", "ConvTranspose"])
     weight_type: IntegerType | None = None
     per_channel: bool = True
     reduce_range: bool | None = None
@@ -149,8 +150,10 @@ class StaticConfig(ModeConfig):
         percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
         momentum: with `method=moving_average`: the weight of the past, 0 to 1.
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
-        dynamic_op_types: those of them with dynamic ranges (MatMul: faster than Q/DQ pairs among float nodes, as accurate).
-        weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose: no integer kernel).
+        dynamic_op_types: those of them with dynamic ranges (MatMul: fused as DynamicQuantizeMatMul, it is faster than Q/DQ
+            pairs between float neighbours, and as accurate).
+        weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose has no integer
+            kernel; Gemm of one row gains nothing).
         weight_type: null: int8.
         activation_type: null: uint8 on x86, int8 on ARM.
         format: Q/DQ pairs (ONNX Runtime fuses them when it loads the model) or integer operators.
@@ -160,10 +163,12 @@ class StaticConfig(ModeConfig):
         target: null: this machine.
         float_outputs: operator types whose outputs stay float: no rounding, and no Q/DQ pair to compute.
         products_of_activations: also quantize MatMul of two activations (attention scores).
-        min_channels: Conv of fewer input or output channels than this stay fp32, since their integer kernel is slower.
+        min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
+            and those of a vocoder hiss.
         subgraphs: also quantize inside If, Loop and Scan.
-        fold_batch_norm: batch normalizations become part of the convolutions in front of them.
-        cross_layer_equalization: channels of activations between linear operators get ranges of equal size.
+        fold_batch_norm: batch normalizations become part of the convolutions in front of them; equal in real arithmetic.
+        cross_layer_equalization: channels of activations between linear operators get ranges of equal size; equal in
+            real arithmetic, and free at run time.
         smooth_quant: outliers move from activations behind a normalization into the weights that read them.
         rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer.
         bias_correction: biases take back what quantization adds to the mean of each channel.
@@ -172,9 +177,9 @@ class StaticConfig(ModeConfig):
     method: RangeMethod = RangeMethod.minmax
     percentile: float = 99.999
     momentum: float = 0.9
-    op_types: list[str] = field(default_factory=list)
-    dynamic_op_types: list[str] = field(default_factory=list)
-    weight_only_op_types: list[str] = field(default_factory=list)
+    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose"])
+    dynamic_op_types: list[str] = field(default_factory=lambda: ["MatMul"])
+    weight_only_op_types: list[str] = field(default_factory=lambda: ["Gemm", "ConvTranspose"])
     weight_type: IntegerType | None = None
     activation_type: IntegerType | None = None
     format: Format = Format.qdq
@@ -184,10 +189,10 @@ class StaticConfig(ModeConfig):
     target: Target | None = None
     float_outputs: list[str] = field(default_factory=list)
     products_of_activations: bool = False
-    min_channels: int = 1
+    min_channels: int = 16
     subgraphs: bool = False
-    fold_batch_norm: bool = False
-    cross_layer_equalization: bool = False
+    fold_batch_norm: bool = True
+    cross_layer_equalization: bool = True
     smooth_quant: bool = False
     rounding: bool = False
     bias_correction: bool = False
@@ -205,7 +210,7 @@ class WeightOnlyConfig(ModeConfig):
         accuracy_level: what MatMulNBits may compute in: 0 (as the input), 1 (fp32), 2 (fp16), 3 (bf16), 4 (int8).
     """
 
-    op_types: list[str] = field(default_factory=list)
+    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose"])
     bits: int = 8
     block_size: int = 32
     symmetric: bool = True
@@ -262,7 +267,7 @@ class AutoConfig(ModeConfig):
     seconds: float = 300.0
     samples: int | None = None
     probes: int = 8
-    op_types: list[str] = field(default_factory=list)
+    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose"])
     method: RangeMethod | None = None
     percentile: float = 99.99
     target: Target | None = None
@@ -370,7 +375,18 @@ class RuntimeConfig:
 
 @dataclass
 class RunSchema:
-    """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group."""
+    """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
+
+    Attributes:
+        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed.
+        seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
+        rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
+        compare: runs' directories or globs: they are shown side by side, and nothing is run.
+        sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
+        optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
+            them; null: the first metric of the model.
+        graph_modes: modes of single graphs of a model: +mode@graph_modes.joiner=dynamic.
+    """
 
     model: Any = MISSING
     mode: Any = MISSING
@@ -383,6 +399,7 @@ class RunSchema:
     rerun: str | None = None
     compare: list[str] = field(default_factory=list)
     sort_by: str | None = None
+    optimize_for: Any = None  # a name or a list of names: OmegaConf knows no union of the two
     graph_modes: dict[str, Any] = field(default_factory=dict)
 
 

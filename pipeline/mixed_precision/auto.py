@@ -208,8 +208,13 @@ def _static(mode: AutoConfig) -> StaticConfig:
         nodes_to_quantize=mode.nodes_to_quantize,
         nodes_to_exclude=mode.nodes_to_exclude,
         op_types=mode.op_types,
+        dynamic_op_types=[],  # which operators get which precision is what the search decides
+        weight_only_op_types=[],
         percentile=mode.percentile,
         target=mode.target,
+        min_channels=1,  # the search measures what a narrow Conv gains
+        fold_batch_norm=False,
+        cross_layer_equalization=False,
     )
 
 

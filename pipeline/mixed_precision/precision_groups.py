@@ -99,6 +99,7 @@ def _dynamic(static: StaticConfig) -> DynamicConfig:
         nodes_to_quantize=static.nodes_to_quantize,
         nodes_to_exclude=static.nodes_to_exclude,
         op_types=static.op_types,
+        weight_only_op_types=[],
         per_channel=static.per_channel,
         reduce_range=static.reduce_range,
         target=static.target,

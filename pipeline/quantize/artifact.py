@@ -151,7 +151,7 @@ def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
 
 
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
-    if suffix == "fp32":  # mode=float promises no smaller type
+    if suffix == "fp32":  # mode=optimize promises no smaller type
         return
     types = {tensor.data_type for tensor in model.graph.initializer}
     promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS

@@ -30,8 +30,9 @@ from pipeline.sample import Sample
 from tests.conftest import SHIPPED
 
 STATIC = StaticConfig(
-    name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm"], method=RangeMethod.percentile, percentile=99.99
-)
+    name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm"], method=RangeMethod.percentile, percentile=99.99,
+    dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
+)  # fmt: skip
 MODELS = {
     "vocoder": (Vocoder, EvaluationKind.audio, "log_mel_l1"),
     "asr": (Ctc, EvaluationKind.asr, "posterior_kl"),

@@ -252,7 +252,7 @@ def test_a_comparison_that_is_refused_leaves_no_directory(run_quickly, tmp_path,
     run = run_quickly(wrong)
     assert run.exit_code == 2
     assert "compare: " in run.stderr
-    assert list((tmp_path / "outputs").iterdir()) == []
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_sweep_ends_with_its_own_page(tmp_path):
@@ -274,4 +274,4 @@ def test_an_order_without_anything_to_sort_is_refused(run_quickly, tmp_path):
     run = run_quickly("model=vocoder", "sort_by=bytes")
     assert run.exit_code == 2
     assert "sort_by: only runs side by side are sorted" in run.stderr
-    assert not list(tmp_path.glob("outputs/*/*/*"))
+    assert not (tmp_path / "outputs").exists()
