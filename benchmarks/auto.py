@@ -33,10 +33,11 @@ from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E40
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
 from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
-from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
+from pipeline.evaluate.loss import LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
 from pipeline.graph.source_graph import SourceGraph  # noqa: E402
 from pipeline.measure.relative_speed import speedups  # noqa: E402
+from pipeline.metrics.metric_registry import proxy_of  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
 from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
@@ -216,7 +217,7 @@ def ranking(name: str) -> str:
     """Return how well short samples and parts of the graph order the nodes, against whole graphs on all of the data."""
     overrides, metric, _ = CASES[name]
     case = case_of(overrides)
-    fine = FINE.get(metric, metric)
+    fine = proxy_of(metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
         percentile=99.99,

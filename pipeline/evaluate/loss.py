@@ -14,30 +14,17 @@ import onnx
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
-from pipeline.evaluate.evaluation import METRICS_BY_KIND, scorer_of
-from pipeline.evaluate.sample_scores import TENSOR_METRICS, LengthsDifferError, SampleScores, summarize, tensor_scores
+from pipeline.evaluate.evaluation import scorer_of
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, summarize, tensor_scores
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.matcha import Matcha
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import HasPosteriors, Run, SpeechModel
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
-
-# Metrics that move in steps (a word, a class) say nothing about one node: what moves long before them, and stands for them
-# where nodes are compared.
-FINE = {
-    "wer_percent": "posterior_kl",
-    "cer_percent": "posterior_kl",
-    "roundtrip_wer_percent": "log_mel_l1",
-    "accuracy_percent": "relative_error",
-    "truth_log_mel_l1": "log_mel_l1",
-    "truth_mr_stft": "mr_stft",
-}
-DIRECT = frozenset({*TENSOR_METRICS, "posterior_kl"})  # need no truth, and no scorer
-HEARD = frozenset({"roundtrip_wer_percent", "mr_stft"})  # of a text-to-speech model: need its vocoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +46,7 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
     Raises:
         ConfigError: there is no such metric, the evaluation does not compute it, or fp32's own value is infinite.
     """
-    known = (*TENSOR_METRICS, *METRICS_BY_KIND[kind])
+    known = metrics_of(kind)
     finite = [name for name in known if METRICS[name].baseline != np.inf]
     if metric not in finite:
         why = (
@@ -100,7 +87,7 @@ class LossEvaluator:
         seed: int,
         threads: int,
     ) -> None:
-        if isinstance(model, Matcha) and metric not in HEARD and graph == model.entry:
+        if isinstance(model, Matcha) and not METRICS[metric].needs_audio and graph == model.entry:
             model = dataclasses.replace(model, vocoder_path=None, asr_path=None)  # what nobody listens to is not spoken
         self.metric = metric
         self.graph = graph
@@ -146,9 +133,8 @@ class LossEvaluator:
 
     def _score(self, run_of: Callable[[int], Run], samples: int | None) -> Loss:
         items = self.items[:samples]
-        direct = self.metric in DIRECT
         arguments = (self._model, self._entry, self._config, len(items), RunLog(), self._threads)
-        scorer = None if direct else scorer_of(*arguments, only=self.metric)
+        scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
         change = 0.0
         for number, item in enumerate(items):
@@ -173,9 +159,9 @@ class LossEvaluator:
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""
-        if self.metric == "posterior_kl":
+        if METRICS[self.metric].source is Source.posteriors:
             assert isinstance(self._model, HasPosteriors)
-            return SampleScores({"posterior_kl": posterior_kl(self._model.posteriors(before), self._model.posteriors(after))})
+            return SampleScores({self.metric: posterior_kl(self._model.posteriors(before), self._model.posteriors(after))})
         return SampleScores(next(iter(tensor_scores(before, after).values())))
 
 

@@ -10,8 +10,6 @@ from pipeline.errors import DataError
 from pipeline.evaluate.sample_scores import SampleScores
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("accuracy_percent",)
-
 
 class TensorScorer:
     """Counts right classes; the tensor metrics are computed for every kind of evaluation."""

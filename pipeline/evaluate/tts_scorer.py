@@ -22,8 +22,6 @@ from pipeline.models.matcha import Matcha
 from pipeline.paths import resolve_path
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "mr_stft", "roundtrip_wer_percent")
-
 Audio = npt.NDArray[np.float32]
 
 

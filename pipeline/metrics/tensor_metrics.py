@@ -93,3 +93,9 @@ def accuracy_percent(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
     """
     truth, guess = checked_pair(labels, predicted)
     return 100.0 * float(np.mean(truth == guess))
+
+
+TENSOR_METRICS = {
+    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
+}  # fmt: skip
+"""Those of any two tensors: what every kind of evaluation computes of each output."""

@@ -11,10 +11,11 @@ import onnx
 
 from pipeline.config.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
 from pipeline.data.datasets import EvaluationSample
-from pipeline.evaluate.loss import FINE, LossEvaluator
+from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.prepare import PreparedGraph, with_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
@@ -106,7 +107,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
     start = time.monotonic()
     deadline = start + mode.seconds
     budget = means.budget
-    fine = FINE.get(budget.metric, budget.metric)
+    fine = proxy_of(budget.metric)
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
     if mode.rewrite:
