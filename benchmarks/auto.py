@@ -36,9 +36,11 @@ from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E40
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
-from pipeline.data.datasets import EvaluationSample  # noqa: E402
+from pipeline.data.datasets import (  # noqa: E402
+    EvaluationSample,
+)
 from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
-from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
+from pipeline.evaluate.loss import LossEvaluator  # noqa: E402  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
 from pipeline.graph.shorten_samples import cropped  # noqa: E402
 from pipeline.graph.source_graph import (  # noqa: E402
@@ -46,6 +48,7 @@ from pipeline.graph.source_graph import (  # noqa: E402
     load_graph,
 )
 from pipeline.measure.relative_speed import speedups  # noqa: E402
+from pipeline.metrics.metric_registry import proxy_of  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
@@ -221,7 +224,7 @@ def ranking(name: str) -> str:
     """Return how well short samples and parts of the graph order the nodes, against whole graphs on all of the data."""
     overrides, metric, _ = CASES[name]
     case = case_of(overrides)
-    fine = FINE.get(metric, metric)
+    fine = proxy_of(metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
         percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,

@@ -14,20 +14,13 @@ from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
 from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
 from pipeline.evaluate.node_errors import NodeError
-from pipeline.evaluate.sample_scores import (
-    TENSOR_METRICS,
-    SampleScores,
-    Scorer,
-    length_change,
-    per_sample_entry,
-    summarize,
-    tensor_scores,
-)
+from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize, tensor_scores
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.metrics.bootstrap import Interval
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.metric_registry import METRICS, metrics_of
+from pipeline.metrics.tensor_metrics import TENSOR_METRICS
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
@@ -35,13 +28,6 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
-
-METRICS_BY_KIND: dict[EvaluationKind, tuple[str, ...]] = {
-    EvaluationKind.tensors: tensor_scorer.METRICS_OF_KIND,
-    EvaluationKind.audio: audio_scorer.METRICS_OF_KIND,
-    EvaluationKind.tts: tts_scorer.METRICS_OF_KIND,
-    EvaluationKind.asr: asr_scorer.METRICS_OF_KIND,
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,7 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
     if config.kind not in model.evaluations:
         allowed = ", ".join(sorted(kind.name for kind in model.evaluations))
         raise ConfigError(f"evaluation.kind: {config.kind.name} does not fit the model {model.name}; allowed: {allowed}.")
-    known = (*TENSOR_METRICS, *METRICS_BY_KIND[config.kind])
+    known = metrics_of(config.kind)
     for name in config.metrics:
         if name not in known:
             where = f" of evaluation={config.kind.name}" if name in METRICS else ""

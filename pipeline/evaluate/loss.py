@@ -14,36 +14,17 @@ import onnx
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
-from pipeline.evaluate.evaluation import METRICS_BY_KIND, scorer_of
+from pipeline.evaluate.evaluation import scorer_of
 from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.sample_scores import (
-    TENSOR_METRICS,
-    LengthsDifferError,
-    SampleScores,
-    length_change,
-    tensor_scores,
-)
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change, tensor_scores
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
-
-# Metrics that move in steps (a word, a class) say nothing about one node: what moves long before them, and stands for them
-# where nodes are compared.
-FINE = {
-    "wer_percent": "posterior_kl",
-    "cer_percent": "posterior_kl",
-    "roundtrip_wer_percent": "log_mel_l1",
-    "accuracy_percent": "relative_error",
-    "truth_log_mel_l1": "log_mel_l1",
-    "truth_mr_stft": "mr_stft",
-}
-DIRECT = frozenset({*TENSOR_METRICS, "posterior_kl"})  # need no truth, and no scorer
-HEARD = frozenset({"roundtrip_wer_percent", "mr_stft"})  # of a text-to-speech model: need its vocoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +48,7 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
     Raises:
         ConfigError: there is no such metric, the evaluation does not compute it, or fp32's own value is infinite.
     """
-    known = (*TENSOR_METRICS, *METRICS_BY_KIND[kind])
+    known = metrics_of(kind)
     finite = [name for name in known if METRICS[name].baseline != np.inf]
     if metric not in finite:
         why = (
@@ -103,7 +84,7 @@ class LossEvaluator:
         seed: int,
     ) -> None:
         adapter = model.adapter
-        if isinstance(adapter, TextToSpeech) and metric not in HEARD and adapter.mel_depends_on(graph):
+        if isinstance(adapter, TextToSpeech) and not METRICS[metric].needs_audio and adapter.mel_depends_on(graph):
             adapter = adapter.without_audio()
         self.metric = metric
         self.graph = graph
@@ -148,9 +129,8 @@ class LossEvaluator:
 
     def _score(self, run_of: Callable[[int], Run], samples: int | None, *, with_interval: bool = False) -> Loss:
         items = self.items[:samples]
-        direct = self.metric in DIRECT
         arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
-        scorer = None if direct else scorer_of(*arguments, only=self.metric)
+        scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
         change = 0.0
         for number, item in enumerate(items):
@@ -176,8 +156,8 @@ class LossEvaluator:
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""
-        if self.metric == "posterior_kl":
+        if METRICS[self.metric].source is Source.posteriors:
             assert isinstance(self._adapter, HasPosteriors)
             posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
-            return SampleScores({"posterior_kl": posterior_kl(*posteriors)})
+            return SampleScores({self.metric: posterior_kl(*posteriors)})
         return SampleScores(next(iter(tensor_scores(before, after).values())))

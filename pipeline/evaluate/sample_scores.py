@@ -12,12 +12,8 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import StageError
 from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.metrics.metric_registry import METRICS
-from pipeline.metrics.tensor_metrics import cosine, max_abs_error, mse, relative_error, sqnr_db
+from pipeline.metrics.tensor_metrics import TENSOR_METRICS
 from pipeline.sample import Array, Outputs
-
-TENSOR_METRICS = {
-    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
-}  # fmt: skip
 
 
 class LengthsDifferError(StageError):

@@ -6,8 +6,6 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import SampleScores
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("accuracy_percent",)
-
 
 class TensorScorer:
     """Counts right classes; the tensor metrics are computed for every kind of evaluation."""

@@ -21,8 +21,6 @@ from pipeline.models.speech_model import TextToSpeech
 from pipeline.paths import resolve_path
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "mr_stft", "roundtrip_wer_percent")
-
 Audio = npt.NDArray[np.float32]
 
 

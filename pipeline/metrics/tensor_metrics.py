@@ -81,3 +81,9 @@ def max_abs_error(reference: npt.ArrayLike, test: npt.ArrayLike) -> float:
     """Largest absolute difference of any element, in the tensor's own unit."""
     a, b = checked_pair(reference, test)
     return float(np.max(np.abs(a - b)))
+
+
+TENSOR_METRICS = {
+    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
+}  # fmt: skip
+"""Those of any two tensors: what every kind of evaluation computes of each output."""

@@ -16,13 +16,14 @@ from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
-from pipeline.evaluate.loss import FINE, LossEvaluator
+from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluate.measured_loss import MeasuredLoss
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
@@ -145,7 +146,7 @@ def _search(
     start = time.monotonic()
     deadline = start + mode.seconds
     budget, selection = budget_of(mode, inputs.evaluation, inputs.model.adapter, source.name), inputs.selection
-    fine = FINE.get(budget.metric, budget.metric)
+    fine = proxy_of(budget.metric)
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
     given = inputs.calibration[source.name]
