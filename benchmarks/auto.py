@@ -34,7 +34,8 @@ from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import ModeKind, RangeMethod, StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
 from pipeline.data.datasets import (  # noqa: E402
     EvaluationSample,

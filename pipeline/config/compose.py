@@ -18,26 +18,28 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.help_text import help_node
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
-    STAGE_NAMES,
     AnyModeConfig,
     AutoConfig,
-    BenchmarkConfig,
-    CalibrationConfig,
     DynamicConfig,
-    EvaluationConfig,
     Format,
     Fp16Config,
     IntegerType,
     ModeConfig,
     ModeKind,
     OptimizeConfig,
+    StaticConfig,
+    WeightOnlyConfig,
+)
+from pipeline.config.settings import (
+    STAGE_NAMES,
+    BenchmarkConfig,
+    CalibrationConfig,
+    EvaluationConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
-    StaticConfig,
-    WeightOnlyConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 

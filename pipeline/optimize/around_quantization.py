@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, AutoConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_inference import with_shapes

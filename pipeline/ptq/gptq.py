@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.mode_settings import IntegerType, StaticConfig
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.second_moments import reads_patches, second_moments

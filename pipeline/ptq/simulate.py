@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.mode_settings import IntegerType, StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
 from pipeline.quantize.plan import Plan, Precision

@@ -3,7 +3,7 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from pipeline.config.settings import Fp16Config
+from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes

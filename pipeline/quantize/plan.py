@@ -6,7 +6,7 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes

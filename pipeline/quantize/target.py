@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pipeline.config.settings import IntegerType, Target
+from pipeline.config.mode_settings import IntegerType, Target
 
 
 def target_of(target: Target | None) -> Target:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AutoConfig, StaticConfig
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import NodeError, errors_along
