@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -58,10 +57,14 @@ def run_job(composed: DictConfig) -> Objective:
 
     Returns:
         The values that `optimize_for` names; None where there is none, and where a job of a sweep failed: the other jobs go on.
+
+    Raises:
+        PipelineError: a job failed in a sweep that optimises: its sweeper decides whether the others go on.
     """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode is RunMode.MULTIRUN
+    optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
     if not gc.get_freeze_count():
         gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
@@ -73,12 +76,15 @@ def run_job(composed: DictConfig) -> Objective:
             return None
         report = execute(composed, folder, list(settings.overrides.task))
         _print(report, folder)
-        return objective_of(report, objective_names(composed.optimize_for), required=in_sweep and _optimises(settings))
+        return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
+        if in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
+        if optimises:
+            raise
         _report_failure(str(error))
         if not in_sweep:
             sys.exit(2)
-        note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         return None
 
 
@@ -144,11 +150,6 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
 def _report_failure(message: str) -> None:
     """Print one clear message to standard error."""
     Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-
-
-def _optimises(settings: HydraConf) -> bool:
-    """Whether the sweeper makes something of what a job returns."""
-    return not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
 
 
 def _only_rerun(overrides: list[str]) -> None:
