@@ -10,7 +10,6 @@ where they are installed. The real cases are not part of the repository (../shar
 
 import argparse
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
@@ -46,6 +45,7 @@ from pipeline.paths import resolve_path  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
 from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load, load_graph  # noqa: E402
 
@@ -155,10 +155,11 @@ def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], ""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    found = next(iter(report.get("search", {}).values()), None)
-    note = "" if found is None else f"{len(found['candidates'])} candidates in {found['seconds']:.0f} s"
-    return folder / report["artifacts"][0]["file"], note if found is None or found["met"] else f"{note}; budget not met"
+    report = read_report(folder, "hydra.run.dir")
+    assert report.artifacts is not None
+    found = next(iter((report.search or {}).values()), None)
+    note = "" if found is None else f"{len(found.candidates)} candidates in {found.seconds:.0f} s"
+    return folder / report.artifacts[0].file, note if found is None or found.met else f"{note}; budget not met"
 
 
 def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:

@@ -2,11 +2,12 @@
 
     errors.py           errors that a user can act on
     paths.py            files that settings name: where they are, their hash
+    processor.py        the processor of this machine
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
     evaluation_kind.py  what quality means for a model
     config/             every setting; from Hydra's composition to typed settings, checked once
-    record/             what a run leaves: its directory, and the log of what it read and warned of
+    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
     graph/              ONNX graphs: loading, sessions, names, shapes, parts of a graph, edits
     audio/              signal processing that models, data and metrics share
     models/             one adapter per kind of model
@@ -20,8 +21,8 @@
     evaluate/           fp32 and quantized on the same inputs; the loss of a changed graph
     mixed_precision/    mode=auto: the precision of each node by sensitivity, gain and a greedy knapsack
     stages/             load, inspect, quantize, benchmark, evaluate: one file each
-    runner.py           the chain of stages, its order and its promises
     report/             report.json, the terminal, report.html, comparisons of runs
+    runner.py           the chain of stages, its order and its promises
     rerun.py            what differs when a past run is run again
     cli.py              what run.py is made of
 

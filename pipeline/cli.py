@@ -4,7 +4,7 @@ import gc
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.conf import HydraConf
 from hydra.errors import HydraException, MissingConfigException
@@ -16,25 +16,34 @@ from rich.markup import escape
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
+if TYPE_CHECKING:
+    from pipeline.report.schema import Report
 
-def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
+
+def execute(composed: DictConfig, hydra_config: HydraConf) -> "Report | None":
     """Do what Hydra composed: run it, run the past run that it names, or compare the runs that it names.
+
+    Returns:
+        The report of the run; None where runs were compared.
 
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
+    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, discard, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.report.report_file import read_report, write_report
+    from pipeline.report.schema import Report
     from pipeline.report.terminal import print_report
-    from pipeline.rerun import compare_with_past, read_past_report
+    from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
     if not gc.get_freeze_count():
         gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
     if composed.compare:
-        return _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
+        _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
+        return None
     folder = Path(hydra_config.runtime.output_dir)
     if composed.sort_by is not None and hydra_config.mode is not RunMode.MULTIRUN:
         discard(folder)
@@ -45,24 +54,23 @@ def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
     try:
         if composed.rerun is not None:
             _only_rerun(list(hydra_config.overrides.task))
-            past = read_past_report(Path(composed.rerun))
+            past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = to_run_config(composed), to_plain(composed)
     except PipelineError as error:
-        directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
+        write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = finite(run_stages(config, directory))  # the page and the terminal show what the file holds
+    report = run_stages(config, directory)
     if past is not None:
-        report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
-        directory.write_report(report)
+        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
     print_report(report, str(directory.path))
-    return dict(report)
+    return report
 
 
-def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
+def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> None:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.record.run_directory import discard
     from pipeline.report.compare_runs import compare_runs, write_comparison
@@ -76,7 +84,6 @@ def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str
     console = wide_console()
     console.print(comparison_table(comparison))
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
-    return {}
 
 
 def report_failure(error: PipelineError | str) -> None:

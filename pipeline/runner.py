@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import onnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -37,9 +36,12 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.user_notes import why_slower
+from pipeline.record.environment import environment
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog, log
-from pipeline.report.schema import environment, report_of
+from pipeline.report.report_file import write_report
+from pipeline.report.schema import Report, StageRun
+from pipeline.report.writer import report_of, stages_of
 from pipeline.sample import Sample
 from pipeline.stages.inspect import Inspection, inspect_graph
 from pipeline.stages.load import fetch, load, load_companion
@@ -327,20 +329,24 @@ STAGES = (
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
-    """Run the selected stages in their order and return the report; it is written after every stage.
+def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
+    """Run the selected stages in their order and return the report as the file holds it; it is written after every stage.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
     """
     state = State(config, directory, RunLog(), _progress())
-    done: list[dict[str, Any]] = []
+    done: list[StageRun] = []
     surroundings = environment()
 
-    def write(status: str, error: str | None = None) -> dict[str, Any]:
-        report = report_of(state, status, done, surroundings, error)
-        directory.write_report(report)
-        return report
+    def write(status: str, error: str | None = None) -> Report:
+        report = report_of(
+            status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
+            environment=surroundings, run_log=state.run_log, error=error, inspection=state.inspection,
+            quantized=state.quantized, calibrated_on=state.calibrated_on, benchmarks=state.benchmarks,
+            evaluation=state.evaluation,
+        )  # fmt: skip
+        return write_report(directory, report)
 
     write("running")
     try:
@@ -374,7 +380,7 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
     return selected
 
 
-def _run_stage(stage: Stage, state: State) -> dict[str, Any]:
+def _run_stage(stage: Stage, state: State) -> StageRun:
     log.info("%s", stage.name)
     task = state.progress.add_task(stage.name, total=None)
     start = time.perf_counter()
@@ -383,7 +389,7 @@ def _run_stage(stage: Stage, state: State) -> dict[str, Any]:
     state.progress.remove_task(task)
     assert getattr(state, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"
     log.info("%s took %.1f s", stage.name, seconds)
-    return {"name": stage.name, "status": "done", "seconds": round(seconds, 3)}
+    return StageRun(stage.name, "done", round(seconds, 3))
 
 
 def _progress() -> Progress:

@@ -2,9 +2,9 @@
 
 import platform
 from functools import cache
-from pathlib import Path
 
 from pipeline.config.settings import IntegerType, Target
+from pipeline.processor import cpu_flags
 
 
 def target_of(target: Target | None) -> Target:
@@ -30,15 +30,6 @@ def needs_reduced_range(reduce_range: bool | None, target: Target | None) -> boo
         return reduce_range
     here = target_of(None)
     return here is Target.x86 and target_of(target) is here and not _has_vnni()
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the instruction sets that the kernel reports, as far as it does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 @cache
