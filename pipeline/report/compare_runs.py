@@ -7,12 +7,11 @@ groups of their own, and the comparison says why.
 import glob
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.record.run_directory import REPORT_FILE
-from pipeline.report.ranking import DEFAULT_ORDER, Group, RankedRun, has, ranked_groups
+from pipeline.report.ranking import DEFAULT_ORDER, Comparison, FailedRun, Group, RankedRun, has, ranked_groups
 from pipeline.report.report_file import DamagedReportError, read_report
 from pipeline.report.run_rows import Row, rows_of
 from pipeline.report.schema import Report
@@ -20,38 +19,6 @@ from pipeline.report.typed_json import to_json
 
 JSON_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """A run that has no numbers to compare, and why."""
-
-    directory: str
-    label: str
-    status: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side.
-
-    Attributes:
-        groups: runs that may be ranked together, in the order in which they were named.
-        failed: runs without numbers.
-        notes: what must be known before numbers are compared.
-        sorted_by: what decides the order within a group.
-    """
-
-    groups: list[Group]
-    failed: list[FailedRun]
-    notes: list[str]
-    sorted_by: str
-
-    @property
-    def runs(self) -> list[RankedRun]:
-        """The ranked runs of all groups, one for each graph."""
-        return [run for group in self.groups for run in group.runs]
 
 
 def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Comparison:

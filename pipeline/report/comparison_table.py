@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.metrics.metric_registry import leading_metrics
-from pipeline.report.compare_runs import Comparison
-from pipeline.report.ranking import Group, RankedRun
+from pipeline.report.ranking import Comparison, Group, RankedRun
 from pipeline.report.terminal import VERDICT_STYLES, format_number
 
 FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell

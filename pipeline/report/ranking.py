@@ -67,6 +67,38 @@ class Group:
         return [run.row for run in self.runs]
 
 
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that has no numbers to compare, and why."""
+
+    directory: str
+    label: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        groups: runs that may be ranked together, in the order in which they were named.
+        failed: runs without numbers.
+        notes: what must be known before numbers are compared.
+        sorted_by: what decides the order within a group.
+    """
+
+    groups: list[Group]
+    failed: list[FailedRun]
+    notes: list[str]
+    sorted_by: str
+
+    @property
+    def runs(self) -> list[RankedRun]:
+        """The ranked runs of all groups, one for each graph."""
+        return [run for group in self.groups for run in group.runs]
+
+
 def ranked_groups(rows: Sequence[Row], sort_by: str) -> list[Group]:
     """Return the runs in groups that may be ranked, with those settings in which runs of a group differ.
 

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -14,12 +13,9 @@ from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.report.html import plots
 from pipeline.report.html.render import hydra_value, mib, ms, render, shown_path
 from pipeline.report.html.run_page import PAGE_FILE
-from pipeline.report.ranking import Group, RankedRun, higher_is_better, interval_of, value_of
+from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
-
-if TYPE_CHECKING:
-    from pipeline.report.compare_runs import Comparison
 
 SHOWN_METRICS = 4
 TITLES = {"speedup": "Speed-up", "bytes": "Size", "latency_ms": "Latency", "rtf": "Real-time factor", "load_ms": "Time to load",
@@ -71,7 +67,7 @@ class GroupView:
     orders: list[tuple[str, str]]
 
 
-def comparison_page(comparison: "Comparison", folder: Path) -> str:
+def comparison_page(comparison: Comparison, folder: Path) -> str:
     """Return the text of comparison.html.
 
     Args:
@@ -187,7 +183,7 @@ def _label(run: RankedRun) -> str:
     return f"{run.rank} {run.row.mode}"
 
 
-def _command(comparison: "Comparison") -> str:
+def _command(comparison: Comparison) -> str:
     directories = list(
         dict.fromkeys([*(run.row.directory for run in comparison.runs), *(run.directory for run in comparison.failed)])
     )
