@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +23,7 @@ from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
 from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
+from pipeline.report.schema import Report
 
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
@@ -88,8 +88,8 @@ def run_job(composed: DictConfig) -> Objective:
         return None
 
 
-def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Run what Hydra composed, or the past run that it names, in a directory; return what its report.json holds.
+def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
+    """Run what Hydra composed, or the past run that it names, in a directory; return its report.
 
     Args:
         composed: the settings.
@@ -101,9 +101,11 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[st
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, finite, past_config_file
+    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
-    from pipeline.rerun import compare_with_past, read_past_report
+    from pipeline.report.report_file import read_report, write_report
+    from pipeline.report.schema import Report
+    from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
     directory = RunDirectory(folder)
@@ -111,24 +113,23 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[st
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
-            past = read_past_report(Path(composed.rerun))
+            past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = to_run_config(composed), to_plain(composed)
         check_names(objective_names(composed.optimize_for), config.stages)
     except PipelineError as error:
-        directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
+        write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = finite(run_stages(config, directory))  # the page and the terminal show what the file holds
+    report = run_stages(config, directory)
     if past is not None:
-        report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
-        directory.write_report(report)
+        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
-    return dict(report)
+    return report
 
 
-def _print(report: dict[str, Any], folder: Path) -> None:
+def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
     print_report(report, str(folder))

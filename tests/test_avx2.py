@@ -24,7 +24,7 @@ from pipeline.config.mode_settings import IntegerType, Target
 from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
-from pipeline.quantize.target import cpu_flags
+from pipeline.processor import cpu_flags
 from pipeline.quantize.user_notes import notes_on
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample

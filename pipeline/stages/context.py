@@ -53,6 +53,11 @@ class RunContext:
         assert self.quantized is not None
         return self.quantized
 
+    @property
+    def split(self) -> dict[str, list[str]] | None:
+        """Which samples are in which part of the evaluation set; None before it was read."""
+        return None if self.model is None else self.evaluation_set.ids
+
     @cached_property
     def calibration_set(self) -> CalibrationSet:
         """What graphs are calibrated on."""
