@@ -46,14 +46,14 @@ MODELS = ("hifigan_v2", "hifigan", "vocoder", "asr", "matcha")
 REAL = ROOT.parent / "shared" / "real" / "cases" / "hifigan_v2"
 CROP_FRAMES = 200  # of a calibration mel of hifigan_v2
 PAGE = ROOT / "docs" / "algorithms.md"
-ALL = Algorithms(folding=True, equalization=True, smoothing=True, rounding=True, bias_correction=True)
+ALL = Algorithms(fold_batch_norm=True, cross_layer_equalization=True, smooth_quant=True, rounding=True, bias_correction=True)
 VARIANTS = {
     "none": Algorithms(),
-    "equalization": Algorithms(equalization=True),
-    "smoothing": Algorithms(smoothing=True),
+    "equalization": Algorithms(cross_layer_equalization=True),
+    "smoothing": Algorithms(smooth_quant=True),
     "rounding": Algorithms(rounding=True),
     "bias correction": Algorithms(bias_correction=True),
-    "equalization, rounding": Algorithms(equalization=True, rounding=True),
+    "equalization, rounding": Algorithms(cross_layer_equalization=True, rounding=True),
     "all": ALL,
 }
 METHODS = {
@@ -119,7 +119,7 @@ def case_of(name: str, calibration: int, evaluation: int) -> Case:
         measured = read_arrays(REAL / "eval.npz", "evaluation", evaluation)
     else:
         config = run_config(name, [f"calibration.samples={calibration}", f"evaluation.samples={evaluation}"])
-    [source] = load(config.model).values()
+    [source] = load(config.model).graphs.values()
     if name != "hifigan_v2":
         samples = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
         items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())

@@ -24,6 +24,8 @@ from pipeline.models.ctc import Ctc  # noqa: E402
 from pipeline.models.vocoder import Vocoder  # noqa: E402
 from pipeline.optimize import engine  # noqa: E402
 from pipeline.optimize.equivalence import Reference  # noqa: E402
+from pipeline.optimize.outcome import Refusal  # noqa: E402
+from pipeline.optimize.rewrite_registry import REWRITES  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 
 REAL = REPO.parent / "shared" / "real" / "cases"
@@ -73,26 +75,26 @@ def load(name: str) -> tuple[onnx.ModelProto, list[Sample]]:
     return model, [vocoder.sample_of_mel(clip, vocoder.mel(audio)) for clip, audio in clips()]
 
 
-def table(name: str, threads: int) -> None:
+def table(name: str, threads: int, *, assume: bool) -> None:
     """Print the rows of one model."""
     model, probe = load(name)
-    done = engine.apply(model, probe, threads=threads)
+    done = engine.apply(model, probe, threads=threads, assume=assume)
     kept = {applied.name: applied for applied in done.applied}
     reference = Reference(model, probe, threads)
     print(
-        f"\n{name}, {threads} thread{'s' if threads > 1 else ''}\n{'rewrite':14}{'sites':>7}{'alone':>8}{'kept':>8}  difference"
+        f"\n{name}, {threads} thread{'s' if threads > 1 else ''}\n{'rewrite':26}{'sites':>7}{'alone':>8}{'kept':>8}  difference"
     )
-    for entry in engine.REWRITES:
+    for entry in REWRITES:
         graph = Graph(model)
-        sites = entry.change(graph)
-        if isinstance(sites, str):
+        sites = entry.apply(graph, assume=assume)
+        if isinstance(sites, Refusal):
             continue
         changed = graph.finish()
         alone = measure_gain(model, changed, probe, threads).speedup
         chain = f"{kept[entry.name].speedup:8.2f}" if entry.name in kept else f"{'-':>8}"
-        print(f"{entry.name:14}{sites:7}{alone:8.2f}{chain}  {reference.difference(changed):.1e}", flush=True)
+        print(f"{entry.name:26}{sites.count:7}{alone:8.2f}{chain}  {reference.difference(changed):.1e}", flush=True)
     together = measure_gain(model, done.model, probe, threads, min_pairs=30)
-    print(f"{'together':14}{'':7}{together.speedup:8.2f}{len(kept):8}  {reference.difference(done.model):.1e}", flush=True)
+    print(f"{'all kept':26}{'':7}{together.speedup:8.2f}{len(kept):8}  {reference.difference(done.model):.1e}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,10 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help=f"of {', '.join((*SHIPPED, *CASES))}; all that are there where none is given")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--assume", action="store_true", help="also rewrite what rests on assumptions about the inputs")
     options = parser.parse_args(arguments)
     there = [*SHIPPED, *(name for name in CASES if (REAL / name).is_dir())]
     for name in options.models or there:
-        table(name, options.threads)
+        table(name, options.threads, assume=options.assume)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Where the files are that settings name."""
+"""The files that settings name: where they are, and their hashes."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,31 @@ def _is_path(key: str, value: object) -> bool:
     return isinstance(value, str) and (key in ("path", "dir", "labels") or key.endswith("_path"))
 
 
-def sha256_of(*files: Path) -> str:
-    """Return the SHA-256 of files' contents, one after the other."""
-    digest = hashlib.sha256()
+@dataclass(frozen=True)
+class HashedFile:
+    """A file that was read.
+
+    Attributes:
+        path: where it is.
+        sha256: of its contents.
+        bytes: its size.
+    """
+
+    path: Path
+    sha256: str
+    bytes: int
+
+
+def hash_files(*files: Path) -> tuple[tuple[HashedFile, ...], str]:
+    """Return each file with its hash, and the SHA-256 of all contents, one after the other; each file is read once."""
+    hashed = []
+    whole = hashlib.sha256()
     for file in files:
+        digest = hashlib.sha256()
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()
+                if len(files) > 1:
+                    whole.update(block)
+        hashed.append(HashedFile(file, digest.hexdigest(), file.stat().st_size))
+    return tuple(hashed), whole.hexdigest() if len(files) > 1 else hashed[0].sha256

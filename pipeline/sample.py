@@ -5,6 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[np.generic]
+"""An array of any type: what graphs read and write."""
+
+FloatArray = npt.NDArray[np.float64]
+"""An array in double precision: what is computed about them."""
+
+Float32Array = npt.NDArray[np.float32]
+"""An array in single precision: weights, activations, scales."""
+
+Outputs = dict[str, Array]
+"""Output name -> array, of one inference."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -16,16 +28,9 @@ class Sample:
     """
 
     id: str
-    inputs: dict[str, npt.NDArray[np.generic]]
+    inputs: dict[str, Array]
 
     @property
     def size(self) -> int:
         """The number of values in all inputs."""
         return sum(array.size for array in self.inputs.values())
-
-
-Array = npt.NDArray[np.generic]
-
-
-Outputs = dict[str, Array]
-"""Output name -> array, of one inference."""

@@ -15,10 +15,9 @@ import pytest
 from onnx import numpy_helper
 
 from pipeline.graph.session import open_session
-from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.source_graph import SourceGraph, load_graph
 from pipeline.quantize.artifact import integer_kernels
 from pipeline.record.run_directory import RunDirectory
-from pipeline.stages.load import load_graph
 
 REPO = Path(__file__).resolve().parent.parent
 REAL = REPO.parent / "shared" / "real"

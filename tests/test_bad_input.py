@@ -110,6 +110,10 @@ def test_an_fp16_model_is_refused(users_run, user_files, mode):
         ("stage=[load]", ("stage", "stages")),
         ("+stage=[load]", ("stage", "stages")),
         ("modes=static", ("modes",)),
+        ("mode.rewrite=true", ("mode.rewrite", "use mode.optimize")),
+        ("+mode.rewrite=true", ("mode.rewrite", "use mode.optimize")),
+        ("mode.smoothing=true", ("mode.smoothing", "use mode.smooth_quant")),
+        ("mode.storage_op_types=[Gemm]", ("mode.storage_op_types", "use mode.weight_only_op_types")),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(run_quickly, override, words):
@@ -120,6 +124,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(run_quickly, override, words
     ("override", "words"),
     [
         ("mode=statik", ("mode=statik", "static")),
+        ("mode=float", ("mode=float", "use mode=optimize")),
         ("model=matscha", ("model=matscha", "matcha")),
         ("benchmark=quik", ("benchmark=quik", "quick")),
         ("calibration=rael", ("calibration=rael", "real")),

@@ -1,10 +1,12 @@
 """Settings are typed and checked once; what is unknown, of a wrong type or out of its limits is told, all at once."""
 
+from typing import get_type_hints
+
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
-from pipeline.config.settings import CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
+from pipeline.config.compose import RENAMED, read_run_config, save_config, to_plain, to_run_config
+from pipeline.config.settings import MODE_SCHEMAS, CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.models.vocoder import Vocoder
 
@@ -16,6 +18,7 @@ def composed(**changes):
         "calibration": {"kind": "real", "samples": 4},
         "evaluation": {"kind": "audio"},
         "benchmark": {"runs": 5, "seconds": 0},
+        "runtime": {"threads": 1},
         "stages": ["quantize", "load"],
         "seed": 7,
         "rerun": None,
@@ -35,10 +38,12 @@ def test_settings_become_typed_values():
     assert config.seed == 7
 
 
-@pytest.mark.parametrize(("given", "counts"), [(2, (2,)), ([2, 1], (2, 1))])
-def test_the_first_number_of_threads_decides(given, counts):
-    benchmark = to_run_config(composed(benchmark={"threads": given})).benchmark
-    assert (benchmark.thread_counts, benchmark.deciding_threads) == (counts, counts[0])
+@pytest.mark.parametrize(
+    ("threads", "further", "timed"), [(1, [], (1,)), (2, [], (2,)), (1, [2, 4], (1, 2, 4)), (2, [1, 2], (2, 1))]
+)
+def test_the_threads_of_every_stage_are_timed_first_and_further_ones_after_them(threads, further, timed):
+    config = to_run_config(composed(runtime={"threads": threads}, benchmark={"threads": further}))
+    assert config.thread_counts == timed
 
 
 @pytest.mark.parametrize("given", [7, "yes", 1.0])
@@ -69,13 +74,13 @@ def weight_only(**changes):
         ({"model": {"pth": "x"}}, r"model\.pth: no such setting.*path"),
         ({"benchmark": {"run": 5}}, r"benchmark\.run: no such setting.*runs"),
         ({"mode": {"method": "msee"}}, r"mode\.method.*msee"),
-        ({"mode": {"kind": "statik"}}, r"mode\.kind: 'statik' is no mode.*static"),
+        ({"mode": {"kind": "statik"}}, r"mode\.kind: 'statik' is not a mode.*static"),
         ({"calibration": {"samples": "many"}}, r"calibration\.samples.*many"),
         ({"stages": ["load", "evaluat"]}, r"stages: no stage 'evaluat'.*evaluate"),
         ({"stages": []}, r"stages: empty"),
         ({"model": {"_target_": "os.system"}}, r"model\._target_: 'os\.system' is not allowed"),
         ({"model": {"_target_": "pipeline.models.vocoder.Vocodr"}}, r"model\._target_.*cannot be imported"),
-        ({"model": {"_target_": "pipeline.models.Path"}}, r"model\._target_.*is no adapter"),
+        ({"model": {"_target_": "pipeline.models.speech_model.Path"}}, r"model\._target_.*is no adapter"),
         ({"mode": {"percentile": 20.0}}, r"mode\.percentile: 20\.0 is out of limits"),
         ({"mode": {"weight_type": "int4", "format": "qoperator"}}, r"mode\.format: qoperator is out of limits"),
         ({"benchmark": {"runs": 4}}, r"benchmark\.runs: 4 is out of limits; allowed: at least 5"),
@@ -127,3 +132,45 @@ def test_the_nearest_names_are_suggested_and_all_where_none_is_near():
     assert did_you_mean("xyz", ["static", "dynamic"]) == " Allowed: dynamic, static."
     assert did_you_mean("xyz", []) == ""
     assert "(30 in all)" in did_you_mean("xyz", [f"option{k}" for k in range(30)])
+
+
+FORMER = [
+    ("rewrite", "optimize"),
+    ("folding", "fold_batch_norm"),
+    ("equalization", "cross_layer_equalization"),
+    ("smoothing", "smooth_quant"),
+    ("storage_op_types", "weight_only_op_types"),
+]
+
+
+@pytest.mark.parametrize(("former", "present"), FORMER)
+def test_a_saved_setting_under_a_former_name_is_refused_with_its_present_name(tmp_path, former, present):
+    path = tmp_path / "config.yaml"
+    path.write_text(save_config(OmegaConf.to_container(composed(mode={former: True}))))
+    with pytest.raises(ConfigError, match=rf"mode\.{former}: no such setting\. It was renamed: use mode\.{present}\."):
+        read_run_config(path)
+
+
+def test_a_saved_mode_under_a_former_name_is_refused_with_its_present_name(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(save_config(OmegaConf.to_container(composed(mode={"kind": "float"}))))
+    with pytest.raises(ConfigError, match=r"mode\.kind: 'float' is not a mode\. It was renamed: use mode=optimize\."):
+        read_run_config(path)
+
+
+def test_a_former_name_in_the_mode_of_one_graph_is_refused_with_its_present_name():
+    settings = composed()
+    settings.graph_modes = {"joiner": {"kind": "dynamic", "name": "dynamic", "op_types": ["MatMul"], "rewrite": True}}
+    with pytest.raises(
+        ConfigError, match=r"graph_modes\.joiner\.rewrite: no such setting\. It was renamed: use mode\.optimize\."
+    ):
+        to_run_config(settings)
+
+
+@pytest.mark.parametrize("present", RENAMED.values())
+def test_what_was_renamed_exists_under_its_present_name(repo, present):
+    group, setting = present.split("=") if "=" in present else present.split(".")
+    if "=" in present:
+        assert (repo / "conf" / group / f"{setting}.yaml").is_file()
+    else:
+        assert any(setting in get_type_hints(schema) for schema in MODE_SCHEMAS.values())

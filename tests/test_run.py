@@ -14,8 +14,8 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import evaluation_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.record.run_log import RunLog
-from pipeline.stages.load import QUANTIZED_OPS
 
 MODELS = ("matcha", "vocoder", "asr")
 MODES = ("dynamic", "static", "fp16", "weight_only")

@@ -27,20 +27,38 @@ from pipeline.config.settings import (
     CalibrationConfig,
     DynamicConfig,
     EvaluationConfig,
-    FloatConfig,
     Format,
     Fp16Config,
     IntegerType,
     ModeConfig,
     ModeKind,
+    OptimizeConfig,
     RunConfig,
     RunSchema,
+    RuntimeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
+
+RENAMED = {  # settings and options under a former name -> the present one
+    "mode=float": "mode=optimize",
+    "mode.rewrite": "mode.optimize",
+    "mode.folding": "mode.fold_batch_norm",
+    "mode.equalization": "mode.cross_layer_equalization",
+    "mode.smoothing": "mode.smooth_quant",
+    "mode.storage_op_types": "mode.weight_only_op_types",
+}
+
+
+def renamed(former: str) -> str:
+    """Return a sentence that says what a setting (`mode.rewrite`) or an option (`mode=float`) is called now, or nothing.
+
+    The sentence starts with a space, so that it can be appended to a message.
+    """
+    return f" It was renamed: use {RENAMED[former]}." if former in RENAMED else ""
 
 
 def register_schemas() -> None:
@@ -90,13 +108,14 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "calibration": _convert(composed, "calibration", CalibrationConfig, problems),
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
+        "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:
         stages, seed = composed.get("stages"), composed.get("seed")
-        problems += _limits(values["mode"], values["calibration"], values["evaluation"], values["benchmark"])
-        for mode in graph_modes.values():
-            problems += _limits(mode, values["calibration"], values["evaluation"], values["benchmark"])
+        groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
+        for mode in (values["mode"], *graph_modes.values()):
+            problems += _limits(mode, *groups)
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -188,7 +207,8 @@ def _mode_schema(node: DictConfig, key: str) -> type[ModeConfig]:
     kind = node.get("kind")
     name = kind.name if isinstance(kind, ModeKind) else str(kind)
     if name not in ModeKind.__members__:
-        raise ConfigError(f"{key}.kind: {name!r} is no mode.{did_you_mean(name, ModeKind.__members__)}")
+        hint = renamed(f"mode={name}") or did_you_mean(name, ModeKind.__members__)
+        raise ConfigError(f"{key}.kind: {name!r} is not a mode.{hint}")
     return MODE_SCHEMAS[ModeKind[name]]
 
 
@@ -203,7 +223,10 @@ def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) 
     assert isinstance(given, dict)
     given.pop("_target_", None)
     unknown = sorted(str(name) for name in set(given) - set(_names(schema)))
-    problems += [f"{key}.{name}: no such setting.{did_you_mean(name, _names(schema))}" for name in unknown]
+    group = "mode" if issubclass(schema, ModeConfig) else key  # graph_modes.<graph> holds a mode too
+    problems += [
+        f"{key}.{name}: no such setting.{renamed(f'{group}.{name}') or did_you_mean(name, _names(schema))}" for name in unknown
+    ]
     if unknown:
         return None
     try:
@@ -239,12 +262,16 @@ def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
 
 
-def _are_thread_counts(counts: tuple[Any, ...]) -> bool:
-    return bool(counts) and len(set(counts)) == len(counts) and all(type(count) is int and count >= 1 for count in counts)
+def _are_thread_counts(counts: list[int]) -> bool:
+    return len(set(counts)) == len(counts) and all(count >= 1 for count in counts)
 
 
 def _limits(
-    mode: AnyModeConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, benchmark: BenchmarkConfig
+    mode: AnyModeConfig,
+    calibration: CalibrationConfig,
+    evaluation: EvaluationConfig,
+    benchmark: BenchmarkConfig,
+    runtime: RuntimeConfig,
 ) -> list[str]:
     """Return a sentence for each setting that is out of its limits."""
     checks: list[tuple[bool, str, object, str]] = [
@@ -255,11 +282,12 @@ def _limits(
         (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
         ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
         (
-            _are_thread_counts(benchmark.thread_counts),
+            _are_thread_counts(benchmark.threads),
             "benchmark.threads",
             benchmark.threads,
-            "a number of at least 1, or a list of such numbers, each once",
+            "a list of numbers of at least 1, each once",
         ),
+        (runtime.threads >= 1, "runtime.threads", runtime.threads, "at least 1"),
         (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
         (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
         (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),
@@ -307,8 +335,8 @@ def _limits(
                 ),
                 (0 <= mode.accuracy_level <= 4, "mode.accuracy_level", mode.accuracy_level, "0 to 4"),
             ]
-        case FloatConfig():
-            checks.append((mode.rewrite, "mode.rewrite", mode.rewrite, "true, since mode=float does nothing else"))
+        case OptimizeConfig():
+            checks.append((mode.optimize, "mode.optimize", mode.optimize, "true, since mode=optimize does nothing else"))
         case AutoConfig():
             positive = [("max_loss", mode.max_loss), ("min_speedup", mode.min_speedup), ("max_bytes", mode.max_bytes)]
             checks += [(value is None or value > 0, f"mode.{key}", value, "null or above 0") for key, value in positive]

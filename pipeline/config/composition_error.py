@@ -6,9 +6,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.compose import renamed
 from pipeline.errors import PipelineError, did_you_mean
-
-RENAMED_OPTIONS = {"mode=float": "mode=optimize"}
 
 
 def composition_error(error: BaseException) -> str | None:
@@ -40,10 +39,8 @@ def _unknown_option(error: MissingConfigException) -> str:
     options = error.options or []
     if not group:
         return " ".join(str(error).split())
-    given = f"{group}={option}"
-    if given in RENAMED_OPTIONS:
-        return f"{given}: is now called {RENAMED_OPTIONS[given]}."
-    return f"{given}: no such option of the group {group}.{did_you_mean(option, options)}"
+    hint = renamed(f"{group}={option}") or did_you_mean(option, options)
+    return f"{group}={option}: no such option of the group {group}.{hint}"
 
 
 def _setting_error(error: OmegaConfBaseException) -> str:
@@ -52,5 +49,5 @@ def _setting_error(error: OmegaConfBaseException) -> str:
         r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
     )
     known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
-    hint = did_you_mean(str(error.key), known) if str(error.key) not in known else ""
+    hint = renamed(str(error.full_key)) or did_you_mean(str(error.key), known) if str(error.key) not in known else ""
     return f"{error.full_key}: {what}.{hint}"

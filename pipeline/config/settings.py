@@ -24,7 +24,7 @@ class ModeKind(Enum):
     static = "static"
     weight_only = "weight_only"
     fp16 = "fp16"
-    float = "float"
+    optimize = "optimize"
     auto = "auto"
 
 
@@ -100,8 +100,10 @@ class ModeConfig:
         preprocess: fold constants and remove identities with ONNX Runtime before quantizing.
         opset: convert the graph to this opset first; null: only where the mode needs a newer one.
         external_data: write weights beside the graph; null: only where a file would pass 2 GB.
-        rewrite: first replace slow float operators by fast ones that compute the same, where that measures faster here.
-        rewrites: names of the rewrites to try (`pipeline/optimize/`); empty: all.
+        optimize: first replace slow float operators by fast ones that compute the same, where that measures faster here.
+        rewrites: names of the rewrites to try (`pipeline/optimize/rewrite_registry.py`); empty: all.
+        assume: also rewrite where that computes the same only for inputs with a property that the graph does not state (equal
+            lengths, finite values). The report names what is assumed.
     """
 
     name: str = MISSING
@@ -111,8 +113,9 @@ class ModeConfig:
     preprocess: bool = True
     opset: int | None = None
     external_data: bool | None = None
-    rewrite: bool = False
+    optimize: bool = False
     rewrites: list[str] = field(default_factory=list)
+    assume: bool = False
 
 
 @dataclass
@@ -122,8 +125,7 @@ class DynamicConfig(ModeConfig):
     Attributes:
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
         weight_only_op_types: those of them that only store their weights as int8, and compute in float: small, no slower.
-        weight_type: null: int8 for MatMul and uint8 for Conv, the fast kernels of each (a default QInt8 Conv runs a scalar
-            kernel at a fifth of fp32's speed).
+        weight_type: null: int8 for MatMul, uint8 for Conv: the fast kernels (that of QInt8 Conv is a scalar loop).
         per_channel: one scale per output channel of a weight.
         reduce_range: 7-bit weights; null: only where the target has no VNNI instructions.
         target: null: this machine.
@@ -148,10 +150,10 @@ class StaticConfig(ModeConfig):
         percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
         momentum: with `method=moving_average`: the weight of the past, 0 to 1.
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
-        dynamic_op_types: those of them whose activations get their ranges while the model runs (MatMul: fused as
-            DynamicQuantizeMatMul, it is faster than Q/DQ pairs between float neighbours, and no less accurate).
-        weight_only_op_types: those of them that only store their weights as int8, and compute in float (ConvTranspose has no
-            integer kernel; Gemm of one row gains nothing).
+        dynamic_op_types: those of them with dynamic ranges (MatMul: fused as DynamicQuantizeMatMul, it is faster than Q/DQ
+            pairs between float neighbours, and as accurate).
+        weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose has no integer
+            kernel; Gemm of one row gains nothing).
         weight_type: null: int8.
         activation_type: null: uint8 on x86, int8 on ARM.
         format: Q/DQ pairs (ONNX Runtime fuses them when it loads the model) or integer operators.
@@ -164,10 +166,10 @@ class StaticConfig(ModeConfig):
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
             and those of a vocoder hiss.
         subgraphs: also quantize inside If, Loop and Scan.
-        folding: batch normalizations become part of the convolutions in front of them; exact.
-        equalization: channels of activations between linear operators get ranges of equal size; exact, and costs nothing when
-            the model runs.
-        smoothing: outliers move from activations behind a normalization into the weights that read them.
+        fold_batch_norm: batch normalizations become part of the convolutions in front of them; equal in real arithmetic.
+        cross_layer_equalization: channels of activations between linear operators get ranges of equal size; equal in
+            real arithmetic, and free at run time.
+        smooth_quant: outliers move from activations behind a normalization into the weights that read them.
         rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer.
         bias_correction: biases take back what quantization adds to the mean of each channel.
     """
@@ -189,9 +191,9 @@ class StaticConfig(ModeConfig):
     products_of_activations: bool = False
     min_channels: int = 16
     subgraphs: bool = False
-    folding: bool = True
-    equalization: bool = True
-    smoothing: bool = False
+    fold_batch_norm: bool = True
+    cross_layer_equalization: bool = True
+    smooth_quant: bool = False
     rounding: bool = False
     bias_correction: bool = False
 
@@ -229,10 +231,10 @@ class Fp16Config(ModeConfig):
 
 
 @dataclass
-class FloatConfig(ModeConfig):
-    """No quantization and no loss: only the rewrites, each exact in float and faster on this machine."""
+class OptimizeConfig(ModeConfig):
+    """No quantization: only the rewrites, each numerically equivalent and faster on this machine."""
 
-    rewrite: bool = True
+    optimize: bool = True
 
 
 @dataclass
@@ -241,15 +243,14 @@ class AutoConfig(ModeConfig):
 
     Attributes:
         metric: what a loss is measured in: a metric of the evaluation. null: what fits its kind (`DEFAULT_BUDGETS`).
-        max_loss: how much worse than fp32 the model may be in that metric; the fastest within it is chosen. Without any limit:
-            what fits the metric.
+        max_loss: how much worse than fp32 it may be in it; the fastest within it is chosen. Without any limit: the metric's.
         min_speedup: how many times as fast as fp32 it must be; without `max_loss`, what loses least is chosen.
         max_bytes: how large the file may be; without `max_loss`, what loses least is chosen.
         max_length_change: how much longer or shorter an output of the model may become, as a share of fp32's.
         size_weight: a file of no size at all would be worth as much as being faster by this share.
         seconds: the search ends after so long, with the best so far.
-        samples: of the evaluation set, that candidates are measured on; the chosen one is checked on all of it. null: 24, or
-            100 where the metric moves in steps (words, classes).
+        samples: of the evaluation set, to measure candidates on; the chosen one is checked on all. null: 24, or 100 where the
+            metric moves in steps (words, classes).
         probes: of the calibration set, shortened where the graph allows it, that each node is measured on alone.
         op_types: operator types that may be quantized.
         method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
@@ -270,17 +271,17 @@ class AutoConfig(ModeConfig):
     method: RangeMethod | None = None
     percentile: float = 99.99
     target: Target | None = None
-    rewrite: bool = True
+    optimize: bool = True
 
 
-AnyModeConfig = AutoConfig | DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | FloatConfig
+AnyModeConfig = AutoConfig | DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | OptimizeConfig
 
 MODE_SCHEMAS: dict[ModeKind, type[ModeConfig]] = {
     ModeKind.dynamic: DynamicConfig,
     ModeKind.static: StaticConfig,
     ModeKind.weight_only: WeightOnlyConfig,
     ModeKind.fp16: Fp16Config,
-    ModeKind.float: FloatConfig,
+    ModeKind.optimize: OptimizeConfig,
     ModeKind.auto: AutoConfig,
 }
 
@@ -320,6 +321,8 @@ class EvaluationConfig:
         metrics: names to report; empty: all that the kind computes.
         sample_rate_hz: of a model's audio output, where its metadata does not tell.
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
+        exchange_parts: the set is split into a half that choices are made on and a half that is reported; true: the other
+            way round.
         listen: how many samples to write as audio before and after, where the model speaks.
         node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
@@ -332,6 +335,7 @@ class EvaluationConfig:
     metrics: list[str] = field(default_factory=list)
     sample_rate_hz: int | None = None
     labels: str | None = None
+    exchange_parts: bool = False
     listen: int = 3
     node_samples: int = 2
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
@@ -343,30 +347,30 @@ class BenchmarkConfig:
     """How speed and memory are measured.
 
     Attributes:
-        threads: intra-op threads of each session: a number, or a list of them to measure one after the other. The first one
-            decides: the report's main figures are of it, and every other stage runs with it.
+        threads: further counts of intra-op threads to time with, after `runtime.threads`, which the main figures are of.
         runs: at least this many interleaved pairs of one original and one quantized inference.
         seconds: and at least this long.
-        rounds: how often both sessions are built anew meanwhile: where a session's memory happens to lie moves its latency by
-            percents for as long as it lives, so more rounds make the interval narrower than more pairs do.
+        rounds: how often both sessions are built again: where a session's memory lies moves its latency by percents for as
+            long as it lives, so more rounds make the interval narrower than more pairs do.
         self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
-    threads: Any = 1  # OmegaConf knows no union of a number and a list
+    threads: list[int] = field(default_factory=list)
     runs: int = 20
     seconds: float = 2.0
     rounds: int = 6
     self_check: bool = False
 
-    @property
-    def thread_counts(self) -> tuple[int, ...]:
-        """The thread counts to measure, the one that decides first."""
-        return tuple(self.threads) if isinstance(self.threads, list | tuple) else (self.threads,)
 
-    @property
-    def deciding_threads(self) -> int:
-        """The thread count that decides: of the main figures, and of every stage beside the benchmark."""
-        return self.thread_counts[0]
+@dataclass
+class RuntimeConfig:
+    """How models are run, in every stage.
+
+    Attributes:
+        threads: intra-op threads of each session of ONNX Runtime: in calibration, search, benchmark and evaluation.
+    """
+
+    threads: int = 1
 
 
 @dataclass
@@ -389,6 +393,7 @@ class RunSchema:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: Any = MISSING
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
@@ -400,19 +405,22 @@ class RunSchema:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run's settings, typed and checked.
-
-    `graph_modes` holds the modes of graphs that do not follow `mode`: `+mode@graph_modes.joiner=dynamic`.
-    """
+    """One run's settings, typed and checked."""
 
     model: "SpeechModel"
     mode: AnyModeConfig
     calibration: CalibrationConfig
     evaluation: EvaluationConfig
     benchmark: BenchmarkConfig
+    runtime: RuntimeConfig
     stages: tuple[str, ...]
     seed: int
-    graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)
+    graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """The thread counts to time with: that of every stage first."""
+        return tuple(dict.fromkeys((self.runtime.threads, *self.benchmark.threads)))
 
     def mode_of(self, graph: str) -> AnyModeConfig:
         """Return the mode that applies to a graph."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
-from pipeline.data.arrays import check_samples, read_arrays
+from pipeline.data.arrays import check_samples, read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.data.random_inputs import random_samples
 from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterances_in
@@ -31,10 +31,17 @@ RANDOM_WARNING = (
 
 @dataclass(frozen=True)
 class EvaluationSample:
-    """One sample of an evaluation set, with what is known about it."""
+    """One sample of an evaluation set, with what is known about it.
+
+    Attributes:
+        sample: the inputs of the first graph of the model.
+        utterance: what was said, where the set holds utterances.
+        label: the right class, where the set has labels.
+    """
 
     sample: Sample
     utterance: Utterance | None = None
+    label: int | None = None
 
 
 def calibration_samples(
@@ -101,7 +108,13 @@ def evaluation_samples(
     wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     file = resolve_path(path)
     if file.suffix == ".npz":
-        return wanted.from_arrays(file, source)
+        labels = None
+        if config.labels is not None:
+            labels = read_labels(resolve_path(config.labels))
+            run_log.read(resolve_path(config.labels))
+        return wanted.from_arrays(file, source, labels)
+    if config.labels is not None:
+        raise ConfigError(f"evaluation.labels: there is one class per sample of an .npz, but evaluation.path is {path}.")
     needs_text = config.kind is EvaluationKind.asr
     return wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
 
@@ -157,10 +170,16 @@ class _Wanted:
     on_bad: OnBadSample
     run_log: RunLog
 
-    def from_arrays(self, path: Path, source: SourceGraph) -> list[EvaluationSample]:
+    def from_arrays(
+        self, path: Path, source: SourceGraph, labels: npt.NDArray[np.integer] | None = None
+    ) -> list[EvaluationSample]:
         samples = read_arrays(path, self.key, self.limit)
         self.run_log.read(path)
-        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), source)
+        if labels is not None and len(labels) < len(samples):
+            raise DataError(f"evaluation.labels: there are {len(labels)} classes, but {len(samples)} samples in {path}.")
+        classes = [None] * len(samples) if labels is None else [int(label) for label in labels]
+        items = (EvaluationSample(sample, label=label) for sample, label in zip(samples, classes, strict=False))
+        return self._usable(path, ((item, None) for item in items), source)
 
     def from_utterances(
         self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False

@@ -1,6 +1,6 @@
 """The evaluate stage: fp32 and quantized on the same inputs and the same noise, scored by the model's own metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
@@ -12,28 +12,22 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
+from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
 from pipeline.evaluate.node_errors import NodeError
-from pipeline.evaluate.sample_scores import TENSOR_METRICS, SampleScores, Scorer, summarize, tensor_scores
+from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize, tensor_scores
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.metrics.bootstrap import Interval
-from pipeline.metrics.metric_registry import METRICS
-from pipeline.models.matcha import Matcha
+from pipeline.metrics.metric_registry import METRICS, metrics_of
+from pipeline.metrics.tensor_metrics import TENSOR_METRICS
+from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
-from pipeline.models.speech_model import Speaks, SpeechModel, Transcribes
-from pipeline.paths import resolve_path
+from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
-
-METRICS_BY_KIND: dict[EvaluationKind, tuple[str, ...]] = {
-    EvaluationKind.tensors: tensor_scorer.METRICS_OF_KIND,
-    EvaluationKind.audio: audio_scorer.METRICS_OF_KIND,
-    EvaluationKind.tts: tts_scorer.METRICS_OF_KIND,
-    EvaluationKind.asr: asr_scorer.METRICS_OF_KIND,
-}
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,8 @@ class Evaluation:
         per_sample: id, scores and transcripts of each sample.
         worst: the metric that tells most of single samples, and the ids of the samples that are worst in it.
         noise: how both models came to see the same noise; None where the graph draws none.
+        length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
+        losses: metric -> how much worse than fp32, with its interval, of the metrics that a search was limited in.
         node_errors: graph name -> the error of each of its nodes, in their order; empty where it was not measured.
     """
 
@@ -58,6 +54,8 @@ class Evaluation:
     per_sample: list[dict[str, Any]]
     worst: dict[str, Any] | None
     noise: str | None
+    length_change: float = 0.0
+    losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
 
 
@@ -70,7 +68,7 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
     if config.kind not in model.evaluations:
         allowed = ", ".join(sorted(kind.name for kind in model.evaluations))
         raise ConfigError(f"evaluation.kind: {config.kind.name} does not fit the model {model.name}; allowed: {allowed}.")
-    known = (*TENSOR_METRICS, *METRICS_BY_KIND[config.kind])
+    known = metrics_of(config.kind)
     for name in config.metrics:
         if name not in known:
             where = f" of evaluation={config.kind.name}" if name in METRICS else ""
@@ -80,8 +78,7 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
 
 
 def evaluate(
-    model: SpeechModel,
-    entry: SourceGraph,
+    model: LoadedModel,
     artifacts: Mapping[str, Artifact],
     items: Sequence[EvaluationSample],
     config: EvaluationConfig,
@@ -89,8 +86,8 @@ def evaluate(
     run_log: RunLog,
     *,
     seed: int,
-    threads: int,
-    on_sample: Callable[[], None],
+    losses_in: Collection[str] = (),
+    on_sample: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model with quantized graphs against the original.
 
@@ -98,23 +95,22 @@ def evaluate(
     place. Besides, each quantized graph is compared with its original on what the original model gives it.
 
     Args:
-        model: runs the graphs, and says what the outputs mean.
-        entry: the graph that a sample enters.
+        model: the original.
         artifacts: graph name -> the quantized graph.
         items: the samples, with what is known about them.
         config: what to compare.
         directory: where audio goes.
         run_log: notes what was read.
         seed: of the noise that a stochastic graph gets.
-        threads: intra-op threads.
+        losses_in: metrics whose loss is wanted, reported or not.
         on_sample: called after each sample.
 
     Raises:
         DataError: a sample lacks what the metrics need.
         StageError: outputs cannot be compared.
     """
-    scorer = scorer_of(model, entry, config, len(items), run_log, threads)
-    pair = _Pair(model, artifacts, {**model.companions, **model.graphs}, threads)
+    scorer = scorer_of(model.adapter, model.entry, config, run_log, model.threads)
+    pair = _Pair(model, artifacts)
     scored: list[SampleScores] = []
     by_output: list[dict[str, dict[str, float]]] = []
     for number, item in enumerate(items):
@@ -124,10 +120,12 @@ def evaluate(
         scores.fidelity = {**next(iter(fidelity.values())), **scores.fidelity}
         heard = scores.notes.pop("audio", None)
         if heard is not None and number < config.listen:
-            _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model, entry, config))
+            _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model.adapter, model.entry, config))
         scored.append(scores)
         on_sample()
-    per_sample = [_per_sample(item, scores) for item, scores in zip(items, scored, strict=True)]
+    if isinstance(model.adapter, TextToSpeech):  # what made the audio and heard it
+        run_log.read_hashed(*(file for name in model.adapter.companions for file in model[name].files))
+    per_sample = [per_sample_entry(item, scores) for item, scores in zip(items, scored, strict=True)]
     metrics = _with_intervals(summarize(config.metrics, scored, scorer.totals()), per_sample)
     worst = worst_samples(per_sample)
     return Evaluation(
@@ -137,18 +135,21 @@ def evaluate(
         per_sample=per_sample,
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
+        length_change=pair.length_change,
+        losses={name: found for name in losses_in if (found := measured_loss(name, scored, scorer.totals(), items))},
     )
 
 
 class _Pair:
     """A model as it was and as it has become, run on the same samples and the same noise."""
 
-    def __init__(self, model: SpeechModel, artifacts: Mapping[str, Artifact], files: Mapping[str, str], threads: int) -> None:
-        originals = {name: resolve_path(path) for name, path in files.items()}
-        self._model = model
+    def __init__(self, model: LoadedModel, artifacts: Mapping[str, Artifact]) -> None:
+        self._model = model.adapter
         self._artifacts = artifacts
-        self._before = ModelSessions(originals, threads)
-        self._after = ModelSessions({**originals, **{name: artifact.path for name, artifact in artifacts.items()}}, threads)
+        self._before = model.originals
+        changed = {name: artifact.path for name, artifact in artifacts.items()}
+        self._after = ModelSessions(model, model.threads, changed)
+        self.length_change = 0.0
         self.suffix = next(iter(artifacts.values())).path.name.split(".")[-2]
         self.noise = self._same_noise()
 
@@ -157,6 +158,7 @@ class _Pair:
         calls: tuple[list[Call], list[Call]] = ([], [])
         baseline = self._model.infer(sample, self._before.runner(seed, calls[0]))
         quantized = self._model.infer(sample, self._after.runner(seed, calls[1]))
+        self.length_change = max(self.length_change, length_change(baseline, quantized))
         for call in calls[1]:
             _check_finite(call, self._artifacts)
         fidelity: dict[str, dict[str, float]] = {}
@@ -195,7 +197,6 @@ def scorer_of(
     model: SpeechModel,
     source: SourceGraph,
     config: EvaluationConfig,
-    samples: int,
     run_log: RunLog,
     threads: int,
     only: str | None = None,
@@ -203,11 +204,7 @@ def scorer_of(
     """Return what scores samples of the configured kind; in one metric alone, where others take time."""
     match config.kind:
         case EvaluationKind.tensors:
-            if config.labels is None:
-                return tensor_scorer.TensorScorer(None)
-            path = resolve_path(config.labels)
-            run_log.read(path)
-            return tensor_scorer.TensorScorer(tensor_scorer.read_labels(path, samples))
+            return tensor_scorer.TensorScorer()
         case EvaluationKind.audio:
             assert isinstance(model, Speaks)
             reader = audio_reader(config.on_sample_rate, run_log)
@@ -216,10 +213,8 @@ def scorer_of(
             assert isinstance(model, Transcribes)
             return asr_scorer.AsrScorer(model)
         case EvaluationKind.tts:
-            assert isinstance(model, Matcha)
-            scorer = tts_scorer.TtsScorer(model, threads)
-            run_log.read(*scorer.files)
-            return scorer
+            assert isinstance(model, TextToSpeech)
+            return tts_scorer.TtsScorer(model, threads)
         case _:
             assert_never(config.kind)
 
@@ -264,8 +259,3 @@ def _with_intervals(metrics: dict[str, dict[str, Any]], samples: list[dict[str, 
         | {"interval": ends(sample_interval(samples, name)), "delta_interval": ends(change_interval(samples, name))}
         for name, metric in metrics.items()
     }
-
-
-def _per_sample(item: EvaluationSample, scores: SampleScores) -> dict[str, Any]:
-    truth = {name: {"baseline": pair[0], "quantized": pair[1]} for name, pair in scores.truth.items()}
-    return {"id": item.sample.id, "fidelity": scores.fidelity, "truth": truth, **scores.notes}

@@ -12,12 +12,8 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import StageError
 from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.metrics.metric_registry import METRICS
-from pipeline.metrics.tensor_metrics import cosine, max_abs_error, mse, relative_error, sqnr_db
+from pipeline.metrics.tensor_metrics import TENSOR_METRICS
 from pipeline.sample import Array, Outputs
-
-TENSOR_METRICS = {
-    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
-}  # fmt: skip
 
 
 class LengthsDifferError(StageError):
@@ -85,6 +81,18 @@ def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
         "other lengths, and there is no common time axis to compare along. Exclude what decides them with "
         "mode.nodes_to_exclude."
     )
+
+
+def per_sample_entry(item: EvaluationSample, scores: SampleScores) -> dict[str, Any]:
+    """Return what the report's `evaluation.per_sample` holds of one sample."""
+    truth = {name: {"baseline": pair[0], "quantized": pair[1]} for name, pair in scores.truth.items()}
+    return {"id": item.sample.id, "fidelity": scores.fidelity, "truth": truth, **scores.notes}
+
+
+def length_change(before: Outputs, after: Outputs) -> float:
+    """Return how much longer or shorter an axis of an output has become, relative to fp32's, at worst."""
+    pairs = [pair for name, a in before.items() for pair in zip(a.shape, after[name].shape, strict=False)]
+    return max((abs(is_now - was) / max(was, 1) for was, is_now in pairs), default=0.0)
 
 
 def summarize(

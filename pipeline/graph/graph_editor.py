@@ -1,7 +1,7 @@
-"""A graph as a rewrite sees it: who makes a tensor, who reads it, which are constant, and a list of changes to make.
+"""A graph as a rewrite sees it: producers, consumers, constants and shapes of tensors, and a list of changes.
 
-What is asked is asked of the graph as it was; changes are collected and take effect in `finish`, so that a rewrite never
-meets its own half-done work. A tensor that an output or the body of an If or a Loop needs is never taken away.
+Queries describe the graph as it was; changes are collected and take effect in `finish`, so that a rewrite never sees its own
+unfinished changes. A tensor that is an output, or that the body of an If or a Loop reads, is never removed.
 """
 
 from collections import defaultdict
@@ -13,11 +13,15 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.graph.attributes import attribute, attributes_of
 from pipeline.graph.node_patterns import ensure_names
-from pipeline.graph.source_graph import opset_of
+from pipeline.graph.opset import opset_of
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.subgraph_scopes import Names, input_tensors, outer_scope_inputs
-from pipeline.graph.symbolic_dims import Length, Shape, equal_lengths
-from pipeline.graph.topological_sort import alive, in_order
+from pipeline.graph.symbolic_dims import Dim, Shape, equal_dims
+from pipeline.graph.topological_sort import nodes_needed_for, topological_order
+
+__all__ = ["Array", "Graph", "attribute"]
 
 Array = npt.NDArray[Any]
 
@@ -27,9 +31,9 @@ class Graph:
 
     Attributes:
         model: the copy; `finish` writes the changes into it.
-        nodes: as they were, in order.
+        nodes: as they were, in topological order.
         opset: the version of the default operator set.
-        needed: tensors that must keep their names: outputs, and what the bodies of control-flow nodes read.
+        pinned: tensors that must keep their names and values: outputs, and what the bodies of control-flow nodes read.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -38,42 +42,42 @@ class Graph:
         ensure_names(self.model)
         self.nodes = list(self.model.graph.node)
         self.opset = opset_of(model)
-        self.needed = {output.name for output in model.graph.output}.union(*map(outer_scope_inputs, self.nodes))
+        self.pinned = {output.name for output in model.graph.output}.union(*map(outer_scope_inputs, self.nodes))
         self._initializers = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        self._makers = {output: node for node in self.nodes for output in node.output if output}
-        self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        self._producers = {output: node for node in self.nodes for output in node.output if output}
+        self._consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
             for tensor in node.input:
-                self._readers[tensor].append(node)
+                self._consumers[tensor].append(node)
         self._defaults = {value.name for value in self.model.graph.input}
         self._arrays: dict[str, Array | None] = {}
         self._types: dict[str, onnx.TypeProto.Tensor] | None = None
         self._shapes: dict[str, Shape] | None = None
-        self._same: dict[str, Length] = {}
-        self._dropped: set[int] = set()
+        self._same: dict[str, Dim] = {}
+        self._removed: set[int] = set()
         self._added: list[onnx.NodeProto] = []
         self._names = Names(self.model.graph)
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
-    # Questions
+    # Queries
 
-    def maker(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor, where it is of one of the types (or of any, where none is named)."""
-        node = self._makers.get(tensor)
+    def producer(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
+        """Return the node that produces a tensor, if it is of one of the types (of any type where none is named)."""
+        node = self._producers.get(tensor)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
-    def readers(self, tensor: str) -> list[onnx.NodeProto]:
-        """Return the nodes that read a tensor, once for each input."""
-        return self._readers.get(tensor, [])
+    def consumers(self, tensor: str) -> list[onnx.NodeProto]:
+        """Return the nodes that read a tensor, once for each of their inputs."""
+        return self._consumers.get(tensor, [])
 
-    def only_reader(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
-        """Return the node that alone reads a tensor that nothing else needs, where it is of one of the types."""
-        readers = self.readers(tensor)
-        alone = len(readers) == 1 and tensor not in self.needed
-        return readers[0] if alone and (not op_types or readers[0].op_type in op_types) else None
+    def only_consumer(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
+        """Return the one node that reads a tensor, if nothing else needs the tensor and the node is of one of the types."""
+        consumers = self.consumers(tensor)
+        alone = len(consumers) == 1 and tensor not in self.pinned
+        return consumers[0] if alone and (not op_types or consumers[0].op_type in op_types) else None
 
     def constant(self, tensor: str) -> Array | None:
-        """Return the value of a tensor that is always the same."""
+        """Return the value of a constant tensor: an initializer or the output of a Constant; None for any other."""
         if tensor not in self._arrays:
             self._arrays[tensor] = self._constant(tensor)
         return self._arrays[tensor]
@@ -84,15 +88,15 @@ class Graph:
         return None if array is None or array.size != 1 else float(array.reshape(()))
 
     def shape(self, tensor: str) -> Shape | None:
-        """Return the axes of a tensor: lengths, names, or None; None for a tensor of unknown rank."""
+        """Return the dimensions of a tensor: numbers, symbolic names, or None; None for a tensor of unknown rank."""
         array = self.constant(tensor)
         if array is not None:
             return array.shape
-        found = self._lengths().get(tensor)
+        found = self._shapes_of_tensors().get(tensor)
         return None if found is None else tuple(self._same.get(d, d) if isinstance(d, str) else d for d in found)
 
     def rank(self, tensor: str) -> int | None:
-        """Return the number of axes of a tensor, where it is known."""
+        """Return the number of axes of a tensor, if it is known."""
         shape = self.shape(tensor)
         return None if shape is None else len(shape)
 
@@ -105,12 +109,12 @@ class Graph:
         return kind is not None and kind.elem_type == onnx.TensorProto.FLOAT
 
     def is_bool(self, tensor: str) -> bool:
-        """Return whether a tensor is known to hold truth values."""
+        """Return whether a tensor is known to be boolean."""
         kind = self._kinds().get(tensor)
         return kind is not None and kind.elem_type == onnx.TensorProto.BOOL
 
     def channel_row(self, tensor: str, rank: int, channels: int) -> Array | None:
-        """Return a float constant that is broadcast along all axes but the second, as one number a channel."""
+        """Return a float constant that is broadcast along all axes but the second, as (channels,); None for any other."""
         array = self.constant(tensor)
         if array is None or array.dtype != np.float32 or array.ndim > rank or array.size != channels:
             return None
@@ -119,15 +123,15 @@ class Graph:
 
     # Changes
 
-    def drop(self, *nodes: onnx.NodeProto) -> None:
-        """Take nodes away; what they made must be made by others, or be needed no more."""
-        self._dropped |= {id(node) for node in nodes}
+    def remove(self, *nodes: onnx.NodeProto) -> None:
+        """Remove nodes; their outputs must get other producers, or no consumers."""
+        self._removed |= {id(node) for node in nodes}
 
-    def dropped(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node is to be taken away."""
-        return id(node) in self._dropped
+    def is_removed(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node will be removed."""
+        return id(node) in self._removed
 
-    def add(
+    def add_node(
         self, op_type: str, inputs: Sequence[str], output: str | Sequence[str] | None = None, *, name: str | None = None,
         like: str = "", domain: str = "", **attributes: Any,  # noqa: ANN401
     ) -> str:  # fmt: skip
@@ -136,41 +140,41 @@ class Graph:
         Args:
             op_type: of the node.
             inputs: its tensors.
-            output: the tensor that it makes, or several; None: a new one.
+            output: of the node, or several; None: a new tensor.
             name: None: a new one.
             like: what new names start with: the node that is replaced.
             domain: of its operator.
             attributes: of the node.
         """
-        name = name or self.free(f"{like or op_type}_{op_type}" if like else op_type)
-        outputs = [output] if isinstance(output, str) else output or [self.free(f"{name}_output")]
+        name = name or self.fresh_name(f"{like or op_type}_{op_type}" if like else op_type)
+        outputs = [output] if isinstance(output, str) else output or [self.fresh_name(f"{name}_output")]
         self._added.append(helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes))
         return outputs[0]
 
-    def replace(
+    def replace_node(
         self, node: onnx.NodeProto, inputs: Sequence[str], output: str | Sequence[str] | None = None, **changed: Any,  # noqa: ANN401
     ) -> str:  # fmt: skip
-        """Put a node of the same type, name and attributes in the place of one, and return its output.
+        """Replace a node by one of the same type, name and attributes, and return its output.
 
         Args:
-            node: is taken away.
+            node: is removed.
             inputs: of the new node.
-            output: of the new node, or several; None: as it was.
+            output: of the new node, or several; None: the output of the old one.
             changed: attributes that differ.
         """
-        self.drop(node)
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute} | changed
-        return self.add(node.op_type, inputs, output or node.output[0], name=node.name, domain=node.domain, **settings)
+        self.remove(node)
+        settings = attributes_of(node) | changed
+        return self.add_node(node.op_type, inputs, output or node.output[0], name=node.name, domain=node.domain, **settings)
 
-    def describe(self, tensor: str, data_type: int, shape: Shape) -> None:
-        """Say what a new tensor is, where ONNX's inference does not know the operator that makes it."""
+    def add_value_info(self, tensor: str, data_type: int, shape: Shape) -> None:
+        """Declare type and shape of a new tensor whose operator ONNX's shape inference does not know."""
         self.model.graph.value_info.append(helper.make_tensor_value_info(tensor, data_type, shape))
 
-    def put(self, array: Array, like: str = "constant") -> str:
-        """Return the name of a constant of this value, which equal constants share."""
+    def add_initializer(self, array: Array, like: str = "constant") -> str:
+        """Return the name of an initializer of this value; equal values share one."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._shared:
-            self._shared[key] = self.free(like)
+            self._shared[key] = self.fresh_name(like)
             self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), self._shared[key]))
         return self._shared[key]
 
@@ -182,30 +186,30 @@ class Graph:
         """Return the tensor without an axis of length 1."""
         return self._axis("Squeeze", tensor, axis, like, output)
 
-    def free(self, like: str) -> str:
-        """Return a name that nothing has yet."""
+    def fresh_name(self, like: str) -> str:
+        """Return a name that no tensor and no node has."""
         return self._names.fresh(like)
 
     def finish(self) -> onnx.ModelProto:
-        """Make the changes: nodes in order of their data, without those that nothing needs, and without unread constants."""
-        nodes = in_order([node for node in self.nodes if id(node) not in self._dropped], self._added)
-        nodes = alive(nodes, {output.name for output in self.model.graph.output})
+        """Apply the changes; nodes and initializers that no output needs are left out."""
+        nodes = topological_order([node for node in self.nodes if id(node) not in self._removed], self._added)
+        nodes = nodes_needed_for({output.name for output in self.model.graph.output}, nodes)
         graph = self.model.graph
         read = {tensor for node in nodes for tensor in input_tensors(node)} | {output.name for output in graph.output}
-        made = {tensor for node in nodes for tensor in node.output} | {value.name for value in graph.input}
+        produced = {tensor for node in nodes for tensor in node.output} | {value.name for value in graph.input}
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # their list is cleared
         del graph.node[:]
         graph.node.extend(copies)
         _keep(graph.initializer, read)
-        _keep(graph.value_info, made)
+        _keep(graph.value_info, produced)
         return self.model
 
-    # How
+    # Implementation
 
     def _constant(self, tensor: str) -> Array | None:
         if tensor in self._initializers and tensor not in self._defaults:
             return numpy_helper.to_array(self._initializers[tensor])
-        node = self.maker(tensor, "Constant", "Identity")
+        node = self.producer(tensor, "Constant", "Identity")
         if node is None:
             return None
         if node.op_type == "Identity":
@@ -217,27 +221,22 @@ class Graph:
 
     def _kinds(self) -> dict[str, onnx.TypeProto.Tensor]:
         if self._types is None:
-            graph = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
-            values = (*graph.input, *graph.value_info, *graph.output)
-            self._types = {value.name: value.type.tensor_type for value in values}
+            self._types = inferred_types(self.model)
         return self._types
 
-    def _lengths(self) -> dict[str, Shape]:
+    def _shapes_of_tensors(self) -> dict[str, Shape]:
         if self._shapes is None:
             self._shapes = {name: _axes(kind) for name, kind in self._kinds().items() if kind.HasField("shape")}
             constants = {name: tuple(tensor.dims) for name, tensor in self._initializers.items() if name not in self._defaults}
-            self._same = equal_lengths(self.nodes, self._shapes | constants, self.constant)
+            self._same = equal_dims(self.nodes, self._shapes | constants, self.constant)
         return self._shapes
 
     def _axis(self, op_type: str, tensor: str, axis: int, like: str, output: str | None) -> str:
         if self.opset < 13:
-            return self.add(op_type, [tensor], output, like=like, axes=[axis])
-        return self.add(op_type, [tensor, self.put(np.array([axis], np.int64), f"axis_{axis}")], output, like=like)
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401
-    """Return an attribute of a node, or the default where it has none."""
-    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+            return self.add_node(op_type, [tensor], output, like=like, axes=[axis])
+        return self.add_node(
+            op_type, [tensor, self.add_initializer(np.array([axis], np.int64), f"axis_{axis}")], output, like=like
+        )
 
 
 def _axes(kind: onnx.TypeProto.Tensor) -> Shape:
@@ -245,7 +244,7 @@ def _axes(kind: onnx.TypeProto.Tensor) -> Shape:
 
 
 def _keep(entries: Any, names: set[str]) -> None:  # noqa: ANN401
-    """Remove from a list of a graph what has none of the names."""
+    """Remove from a list of a graph the entries that have none of the names."""
     for index in range(len(entries) - 1, -1, -1):
         if entries[index].name not in names:
             del entries[index]

@@ -1,8 +1,8 @@
-"""Lengths that have two names in a graph and are one.
+"""Symbolic dimensions that have two names in a graph and are one.
 
-ONNX's shape inference gives what it cannot follow a new name: the output of a Conv whose padding keeps the length, the result
-of two tensors that are broadcast, the axes that a Slice leaves alone. Each rule here says which lengths are equal whatever the
-inputs are; a length that is equal to a number is that number.
+ONNX's shape inference gives a new name to every dimension that it cannot follow: the output of a Conv whose padding keeps the
+length, the result of a broadcast, the axes that a Slice does not cut. Each rule here says which dimensions are equal whatever
+the inputs are; a dimension that equals a number is that number.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-Length = int | str | None
-Shape = tuple[Length, ...]
+Dim = int | str | None
+Shape = tuple[Dim, ...]
 Constant = Callable[[str], npt.NDArray[Any] | None]
 
 BROADCAST = frozenset(
@@ -23,35 +23,35 @@ BROADCAST = frozenset(
 )  # fmt: skip
 
 
-def equal_lengths(nodes: Sequence[onnx.NodeProto], shapes: dict[str, Shape], constant: Constant) -> dict[str, Length]:
+def equal_dims(nodes: Sequence[onnx.NodeProto], shapes: dict[str, Shape], constant: Constant) -> dict[str, Dim]:
     """Return the names that stand for the same length as another name, or as a number -> that one.
 
     Args:
-        nodes: in order.
+        nodes: in topological order.
         shapes: of the tensors, as far as they are known.
-        constant: returns the value of a tensor that is always the same.
+        constant: returns the value of a constant tensor, None for any other.
     """
-    same: dict[str, Length] = {}
+    same: dict[str, Dim] = {}
 
-    def first(length: Length) -> Length:
-        while isinstance(length, str) and length in same:
-            length = same[length]
-        return length
+    def first(dim: Dim) -> Dim:
+        while isinstance(dim, str) and dim in same:
+            dim = same[dim]
+        return dim
 
     for node in nodes:
         for one, other in _equal(node, shapes, constant, first):
-            names = sorted((first(one), first(other)), key=lambda length: isinstance(length, str))
+            names = sorted((first(one), first(other)), key=lambda dim: isinstance(dim, str))
             if names[0] != names[1] and isinstance(names[1], str) and names[0] is not None:
-                # The name that the graph has first is kept.
-                kept, gone = (first(one), first(other)) if isinstance(names[0], str) else (names[0], names[1])
-                same[gone] = kept  # type: ignore[index]
+                # The name that comes first in the graph is kept.
+                kept, replaced = (first(one), first(other)) if isinstance(names[0], str) else (names[0], names[1])
+                same[replaced] = kept  # type: ignore[index]
     return {name: first(name) for name in same}
 
 
 def _equal(
-    node: onnx.NodeProto, shapes: dict[str, Shape], constant: Constant, first: Callable[[Length], Length]
-) -> list[tuple[Length, Length]]:
-    """Return pairs of lengths that a node makes equal: one that it reads, and one that it makes."""
+    node: onnx.NodeProto, shapes: dict[str, Shape], constant: Constant, first: Callable[[Dim], Dim]
+) -> list[tuple[Dim, Dim]]:
+    """Return pairs of dimensions that a node makes equal: one of an input, and one of its output."""
     after = shapes.get(node.output[0]) if node.output else None
     before = [shapes.get(tensor) for tensor in node.input if tensor]
     if after is None or not before or before[0] is None:
@@ -74,17 +74,17 @@ def _equal(
     return []
 
 
-def _broadcast(before: Sequence[Shape], after: Shape, first: Callable[[Length], Length]) -> list[tuple[Length, Length]]:
-    pairs: list[tuple[Length, Length]] = []
-    for place, length in enumerate(reversed(after), 1):
+def _broadcast(before: Sequence[Shape], after: Shape, first: Callable[[Dim], Dim]) -> list[tuple[Dim, Dim]]:
+    pairs: list[tuple[Dim, Dim]] = []
+    for place, dim in enumerate(reversed(after), 1):
         read = {first(shape[-place]) for shape in before if len(shape) >= place} - {1}
         if len(read) == 1:
-            pairs.append((read.pop(), length))
+            pairs.append((read.pop(), dim))
     return pairs
 
 
 def _kept_axes(settings: dict[str, Any], kernel: Sequence[int] | None) -> list[int]:
-    """Return the spatial axes that a Conv leaves as long as they were."""
+    """Return the spatial axes whose length a Conv keeps."""
     if kernel is None or settings.get("auto_pad", b"NOTSET") != b"NOTSET":
         return []
     count = len(kernel)

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
+from pipeline.sample import FloatArray
 
-Array = npt.NDArray[np.float64]
 
-
-def checked_pair(reference: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Array, Array]:
+def checked_pair(reference: npt.ArrayLike, test: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return both arrays as float64, after the checks that every comparison needs.
 
     Raises:
@@ -84,12 +83,7 @@ def max_abs_error(reference: npt.ArrayLike, test: npt.ArrayLike) -> float:
     return float(np.max(np.abs(a - b)))
 
 
-def accuracy_percent(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """Share of predicted classes that are right, in percent.
-
-    Args:
-        labels: the true classes, of any shape.
-        predicted: the predicted classes, of the same shape (the argmax of a model's scores, not the scores).
-    """
-    truth, guess = checked_pair(labels, predicted)
-    return 100.0 * float(np.mean(truth == guess))
+TENSOR_METRICS = {
+    "mse": mse, "relative_error": relative_error, "sqnr_db": sqnr_db, "cosine": cosine, "max_abs_error": max_abs_error,
+}  # fmt: skip
+"""Those of any two tensors: what every kind of evaluation computes of each output."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 import onnx
 
 from pipeline.config.settings import DynamicConfig, ModeKind, StaticConfig
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.dynamic import plan_dynamic
 from pipeline.quantize.plan import Kept, Plan, Precision
 from pipeline.quantize.static import plan_static
-
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group
     plans = {
         Precision.static_int8: plan_static(prepared, everywhere),
         Precision.dynamic_int8: plan_dynamic(prepared, at_run_time),
-        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=list(WEIGHTED))),
+        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=sorted(LAYERS))),
     }
     allowed: dict[str, list[Precision]] = defaultdict(list)
     for precision, plan in plans.items():
@@ -68,7 +67,7 @@ def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group
     by_weight: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     constants = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
-        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants:
+        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
             by_weight[node.input[1]].append(node)
     found: list[Group] = []
     for weight, nodes in by_weight.items():

@@ -10,8 +10,11 @@ import onnxruntime
 
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
 from pipeline.sample import Outputs, Sample
+
+AnyGraph = SourceGraph | Path | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,17 @@ class Call:
 class ModelSessions:
     """The graphs of one model, each opened when it is first run; those that draw noise are given it from outside."""
 
-    def __init__(self, files: Mapping[str, Path | onnx.ModelProto], threads: int) -> None:
-        """Take graph name -> ONNX file or graph in memory, and the intra-op threads of each session."""
-        self._files = files
+    def __init__(
+        self, graphs: Mapping[str, AnyGraph], threads: int, changed: Mapping[str, Path | onnx.ModelProto] | None = None
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            graphs: name -> graph.
+            threads: intra-op threads of each session.
+            changed: name -> the graph in the place of that one.
+        """
+        self._graphs, self._changed = graphs, changed or {}
         self._threads = threads
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
 
@@ -42,7 +53,7 @@ class ModelSessions:
         """Return a function that runs a graph by name.
 
         Args:
-            seed: of the noise: the same seed gives the same noise to every graph of this name, in any ensemble.
+            seed: of the noise: the same seed gives the same noise to every graph of this name, in any sessions.
             calls: each call is appended here.
         """
 
@@ -63,21 +74,28 @@ class ModelSessions:
 
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:
-            given = self._files[graph]
-            noisy = with_noise_inputs(onnx.load(given) if isinstance(given, Path) else given)
+            given = self._changed[graph] if graph in self._changed else self._graphs[graph]
+            noisy = _noisy(given)
             drawing = bool(noisy.tables)
-            session = open_session(noisy.model if drawing else given, self._threads)
+            file = given.path if isinstance(given, SourceGraph) else given
+            session = open_session(noisy.model if drawing else file, self._threads)
             self._opened[graph] = (session, noisy if drawing else None)
         return self._opened[graph]
 
 
+def _noisy(graph: AnyGraph) -> NoisyGraph:
+    if isinstance(graph, SourceGraph):
+        return graph.noisy
+    return with_noise_inputs(onnx.load(graph) if isinstance(graph, Path) else graph)
+
+
 def traced(
-    ensemble: ModelSessions, infer_model: Callable[[Sample, Run], Outputs], samples: Sequence[Sample], seed: int, graph: str
+    sessions: ModelSessions, infer_model: Callable[[Sample, Run], Outputs], samples: Sequence[Sample], seed: int, graph: str
 ) -> list[Sample]:
     """Return what one graph is given when the whole model runs on samples of its first graph.
 
     Args:
-        ensemble: the graphs, as they are to be run.
+        sessions: the graphs, as they are to be run.
         infer_model: runs the whole model.
         samples: inputs of the first graph.
         seed: of the noise.
@@ -85,5 +103,5 @@ def traced(
     """
     calls: list[Call] = []
     for number, sample in enumerate(samples):
-        infer_model(sample, ensemble.runner([seed, number], calls))
+        infer_model(sample, sessions.runner([seed, number], calls))
     return [call.sample for call in calls if call.graph == graph]

@@ -3,7 +3,6 @@
 engine.py               tries rewrites one after the other: checked on real inputs, timed, kept or refused
 rewrite_registry.py     all rewrites, in order. Add a rewrite here.
 equivalence.py          does a changed graph still compute the same?
-shorten_samples.py      inputs for checks and timing that do not take long
 around_quantization.py  rewrites before and layouts after a quantizer
 layouts.py              the layouts that a quantized graph may take
 rules/                  rewrites of operators, one file each

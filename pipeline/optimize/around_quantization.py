@@ -1,4 +1,4 @@
-"""The exact rewrites of `pipeline.optimize.engine` around a quantizer: operators before it, layouts behind it."""
+"""The rewrites of `pipeline.optimize.engine` around a quantizer: operators before it, layouts after it."""
 
 import logging
 from collections.abc import Sequence
@@ -8,30 +8,32 @@ import onnx
 
 from pipeline.config.settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.graph.prepare import PreparedGraph
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.optimize.engine import Rewritten, apply
 from pipeline.optimize.layouts import in_layout, layouts_of
+from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
 
-OPENING = ("transposed", "pointwise")  # rewrites that open nodes to a (better) integer kernel
+OPENING = ("conv_transpose_to_conv", "conv1x1_to_matmul")  # rewrites that open nodes to a (better) integer kernel
 OPENING_MAY_COST = 0.97  # of the float speed
 
 
 def in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    """Return the graph with fast float operators; where Q/DQ pairs follow, in the layout that it has."""
+    """Return the graph with fast float operators; where Q/DQ pairs follow, in the layout that it has already."""
     check_names(mode.rewrites, "mode.rewrites")
     fitting = OPERATORS if isinstance(mode, StaticConfig) else REWRITES
-    return apply(prepared.model, probes, threads=threads, only=_names(fitting, mode))
+    return apply(prepared.model, probes, threads=threads, only=_names(fitting, mode), assume=mode.assume)
 
 
 def laid_out(
     model: onnx.ModelProto, before: Rewritten, mode: StaticConfig, probes: Sequence[Sample], threads: int
 ) -> tuple[onnx.ModelProto, Rewritten]:
-    """Return a quantized graph in the layouts that are faster, and what was done to it before and now."""
+    """Return a quantized graph in the layouts that are faster, and the rewrites before and after quantization."""
     done = apply(model, probes, threads=threads, only=layouts_for(mode))
     applied, rejected = (*before.applied, *done.applied), (*before.rejected, *done.rejected)
     return done.model, Rewritten(done.model, applied, rejected)
@@ -42,18 +44,18 @@ def _names(rewrites: Sequence[Rewrite], mode: AnyModeConfig) -> list[str]:
 
 
 def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
-    """Return the graph with what makes float operators faster, and with what opens it to integer kernels for little or nothing.
+    """Return the graph with faster float operators, and with operators that integer kernels exist for, at little or no cost.
 
-    Layouts come after quantization, which decides what is left float.
+    Layouts come after quantization, which decides which nodes stay float.
     """
     check_names(mode.rewrites, "mode.rewrites")
     wanted = _names(OPERATORS, mode)
     plain = [name for name in wanted if name not in OPENING]
-    rewritten = apply(prepared.model, probes, threads=threads, only=plain)
+    rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume)
     shortest = sorted(probes, key=lambda sample: sample.size)[:1]
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
         graph = Graph(with_shapes(rewritten.model))
-        if isinstance(rewrite.change(graph), str):
+        if isinstance(rewrite.apply(graph), Refusal):
             continue
         model = graph.finish()
         forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}
@@ -66,7 +68,7 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
 
 def layouts_for(mode: AnyModeConfig) -> list[str]:
     """Return the names of the rewrites that may give nodes another layout."""
-    return _names(LAYOUTS, mode) if mode.rewrite else []
+    return _names(LAYOUTS, mode) if mode.optimize else []
 
 
 def _in_first_layout(model: onnx.ModelProto, mode: AutoConfig) -> onnx.ModelProto:

@@ -1,9 +1,9 @@
-"""Changes to a graph that are exact in float, each kept only where it measures faster on this machine.
+"""Rewrites of a graph that compute the same, each kept only where it measures faster on this machine.
 
-A rewrite states its equation and where it comes from in its docstring. `apply` tries them one after the other: a rewrite that
-finds a place is checked on real inputs (every output within 1e-4 of its scale) and timed against the graph before it, pair by
-pair; it stays where it is faster, else the graph goes on without it. Those that only take a little work away are timed
-together first. What was refused is tried once more at the end, since one rewrite opens the way to another.
+A rewrite states its equation and its source in its docstring, and how exact it is in `rewrite_registry.py`. `apply` tries them
+one after the other: a rewrite that finds a place is checked on real inputs (every output within 1e-4 of its scale) and timed
+against the graph before it in interleaved pairs; it is kept where it is faster. Rewrites that save little are timed together
+first. A rewrite that was not faster is tried once more at the end, since one rewrite opens places for another.
 """
 
 import dataclasses
@@ -16,16 +16,15 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph
-from pipeline.measure.rewrite_gain import Gain, Measure, measure_gain
+from pipeline.graph.shorten_samples import shorten
+from pipeline.measure.rewrite_gain import Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
-from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
-from pipeline.optimize.shorten_samples import shorten
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
+from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
 from pipeline.sample import Sample
 
-__all__ = ["LAYOUTS", "OPERATORS", "REWRITES", "Applied", "Gain", "Measure", "Rewrite", "Rewritten", "apply", "check_names"]
-
 SLOWER = "not faster here"
-PASSES = 4  # of one rewrite over a graph: a length that became known makes others known
+PASSES = 4  # of one rewrite over a graph: a dimension that became known makes others known
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Applied:
         speedup: against the graph before it: the median of the paired ratios; of all that were timed together.
         max_difference: of any output from the original's, relative to the scale of that output, with all rewrites so far.
         together: the names of all that were timed together, where it was not alone.
+        exactness: "bitwise", "algebraic" or "assumed": of its weakest place (`rewrite_registry.Exactness`).
+        assumption: where it is assumed: what of the inputs, in a sentence.
+        assumed_sites: how many of the places rest on that.
+        withheld_sites: further places, which `mode.assume=true` would change.
     """
 
     name: str
@@ -45,6 +48,10 @@ class Applied:
     speedup: float
     max_difference: float
     together: tuple[str, ...] = ()
+    exactness: str = Exactness.algebraic.value
+    assumption: str = ""
+    assumed_sites: int = 0
+    withheld_sites: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,11 @@ def apply(
     *,
     threads: int = 1,
     only: Sequence[str] | None = None,
+    assume: bool = False,
     measure: Measure | None = None,
     max_seconds: float | None = None,
 ) -> Rewritten:
-    """Return the graph with every rewrite that is exact and faster.
+    """Return the graph with every rewrite that computes the same and is faster.
 
     Args:
         model: the original; it stays as it is.
@@ -79,17 +87,18 @@ def apply(
             rewrite is checked and timed on their beginnings, and all together are checked on the whole of them.
         threads: intra-op threads that the model will run with, which decides what is faster.
         only: names of the rewrites to try; None: all.
+        assume: also change places that rest on an assumption about the inputs (`Rewrite.assumption`).
         measure: how to time two graphs; None: paired and interleaved, a second or two for each rewrite.
         max_seconds: begin no further rewrite after these; None: try all.
 
     Raises:
-        KeyError: `only` names a rewrite that there is not.
+        KeyError: `only` names an unknown rewrite.
     """
     known = {rewrite.name: rewrite for rewrite in REWRITES}
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
     end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
-    search = _Search(model, short, threads, measure or measure_gain)
+    search = _Search(model, short, threads, measure or measure_gain, assume=assume)
     for _, neighbours in groupby(waiting, key=lambda rewrite: rewrite.timed_with or rewrite.name):
         group = list(neighbours)
         if time.monotonic() < end:
@@ -115,19 +124,21 @@ class _Step:
 
 
 class _Search:
-    """What was kept and refused so far.
+    """What was kept and rejected so far.
 
     Attributes:
         steps: the original, and each graph that was kept.
         rejected: rewrite -> why it was not kept.
     """
 
-    def __init__(self, model: onnx.ModelProto, probe: Sequence[Sample], threads: int, measure: Measure) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, probe: Sequence[Sample], threads: int, measure: Measure, *, assume: bool
+    ) -> None:
         self.steps = [_Step(model)]
         self.rejected: dict[str, str] = {}
-        self._probe, self._threads, self._measure = probe, threads, measure
+        self._probe, self._threads, self._measure, self._assume = probe, threads, measure, assume
         self._reference = Reference(model, probe, threads)
-        self._tried_on: dict[str, int] = {}  # how many steps there were when a rewrite was refused for its speed
+        self._tried_on: dict[str, int] = {}  # how many steps there were when a rewrite was not faster
 
     @property
     def applied(self) -> tuple[Applied, ...]:
@@ -135,22 +146,24 @@ class _Search:
         return tuple(applied for step in self.steps for applied in step.applied)
 
     def attempt(self, rewrites: Sequence[Rewrite]) -> None:
-        """Keep rewrites if they find places, are exact, and together faster than the graph so far."""
+        """Keep rewrites if they find places, compute the same, and are together faster than the graph so far."""
         before = candidate = self.steps[-1].model
-        sites: dict[str, int] = {}
+        sites: dict[str, Sites] = {}
         for rewrite in rewrites:
-            found, candidate = _change(rewrite, candidate)
-            if isinstance(found, str):
-                self.rejected[rewrite.name] = found
+            found, candidate = _change(rewrite, candidate, assume=self._assume)
+            if isinstance(found, Refusal):
+                self.rejected[rewrite.name] = _reason(rewrite, found)
             else:
                 sites[rewrite.name] = found
         if not sites:
             return
         reason, speedup, difference = self._judge(before, candidate)
         if reason.startswith(SLOWER):
-            at = f"at {sum(sites.values())} places" + (f" of {', '.join(sites)} together" if len(sites) > 1 else "")
+            at = f"at {sum(found.count for found in sites.values())} places" + (
+                f" of {', '.join(sites)} together" if len(sites) > 1 else ""
+            )
             self.rejected |= dict.fromkeys(sites, f"{reason} {at}")
-            # One among several may yet be faster alone, on whatever the graph is then.
+            # One of several may still be faster alone, on the graph as it is then.
             self._tried_on |= dict.fromkeys(sites, len(self.steps) if len(sites) == 1 else 0)
         elif reason and len(sites) > 1:
             for rewrite in rewrites:
@@ -159,7 +172,11 @@ class _Search:
             self.rejected |= dict.fromkeys(sites, reason)
         else:
             together = tuple(sites) if len(sites) > 1 else ()
-            kept = [Applied(name, places, speedup, difference, together) for name, places in sites.items()]
+            kept = [
+                _applied(rewrite, sites[rewrite.name], speedup, difference, together)
+                for rewrite in rewrites
+                if rewrite.name in sites
+            ]
             self.steps.append(_Step(candidate, tuple(kept)))
             self.rejected = {name: why for name, why in self.rejected.items() if name not in sites}
 
@@ -172,11 +189,11 @@ class _Search:
         return "" if gain.faster else f"{SLOWER}: {gain.speedup:.2f} times the speed", gain.speedup, difference
 
     def may_succeed_now(self, rewrite: Rewrite) -> bool:
-        """Return whether a rewrite was refused for its speed alone, on a graph that has changed since."""
+        """Return whether a rewrite was rejected for its speed alone, on a graph that has changed since."""
         return self.rejected.get(rewrite.name, "").startswith(SLOWER) and self._tried_on[rewrite.name] < len(self.steps)
 
     def confirm(self, reference: Reference) -> None:
-        """Take back the latest steps until the graph is exact on other inputs as well."""
+        """Revert the latest steps until the graph computes the same on other inputs as well."""
         while len(self.steps) > 1:
             model, applied = self.steps[-1].model, self.steps[-1].applied
             difference = reference.difference(model)
@@ -191,13 +208,29 @@ def _differs(difference: float) -> str:
     return f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
 
 
-def _change(rewrite: Rewrite, model: onnx.ModelProto) -> tuple[int | str, onnx.ModelProto]:
-    """Return the number of places, or why there are none, and the changed graph; what a change opens is changed as well."""
-    total = 0
+def _applied(rewrite: Rewrite, sites: Sites, speedup: float, difference: float, together: tuple[str, ...]) -> Applied:
+    exactness = Exactness.assumed if sites.assumed else rewrite.exactness
+    assumption = rewrite.assumption if sites.assumed else ""
+    return Applied(
+        rewrite.name, sites.count, speedup, difference, together, exactness.value, assumption, sites.assumed, sites.withheld
+    )
+
+
+def _reason(rewrite: Rewrite, refusal: Refusal) -> str:
+    if not refusal.withheld:
+        return refusal.reason
+    places = f"{refusal.withheld} place{'s' if refusal.withheld > 1 else ''}"
+    return f"{refusal.reason}; mode.assume=true would allow {places}, on the assumption that {rewrite.assumption}"
+
+
+def _change(rewrite: Rewrite, model: onnx.ModelProto, *, assume: bool) -> tuple[Outcome, onnx.ModelProto]:
+    """Return what a rewrite found, and the changed graph; places that a change opens are changed as well."""
+    count = assumed = withheld = 0
     for _ in range(PASSES):
         graph = Graph(model)
-        sites = rewrite.change(graph)
-        if isinstance(sites, str):
-            return total or sites, model
-        total, model = total + sites, graph.finish()
-    return total, model
+        found = rewrite.apply(graph, assume=assume)
+        withheld = found.withheld
+        if isinstance(found, Refusal):
+            return Sites(count, assumed, withheld) if count else found, model
+        count, assumed, model = count + found.count, assumed + found.assumed, graph.finish()
+    return Sites(count, assumed, withheld), model

@@ -5,16 +5,13 @@ from collections.abc import Collection
 import onnx
 
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import with_shapes
+from pipeline.graph.shape_inference import with_shapes
+from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.ort_fusion_guard import keep_float
 
-ALTERNATIVES = ("conv2d", "conv2d_wide")
-
-
-INTEGERS = "channels_last"
-
-
+ALTERNATIVES = ("conv1d_to_conv2d", "conv1d_to_conv2d_wide")
+INTEGERS = "integer_channels_last"
 FURTHER = tuple(layout.name for layout in LAYOUTS if layout.name not in (*ALTERNATIVES, INTEGERS))
 
 
@@ -30,8 +27,8 @@ def layouts_of(model: onnx.ModelProto, allowed: Collection[str]) -> list[Layout]
         allowed: names of the rewrites that may be used.
     """
     found: list[Layout] = []
-    turned = _changed(model, INTEGERS) if INTEGERS in allowed else None
-    for start, begun in ((model, ()), (turned, (INTEGERS,))):
+    integers = _changed(model, INTEGERS) if INTEGERS in allowed else None
+    for start, begun in ((model, ()), (integers, (INTEGERS,))):
         if start is None:
             continue
         found += [begun] if begun else []
@@ -58,5 +55,5 @@ def in_layout(model: onnx.ModelProto, layout: Layout) -> onnx.ModelProto:
 
 def _changed(model: onnx.ModelProto, rewrite: str) -> onnx.ModelProto | None:
     graph = Graph(with_shapes(model))
-    change = next(layout.change for layout in LAYOUTS if layout.name == rewrite)
-    return None if isinstance(change(graph), str) else graph.finish()
+    layout = next(layout for layout in LAYOUTS if layout.name == rewrite)
+    return None if isinstance(layout.apply(graph), Refusal) else graph.finish()

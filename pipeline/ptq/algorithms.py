@@ -26,37 +26,37 @@ class Algorithms:
     """Which algorithms run.
 
     Attributes:
-        folding: batch normalizations become part of the convolutions in front of them.
-        equalization: channels of activations between linear operators get ranges of equal size.
-        smoothing: outliers move from activations behind a normalization into the weights that read them.
+        fold_batch_norm: batch normalizations become part of the convolutions in front of them.
+        cross_layer_equalization: channels of activations between linear operators get ranges of equal size.
+        smooth_quant: outliers move from activations behind a normalization into the weights that read them.
         rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer.
         bias_correction: biases take back what quantization adds to the mean of each channel.
     """
 
-    folding: bool = False
-    equalization: bool = False
-    smoothing: bool = False
+    fold_batch_norm: bool = False
+    cross_layer_equalization: bool = False
+    smooth_quant: bool = False
     rounding: bool = False
     bias_correction: bool = False
 
     @property
     def need_samples(self) -> bool:
         """Whether any of them learns from calibration samples."""
-        return self.equalization or self.smoothing or self.rounding or self.bias_correction
+        return self.cross_layer_equalization or self.smooth_quant or self.rounding or self.bias_correction
 
 
 def fold(model: onnx.ModelProto, algorithms: Algorithms) -> list[str]:
     """Fold batch normalizations, in place, where that is switched on; return the names of the nodes that are gone."""
-    return fold_batch_normalization(model) if algorithms.folding else []
+    return fold_batch_normalization(model) if algorithms.fold_batch_norm else []
 
 
 def rewrite(
     model: onnx.ModelProto, plan: Plan, algorithms: Algorithms, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return a float graph that computes the same, with activations that lose less; `model` is not changed."""
-    if algorithms.equalization:
+    if algorithms.cross_layer_equalization:
         model = equalize(model, plan, samples, threads=threads)
-    if algorithms.smoothing:
+    if algorithms.smooth_quant:
         model = smooth_quant(model, plan, samples, threads=threads)
     return model
 

@@ -54,24 +54,24 @@ def fix_scales(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]
     for node in graph.nodes:
         if node.op_type != "DynamicQuantizeLinear" or node.input[0] not in ranges:
             continue
-        products = [_product(graph, reader, node) for reader in graph.readers(node.output[0])]
+        products = [_product(graph, reader, node) for reader in graph.consumers(node.output[0])]
         found = [product for product in products if product is not None]
         if len(found) < len(products) or not found:
             continue
         grid = qparams_of_range(*ranges[node.input[0]], IntegerType.uint8, symmetric=False)
-        scale = graph.put(np.asarray(grid.scale, np.float32), f"{node.input[0]}_scale_fixed")
-        zero = graph.put(np.asarray(grid.zero_point, np.uint8), f"{node.input[0]}_zero_point_fixed")
-        graph.drop(node)
-        integers = graph.add("QuantizeLinear", [node.input[0], scale, zero], like=node.input[0])
+        scale = graph.add_initializer(np.asarray(grid.scale, np.float32), f"{node.input[0]}_scale_fixed")
+        zero = graph.add_initializer(np.asarray(grid.zero_point, np.uint8), f"{node.input[0]}_zero_point_fixed")
+        graph.remove(node)
+        integers = graph.add_node("QuantizeLinear", [node.input[0], scale, zero], like=node.input[0])
         for product in found:
             first, last = product.nodes[0], product.nodes[-1]
             inputs = [integers, first.input[1], scale, product.weight_scale, zero, first.input[3], product.bias]
             shape = graph.shape(last.output[0])
             if shape is not None and last.output[0] not in described:  # ONNX's inference does not know the operator
-                graph.describe(last.output[0], TensorProto.FLOAT, shape)
-            graph.drop(*product.nodes)
+                graph.add_value_info(last.output[0], TensorProto.FLOAT, shape)
+            graph.remove(*product.nodes)
             inputs = inputs if product.bias else inputs[:-1]
-            graph.add("MatMulIntegerToFloat", inputs, last.output[0], name=first.name, domain=DOMAIN)
+            graph.add_node("MatMulIntegerToFloat", inputs, last.output[0], name=first.name, domain=DOMAIN)
     fixed = graph.finish()
     if all(entry.domain != DOMAIN for entry in fixed.opset_import):
         fixed.opset_import.append(helper.make_opsetid(DOMAIN, 1))
@@ -82,15 +82,15 @@ def _product(graph: Graph, node: onnx.NodeProto, quantizer: onnx.NodeProto) -> _
     """Return the product that a node begins, where it is one of what a quantizer makes."""
     if node.op_type != "MatMulInteger" or len(node.input) < 4 or node.input[0] != quantizer.output[0]:
         return None
-    cast = graph.only_reader(node.output[0], "Cast")
-    scaled = None if cast is None else graph.only_reader(cast.output[0], "Mul")
+    cast = graph.only_consumer(node.output[0], "Cast")
+    scaled = None if cast is None else graph.only_consumer(cast.output[0], "Mul")
     if cast is None or scaled is None:
         return None
-    scales = graph.maker(scaled.input[1], "Mul")
+    scales = graph.producer(scaled.input[1], "Mul")
     if scales is None or scales.input[0] != quantizer.output[1] or graph.constant(scales.input[1]) is None:
         return None
     nodes = (node, cast, scaled)
-    end = graph.only_reader(scaled.output[0], "Add")
+    end = graph.only_consumer(scaled.output[0], "Add")
     bias = next((tensor for tensor in end.input if graph.constant(tensor) is not None), "") if end is not None else ""
     weights = graph.shape(node.input[1])
     if end is not None and bias and weights is not None and graph.shape(bias) == weights[-1:]:

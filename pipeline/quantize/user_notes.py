@@ -9,15 +9,17 @@ from pipeline.config.settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
-    FloatConfig,
     Fp16Config,
+    OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
+from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.plan import WEIGHTED_OPS, Plan
+from pipeline.quantize.plan import Plan
+from pipeline.quantize.target import saturates_here
 
 
 def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
@@ -45,7 +47,7 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
                 "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
                 "with mode.min_speedup."
             )
-        case FloatConfig():
+        case OptimizeConfig():
             return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
         case _:
             assert_never(mode)
@@ -54,7 +56,7 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
 def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     """Return why a mode would change nothing in a graph, and what would."""
     nothing = f"mode {mode.name} would change nothing in the graph {source.name!r}"
-    if isinstance(mode, FloatConfig):
+    if isinstance(mode, OptimizeConfig):
         return f"{nothing}: no rewrite makes it faster on this machine."
     inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
     if inner and not plan.kept:
@@ -80,4 +82,12 @@ def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
     if bodies and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
         notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
+    if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):
+        reduce_range = None if isinstance(mode, AutoConfig) else mode.reduce_range
+        if saturates_here(reduce_range, mode.target):
+            notes.append(
+                f"{source.name}: sums of products with int8 weights of 8 bits saturate on this processor, which has no VNNI "
+                "instructions: what is measured here is worse than elsewhere. For this processor leave out mode.target and "
+                "mode.reduce_range."
+            )
     return notes

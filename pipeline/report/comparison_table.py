@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.report.compare_runs import Comparison
-from pipeline.report.intervals import LEADING_METRICS
 from pipeline.report.ranking import Group, Row
 from pipeline.report.terminal import VERDICT_STYLES, format_number
 
@@ -40,7 +40,7 @@ def comparison_table(comparison: Comparison) -> Lines:
 
 def _group_table(group: Group) -> Table:
     table = Table(title=escape(group.title), title_justify="left")
-    names = [name for name in LEADING_METRICS if any(name in row["metrics"] for row in group.rows)][:3]
+    names = [name for name in leading_metrics() if any(name in row["metrics"] for row in group.rows)][:3]
     for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", *names, "front"):
         left = column in ("mode", "settings", "calibrated on", "speed-up", "front")
         table.add_column(column, justify="left" if left else "right")

@@ -5,15 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.uncertainty import TELLING_METRICS
 from pipeline.metrics.bootstrap import Interval
-
-__all__ = ["LEADING_METRICS", "TELLING_METRICS", "BadSample", "difference_interval", "metric_interval", "worst_samples"]
-
-# The metric that each kind of evaluation is read by first: the ones that users know, then the ones that tell sooner.
-LEADING_METRICS = (
-    "wer_percent", "roundtrip_wer_percent", "accuracy_percent", "truth_log_mel_l1", "posterior_kl", "log_mel_l1", "sqnr_db",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.report.intervals import LEADING_METRICS
+from pipeline.metrics.metric_registry import METRICS, leading_metrics
 
 Row = dict[str, Any]
 
@@ -95,9 +95,11 @@ def check_order(rows: Sequence[Row], sort_by: str) -> None:
 
 def front_metrics(rows: Sequence[Row]) -> list[str]:
     """Return the metrics that quality is read by: the first against the truth, and the first against fp32."""
-    shared = [name for name in LEADING_METRICS if all(name in row["metrics"] for row in rows)]
+    shared = [name for name in leading_metrics() if all(name in row["metrics"] for row in rows)]
     return [
-        name for kind in (True, False) if (name := next((n for n in shared if _against_truth(n) is kind), None)) is not None
+        name
+        for kind in (True, False)
+        if (name := next((n for n in shared if METRICS[n].against_truth is kind), None)) is not None
     ]
 
 
@@ -190,9 +192,3 @@ def _order(rows: Sequence[Row], column: str) -> str:
     for before, after in pairwise(ordered):
         parts += [">" if beyond_noise(before, after, column) else "≈", str(after["rank"])]
     return " ".join(parts)
-
-
-def _against_truth(name: str) -> bool:
-    from pipeline.metrics.metric_registry import METRICS
-
-    return METRICS[name].baseline is None

@@ -12,7 +12,7 @@ import psutil
 from pipeline.quantize.target import cpu_flags
 
 if TYPE_CHECKING:
-    from pipeline.runner import State
+    from pipeline.stages.context import RunContext
 
 SCHEMA = 1
 LIBRARIES = (
@@ -33,7 +33,7 @@ RELEVANT_FLAGS = (
 
 
 def report_of(
-    state: "State", status: str, done: list[dict[str, Any]], surroundings: dict[str, Any], error: str | None
+    state: "RunContext", status: str, done: list[dict[str, Any]], surroundings: dict[str, Any], error: str | None
 ) -> dict[str, Any]:
     """Return the report of a run as far as it has come.
 
@@ -56,14 +56,19 @@ def report_of(
         "warnings": state.run_log.warnings,
         "skipped": state.run_log.skipped,
     }
+    if (ids := state.evaluation_set.ids if state.model is not None else None) is not None:
+        report["samples"] = ids
     if state.inspection is not None:
         report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}
     if state.quantized is not None:
-        report["artifacts"] = [_artifact(artifact) for artifact in state.artifacts.values()]
-        report["calibrated_on"] = state.calibrated_on
+        report["artifacts"] = [_artifact(artifact) for artifact in state.quantized.artifacts.values()]
+        report["calibrated_on"] = state.quantized.calibrated_on
         report["rewrites"] = {name: _rewrites(found) for name, found in state.quantized.rewritten.items()}
         if state.quantized.searches:
-            report["search"] = state.quantized.searches
+            report["search"] = {
+                name: found | {"report_loss": _report_loss(state, found["metric"])}
+                for name, found in state.quantized.searches.items()
+            }
     if state.benchmarks is not None:
         report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
     if state.evaluation is not None:
@@ -85,10 +90,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _unfinished(state: "State", status: str, done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _unfinished(state: "RunContext", status: str, done: list[dict[str, Any]]) -> list[dict[str, Any]]:
     finished = {stage["name"] for stage in done}
     rest = [name for name in state.config.stages if name not in finished]
     return [{"name": name, "status": status if number == 0 else "pending", "seconds": None} for number, name in enumerate(rest)]
+
+
+def _report_loss(state: "RunContext", metric: str) -> dict[str, Any] | None:
+    """Return the loss on the reported part, in the metric that a search was limited in; None before it is known."""
+    found = None if state.evaluation is None else state.evaluation.losses.get(metric)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _rewrites(found: Any) -> dict[str, Any]:  # noqa: ANN401  a Rewritten; importing it here would be a circle

@@ -6,7 +6,7 @@ QUICK = ("evaluation.samples=6", "evaluation.listen=1", "calibration.samples=6",
 
 
 def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_py):
-    run = run_py("model=vocoder", "mode=auto", "mode.max_loss=0.05", "mode.rewrite=false", *QUICK).succeeded()
+    run = run_py("model=vocoder", "mode=auto", "mode.max_loss=0.05", "mode.optimize=false", *QUICK).succeeded()
     found = run.report["search"]["vocoder"]
     chosen = found["candidates"][found["chosen"]]
     assert found["met"]
@@ -22,7 +22,7 @@ def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_p
 
 def test_a_budget_that_nothing_meets_is_said_first_and_gives_the_closest(run_py):
     run = run_py(
-        "model=vocoder", "mode=auto", "mode.min_speedup=50", "mode.rewrite=false", "stages=[load,quantize]", *QUICK
+        "model=vocoder", "mode=auto", "mode.min_speedup=50", "mode.optimize=false", "stages=[load,quantize]", *QUICK
     ).succeeded()
     assert run.report["warnings"][0].startswith("vocoder: NOTHING MEETS THE BUDGET (speed-up 50)")
     assert not run.report["search"]["vocoder"]["met"]
@@ -31,7 +31,7 @@ def test_a_budget_that_nothing_meets_is_said_first_and_gives_the_closest(run_py)
 
 def test_with_a_limit_on_the_size_what_loses_least_of_the_small_ones_is_chosen(run_py):
     run = run_py(
-        "model=vocoder", "mode=auto", "mode.max_bytes=1800000", "mode.rewrite=false", "stages=[load,quantize]", *QUICK
+        "model=vocoder", "mode=auto", "mode.max_bytes=1800000", "mode.optimize=false", "stages=[load,quantize]", *QUICK
     ).succeeded()
     found = run.report["search"]["vocoder"]
     assert found["met"]
@@ -52,6 +52,6 @@ def test_with_a_limit_on_the_size_what_loses_least_of_the_small_ones_is_chosen(r
     ],
 )
 def test_a_mistake_is_one_clear_error(run_quickly, override, message):
-    run = run_quickly("model=vocoder", "mode=auto", override, "mode.rewrite=false", "stages=[load,quantize]", *QUICK)
+    run = run_quickly("model=vocoder", "mode=auto", override, "mode.optimize=false", "stages=[load,quantize]", *QUICK)
     assert run.exit_code == 2
     assert message in " ".join(run.stderr.split())

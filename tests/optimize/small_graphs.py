@@ -8,9 +8,10 @@ from onnx import parser
 
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.session import infer, open_session
+from pipeline.optimize.outcome import Outcome, Sites
 from pipeline.sample import Sample
 
-Change = Callable[[Graph], int | str]
+Change = Callable[..., Outcome]
 
 
 def graph_of(text: str, opset: int = 17, **weights) -> onnx.ModelProto:
@@ -22,11 +23,11 @@ def graph_of(text: str, opset: int = 17, **weights) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def changed(model: onnx.ModelProto, change: Change) -> tuple[int | str, onnx.ModelProto]:
-    """Return what a rewrite says, and the graph after it; what every rewrite must leave alone is checked."""
+def changed(model: onnx.ModelProto, change: Change, **options: bool) -> tuple[int | str, onnx.ModelProto]:
+    """Return the number of places, or the reason why there is none, and the graph; what no rewrite may change is checked."""
     graph = Graph(model)
     before = model.SerializeToString()
-    sites = change(graph)
+    found = change(graph, **options)
     after = graph.finish()
     onnx.checker.check_model(after)
     assert model.SerializeToString() == before, "the original changed"
@@ -34,7 +35,7 @@ def changed(model: onnx.ModelProto, change: Change) -> tuple[int | str, onnx.Mod
     assert [v.name for v in after.graph.output] == [v.name for v in model.graph.output]
     assert after.metadata_props == model.metadata_props
     assert after.opset_import == model.opset_import
-    return sites, after
+    return found.count if isinstance(found, Sites) else found.reason, after
 
 
 def difference(before: onnx.ModelProto, after: onnx.ModelProto, **inputs) -> float:

@@ -6,9 +6,10 @@ from small_graphs import graph_of, op_types
 from test_apply import REPO, always, mels, small, tokens
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.shorten_samples import LEAST, shorten
 from pipeline.optimize import engine
-from pipeline.optimize.rewrite_registry import Rewrite
-from pipeline.optimize.shorten_samples import LEAST, shorten
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
+from pipeline.optimize.rewrite_registry import Exactness, Rewrite
 from pipeline.sample import Sample
 
 
@@ -35,15 +36,15 @@ def test_a_change_that_is_wrong_beyond_the_beginning_is_taken_back(monkeypatch):
     x = np.full((1, 4, 1000), -20, np.float32)
     x[..., 500:] = 1
 
-    def cut(graph: Graph) -> int | str:
+    def cut(graph: Graph) -> Outcome:
         node = next((node for node in graph.nodes if node.op_type == "Tanh"), None)
         if node is None:
-            return "no Tanh"
-        graph.drop(node)
-        graph.add("Relu", list(node.input), node.output[0], name=node.name)
-        return 1
+            return Refusal("no Tanh")
+        graph.remove(node)
+        graph.add_node("Relu", list(node.input), node.output[0], name=node.name)
+        return Sites(1)
 
-    monkeypatch.setattr(engine, "REWRITES", (Rewrite("cut", cut, "is right where x is small"),))
+    monkeypatch.setattr(engine, "REWRITES", (Rewrite("cut", cut, "is right where x is small", Exactness.algebraic),))
     monkeypatch.setattr(engine, "shorten", lambda model, probe, threads: [Sample("a", {"x": x[..., :100]})])
     done = engine.apply(model, [Sample("a", {"x": x})], measure=always)
     assert not done.applied
@@ -55,4 +56,4 @@ def test_no_rewrite_is_begun_when_the_time_is_over():
     model, probe = small()
     done = engine.apply(model, probe, measure=always, max_seconds=0)
     assert not done.applied
-    assert dict(done.rejected)["mish"] == "not tried: the 0 s for rewrites were used up"
+    assert dict(done.rejected)["decompose_mish"] == "not tried: the 0 s for rewrites were used up"

@@ -84,7 +84,9 @@ def test_nothing_is_changed_where_nothing_is_switched_on(residual_net, make_samp
 def test_all_of_them_together_bring_the_output_nearer(residual_net, make_samples, static, run, quantized):
     samples = make_samples(1, 8, 200)
     others = make_samples(1, 8, 200, seed=99)
-    every = Algorithms(folding=True, equalization=True, smoothing=True, rounding=True, bias_correction=True)
+    every = Algorithms(
+        fold_batch_norm=True, cross_layer_equalization=True, smooth_quant=True, rounding=True, bias_correction=True
+    )
     errors = []
     for algorithms in (Algorithms(), every):
         plan, mode, _ = static(residual_net, samples)

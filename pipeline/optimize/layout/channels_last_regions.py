@@ -89,9 +89,9 @@ class Layout:
         for tensor in [*(part.output for part in parts), *(tensor for node in others for tensor in node.output)]:
             last = self._natural(tensor)
             del self._names[tensor, last]
-            self._names[tensor, not last] = graph.free(f"{tensor}_turned")
+            self._names[tensor, not last] = graph.fresh_name(f"{tensor}_turned")
         for part in parts:
-            graph.drop(*part.nodes)
+            graph.remove(*part.nodes)
             part.write(self, self.named(part.source, last=True), self._names[part.output, True])
         for node in others:
             self._write_turned(node, last=not self._has_last(node))
@@ -109,9 +109,9 @@ class Layout:
             if other == root and root in self._twins:
                 self._names[root, last] = self._twins[root]
             else:
-                name = root if last == natural else self.graph.free(f"{root}_turned")
+                name = root if last == natural else self.graph.fresh_name(f"{root}_turned")
                 self._names[root, last] = name
-                self.graph.add("Transpose", [other], name, like=root, perm=_order(self._rank(root), last=last))
+                self.graph.add_node("Transpose", [other], name, like=root, perm=_order(self._rank(root), last=last))
         return self._names[root, last]
 
     # Which layout tensors have
@@ -135,8 +135,8 @@ class Layout:
 
         In front of float Convs alone it is a little less: ONNX Runtime can turn it while it gathers blocks for them.
         """
-        readers = self.graph.readers(tensor)
-        gathered = bool(readers) and all(reader.op_type == "Conv" for reader in readers)
+        consumers = self.graph.consumers(tensor)
+        gathered = bool(consumers) and all(consumer.op_type == "Conv" for consumer in consumers)
         known = [length for length in self.graph.shape(tensor) or () if isinstance(length, int)]
         price = (4 if self.graph.is_float(tensor) else 1) * max(prod(known), 1)
         return price - max(price // GATHERED, 1) if gathered else price
@@ -168,8 +168,8 @@ class Layout:
     def _pieces(self) -> Iterator[Piece]:
         """Yield all that reads and makes tensors."""
         graph = self.graph
-        for tensor in (*(value.name for value in graph.model.graph.input), *sorted(graph.needed)):
-            yield self._fixed(("end", tensor), tensor, made=tensor not in graph.needed)
+        for tensor in (*(value.name for value in graph.model.graph.input), *sorted(graph.pinned)):
+            yield self._fixed(("end", tensor), tensor, made=tensor not in graph.pinned)
         for part in self._parts:
             fits = not self._natural(part.source) and not self._natural(part.output)
             fixed = ("last" if part.must else None) if fits else "first"
@@ -206,21 +206,23 @@ class Layout:
         if node.op_type == "Slice":
             axes = graph.constant(node.input[3])
             assert axes is not None
-            inputs[3] = graph.put(np.array([_moved(int(axis), rank, last=last) for axis in axes], axes.dtype), "axes")
-        graph.replace(node, inputs, [self._names[tensor, last] for tensor in node.output], **changed)
+            inputs[3] = graph.add_initializer(
+                np.array([_moved(int(axis), rank, last=last) for axis in axes], axes.dtype), "axes"
+            )
+        graph.replace_node(node, inputs, [self._names[tensor, last] for tensor in node.output], **changed)
 
     def _constant(self, tensor: str, rank: int, *, last: bool) -> str:
         array = self.graph.constant(tensor) if tensor else None
         if array is None or array.size == 1:
             return tensor
         whole = array.reshape((1,) * (rank - array.ndim) + array.shape)
-        return self.graph.put(np.transpose(whole, _order(rank, last=last)), f"{tensor}_turned")
+        return self.graph.add_initializer(np.transpose(whole, _order(rank, last=last)), f"{tensor}_turned")
 
     def _make_what_is_read(self) -> None:
         """Make under their names what is still read as it was."""
         graph = self.graph
-        nodes = [node for node in graph.nodes if not graph.dropped(node) and node.output[0] not in self._roots]
-        waiting = [*graph.needed, *(tensor for node in nodes for tensor in node.input if tensor)]
+        nodes = [node for node in graph.nodes if not graph.is_removed(node) and node.output[0] not in self._roots]
+        waiting = [*graph.pinned, *(tensor for node in nodes for tensor in node.input if tensor)]
         seen: set[str] = set()
         while waiting:
             tensor = waiting.pop()
@@ -231,18 +233,18 @@ class Layout:
             if root == tensor:
                 self.named(tensor, last=self._natural(tensor))
                 continue
-            node = graph.maker(tensor)
+            node = graph.producer(tensor)
             assert node is not None
             if self._names.get((root, self._natural(root))) == root and not self._is_new(root):
                 waiting.append(node.input[0])
                 continue
-            graph.drop(node)
-            graph.add("Identity", [self.named(root, last=self._natural(tensor))], tensor, like=tensor)
+            graph.remove(node)
+            graph.add_node("Identity", [self.named(root, last=self._natural(tensor))], tensor, like=tensor)
 
     def _is_new(self, root: str) -> bool:
         """Return whether a tensor is made with the other layout than before."""
-        maker = self.graph.maker(root)
-        return maker is not None and self.graph.dropped(maker)
+        producer = self.graph.producer(root)
+        return producer is not None and self.graph.is_removed(producer)
 
 
 def works_on_axes(graph: Graph, node: onnx.NodeProto) -> bool:

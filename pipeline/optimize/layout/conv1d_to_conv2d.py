@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
 
 UNARY = frozenset(
     {"LeakyRelu", "Relu", "Tanh", "Sigmoid", "Clip", "Elu", "HardSigmoid", "Neg", "Abs", "Exp", "Sin", "Cos", "Erf"}
@@ -26,12 +27,12 @@ HEIGHT = 2  # the axis that is new
 TURN = [0, 2, 1]  # between channels first and channels last over time; the same back and forth
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Make every region that holds a Conv over time rank 4; return the number of Convs."""
     return _rewrite(graph, [node for node in graph.nodes if _fits(graph, node)])
 
 
-def rewrite_wide(graph: Graph) -> int | str:
+def rewrite_wide(graph: Graph) -> Outcome:
     """Do so with nothing but Convs of several taps that mix at least a block of channels, each for itself.
 
     Where normalisations, masks and attention lie between the Convs, regions are short, and a pointwise or depthwise Conv
@@ -40,7 +41,7 @@ def rewrite_wide(graph: Graph) -> int | str:
     return _rewrite(graph, [node for node in graph.nodes if node.op_type == "Conv" and _is_wide(graph, node)])
 
 
-def _rewrite(graph: Graph, fitting: list[onnx.NodeProto]) -> int | str:
+def _rewrite(graph: Graph, fitting: list[onnx.NodeProto]) -> Outcome:
     members = {id(node): node for node in fitting}
     convs = 0
     region: list[onnx.NodeProto] = []
@@ -49,9 +50,9 @@ def _rewrite(graph: Graph, fitting: list[onnx.NodeProto]) -> int | str:
         convs += here
         region += group if here else []
     if not convs:
-        return "no Conv over time (with constant weights of rank 3)"
+        return Refusal("no Conv over time (with constant weights of rank 3)")
     _widen(graph, region)
-    return convs
+    return Sites(convs)
 
 
 def _is_wide(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -85,7 +86,7 @@ def _connected(graph: Graph, members: dict[int, onnx.NodeProto]) -> list[list[on
                 continue
             seen.add(id(node))
             group.append(node)
-            near = [graph.maker(tensor) for tensor in _data(node)] + graph.readers(node.output[0])
+            near = [graph.producer(tensor) for tensor in _data(node)] + graph.consumers(node.output[0])
             waiting += [other for other in near if other is not None and id(other) in members]
         if group:
             groups.append(group)
@@ -100,13 +101,13 @@ def _data(node: onnx.NodeProto) -> Sequence[str]:
 def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
     inside = {node.output[0] for node in region}
     ids = {id(node) for node in region}
-    wide: dict[str, str] = {output: graph.free(f"{output}_2d") for output in inside}
+    wide: dict[str, str] = {output: graph.fresh_name(f"{output}_2d") for output in inside}
     for node in region:
         inputs = list(node.input)
         for index, tensor in enumerate(_data(node)):
             array = graph.constant(tensor)
             if array is not None:
-                inputs[index] = tensor if array.ndim < 2 else graph.put(np.expand_dims(array, -2), f"{tensor}_2d")
+                inputs[index] = tensor if array.ndim < 2 else graph.add_initializer(np.expand_dims(array, -2), f"{tensor}_2d")
             elif tensor not in wide:
                 wide[tensor] = _raised(graph, tensor)
             inputs[index] = wide.get(tensor, inputs[index])
@@ -114,25 +115,25 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
         if node.op_type in ("Conv", "ConvTranspose"):
             weights = graph.constant(node.input[1])
             assert weights is not None
-            inputs[1] = graph.put(weights[:, :, None, :], f"{node.input[1]}_2d")
+            inputs[1] = graph.add_initializer(weights[:, :, None, :], f"{node.input[1]}_2d")
             changed = _image(node)
-        graph.replace(node, inputs, wide[node.output[0]], **changed)
-        outside = [reader for reader in graph.readers(node.output[0]) if id(reader) not in ids]
-        turns = [reader for reader in outside if turns_over(reader)]
+        graph.replace_node(node, inputs, wide[node.output[0]], **changed)
+        outside = [consumer for consumer in graph.consumers(node.output[0]) if id(consumer) not in ids]
+        turns = [consumer for consumer in outside if turns_over(consumer)]
         for turn in turns:
-            graph.drop(turn)
-            turned = graph.add("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
+            graph.remove(turn)
+            turned = graph.add_node("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
             graph.squeeze(turned, 1, turn.output[0], turn.output[0])
-        if len(turns) < len(outside) or node.output[0] in graph.needed:
+        if len(turns) < len(outside) or node.output[0] in graph.pinned:
             graph.squeeze(wide[node.output[0]], HEIGHT, node.output[0], node.output[0])
 
 
 def _raised(graph: Graph, tensor: str) -> str:
     """Return a tensor as an image of height 1."""
-    turn = graph.maker(tensor, "Transpose")
-    if turn is None or not turns_over(turn) or graph.dropped(turn):
+    turn = graph.producer(tensor, "Transpose")
+    if turn is None or not turns_over(turn) or graph.is_removed(turn):
         return graph.unsqueeze(tensor, HEIGHT, tensor)
-    return graph.add("Transpose", [graph.unsqueeze(turn.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
+    return graph.add_node("Transpose", [graph.unsqueeze(turn.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
 
 
 def turns_over(node: onnx.NodeProto) -> bool:

@@ -53,7 +53,7 @@ class Lengths:
 
     def _source(self, tensor: str) -> str | None:
         """Return the tensor from whose length that of another follows."""
-        graph, node = self._graph, self._graph.maker(tensor)
+        graph, node = self._graph, self._graph.producer(tensor)
         if node is None:
             return None
         if node.op_type in BINARY:
@@ -71,7 +71,7 @@ class Lengths:
 
     def _after(self, tensor: str, length: Length) -> Length:
         """Return the length of a tensor, from that of its source."""
-        node = self._graph.maker(tensor)
+        node = self._graph.producer(tensor)
         assert node is not None
         if node.op_type == "Reshape":
             interleaved = phases_of(self._graph, node)
@@ -95,8 +95,8 @@ class Lengths:
 
 def phases_of(graph: Graph, node: onnx.NodeProto) -> tuple[str, int] | None:
     """Return what a Reshape interleaves along its last axis (`transposed.py`), and how many phases."""
-    turned = graph.maker(node.input[0], "Transpose") if node.op_type == "Reshape" else None
-    split = graph.maker(turned.input[0], "Reshape") if turned is not None else None
+    turned = graph.producer(node.input[0], "Transpose") if node.op_type == "Reshape" else None
+    split = graph.producer(turned.input[0], "Reshape") if turned is not None else None
     if turned is None or split is None:
         return None
     before, after = graph.constant(split.input[1]), graph.constant(node.input[1])
@@ -106,7 +106,7 @@ def phases_of(graph: Graph, node: onnx.NodeProto) -> tuple[str, int] | None:
 
 
 def keeps_length(node: onnx.NodeProto, weights: Array) -> bool:
-    """Return whether a Conv makes as many moments as it reads."""
+    """Return whether a Conv makes as many frames as it reads."""
     pads = _ints(node, "pads", [0] * 2 * (weights.ndim - 2))
     half = len(pads) // 2
     return not any([*pads[: half - 1], *pads[half:-1]]) and _change_of_conv(node, weights) == (1, 0)
@@ -134,7 +134,7 @@ def _change_of_conv(node: onnx.NodeProto, weights: Array) -> tuple[int, int] | N
 
 def _weights(graph: Graph, node: onnx.NodeProto) -> Array | None:
     """Return a Conv's weights, also where they are integers that are made floats."""
-    restored = graph.maker(node.input[1], "DequantizeLinear")
+    restored = graph.producer(node.input[1], "DequantizeLinear")
     return graph.constant(node.input[1] if restored is None else restored.input[0])
 
 

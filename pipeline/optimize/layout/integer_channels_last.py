@@ -8,8 +8,8 @@ is turned as floats, and made integers and floats once more for it. Here all tha
 element alone (activations, sums, conversions) has channels last as well, and nothing is turned but what comes from float
 Convs or goes to them; `turning.py` finds where that costs least.
 
-With channels last, neighbouring moments are one vector for nothing: a Conv of few channels takes several at once
-(`moments.py`), and the phases of a ConvTranspose that became a Conv (`transposed.py`) are made where they belong.
+With channels last, neighbouring frames are one vector for nothing: a Conv of few channels takes several at once
+(`frames.py`), and the phases of a ConvTranspose that became a Conv (`transposed.py`) are made where they belong.
 
 The Conv becomes ONNX Runtime's operator `com.microsoft.QLinearConv`, which can say where the channels are; ONNX's own cannot.
 The numbers are the same to the bit.
@@ -25,7 +25,8 @@ from pipeline.graph.graph_editor import Graph, attribute
 from pipeline.optimize.layout.channels_last_regions import Layout
 from pipeline.optimize.layout.dim_divisibility import Lengths, keeps_length
 from pipeline.optimize.layout.qlinear_conv import IntegerConv, integer_conv
-from pipeline.optimize.layout.unroll_time import best_moments
+from pipeline.optimize.layout.unroll_time import best_frame_count
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
 
 DOMAIN = "com.microsoft"
 
@@ -64,10 +65,10 @@ class _Interleaving:
         """Add it with channels last, where phases that their Conv makes beside each other are neighbours already."""
         graph, name = layout.graph, self.nodes[0].name
         if self.conv is None or not layout.has_last(self.conv.node):
-            split = graph.put(np.array([0, -1, self.channels, self.phases]), "shape")
-            source = graph.add("Reshape", [source, split], like=name)
-            source = graph.add("Transpose", [source], like=name, perm=[0, 1, 3, 2])
-        graph.add("Reshape", [source, graph.put(np.array([0, -1, self.channels]), "shape")], output, like=name)
+            split = graph.add_initializer(np.array([0, -1, self.channels, self.phases]), "shape")
+            source = graph.add_node("Reshape", [source, split], like=name)
+            source = graph.add_node("Transpose", [source], like=name, perm=[0, 1, 3, 2])
+        graph.add_node("Reshape", [source, graph.add_initializer(np.array([0, -1, self.channels]), "shape")], output, like=name)
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ class _Conv:
 
     Attributes:
         integers: what it is between integers.
-        moments: that it takes at once.
+        frames: that it takes at once.
         interleaving: what alone reads its output, if one does.
         must: the layout changes for it.
     """
 
     integers: IntegerConv
-    moments: int
+    frames: int
     interleaving: _Interleaving | None
     must: bool = True
 
@@ -111,55 +112,55 @@ class _Conv:
         graph, conv, name = layout.graph, self.integers, self.integers.node.name
         outputs, inputs = conv.weights.shape[:2]
         shape = graph.shape(self.output) or (None,) * self.rank
-        graph.describe(output, conv.data_type, (shape[0], *shape[2:], shape[1]))
+        graph.add_value_info(output, conv.data_type, (shape[0], *shape[2:], shape[1]))
         if self.interleaving is not None and layout.has_last(self.interleaving.nodes[0]):
             phases = np.arange(outputs).reshape(self.interleaving.channels, self.interleaving.phases)
             conv = conv.in_order(phases.T.reshape(-1))
-        if self.moments == 1:
+        if self.frames == 1:
             conv.put(graph, source, output)
             return
-        wide = graph.put(np.array([0, -1, self.moments * inputs]), "shape")
-        source = graph.add("Reshape", [source, wide], like=name)
-        made = conv.with_moments(self.moments).put(graph, source, None)
-        graph.add("Reshape", [made, graph.put(np.array([0, -1, outputs]), "shape")], output, like=name)
+        wide = graph.add_initializer(np.array([0, -1, self.frames * inputs]), "shape")
+        source = graph.add_node("Reshape", [source, wide], like=name)
+        made = conv.with_frames(self.frames).put(graph, source, None)
+        graph.add_node("Reshape", [made, graph.add_initializer(np.array([0, -1, outputs]), "shape")], output, like=name)
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Give integer Convs, and what lies between them, channels last; return the number of Convs."""
     found = [conv for node in graph.nodes if (conv := integer_conv(graph, node))]
     if not found:
-        return "no Conv between integers"
+        return Refusal("no Conv between integers")
     lengths = Lengths(graph)
     restored = {_restored(graph, conv): conv for conv in found}
     interleavings = [
         f for node in graph.nodes if (f := _interleaving(graph, node, restored.get(node.input[0] if node.input else "")))
     ]
     behind = {interleaving.source: interleaving for interleaving in interleavings}
-    parts = [_Conv(conv, _moments(conv, lengths), behind.get(_restored(graph, conv) or "")) for conv in found]
+    parts = [_Conv(conv, _frames(conv, lengths), behind.get(_restored(graph, conv) or "")) for conv in found]
     Layout(graph, [*parts, *interleavings]).write()
     if all(entry.domain != DOMAIN for entry in graph.model.opset_import):
         graph.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return len(found)
+    return Sites(len(found))
 
 
 def _restored(graph: Graph, conv: IntegerConv) -> str | None:
     """Return the floats of what a Conv makes, where one node alone reads them and nothing else the integers."""
-    reader = graph.only_reader(conv.output, "DequantizeLinear")
-    return reader.output[0] if reader is not None and graph.only_reader(reader.output[0]) is not None else None
+    consumer = graph.only_consumer(conv.output, "DequantizeLinear")
+    return consumer.output[0] if consumer is not None and graph.only_consumer(consumer.output[0]) is not None else None
 
 
-def _moments(conv: IntegerConv, lengths: Lengths) -> int:
-    """Return how many moments a Conv had best take at once."""
+def _frames(conv: IntegerConv, lengths: Lengths) -> int:
+    """Return how many frames a Conv had best take at once."""
     if conv.weights.ndim != 3 or conv.attributes.get("group", 1) != 1 or not keeps_length(conv.node, conv.weights):
         return 1
     _, inputs, taps = conv.weights.shape
-    return best_moments(inputs, taps, conv.attributes.get("dilations", [1])[0], lengths.of(conv.source[0]).divisor)
+    return best_frame_count(inputs, taps, conv.attributes.get("dilations", [1])[0], lengths.of(conv.source[0]).divisor)
 
 
 def _interleaving(graph: Graph, node: onnx.NodeProto, conv: IntegerConv | None) -> _Interleaving | None:
     """Return what begins with a node, where that is how `transposed.py` interleaves phases along time."""
-    turned = graph.only_reader(node.output[0], "Transpose") if node.op_type == "Reshape" else None
-    whole = graph.only_reader(turned.output[0], "Reshape") if turned is not None else None
+    turned = graph.only_consumer(node.output[0], "Transpose") if node.op_type == "Reshape" else None
+    whole = graph.only_consumer(turned.output[0], "Reshape") if turned is not None else None
     if turned is None or whole is None or graph.rank(node.input[0]) != 3 or attribute(turned, "perm") != [0, 1, 3, 2]:
         return None
     before, after = graph.constant(node.input[1]), graph.constant(whole.input[1])

@@ -13,15 +13,16 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
 
 BLOCK = 16  # channels of a block with AVX-512; with fewer, a Conv reads the plain layout (8 with AVX2)
 ACTIVATIONS = frozenset({"LeakyRelu", "HardSigmoid"})  # fused into a Conv, but alone not known in blocks
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Insert Convs of weight 1 where a residual block would leave its layout; return their number."""
     if not any(_is_image_conv(graph, node) for node in graph.nodes):
-        return "no Conv over images (with constant weights of rank 4)"
+        return Refusal("no Conv over images (with constant weights of rank 4)")
     blocked: set[str] = set()
     plain: list[str] = []
     activations: list[onnx.NodeProto] = []
@@ -40,13 +41,13 @@ def rewrite(graph: Graph) -> int | str:
             activations.append(node)
             blocked.add(output)
     # A LeakyRelu right after a Conv that nothing else reads is fused as it is.
-    alone = [n for n in activations if graph.only_reader(n.input[0]) is None or graph.maker(n.input[0], "Conv") is None]
+    alone = [n for n in activations if graph.only_consumer(n.input[0]) is None or graph.producer(n.input[0], "Conv") is None]
     alone = [n for n in alone if n.input[0] in blocked]
     if not plain and not alone:
-        return "every Add and LeakyRelu between the Convs stays in blocks already"
+        return Refusal("every Add and LeakyRelu between the Convs stays in blocks already")
     anchors = {tensor: _times_one(graph, tensor, tensor) for tensor in dict.fromkeys(plain)}
     _reconnect(graph, anchors, {id(node): node for node in alone})
-    return len(anchors) + len(alone)
+    return Sites(len(anchors) + len(alone))
 
 
 def _reconnect(graph: Graph, anchors: dict[str, str], alone: dict[int, onnx.NodeProto]) -> None:
@@ -56,13 +57,13 @@ def _reconnect(graph: Graph, anchors: dict[str, str], alone: dict[int, onnx.Node
         inputs = [anchors.get(tensor, tensor) for tensor in node.input]
         if id(node) in alone:
             inputs[0] = _times_one(graph, inputs[0], node.input[0])
-        graph.replace(node, inputs)
+        graph.replace_node(node, inputs)
 
 
 def _times_one(graph: Graph, tensor: str, like: str) -> str:
     channels = _channels(graph, like)
-    ones = graph.put(np.ones((channels, 1, 1, 1), np.float32), f"ones_{channels}")
-    return graph.add("Conv", [tensor, ones], like=like, group=channels, kernel_shape=[1, 1])
+    ones = graph.add_initializer(np.ones((channels, 1, 1, 1), np.float32), f"ones_{channels}")
+    return graph.add_node("Conv", [tensor, ones], like=like, group=channels, kernel_shape=[1, 1])
 
 
 def _is_image_conv(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -86,4 +87,4 @@ def _same(graph: Graph, one: str, other: str) -> bool:
 
 
 def _feeds_conv(graph: Graph, tensor: str) -> bool:
-    return any(_is_image_conv(graph, reader) for reader in graph.readers(tensor))
+    return any(_is_image_conv(graph, consumer) for consumer in graph.consumers(tensor))

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
-from pipeline.optimize.layout.unroll_time import several_moments
+from pipeline.optimize.layout.unroll_time import several_frames
 
 RANKS = (3, 4)  # over time, over images
 
@@ -50,15 +50,15 @@ class IntegerConv:
         biases = None if self.biases is None else self.biases[order]
         return replace(self, weights=self.weights[order], scales=scales, zeros=zeros, biases=biases)
 
-    def with_moments(self, moments: int) -> "IntegerConv":
-        """Return the Conv over time that makes several moments at once (`moments.py`)."""
+    def with_frames(self, frames: int) -> "IntegerConv":
+        """Return the Conv over time that makes several frames at once (`frames.py`)."""
         pad, dilation = self.attributes.get("pads", [0])[0], self.attributes.get("dilations", [1])[0]
         zeros = np.broadcast_to(self.zeros, len(self.weights)).astype(np.int16)
-        weights, pads = several_moments(self.weights - zeros[:, None, None], moments, pad, dilation)
-        weights = (weights + np.tile(zeros, moments)[:, None, None]).astype(self.weights.dtype)
+        weights, pads = several_frames(self.weights - zeros[:, None, None], frames, pad, dilation)
+        weights = (weights + np.tile(zeros, frames)[:, None, None]).astype(self.weights.dtype)
         attributes = self.attributes | {"kernel_shape": [weights.shape[2]], "pads": pads, "dilations": [1]}
-        scales, more_zeros = (np.tile(array, moments) if array.size > 1 else array for array in (self.scales, self.zeros))
-        biases = None if self.biases is None else np.tile(self.biases, moments)
+        scales, more_zeros = (np.tile(array, frames) if array.size > 1 else array for array in (self.scales, self.zeros))
+        biases = None if self.biases is None else np.tile(self.biases, frames)
         return replace(self, weights=weights, scales=scales, zeros=more_zeros, biases=biases, attributes=attributes)
 
     def put(self, graph: Graph, source: str, output: str | None) -> str:
@@ -70,16 +70,23 @@ class IntegerConv:
             output: what it makes, (N, ..., out); None: a new tensor.
         """
         name = self.node.name
-        inputs = [source, *self.source[1:], graph.put(self.weights, f"{name}_weight"), graph.put(self.scales, f"{name}_scale")]
-        inputs += [graph.put(self.zeros, f"{name}_zero_point"), *self.quantize.input[1:]]
-        inputs += [] if self.biases is None else [graph.put(self.biases, f"{name}_bias")]
-        return graph.add("QLinearConv", inputs, output, name=name, domain="com.microsoft", channels_last=1, **self.attributes)
+        inputs = [
+            source,
+            *self.source[1:],
+            graph.add_initializer(self.weights, f"{name}_weight"),
+            graph.add_initializer(self.scales, f"{name}_scale"),
+        ]
+        inputs += [graph.add_initializer(self.zeros, f"{name}_zero_point"), *self.quantize.input[1:]]
+        inputs += [] if self.biases is None else [graph.add_initializer(self.biases, f"{name}_bias")]
+        return graph.add_node(
+            "QLinearConv", inputs, output, name=name, domain="com.microsoft", channels_last=1, **self.attributes
+        )
 
 
 def integer_conv(graph: Graph, node: onnx.NodeProto) -> IntegerConv | None:
     """Return what a node is as an integer Conv, where ONNX Runtime would make one of it."""
-    quantize = graph.only_reader(node.output[0], "QuantizeLinear") if node.op_type == "Conv" else None
-    restored = [graph.maker(tensor, "DequantizeLinear") for tensor in node.input if tensor]
+    quantize = graph.only_consumer(node.output[0], "QuantizeLinear") if node.op_type == "Conv" else None
+    restored = [graph.producer(tensor, "DequantizeLinear") for tensor in node.input if tensor]
     pairs = [pair for pair in (quantize, *restored) if pair is not None and len(pair.input) == 3]
     if quantize is None or len(pairs) <= len(restored) or attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         return None

@@ -1,7 +1,7 @@
 """Where tensors change their layout, for the least that has to be moved: a minimum cut.
 
 On one side are the nodes that must have channels last, on the other those that know channels first alone; the others may be on
-either. A tensor between the sides is turned once, for all its readers there. Ford and Fulkerson 1956, "Maximal Flow through a
+either. A tensor between the sides is turned once, for all its consumers there. Ford and Fulkerson 1956, "Maximal Flow through a
 Network": the least sum of what is turned is the greatest flow from one side to the other.
 """
 
@@ -43,20 +43,20 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
     last, first = 0, 1
     vertices = {piece.key: number for number, piece in enumerate(pieces, 2)}
     count = len(pieces) + 2
-    makers = {tensor: vertices[piece.key] for piece in pieces for tensor in piece.writes}
-    readers: dict[str, set[int]] = {}
+    producers = {tensor: vertices[piece.key] for piece in pieces for tensor in piece.writes}
+    consumers: dict[str, set[int]] = {}
     for piece in pieces:
         for tensor in piece.reads:
-            readers.setdefault(tensor, set()).add(vertices[piece.key])
+            consumers.setdefault(tensor, set()).add(vertices[piece.key])
         if piece.fixed is not None:
             pair = (last, vertices[piece.key]) if piece.fixed == "last" else (vertices[piece.key], first)
             edges[pair] = ENDLESS
-    for tensor, there in readers.items():
-        maker = makers.get(tensor, first)
+    for tensor, there in consumers.items():
+        producer = producers.get(tensor, first)
         forth, back = count, count + 1  # paid once, however many read it on the other side
         count += 2
-        edges[maker, forth] = edges[back, maker] = prices.get(tensor, 1)
-        edges |= {(forth, reader): ENDLESS for reader in there} | {(reader, back): ENDLESS for reader in there}
+        edges[producer, forth] = edges[back, producer] = prices.get(tensor, 1)
+        edges |= {(forth, consumer): ENDLESS for consumer in there} | {(consumer, back): ENDLESS for consumer in there}
     rows, columns = np.array(list(edges)).T
     capacity = scipy.sparse.csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
     left = capacity - scipy.sparse.csgraph.maximum_flow(capacity, last, first).flow

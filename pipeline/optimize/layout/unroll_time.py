@@ -1,4 +1,4 @@
-"""Several neighbouring moments at once, for an integer Conv of few channels with channels last.
+"""Several neighbouring frames at once, for an integer Conv of few channels with channels last.
 
     y[f q + s, o] = sum_{i, j} w[o, i, j] x[f q + s + d j - p, i] = sum_{r, i, m} v[(s, o), (r, i), m] x'[q + m - p', (r, i)],
     x'[q, (r, i)] = x[f q + r, i],    v[(s, o), (r, i), m] = w[o, i, j] where f (m - p') + r = s + d j - p, else 0
@@ -18,8 +18,8 @@ AROUND = 2  # taps, that what is done around the taps costs as much as
 NARROW = 16  # channels; with fewer, the kernel takes three times as long around the taps, and with dilation also for each
 
 
-def best_moments(channels: int, taps: int, dilation: int, divisor: int) -> int:
-    """Return how many moments a Conv had best take at once.
+def best_frame_count(channels: int, taps: int, dilation: int, divisor: int) -> int:
+    """Return how many frames a Conv had best take at once.
 
     Args:
         channels: that it reads.
@@ -31,27 +31,27 @@ def best_moments(channels: int, taps: int, dilation: int, divisor: int) -> int:
     return min(reversed(found), key=lambda count: _cost(channels, taps, dilation, count))
 
 
-def several_moments(weights: Array, moments: int, pad: int, dilation: int) -> tuple[Array, list[int]]:
-    """Return weights (out, in, k) as (moments * out, moments * in, k'), and the padding at both ends."""
+def several_frames(weights: Array, frames: int, pad: int, dilation: int) -> tuple[Array, list[int]]:
+    """Return weights (out, in, k) as (frames * out, frames * in, k'), and the padding at both ends."""
     outputs, inputs, taps = weights.shape
-    before, after = _reach(taps, dilation, moments, pad)
-    wide = np.zeros((moments, outputs, moments, inputs, before + after + 1), weights.dtype)
-    for moment in range(moments):
+    before, after = _reach(taps, dilation, frames, pad)
+    wide = np.zeros((frames, outputs, frames, inputs, before + after + 1), weights.dtype)
+    for frame in range(frames):
         for tap in range(taps):
-            place, phase = divmod(moment + dilation * tap - pad, moments)
-            wide[moment, :, phase, :, place + before] = weights[:, :, tap]
-    return wide.reshape(moments * outputs, moments * inputs, -1), [before, after]
+            place, phase = divmod(frame + dilation * tap - pad, frames)
+            wide[frame, :, phase, :, place + before] = weights[:, :, tap]
+    return wide.reshape(frames * outputs, frames * inputs, -1), [before, after]
 
 
-def _reach(taps: int, dilation: int, moments: int, pad: int) -> tuple[int, int]:
-    """Return how many vectors of moments a Conv sees before and after the one that it makes."""
-    return -(-pad // moments), (moments - 1 + dilation * (taps - 1) - pad) // moments
+def _reach(taps: int, dilation: int, frames: int, pad: int) -> tuple[int, int]:
+    """Return how many vectors of frames a Conv sees before and after the one that it makes."""
+    return -(-pad // frames), (frames - 1 + dilation * (taps - 1) - pad) // frames
 
 
-def _cost(channels: int, taps: int, dilation: int, moments: int) -> float:
-    width = channels * moments
-    if moments > 1:
-        taps, dilation = sum(_reach(taps, dilation, moments, dilation * (taps - 1) // 2)) + 1, 1
+def _cost(channels: int, taps: int, dilation: int, frames: int) -> float:
+    width = channels * frames
+    if frames > 1:
+        taps, dilation = sum(_reach(taps, dilation, frames, dilation * (taps - 1) // 2)) + 1, 1
     if width < NARROW:
         return AROUND * 6 + taps * (4 if dilation > 1 else 1)
     return (AROUND + taps) * max(width, VECTOR) / VECTOR

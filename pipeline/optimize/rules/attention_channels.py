@@ -45,20 +45,20 @@ class Channels:
             weights: constant matrix -> name of the new one.
             bias: constant row -> name of the new one.
         """
-        product = graph.replace(
-            self.layer, [self.layer.input[0], weights(self.layer.input[1])], graph.free(f"{self.layer.output[0]}_changed")
+        product = graph.replace_node(
+            self.layer, [self.layer.input[0], weights(self.layer.input[1])], graph.fresh_name(f"{self.layer.output[0]}_changed")
         )
-        current = graph.free(f"{self.sum.output[0]}_changed") if self.path else output
-        graph.replace(self.sum, [product, bias(self.bias)], current)
+        current = graph.fresh_name(f"{self.sum.output[0]}_changed") if self.path else output
+        graph.replace_node(self.sum, [product, bias(self.bias)], current)
         before = self.sum.output[0]
         for step, (node, place) in enumerate(self.path):
-            for other in graph.readers(before):  # they take other outputs of it
+            for other in graph.consumers(before):  # they take other outputs of it
                 if other is not node:
-                    graph.replace(other, [current, *other.input[1:]])
+                    graph.replace_node(other, [current, *other.input[1:]])
             outputs = list(node.output)
             before = outputs[place]
-            outputs[place] = output if step == len(self.path) - 1 else graph.free(f"{before}_changed")
-            graph.replace(node, [current, *node.input[1:]], outputs)
+            outputs[place] = output if step == len(self.path) - 1 else graph.fresh_name(f"{before}_changed")
+            graph.replace_node(node, [current, *node.input[1:]], outputs)
             current = outputs[place]
 
 
@@ -66,19 +66,19 @@ def channels_of(graph: Graph, tensor: str) -> Channels | None:
     """Return which outputs of a layer a tensor holds, where nothing else reads these."""
     path: list[tuple[onnx.NodeProto, int]] = []
     source = tensor
-    while (node := graph.maker(source, *MOVES)) is not None:
+    while (node := graph.producer(source, *MOVES)) is not None:
         path.insert(0, (node, list(node.output).index(source)))
         source = node.input[0]
-        if source in graph.needed or not _others_read_others(graph, source, node):
+        if source in graph.pinned or not _others_read_others(graph, source, node):
             return None
-    total = graph.maker(source, "Add")
-    if total is None or tensor in graph.needed or source in graph.needed:
+    total = graph.producer(source, "Add")
+    if total is None or tensor in graph.pinned or source in graph.pinned:
         return None
-    layers = [layer for operand in total.input if (layer := graph.maker(operand, "MatMul")) is not None]
+    layers = [layer for operand in total.input if (layer := graph.producer(operand, "MatMul")) is not None]
     biases = [operand for operand in total.input if (row := graph.constant(operand)) is not None and row.ndim == 1]
     weights = graph.constant(layers[0].input[1]) if len(layers) == 1 and len(biases) == 1 else None
     rank = graph.rank(source)
-    if weights is None or weights.ndim != 2 or rank is None or graph.only_reader(layers[0].output[0]) is not total:
+    if weights is None or weights.ndim != 2 or rank is None or graph.only_consumer(layers[0].output[0]) is not total:
         return None
     if graph.shape(biases[0]) != weights.shape[1:]:
         return None
@@ -89,8 +89,8 @@ def channels_of(graph: Graph, tensor: str) -> Channels | None:
 
 
 def _others_read_others(graph: Graph, source: str, node: onnx.NodeProto) -> bool:
-    """Return whether all other readers of what a node reads take other values of it."""
-    others = [other for other in graph.readers(source) if other is not node]
+    """Return whether all other consumers of what a node reads take other values of it."""
+    others = [other for other in graph.consumers(source) if other is not node]
     if not others:
         return True
     if node.op_type != "Gather" or any(other.op_type != "Gather" or other.input[0] != source for other in others):

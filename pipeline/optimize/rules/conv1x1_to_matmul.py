@@ -14,6 +14,7 @@ import onnx
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
 from pipeline.optimize.layout.channels_last_regions import Layout
+from pipeline.optimize.outcome import Outcome, Refusal, Sites
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,19 @@ class _Pointwise:
     def write(self, layout: Layout, source: str, output: str) -> None:
         """Add it as a product, which keeps its name."""
         graph, name = layout.graph, self.node.name
-        inputs = [source, graph.put(self.weights.T, f"{self.node.input[1]}_turned")]
-        product = graph.add("MatMul", inputs, output if self.bias is None else None, name=name)
+        inputs = [source, graph.add_initializer(self.weights.T, f"{self.node.input[1]}_turned")]
+        product = graph.add_node("MatMul", inputs, output if self.bias is None else None, name=name)
         if self.bias is not None:
-            graph.add("Add", [product, graph.put(self.bias, self.node.input[2])], output, like=name)
+            graph.add_node("Add", [product, graph.add_initializer(self.bias, self.node.input[2])], output, like=name)
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Make a product of every such Conv; return their number."""
     parts = [part for node in graph.nodes if (part := _pointwise(graph, node))]
     if not parts:
-        return "no Conv of one tap over time (with constant weights of rank 3)"
+        return Refusal("no Conv of one tap over time (with constant weights of rank 3)")
     Layout(graph, parts).write()
-    return len(parts)
+    return Sites(len(parts))
 
 
 def _pointwise(graph: Graph, node: onnx.NodeProto) -> _Pointwise | None:

@@ -20,14 +20,15 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 LAST = np.iinfo(np.int64).max
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Replace every ConvTranspose whose stride is 1, but perhaps along the last axis; return their number."""
     sites = sum(_replace(graph, node) for node in graph.nodes if node.op_type == "ConvTranspose")
-    return sites or "no ConvTranspose with constant weights, strided along its last axis at most"
+    return outcome(sites, "no ConvTranspose with constant weights, strided along its last axis at most")
 
 
 def _replace(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -53,12 +54,12 @@ def _replace(graph: Graph, node: onnx.NodeProto) -> bool:
     if rows is None or min(*ends, *crop) < 0:
         return False
     phases = _phases(weights, groups, stride, taps)
-    inputs = [node.input[0], graph.put(phases, f"{node.input[1]}_conv")]
-    inputs += [graph.put(bias.repeat(stride), f"{node.input[2]}_conv") for bias in biases if bias is not None]
-    graph.drop(node)
+    inputs = [node.input[0], graph.add_initializer(phases, f"{node.input[1]}_conv")]
+    inputs += [graph.add_initializer(bias.repeat(stride), f"{node.input[2]}_conv") for bias in biases if bias is not None]
+    graph.remove(node)
     last = node.output[0] if stride == 1 else None
     settings: dict[str, Any] = {"kernel_shape": list(phases.shape[2:]), "pads": ends, "dilations": dilations}
-    output = graph.add("Conv", inputs, last, name=node.name, group=groups, **settings)
+    output = graph.add_node("Conv", inputs, last, name=node.name, group=groups, **settings)
     if stride > 1:
         _interleave(graph, output, [len(phases) // stride, *rows], stride, crop, node)
     return True
@@ -99,18 +100,18 @@ def _interleave(graph: Graph, tensor: str, axes: list[int], stride: int, crop: t
     """Turn (N, channels * stride, ..., q) into (N, channels, ..., q * stride), without what is cropped at both ends."""
 
     def shape(*lengths: int) -> str:
-        return graph.put(np.array(lengths, np.int64), "shape")
+        return graph.add_initializer(np.array(lengths, np.int64), "shape")
 
     rank = len(axes) + 3
-    split = graph.add("Reshape", [tensor, shape(0, axes[0], stride, *axes[1:], -1)], like=node.name)
+    split = graph.add_node("Reshape", [tensor, shape(0, axes[0], stride, *axes[1:], -1)], like=node.name)
     order = [0, 1, *range(3, rank), 2]
-    turned = graph.add("Transpose", [split], like=node.name, perm=order)
+    turned = graph.add_node("Transpose", [split], like=node.name, perm=order)
     if crop == (0, 0):
-        graph.add("Reshape", [turned, shape(0, *axes, -1)], node.output[0], like=node.name)
+        graph.add_node("Reshape", [turned, shape(0, *axes, -1)], node.output[0], like=node.name)
         return
-    whole = graph.add("Reshape", [turned, shape(0, *axes, -1)], like=node.name)
+    whole = graph.add_node("Reshape", [turned, shape(0, *axes, -1)], like=node.name)
     end = shape(-crop[1] if crop[1] else LAST)
-    graph.add("Slice", [whole, shape(crop[0]), end, shape(len(axes) + 1)], node.output[0], like=node.name)
+    graph.add_node("Slice", [whole, shape(crop[0]), end, shape(len(axes) + 1)], node.output[0], like=node.name)
 
 
 def _ints(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:

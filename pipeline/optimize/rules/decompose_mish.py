@@ -11,9 +11,10 @@ x tanh(softplus(x)) (Misra 2019, "Mish: A Self Regularized Non-Monotonic Activat
 import numpy as np
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.optimize.outcome import Outcome, outcome
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Replace every Tanh of a Softplus (and a Mish, where the graph has the operator)."""
     sites = 0
     for node in graph.nodes:
@@ -21,19 +22,19 @@ def rewrite(graph: Graph) -> int | str:
             continue
         if node.op_type == "Mish":
             gate = _gate(graph, node.input[0], node.name)
-            graph.drop(node)
-            graph.add("Mul", [node.input[0], gate], node.output[0], name=node.name)
-        elif node.op_type == "Tanh" and (softplus := graph.maker(node.input[0], "Softplus")) is not None:
-            graph.drop(node)  # the Softplus goes with it, where nothing else reads it
+            graph.remove(node)
+            graph.add_node("Mul", [node.input[0], gate], node.output[0], name=node.name)
+        elif node.op_type == "Tanh" and (softplus := graph.producer(node.input[0], "Softplus")) is not None:
+            graph.remove(node)  # the Softplus goes with it, where nothing else reads it
             _gate(graph, softplus.input[0], node.name, node.name, node.output[0])
         else:
             continue
         sites += 1
-    return sites or "no Tanh of a Softplus"
+    return outcome(sites, "no Tanh of a Softplus")
 
 
 def _gate(graph: Graph, x: str, like: str, name: str | None = None, output: str | None = None) -> str:
-    two = graph.put(np.array(2.0, np.float32), "two")
-    w = graph.add("Sigmoid", [x], like=like)
-    u = graph.add("Mul", [w, graph.add("Sub", [two, w], like=like)], like=like)
-    return graph.add("Div", [u, graph.add("Sub", [two, u], like=like)], output, name=name, like=like)
+    two = graph.add_initializer(np.array(2.0, np.float32), "two")
+    w = graph.add_node("Sigmoid", [x], like=like)
+    u = graph.add_node("Mul", [w, graph.add_node("Sub", [two, w], like=like)], like=like)
+    return graph.add_node("Div", [u, graph.add_node("Sub", [two, u], like=like)], output, name=name, like=like)

@@ -10,6 +10,7 @@ truth values.
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 MOVES = ("Unsqueeze", "Squeeze", "Slice", "Identity")
 UNARY = frozenset({"Relu", "LeakyRelu", "Neg", "Sigmoid", "Tanh", "Identity"})
@@ -17,18 +18,18 @@ BINARY = frozenset({"Add", "Sub", "Mul"})
 DEPTH = 4  # nodes between the two products
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Drop every product with a mask that a later product with it makes superfluous; return their number."""
     passed: dict[str, str] = {}  # what a dropped product made -> what it multiplied
     for node in graph.nodes:
         masked = _masked(graph, node)
         if masked is not None and _again(graph, node.output[0], masked[1], DEPTH):
             passed[node.output[0]] = masked[0]
-            graph.drop(node)
+            graph.remove(node)
     for node in graph.nodes:
-        if not graph.dropped(node) and passed.keys() & set(node.input):
-            graph.replace(node, [_source(passed, tensor) for tensor in node.input])
-    return len(passed) or "no mask that is applied again further on"
+        if not graph.is_removed(node) and passed.keys() & set(node.input):
+            graph.replace_node(node, [_source(passed, tensor) for tensor in node.input])
+    return outcome(len(passed), "no mask that is applied again further on")
 
 
 def _masked(graph: Graph, node: onnx.NodeProto) -> tuple[str, str] | None:
@@ -45,18 +46,18 @@ def _masked(graph: Graph, node: onnx.NodeProto) -> tuple[str, str] | None:
 
 
 def _is_mask(graph: Graph, tensor: str) -> bool:
-    node = graph.maker(tensor, "Cast", *MOVES)
+    node = graph.producer(tensor, "Cast", *MOVES)
     if node is None or node.op_type != "Cast":
         return node is not None and _is_mask(graph, node.input[0])
     return attribute(node, "to") == onnx.TensorProto.FLOAT and graph.is_bool(node.input[0])
 
 
 def _again(graph: Graph, tensor: str, mask: str, depth: int) -> bool:
-    """Return whether every reader of a tensor multiplies by the mask, or does so later and works on each element alone."""
-    readers = graph.readers(tensor)
-    if tensor in graph.needed or not readers or depth == 0:
+    """Return whether every consumer of a tensor multiplies by the mask, or does so later and works on each element alone."""
+    consumers = graph.consumers(tensor)
+    if tensor in graph.pinned or not consumers or depth == 0:
         return False
-    for node in readers:
+    for node in consumers:
         if node.op_type == "Mul" and mask in node.input:
             continue
         pointwise = node.op_type in UNARY or (

@@ -9,18 +9,19 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 from pipeline.optimize.rules.fold_mul_into_weights import factor_of
 
 KEEPING = ("Unsqueeze", "Squeeze", "Transpose", "Identity")
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Take such numbers into Convs; return their number."""
     sites = 0
     for node in graph.nodes:
         if node.op_type == "Conv" and not _pads(node):
             sites += _take_in(graph, node)
-    return sites or "no number added to the input of a Conv without padding"
+    return outcome(sites, "no number added to the input of a Conv without padding")
 
 
 def _pads(node: onnx.NodeProto) -> bool:
@@ -34,7 +35,9 @@ def _take_in(graph: Graph, conv: onnx.NodeProto) -> int:
         return 0
     tensor, between, passed = conv.input[0], [], []
     factor, shift, shifts = 1.0, 0.0, 0  # of what the Conv reads: factor * tensor + shift
-    while (node := graph.maker(tensor)) is not None and graph.only_reader(tensor) is not None and not graph.dropped(node):
+    while (
+        (node := graph.producer(tensor)) is not None and graph.only_consumer(tensor) is not None and not graph.is_removed(node)
+    ):
         if node.op_type in KEEPING:
             between.append(node)
             tensor = node.input[0]
@@ -49,11 +52,15 @@ def _take_in(graph: Graph, conv: onnx.NodeProto) -> int:
         return 0
     sums = weights.astype(np.float64).reshape(len(weights), -1).sum(axis=1)
     bias = (biases + shift * sums).astype(np.float32)
-    graph.drop(*passed)
+    graph.remove(*passed)
     for node in reversed(between):
-        tensor = graph.replace(node, [tensor, *node.input[1:]])
-    scaled = graph.put((weights * factor).astype(np.float32), f"{conv.input[1]}_scaled") if factor != 1.0 else conv.input[1]
-    graph.replace(conv, [tensor, scaled, graph.put(bias, f"{conv.name}_bias")])
+        tensor = graph.replace_node(node, [tensor, *node.input[1:]])
+    scaled = (
+        graph.add_initializer((weights * factor).astype(np.float32), f"{conv.input[1]}_scaled")
+        if factor != 1.0
+        else conv.input[1]
+    )
+    graph.replace_node(conv, [tensor, scaled, graph.add_initializer(bias, f"{conv.name}_bias")])
     return shifts
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Array, Graph
+from pipeline.optimize.outcome import Outcome, Sites, outcome
 from pipeline.optimize.rules.attention_channels import Channels, channels_of
 from pipeline.optimize.rules.fold_mul_into_weights import factor_of
 from pipeline.optimize.rules.fuse_pad_into_conv import fills_with_zero
@@ -19,7 +20,7 @@ MOST = 32  # nodes between a factor and the layers that take it
 STRETCHING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")  # do the same to what was scaled before
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Move scales, and else rows, into layers; return how many nodes that saves."""
     used: set[int] = set()
     sites = 0
@@ -27,19 +28,19 @@ def rewrite(graph: Graph) -> int | str:
         if node.op_type in ("Mul", "Div") and graph.is_float(node.output[0]):
             sites += _scale(graph, node, used)
     if sites:
-        return sites  # rows come next time, scaled
+        return Sites(sites)  # rows are folded in the next pass, scaled
     for node in graph.nodes:
         if node.op_type == "Add" and graph.is_float(node.output[0]):
             sites += _add(graph, node, used)
-    return sites or "no constant row added to what a layer makes for attention, and no scale of scores"
+    return outcome(sites, "no constant row added to what a layer makes for attention, and no scale of scores")
 
 
 def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     """Move the constant of the first of the Adds that read the same part of a layer into its bias."""
     source = next((tensor for tensor in node.input if graph.constant(tensor) is None), "")
-    readers = graph.readers(source)
-    rows = [_other(graph, reader, source) for reader in readers]
-    if not readers or readers[0] is not node or graph.maker(source, "Add", "MatMul") is not None:
+    consumers = graph.consumers(source)
+    rows = [_other(graph, consumer, source) for consumer in consumers]
+    if not consumers or consumers[0] is not node or graph.producer(source, "Add", "MatMul") is not None:
         return 0
     channels = channels_of(graph, source)
     if channels is None or id(channels.layer) in used or any(row is None for row in rows):
@@ -50,11 +51,11 @@ def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     used.add(id(channels.layer))
     first, *others = spread
     assert first is not None
-    graph.drop(node)
+    graph.remove(node)
     channels.put(graph, node.output[0], lambda weights: weights, lambda bias: _changed(graph, bias, channels, first, 1.0))
-    for reader, row in zip(readers[1:], others, strict=True):
+    for consumer, row in zip(consumers[1:], others, strict=True):
         assert row is not None
-        graph.replace(reader, [node.output[0], graph.put(row - first, "row")])
+        graph.replace_node(consumer, [node.output[0], graph.add_initializer(row - first, "row")])
     return 1
 
 
@@ -68,7 +69,7 @@ def _scale(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     if not tree.reaches(source) or not tree.alone(node) or not tree.layers.isdisjoint(used):
         return 0
     used |= tree.layers
-    graph.drop(node)
+    graph.remove(node)
     tree.write(source, node.output[0], factor)
     return 1
 
@@ -96,12 +97,12 @@ class _Tree:
         graph = self._graph
         if tensor in self._inside or tensor in self.ends:
             return True
-        node = graph.maker(tensor)
+        node = graph.producer(tensor)
         channels = channels_of(graph, tensor)
         if channels is not None:
             self.ends[tensor] = channels
             return True
-        if node is None or tensor in graph.needed or len(self._inside) == MOST:
+        if node is None or tensor in graph.pinned or len(self._inside) == MOST:
             return False
         if node.op_type == "MatMul" and all(graph.constant(operand) is None for operand in node.input):
             places: tuple[int, ...] = (0,)
@@ -119,13 +120,15 @@ class _Tree:
         if len(self.layers) != len(self.ends) or not any(channels.path for channels in self.ends.values()):
             return False  # a factor right behind a layer is what `scale.py` is for
         nodes = {id(end), *(id(node) for node, _ in self._inside.values())}
-        return all(id(reader) in nodes for tensor in (*self._inside, *self.ends) for reader in self._graph.readers(tensor))
+        return all(
+            id(consumer) in nodes for tensor in (*self._inside, *self.ends) for consumer in self._graph.consumers(tensor)
+        )
 
     def write(self, tensor: str, output: str | None, factor: float) -> str:
         """Make a tensor times a factor; return its name."""
         graph = self._graph
         if tensor not in self._written:
-            name = output or graph.free(f"{tensor}_scaled")
+            name = output or graph.fresh_name(f"{tensor}_scaled")
             self._written[tensor] = name
             if tensor in self.ends:
                 channels = self.ends[tensor]
@@ -141,15 +144,15 @@ class _Tree:
                 array = graph.constant(inputs[place])
                 inputs[place] = (
                     self.write(inputs[place], None, factor) if array is None
-                    else graph.put((array * factor).astype(np.float32), f"{inputs[place]}_scaled")
+                    else graph.add_initializer((array * factor).astype(np.float32), f"{inputs[place]}_scaled")
                 )  # fmt: skip
-            graph.replace(node, inputs, name)
+            graph.replace_node(node, inputs, name)
         return self._written[tensor]
 
 
 def _other(graph: Graph, node: onnx.NodeProto, tensor: str) -> Array | None:
     """Return the constant that a node adds to a tensor."""
-    if node.op_type != "Add" or node.output[0] in graph.needed:
+    if node.op_type != "Add" or node.output[0] in graph.pinned:
         return None
     return next((array for operand in node.input if operand != tensor and (array := graph.constant(operand)) is not None), None)
 
@@ -166,4 +169,4 @@ def _changed(graph: Graph, tensor: str, channels: Channels, row: Array, factor: 
     """Return a constant whose last axis are a layer's outputs, with those of the channels scaled, and the row added."""
     array = np.array(graph.constant(tensor), np.float64)
     array[..., channels.numbers] = array[..., channels.numbers] * factor + row
-    return graph.put(array.astype(np.float32), f"{tensor}_changed")
+    return graph.add_initializer(array.astype(np.float32), f"{tensor}_changed")

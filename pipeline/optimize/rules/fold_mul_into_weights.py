@@ -11,13 +11,14 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 LINEAR = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 HOMOGENEOUS = ("LeakyRelu", "Relu")
 TINY = 1e-30  # a factor that near zero would take its weights out of float32's range
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Fold factors into the layer before them, or else into all that read them."""
     used: set[int] = set()
     sites = 0
@@ -28,7 +29,7 @@ def rewrite(graph: Graph) -> int | str:
         if factor is None:
             continue
         sites += _into_before(graph, node, data, factor, used) or _into_after(graph, node, data, factor, used)
-    return sites or "no constant factor next to a linear layer"
+    return outcome(sites, "no constant factor next to a linear layer")
 
 
 def factor_of(graph: Graph, node: onnx.NodeProto) -> tuple[npt.NDArray[np.float64] | None, str]:
@@ -45,15 +46,15 @@ def factor_of(graph: Graph, node: onnx.NodeProto) -> tuple[npt.NDArray[np.float6
 
 
 def _into_before(graph: Graph, node: onnx.NodeProto, data: str, factor: npt.NDArray[np.float64], used: set[int]) -> bool:
-    last = graph.maker(data, "Add", *LINEAR)
-    if last is None or graph.only_reader(data) is not node:
+    last = graph.producer(data, "Add", *LINEAR)
+    if last is None or graph.only_consumer(data) is not node:
         return False
     layer, bias = last, None
     if last.op_type == "Add":
-        layers = [graph.maker(tensor, "MatMul") for tensor in last.input]
+        layers = [graph.producer(tensor, "MatMul") for tensor in last.input]
         biases = [tensor for tensor in last.input if (array := graph.constant(tensor)) is not None and array.ndim <= 1]
-        found = next((maker for maker in layers if maker is not None), None)
-        if found is None or len(biases) != 1 or graph.only_reader(found.output[0]) is not last:
+        found = next((producer for producer in layers if producer is not None), None)
+        if found is None or len(biases) != 1 or graph.only_consumer(found.output[0]) is not last:
             return False
         layer, bias = found, biases[0]
     weights = graph.constant(layer.input[1])
@@ -66,38 +67,38 @@ def _into_before(graph: Graph, node: onnx.NodeProto, data: str, factor: npt.NDAr
             return False
         inputs.append(_scaled(graph, layer.input[2], row))
     used |= {id(layer), id(last)}
-    graph.drop(node)
-    graph.replace(layer, inputs, node.output[0] if bias is None else None)
+    graph.remove(node)
+    graph.replace_node(layer, inputs, node.output[0] if bias is None else None)
     if bias is not None:
-        graph.replace(last, [layer.output[0], _scaled(graph, bias, row)], node.output[0])
+        graph.replace_node(last, [layer.output[0], _scaled(graph, bias, row)], node.output[0])
     return True
 
 
 def _into_after(graph: Graph, node: onnx.NodeProto, data: str, factor: npt.NDArray[np.float64], used: set[int]) -> bool:
-    between = graph.only_reader(node.output[0], *HOMOGENEOUS)
+    between = graph.only_consumer(node.output[0], *HOMOGENEOUS)
     end = node if between is None else between
-    layers = graph.readers(end.output[0])
+    layers = graph.consumers(end.output[0])
     foldable = factor.size == 1 and (between is None or factor.item() > 0) and (graph.rank(data) or 0) >= factor.ndim
-    if not foldable or not layers or end.output[0] in graph.needed or id(node) in used or _of_gelu(graph, data):
+    if not foldable or not layers or end.output[0] in graph.pinned or id(node) in used or _of_gelu(graph, data):
         return False
     for layer in layers:
         inner = layer.op_type in LINEAR and layer.input[0] == end.output[0] and graph.constant(layer.input[1]) is not None
         if not inner or id(layer) in used or list(layer.input).count(end.output[0]) != 1:
             return False
     used |= {id(layer) for layer in layers}
-    graph.drop(node)
-    source = data if between is None else graph.replace(between, [data])
+    graph.remove(node)
+    source = data if between is None else graph.replace_node(between, [data])
     for layer in layers:
         inputs = [source, _scaled(graph, layer.input[1], factor.reshape(())), *layer.input[2:]]
-        graph.replace(layer, inputs)
+        graph.replace_node(layer, inputs)
     return True
 
 
 def _of_gelu(graph: Graph, tensor: str) -> bool:
     """Return whether a tensor is x (1 + erf(x / sqrt 2)): ONNX Runtime fuses it with the factor of a half that follows."""
-    product = graph.maker(tensor, "Mul")
-    sums = [graph.maker(factor, "Add") for factor in product.input] if product is not None else []
-    return any(graph.maker(term, "Erf") is not None for total in sums if total is not None for term in total.input)
+    product = graph.producer(tensor, "Mul")
+    sums = [graph.producer(factor, "Add") for factor in product.input] if product is not None else []
+    return any(graph.producer(term, "Erf") is not None for total in sums if total is not None for term in total.input)
 
 
 def _row(
@@ -134,4 +135,4 @@ def _along(row: npt.NDArray[np.float64], layer: onnx.NodeProto, weights: Array) 
 
 def _scaled(graph: Graph, tensor: str, factor: npt.NDArray[np.float64]) -> str:
     weights = np.asarray(graph.constant(tensor), np.float64)
-    return graph.put((weights * factor).astype(np.float32), f"{tensor}_scaled")
+    return graph.add_initializer((weights * factor).astype(np.float32), f"{tensor}_scaled")

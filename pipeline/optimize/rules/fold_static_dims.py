@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 # Of integers, names of lengths, and expressions (operation, first, second) of these; None where nothing is known.
 Values = npt.NDArray[np.object_]
@@ -31,7 +32,7 @@ ARITHMETIC: dict[str, Callable[[int, int], int | None]] = {
 }
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Put constants, or what was computed before, where a node reads what is known; return the number of such nodes."""
     values = known(graph)
     instead: dict[str, str] = {}
@@ -50,12 +51,12 @@ def rewrite(graph: Graph) -> int | str:
         if len(node.output) != 1 or node.output[0] in instead or not instead.keys() & set(node.input):
             continue
         inputs = [
-            instead[tensor] or graph.put(values[tensor].astype(np.int64), "length") if tensor in instead else tensor
+            instead[tensor] or graph.add_initializer(values[tensor].astype(np.int64), "length") if tensor in instead else tensor
             for tensor in node.input
         ]
-        graph.replace(node, inputs)
+        graph.replace_node(node, inputs)
         sites += 1
-    return sites or "no number that follows from known lengths alone"
+    return outcome(sites, "no number that follows from known lengths alone")
 
 
 def known(graph: Graph) -> dict[str, Values]:

@@ -10,24 +10,25 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Drop every Pad that Convs alone read; return their number."""
     sites = 0
     for node in graph.nodes:
         widths = zero_widths(graph, node)
-        readers = graph.readers(node.output[0]) if widths is not None else []
-        if widths is None or not readers or node.output[0] in graph.needed or widths.reshape(2, -1)[:, :2].any():
+        consumers = graph.consumers(node.output[0]) if widths is not None else []
+        if widths is None or not consumers or node.output[0] in graph.pinned or widths.reshape(2, -1)[:, :2].any():
             continue
-        if all(_is_padded(reader, node.output[0]) for reader in readers):
-            graph.drop(node)
-            for reader in readers:
+        if all(_is_padded(consumer, node.output[0]) for consumer in consumers):
+            graph.remove(node)
+            for consumer in consumers:
                 rank = len(widths) // 2
-                around = np.array(attribute(reader, "pads", [0] * 2 * (rank - 2))) + widths.reshape(2, -1)[:, 2:].reshape(-1)
-                graph.replace(reader, [node.input[0], *reader.input[1:]], pads=around.tolist())
+                around = np.array(attribute(consumer, "pads", [0] * 2 * (rank - 2))) + widths.reshape(2, -1)[:, 2:].reshape(-1)
+                graph.replace_node(consumer, [node.input[0], *consumer.input[1:]], pads=around.tolist())
             sites += 1
-    return sites or "no zeros in front of a Conv"
+    return outcome(sites, "no zeros in front of a Conv")
 
 
 def zero_widths(graph: Graph, node: onnx.NodeProto) -> Array | None:

@@ -13,12 +13,13 @@ import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
 from pipeline.graph.symbolic_dims import Shape
+from pipeline.optimize.outcome import Outcome, outcome
 from pipeline.optimize.rules.fuse_pad_into_conv import zero_widths
 
 LEAST = 2  # pads that meet at one tensor
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Pad once what several padded tensors are computed from; return the number of pads that it takes the place of."""
     meeting: dict[tuple[str, int, int, int], list[tuple[onnx.NodeProto, list[tuple[onnx.NodeProto, int]]]]] = {}
     for node in graph.nodes:
@@ -31,15 +32,19 @@ def rewrite(graph: Graph) -> int | str:
     for (source, axis, before, after), pads in shared.items():
         widths = np.zeros((2, graph.rank(source) or 0), np.int64)
         widths[:, axis] = before, after
-        padded = graph.add("Pad", [source, graph.put(widths.reshape(-1), "pads")], like=source, mode="constant")
+        padded = graph.add_node(
+            "Pad", [source, graph.add_initializer(widths.reshape(-1), "pads")], like=source, mode="constant"
+        )
         for pad, path in pads:
             current = padded
             for node, place in reversed(path):
                 inputs = [*node.input[:place], current, *node.input[place + 1 :]]
                 last = node is path[0][0]
-                current = graph.replace(node, inputs, pad.output[0] if last else graph.free(f"{node.output[0]}_padded"))
-            graph.drop(pad)
-    return sum(map(len, shared.values())) or "no tensors that are padded alike and computed from one"
+                current = graph.replace_node(
+                    node, inputs, pad.output[0] if last else graph.fresh_name(f"{node.output[0]}_padded")
+                )
+            graph.remove(pad)
+    return outcome(sum(map(len, shared.values())), "no tensors that are padded alike and computed from one")
 
 
 def _zeros(graph: Graph, node: onnx.NodeProto) -> tuple[int, int, int] | None:
@@ -57,7 +62,7 @@ def _back(graph: Graph, tensor: str, axis: int) -> tuple[str, int, list[tuple[on
     The nodes are those that nothing else depends on, from the last to the first.
     """
     path: list[tuple[onnx.NodeProto, int]] = []
-    while (node := graph.maker(tensor)) is not None and graph.only_reader(tensor) is not None:
+    while (node := graph.producer(tensor)) is not None and graph.only_consumer(tensor) is not None:
         step = _step(graph, node, axis)
         if step is None:
             break

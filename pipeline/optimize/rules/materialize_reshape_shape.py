@@ -11,10 +11,11 @@ or the same symbol as the input has at that place; one length may stay unknown.
 import numpy as np
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 from pipeline.optimize.rules.fold_static_dims import Values, known
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Give every Reshape a constant shape that can have one; return their number."""
     values = known(graph)
     sites = 0
@@ -24,10 +25,15 @@ def rewrite(graph: Graph) -> int | str:
         shape = _constant_shape(graph.shape(node.input[0]), _lengths(values.get(node.input[1]), graph.shape(node.output[0])))
         if shape is None:
             continue
-        graph.drop(node)
-        graph.add("Reshape", [node.input[0], graph.put(np.array(shape, np.int64), "shape")], node.output[0], name=node.name)
+        graph.remove(node)
+        graph.add_node(
+            "Reshape",
+            [node.input[0], graph.add_initializer(np.array(shape, np.int64), "shape")],
+            node.output[0],
+            name=node.name,
+        )
         sites += 1
-    return sites or "no Reshape to a computed shape of which all lengths but one are known"
+    return outcome(sites, "no Reshape to a computed shape of which all lengths but one are known")
 
 
 def _lengths(shape: Values | None, inferred: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:

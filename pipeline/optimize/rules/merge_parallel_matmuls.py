@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Array, Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 LEAST = 2  # products of one tensor
 
@@ -25,7 +26,7 @@ class _Heads:
     turn: onnx.NodeProto
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Compute such products at once; return the number of products that are now parts of another."""
     alike: dict[tuple[object, ...], list[_Heads]] = {}
     for node in graph.nodes:
@@ -36,7 +37,7 @@ def rewrite(graph: Graph) -> int | str:
     groups = [group for group in alike.values() if len(group) >= LEAST]
     for group in groups:
         _join(graph, group)
-    return sum(map(len, groups)) or "no products of one tensor that are cut into heads alike"
+    return outcome(sum(map(len, groups)), "no products of one tensor that are cut into heads alike")
 
 
 def _heads(graph: Graph, node: onnx.NodeProto) -> _Heads | None:
@@ -44,8 +45,8 @@ def _heads(graph: Graph, node: onnx.NodeProto) -> _Heads | None:
         return None
     if weight.ndim != 2 or weight.dtype != np.float32 or graph.constant(node.input[0]) is not None:
         return None
-    cut = graph.only_reader(node.output[0], "Reshape")
-    turn = graph.only_reader(cut.output[0], "Transpose") if cut is not None else None
+    cut = graph.only_consumer(node.output[0], "Reshape")
+    turn = graph.only_consumer(cut.output[0], "Transpose") if cut is not None else None
     if cut is None or turn is None or cut.input[0] != node.output[0] or attribute(turn, "perm") is None:
         return None
     shape = graph.constant(cut.input[1])
@@ -61,17 +62,21 @@ def _join(graph: Graph, group: list[_Heads]) -> None:
     of_one, perm = int(shape[-2]), attribute(first.turn, "perm")
     shape[-2] *= len(group)
     like = first.product.name
-    product = graph.add("MatMul", [first.product.input[0], graph.put(weights, f"{first.product.input[1]}_together")], like=like)
-    cut = graph.add("Reshape", [product, graph.put(shape, "shape")], like=like)
-    turned = graph.add("Transpose", [cut], like=like, perm=perm)
+    product = graph.add_node(
+        "MatMul", [first.product.input[0], graph.add_initializer(weights, f"{first.product.input[1]}_together")], like=like
+    )
+    cut = graph.add_node("Reshape", [product, graph.add_initializer(shape, "shape")], like=like)
+    turned = graph.add_node("Transpose", [cut], like=like, perm=perm)
     outputs = [heads.turn.output[0] for heads in group]
     lengths, axis = [of_one] * len(group), perm.index(len(perm) - 2)
     for heads in group:
-        graph.drop(heads.product, heads.cut, heads.turn)
+        graph.remove(heads.product, heads.cut, heads.turn)
     if graph.opset < 13:
-        graph.add("Split", [turned], outputs, like=like, axis=axis, split=lengths)
+        graph.add_node("Split", [turned], outputs, like=like, axis=axis, split=lengths)
     else:
-        graph.add("Split", [turned, graph.put(np.array(lengths, np.int64), "splits")], outputs, like=like, axis=axis)
+        graph.add_node(
+            "Split", [turned, graph.add_initializer(np.array(lengths, np.int64), "splits")], outputs, like=like, axis=axis
+        )
 
 
 def _weight(graph: Graph, product: onnx.NodeProto) -> Array:

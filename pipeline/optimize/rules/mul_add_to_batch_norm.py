@@ -11,15 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.graph.graph_editor import Array, Graph
+from pipeline.optimize.outcome import Outcome, outcome
 
 RANKS = (3, 4)
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Replace a Mul and the Add that alone reads it, both by one number a channel; return the number of such pairs."""
     sites = 0
     for node in graph.nodes:
-        last = graph.only_reader(node.output[0], "Add") if node.op_type == "Mul" else None
+        last = graph.only_consumer(node.output[0], "Add") if node.op_type == "Mul" else None
         if last is None or not graph.is_float(node.output[0]):
             continue
         gain, x = _row(graph, node.input)
@@ -27,11 +28,11 @@ def rewrite(graph: Graph) -> int | str:
         if gain is None or shift is None or gain.shape != shift.shape or product != node.output[0]:
             continue
         rows = [gain, shift, np.zeros_like(gain), np.ones_like(gain)]
-        graph.drop(node, last)
-        inputs = [x, *(graph.put(row, f"{node.name}_row") for row in rows)]
-        graph.add("BatchNormalization", inputs, last.output[0], name=node.name, epsilon=0.0)
+        graph.remove(node, last)
+        inputs = [x, *(graph.add_initializer(row, f"{node.name}_row") for row in rows)]
+        graph.add_node("BatchNormalization", inputs, last.output[0], name=node.name, epsilon=0.0)
         sites += 1
-    return sites or "no Mul and Add by one number a channel each"
+    return outcome(sites, "no Mul and Add by one number a channel each")
 
 
 def _row(graph: Graph, inputs: Sequence[str]) -> tuple[Array | None, str]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.graph.graph_editor import Array, Graph
+from pipeline.optimize.outcome import Outcome, outcome
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Piece:
         return Piece(low, high, self.source, self.offset + low - self.start, whole)
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Replace every ScatterND over a range; return their number."""
     made: dict[str, tuple[int, list[Piece]]] = {}
     sites = 0
@@ -45,16 +46,16 @@ def rewrite(graph: Graph) -> int | str:
             left = [piece.cut(0, start) for piece in pieces if piece.start < start]
             right = [piece.cut(end, length) for piece in pieces if piece.end > end]
             made[node.output[0]] = axis, [*left, Piece(start, end, node.input[2], 0, True), *right]
-            graph.drop(node)
+            graph.remove(node)
             _join(graph, axis, made[node.output[0]][1], node.output[0], node.name)
             sites += 1
         elif node.op_type == "Slice" and node.input[0] in made:
             axis, pieces = made[node.input[0]]
             piece = _read(graph, list(node.input), axis, pieces)
             if piece is not None:
-                graph.drop(node)
+                graph.remove(node)
                 _join(graph, axis, [piece], node.output[0], node.name)
-    return sites or "no ScatterND over a constant range of one axis"
+    return outcome(sites, "no ScatterND over a constant range of one axis")
 
 
 def _range(graph: Graph, data: str, indices: str) -> tuple[int, int, int, int] | None:
@@ -99,14 +100,14 @@ def _join(graph: Graph, axis: int, pieces: list[Piece], output: str, name: str) 
     alone = len(joined) == 1
     parts = [_part(graph, axis, piece, name, output if alone else None) for piece in joined]
     if not alone:
-        graph.add("Concat", parts, output, name=name, axis=axis)
+        graph.add_node("Concat", parts, output, name=name, axis=axis)
 
 
 def _part(graph: Graph, axis: int, piece: Piece, name: str, output: str | None) -> str:
     if piece.whole:
-        return piece.source if output is None else graph.add("Identity", [piece.source], output, like=name)
+        return piece.source if output is None else graph.add_node("Identity", [piece.source], output, like=name)
     limits = (piece.offset, piece.offset + piece.end - piece.start)
     if graph.opset < 10:
-        return graph.add("Slice", [piece.source], output, like=name, axes=[axis], starts=[limits[0]], ends=[limits[1]])
-    tensors = [graph.put(np.array([value], np.int64), f"place_{value}") for value in (*limits, axis)]
-    return graph.add("Slice", [piece.source, *tensors], output, like=name)
+        return graph.add_node("Slice", [piece.source], output, like=name, axes=[axis], starts=[limits[0]], ends=[limits[1]])
+    tensors = [graph.add_initializer(np.array([value], np.int64), f"place_{value}") for value in (*limits, axis)]
+    return graph.add_node("Slice", [piece.source, *tensors], output, like=name)

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 
-def rewrite(graph: Graph) -> int | str:
+def rewrite(graph: Graph) -> Outcome:
     """Shorten floor divisions by constants; return their number."""
     known: dict[str, tuple[str, int, int]] = {}
     for node in graph.nodes:
@@ -28,19 +29,21 @@ def rewrite(graph: Graph) -> int | str:
         known[node.output[0]] = source, offset, divisor
         dividend = source
         if offset:
-            dividend = graph.add("Add", [source, graph.put(np.asarray(offset, constant.dtype))], like=node.name)
-        by = graph.put(np.full_like(constant, divisor))
-        rest = graph.add("Mod", [dividend, by], like=node.name)
-        whole = graph.add("Sub", [dividend, rest], like=node.name)
-        graph.drop(node)
-        graph.add("Div", [whole, by], node.output[0], name=node.name)
-    return len(known) or "no floor division of integers by a constant"
+            dividend = graph.add_node(
+                "Add", [source, graph.add_initializer(np.asarray(offset, constant.dtype))], like=node.name
+            )
+        by = graph.add_initializer(np.full_like(constant, divisor))
+        rest = graph.add_node("Mod", [dividend, by], like=node.name)
+        whole = graph.add_node("Sub", [dividend, rest], like=node.name)
+        graph.remove(node)
+        graph.add_node("Div", [whole, by], node.output[0], name=node.name)
+    return outcome(len(known), "no floor division of integers by a constant")
 
 
 def _of_quotient(graph: Graph, dividend: str, known: Mapping[str, tuple[str, int, int]]) -> tuple[str, int, int]:
     """Return x, a and b so that a dividend is floor((x + a) / b): of the quotient that it is made of, or else with b = 1."""
     offset, tensor = 0, dividend
-    while (node := graph.maker(tensor, "Add", "Sub")) is not None:
+    while (node := graph.producer(tensor, "Add", "Sub")) is not None:
         numbers = [(place, array) for place in (1, 0) if (array := graph.constant(node.input[place])) is not None]
         if not numbers or numbers[0][1].ndim or (node.op_type == "Sub" and numbers[0][0] == 0):
             break
@@ -54,7 +57,7 @@ def _quotient(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
     """Return the division of which a Where takes the result, or one less."""
     if node.op_type != "Where":
         return None
-    quotient, less = graph.maker(node.input[2], "Div"), graph.maker(node.input[1], "Sub")
+    quotient, less = graph.producer(node.input[2], "Div"), graph.producer(node.input[1], "Sub")
     if quotient is None or less is None or less.input[0] != node.input[2] or graph.scalar(less.input[1]) != 1.0:
         return None
     divisor = graph.constant(quotient.input[1])
@@ -64,16 +67,20 @@ def _quotient(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
 
 def _is_corrected(graph: Graph, condition: str, dividend: str, divisor: str) -> bool:
     """Return whether a condition is that the dividend is negative and leaves a remainder."""
-    both = graph.maker(condition, "And")
-    makers = [graph.maker(tensor) for tensor in both.input] if both is not None else []
-    signs = next((maker for maker in makers if maker is not None and maker.op_type == "Xor"), None)
-    remains = next((maker for maker in makers if maker is not None and maker.op_type == "Not"), None)
+    both = graph.producer(condition, "And")
+    producers = [graph.producer(tensor) for tensor in both.input] if both is not None else []
+    signs = next((producer for producer in producers if producer is not None and producer.op_type == "Xor"), None)
+    remains = next((producer for producer in producers if producer is not None and producer.op_type == "Not"), None)
     if signs is None or remains is None:
         return False
-    negative = next((maker for tensor in signs.input if (maker := graph.maker(tensor, "Less")) is not None), None)
+    negative = next((producer for tensor in signs.input if (producer := graph.producer(tensor, "Less")) is not None), None)
     positive = [array for tensor in signs.input if (array := graph.constant(tensor)) is not None and not array.any()]
-    none = graph.maker(remains.input[0], "Equal")
-    rest = next((maker for tensor in none.input if (maker := graph.maker(tensor, "Mod")) is not None), None) if none else None
+    none = graph.producer(remains.input[0], "Equal")
+    rest = (
+        next((producer for tensor in none.input if (producer := graph.producer(tensor, "Mod")) is not None), None)
+        if none
+        else None
+    )
     if negative is None or not positive or none is None or rest is None or attribute(rest, "fmod", 0):
         return False
     zero = {graph.scalar(tensor) for tensor in none.input if tensor != rest.output[0]}

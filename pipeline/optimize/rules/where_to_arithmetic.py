@@ -15,13 +15,17 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
+from pipeline.optimize.outcome import Outcome, outcome
 
 LEAST = 2  # selections by one mask, from which on making k and f pays
 NOTHING = -1000.0  # what attention does not look at: exp(-1000) is zero in float32
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Where", "Neg", "Identity")
 
 
-def rewrite(graph: Graph) -> int | str:
+ASSUMPTION = "no value below the fill value and no infinite value lies under the mask"
+
+
+def rewrite(graph: Graph, *, assume: bool = False) -> Outcome:
     """Replace selections that share a mask; return their number."""
     by_mask: dict[object, list[tuple[onnx.NodeProto, int]]] = {}
     for node in graph.nodes:
@@ -33,12 +37,12 @@ def rewrite(graph: Graph) -> int | str:
         made: dict[tuple[int, float, float], str] = {}
         for node, place in found:
             _replace(graph, node, place, mask, made)
-    return sum(map(len, shared)) or "no two Where nodes that fill with a constant by the same mask"
+    return outcome(sum(map(len, shared)), "no two Where nodes that fill with a constant by the same mask")
 
 
 def _origin(graph: Graph, tensor: str) -> object:
     """Return what is the same for two tensors that are unsqueezed alike from one."""
-    node = graph.maker(tensor, "Unsqueeze")
+    node = graph.producer(tensor, "Unsqueeze")
     if node is None:
         return tensor
     axes = graph.constant(node.input[1]) if len(node.input) > 1 else attribute(node, "axes")
@@ -60,24 +64,24 @@ def _is_finite(graph: Graph, tensor: str) -> bool:
     """Return whether no infinity that the graph or its caller puts in for masking reaches a tensor element by element."""
     waiting, seen = [tensor], {tensor}
     while waiting:
-        node = graph.maker(waiting.pop(), *ELEMENTWISE)
+        node = graph.producer(waiting.pop(), *ELEMENTWISE)
         for source in node.input[1 if node.op_type == "Where" else 0 :] if node is not None else ():
             array = graph.constant(source)
             if array is not None and not np.isfinite(array).all():
                 return False
-            if array is None and graph.maker(source) is None:
+            if array is None and graph.producer(source) is None:
                 return False  # given by the caller
             if array is None and source not in seen:
                 seen.add(source)
                 waiting.append(source)
-    return graph.maker(tensor) is not None
+    return graph.producer(tensor) is not None
 
 
 def _replace(graph: Graph, node: onnx.NodeProto, place: int, mask: str, made: dict[tuple[int, float, float], str]) -> None:
     filled = node.input[3 - place]
     value, factor = graph.scalar(node.input[place]) or 0.0, 1.0
-    product = graph.maker(filled, "Mul")
-    if product is not None and graph.only_reader(filled) is node:
+    product = graph.producer(filled, "Mul")
+    if product is not None and graph.only_consumer(filled) is node:
         scales = [graph.scalar(tensor) for tensor in product.input]
         for index, scale in enumerate(scales):
             rank = graph.rank(product.input[1 - index])
@@ -88,16 +92,16 @@ def _replace(graph: Graph, node: onnx.NodeProto, place: int, mask: str, made: di
         key = (place, masked, kept)
         if key not in made:
             numbers = [
-                graph.put(np.array(number, np.float32), "number")
+                graph.add_initializer(np.array(number, np.float32), "number")
                 for number in ((masked, kept) if place == 1 else (kept, masked))
             ]
-            made[key] = graph.add("Where", [mask, *numbers], like=f"{mask}_selected")
+            made[key] = graph.add_node("Where", [mask, *numbers], like=f"{mask}_selected")
         return made[key]
 
-    graph.drop(node)
-    if factor == 1.0 and value <= NOTHING and graph.only_reader(node.output[0], "Softmax") is not None:
-        graph.add("Min", [filled, selected(value, np.inf)], node.output[0], name=node.name)
+    graph.remove(node)
+    if factor == 1.0 and value <= NOTHING and graph.only_consumer(node.output[0], "Softmax") is not None:
+        graph.add_node("Min", [filled, selected(value, np.inf)], node.output[0], name=node.name)
         return
-    kept = graph.add("Mul", [filled, selected(0.0, factor)], node.output[0] if value == 0.0 else None, like=node.name)
+    kept = graph.add_node("Mul", [filled, selected(0.0, factor)], node.output[0] if value == 0.0 else None, like=node.name)
     if value != 0.0:
-        graph.add("Add", [kept, selected(value, 0.0)], node.output[0], like=node.name)
+        graph.add_node("Add", [kept, selected(value, 0.0)], node.output[0], like=node.name)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.report.html import plots
 from pipeline.report.html.render import hydra_value, mib, ms, render, shown_path
 from pipeline.report.html.run_page import PAGE_FILE
-from pipeline.report.intervals import LEADING_METRICS
 from pipeline.report.ranking import Group, Row, higher_is_better, interval_of, value_of
 from pipeline.report.terminal import format_number
 
@@ -43,7 +43,7 @@ def comparison_page(comparison: "Comparison", folder: Path) -> str:
 
 
 def _group(group: Group, index: int, sorted_by: str, folder: Path) -> dict[str, Any]:
-    metrics = [name for name in LEADING_METRICS if any(name in row["metrics"] for row in group.rows)][:SHOWN_METRICS]
+    metrics = [name for name in leading_metrics() if any(name in row["metrics"] for row in group.rows)][:SHOWN_METRICS]
     columns = ["speedup", "bytes", "latency_ms", *metrics]
     if sorted_by not in columns and sorted_by not in ("mode", "directory"):
         columns.append(sorted_by)

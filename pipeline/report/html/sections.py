@@ -4,19 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.metrics.metric_registry import METRICS, in_reading_order, leading_metrics
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms, signed
-from pipeline.report.intervals import LEADING_METRICS, TELLING_METRICS, difference_interval, metric_interval, worst_samples
+from pipeline.report.intervals import difference_interval, metric_interval, worst_samples
 from pipeline.report.terminal import format_number
 
 Report = Mapping[str, Any]
 
 VERDICT_ORDER = ("slower", "same", "faster")  # what disappoints is said first
-TITLES = {
-    "wer_percent": "Word error rate", "roundtrip_wer_percent": "Word error rate, heard", "accuracy_percent": "Accuracy",
-    "truth_log_mel_l1": "Log-mel error", "posterior_kl": "Posteriors moved by", "log_mel_l1": "Log-mels moved by",
-    "sqnr_db": "Signal to noise",
-}  # fmt: skip
 
 
 def verdicts(report: Report) -> list[dict[str, Any]]:
@@ -65,7 +61,7 @@ def quality(report: Report) -> list[dict[str, Any]]:
         gap = difference_interval(report, name)
         rows.append({"name": name, "metric": metric, "interval": interval, "gap": gap, "effect": _effect(metric, gap),
                      "against": "fp32" if _is_distance(name, metric) else "the truth"})  # fmt: skip
-    first = {name: place for place, name in enumerate(dict.fromkeys((*LEADING_METRICS, *TELLING_METRICS)))}
+    first = {name: place for place, name in enumerate(in_reading_order())}
     return sorted(rows, key=lambda row: (row["against"] == "fp32", first.get(row["name"], len(first))))
 
 
@@ -75,7 +71,7 @@ def worst(report: Report) -> dict[str, Any] | None:
     if found is None:
         return None
     name, samples = found
-    columns = [name, *(key for key in samples[0].values if key != name and key in ("sqnr_db", "mcd_db", "max_abs_error"))]
+    columns = [name, *(key for key in samples[0].values if key != name and key in METRICS and METRICS[key].of_sample)]
     return {"by": name, "columns": columns, "samples": samples, "texts": any(sample.text for sample in samples)}
 
 
@@ -152,14 +148,14 @@ def _latency_tile(of: str, measured: Mapping[str, Any]) -> dict[str, str]:
 
 def _quality_tiles(report: Report) -> list[dict[str, str]]:
     metrics = report.get("evaluation", {}).get("metrics", {})
-    leading = [name for name in LEADING_METRICS if name in metrics]
+    leading = [name for name in leading_metrics() if name in metrics]
     truth = next((name for name in leading if not _is_distance(name, metrics[name])), None)
     distance = next((name for name in leading if _is_distance(name, metrics[name])), None)
     found = []
     for name in (truth, distance):
         if name is None:
             continue
-        metric, interval = metrics[name], metric_interval(report, name)
+        metric, interval, title = metrics[name], metric_interval(report, name), METRICS[name].title or name
         unit = f" {metric['unit']}" if metric["unit"] else ""
         value = "∞" if metric["quantized"] is None else f"{metric['quantized']:.3g}{unit}"
         shown = "" if interval is None else _range(interval.low, interval.high)
@@ -168,18 +164,13 @@ def _quality_tiles(report: Report) -> list[dict[str, str]]:
             effect = _effect(metric, gap) or ""
             change = "" if gap is None else f"{signed(gap.value)}, {effect}"
             kind = effect if effect in ("better", "worse") else ""
-            found.append(_tile(TITLES.get(name, name), value, shown, f"fp32 {metric['baseline']:.3g}{unit}", change, kind))
+            found.append(_tile(title, value, shown, f"fp32 {metric['baseline']:.3g}{unit}", change, kind))
         else:
-            against = "KL divergence from fp32" if name == "posterior_kl" else "away from fp32’s"
-            if metric["higher_is_better"]:
-                against = "against fp32, higher is better"
-            found.append(_tile(TITLES.get(name, name), value, shown, against))
+            found.append(_tile(title, value, shown, METRICS[name].compared))
     return found
 
 
 def _is_distance(name: str, metric: Mapping[str, Any]) -> bool:
-    from pipeline.metrics.metric_registry import METRICS
-
     return METRICS[name].baseline is not None if name in METRICS else metric["baseline"] in (0, None)
 
 

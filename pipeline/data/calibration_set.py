@@ -1,0 +1,63 @@
+"""The calibration set of a run: what each graph of the model is calibrated on, read when it is first asked for."""
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.config.settings import CalibrationConfig, CalibrationKind
+from pipeline.data.datasets import calibration_samples
+from pipeline.models.loaded_model import LoadedModel
+from pipeline.models.model_sessions import traced
+from pipeline.record.run_log import RunLog
+from pipeline.sample import Sample
+
+
+class CalibrationSet(Mapping[str, list[Sample]]):
+    """Graph name -> its calibration samples.
+
+    The first graph of the model gets the samples of the data set; a further graph gets what the model makes of them on the
+    way to it. Random inputs have the shapes of each graph's own inputs.
+    """
+
+    def __init__(self, model: LoadedModel, config: CalibrationConfig, seed: int, run_log: RunLog) -> None:
+        """Read nothing yet."""
+        self._model, self._config, self._seed, self._run_log = model, config, seed, run_log
+        self._samples: dict[str, list[Sample]] = {}
+
+    def __getitem__(self, graph: str) -> list[Sample]:
+        """Return the samples of a graph.
+
+        Raises:
+            ConfigError: the data is not named.
+            DataError: it cannot be used.
+        """
+        if graph not in self._samples:
+            self._samples[graph] = self._read(graph)
+        return self._samples[graph]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the graphs."""
+        return iter(self._model)
+
+    def __len__(self) -> int:
+        """Return the number of graphs."""
+        return len(self._model)
+
+    @property
+    def entry(self) -> list[Sample]:
+        """The samples of the first graph of the model."""
+        return self[self._model.adapter.entry]
+
+    @property
+    def description(self) -> str | None:
+        """What was calibrated on, such as `32 real samples`; None where no sample was asked for."""
+        if not self._samples:
+            return None
+        used = self._samples.get(self._model.adapter.entry) or next(iter(self._samples.values()))
+        return f"{len(used)} {self._config.kind.name} samples"
+
+    def _read(self, graph: str) -> list[Sample]:
+        model, entry = self._model, self._model.adapter.entry
+        noise = self._config.kind is CalibrationKind.random
+        if noise or graph == entry:
+            source = model[graph] if noise else model.entry
+            return calibration_samples(model.adapter, source, self._config, self._seed, self._run_log)
+        return traced(model.originals, model.adapter.infer, self.entry, self._seed, graph)
