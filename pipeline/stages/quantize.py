@@ -22,7 +22,7 @@ from pipeline.errors import ModelError, StageError
 from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
-from pipeline.optimize.around_quantization import in_float, laid_out
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
@@ -136,6 +136,7 @@ def quantize(
         notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
     if not staged:
         raise StageError(" ".join(idle))
+    notes += [note for name, found in rewritten.items() for note in notes_on_assumptions(name, found)]
     notes += idle  # of several graphs, one that stays as it is does not spoil the others
     return Quantized(
         {name: artifact.published(directory) for name, artifact in staged.items()}, (*urgent, *notes), rewritten, searches
