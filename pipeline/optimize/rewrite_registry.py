@@ -257,4 +257,4 @@ def check_names(names: Sequence[str], key: str) -> None:
     known = [rewrite.name for rewrite in REWRITES]
     for name in names:
         if name not in known:
-            raise ConfigError(f"{key}: there is no rewrite {name!r}.{did_you_mean(name, known)}")
+            raise ConfigError(f"{key}: no rewrite {name!r}.{did_you_mean(name, known)}")

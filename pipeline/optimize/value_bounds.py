@@ -1,9 +1,9 @@
 """What values a tensor can hold, whatever the inputs of the graph are.
 
 Interval arithmetic along the graph, from constants and bounded operators (Sigmoid, Tanh, Softmax, Clip, ...). A float that the
-caller gives may be infinite, but it is a number; an integer is finite. Rounding and overflow of float32 are left out, as in real
-arithmetic. A linear layer is bounded by |W x| <= max_row sum |W| * max |x|, a layer norm by sqrt(n) |gamma| +
-|beta|, since the squares of n normalised values add up to n at most.
+caller gives may be infinite, but it is a number; an integer is finite. Rounding and overflow of float32 are left out, as in
+real arithmetic. A linear layer is bounded by |W x| <= max_row sum |W| * max |x|, a layer norm by sqrt(n) |gamma| + |beta|,
+since the squares of n normalised values add up to n at most.
 """
 
 from collections.abc import Callable, Sequence

@@ -87,7 +87,7 @@ def _that_share_masks(graph: Graph, selections: list[_Selection]) -> list[list[_
 
 
 def _origin(graph: Graph, tensor: str) -> object:
-    """Return a key that is the same for two tensors that are unsqueezed alike from one."""
+    """Return a key that is the same for two tensors that are the same Unsqueeze of one tensor."""
     node = graph.producer(tensor, "Unsqueeze")
     if node is None:
         return tensor
