@@ -24,7 +24,7 @@ from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
-from pipeline.optimize.around_quantization import in_float, laid_out
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
@@ -110,7 +110,9 @@ def quantize(
             job.quantize(source, prepared, mode)
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
-    notes = (*job.urgent, *job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
+    assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
+    # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.urgent, *job.notes, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
     return Quantized(artifacts, notes, job.rewritten, job.searches)
 
