@@ -22,8 +22,9 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.config.choices import RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.mode_settings import Algorithms, RangeMethod, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import Algorithms, StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402

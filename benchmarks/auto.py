@@ -32,8 +32,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
+from pipeline.config.choices import ModeKind, RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.mode_settings import ModeKind, RangeMethod, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
 from pipeline.data.datasets import (  # noqa: E402

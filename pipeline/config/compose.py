@@ -17,17 +17,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.choices import Format, IntegerType, ModeKind
 from pipeline.config.help_text import help_node
 from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
-    Format,
     Fp16Config,
-    IntegerType,
     ModeConfig,
-    ModeKind,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig
 from pipeline.data.arrays import check_samples, read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.data.random_inputs import random_samples

@@ -12,8 +12,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.node_errors import NodeError
+from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize, tensor_scores
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
@@ -25,6 +24,7 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample

@@ -15,7 +15,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.evaluation import scorer_of
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
+from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change, tensor_scores
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
@@ -23,6 +23,7 @@ from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
 
@@ -147,7 +148,7 @@ class LossEvaluator:
         found = measured_loss(
             self.metric, scored, {} if scorer is None else scorer.totals(), items, with_interval=with_interval
         )
-        if found is None:
+        if found is None or found.value is None:
             raise ConfigError(
                 f"mode.metric: {self.metric} cannot be computed on the evaluation set: it needs what the set does not hold "
                 "(recordings, texts or labels)."

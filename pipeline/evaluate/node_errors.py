@@ -25,27 +25,13 @@ from pipeline.graph.session import ORT_ERRORS, inputs_for
 from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.graph.value_info import FLOAT_TYPES
+from pipeline.record.results import NodeError
 from pipeline.sample import Array, Float32Array, FloatArray, Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
 SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
 VALUES_PER_CHANNEL = 16  # at least, before a factor per channel is anything but a fit to noise
-
-
-@dataclass(frozen=True)
-class NodeError:
-    """One node whose output exists in both graphs.
-
-    Attributes:
-        node: its name in the original.
-        op_type: its operator.
-        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none.
-    """
-
-    node: str
-    op_type: str
-    sqnr_db: float
 
 
 def errors_along(

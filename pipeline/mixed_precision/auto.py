@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.mode_settings import Algorithms, AutoConfig, ModeKind, RangeMethod, StaticConfig, with_settings_of
+from pipeline.config.choices import ModeKind, RangeMethod
+from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
-from pipeline.evaluate.measured_loss import MeasuredLoss
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -38,9 +38,10 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fold
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Kept, MeasuredLoss
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from pipeline.config.mode_settings import DynamicConfig, ModeKind, StaticConfig, with_settings_of
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import DynamicConfig, StaticConfig, with_settings_of
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.dynamic import plan_dynamic
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import plan_static
+from pipeline.record.results import Kept
 
 
 @dataclass(frozen=True)

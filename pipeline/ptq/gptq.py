@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.mode_settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.second_moments import reads_patches, second_moments

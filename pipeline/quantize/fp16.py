@@ -10,7 +10,8 @@ from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.record.results import Kept
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)

@@ -2,7 +2,7 @@
 
 import platform
 
-from pipeline.config.mode_settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
 from pipeline.processor import cpu_flags
 
 

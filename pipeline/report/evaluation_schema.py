@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.report.search_schema import SearchLoss
+from pipeline.record.results import MeasuredLoss, NodeError
 from pipeline.report.typed_json import LEFT_OUT
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """A 95 % interval."""
+    """A 95 % interval over samples.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+    """
 
     low: float
     high: float
@@ -82,19 +87,15 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class WorstSamples:
-    """The ids of the samples that are worst in the metric that tells most of single samples, worst first."""
+    """The samples that quantization changed most.
+
+    Attributes:
+        metric: the one that tells most of single samples.
+        samples: their ids, worst first.
+    """
 
     metric: str
     samples: list[str]
-
-
-@dataclass(frozen=True)
-class NodeNoise:
-    """A node whose output exists in both graphs, and its signal to quantization noise ratio; None: no difference."""
-
-    node: str
-    op_type: str
-    sqnr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -120,5 +121,5 @@ class EvaluationReport:
     worst: WorstSamples | None = None
     noise: str | None = None
     length_change: float | None = None
-    losses: dict[str, SearchLoss] = field(default_factory=dict)
-    node_errors: dict[str, list[NodeNoise]] = field(default_factory=dict)
+    losses: dict[str, MeasuredLoss] = field(default_factory=dict)
+    node_errors: dict[str, list[NodeError]] = field(default_factory=dict)

@@ -7,9 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.benchmark_schema import BenchmarkReport
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Inspection
 from pipeline.report.evaluation_schema import EvaluationReport
-from pipeline.report.schema import ArtifactReport, InspectionReport, Report, RerunDifferences
+from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.verdict import speed_verdict
 
@@ -45,7 +46,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     return parts
 
 
-def _inspection(inspected: Mapping[str, InspectionReport]) -> Table:
+def _inspection(inspected: Mapping[str, Inspection]) -> Table:
     table = Table(title="Graph", title_justify="left")
     for column in ("graph", "nodes", "opset", "parameters", "MACs", "time goes to"):
         table.add_column(column, justify="right" if column in ("nodes", "opset", "parameters", "MACs") else "left")
@@ -77,7 +78,7 @@ def _search(graph: str, found: SearchReport) -> Table:
     return table
 
 
-def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, BenchmarkReport]) -> Table:
+def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, GraphBenchmark]) -> Table:
     table = Table(title="Size and speed", title_justify="left")
     for column in ("graph", "", "fp32", "quantized", "ratio"):
         table.add_column(column, justify="left" if column in ("graph", "") else "right")
@@ -101,7 +102,7 @@ def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, Be
     return table
 
 
-def _add_latency(table: Table, measured: BenchmarkReport) -> None:
+def _add_latency(table: Table, measured: GraphBenchmark) -> None:
     table.add_row("", f"latency, median, {measured.threads} thread(s)", f"{measured.baseline_ms.p50:.2f} ms",
                   f"{measured.quantized_ms.p50:.2f} ms", f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
 

@@ -7,8 +7,9 @@ import onnx
 from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
-from pipeline.evaluate.node_errors import NodeError, errors_along
+from pipeline.evaluate.node_errors import errors_along
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import NodeError
 from pipeline.stages.context import RunContext
 
 

@@ -8,13 +8,13 @@ from typing import Any, assert_never
 
 import onnx
 
+from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import (
     Algorithms,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
     Fp16Config,
-    IntegerType,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
