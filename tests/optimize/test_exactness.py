@@ -147,7 +147,7 @@ def test_the_report_names_what_is_assumed():
     assert (applied.exactness, applied.assumed_sites) == ("assumed", 1)
     assert applied.assumption == deduplicate_shape_ops.ASSUMPTION
     [note] = notes_on_assumptions("encoder", done)
-    assert note.startswith("encoder: deduplicate_shape_ops changed 1 places on the assumption that two lengths")
+    assert note.startswith("encoder: deduplicate_shape_ops (places: 1) assumes that two lengths")
 
 
 def test_a_rewrite_whose_places_are_all_proven_has_the_class_of_its_row():
