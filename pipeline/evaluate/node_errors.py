@@ -97,12 +97,14 @@ class _Difference:
         if reference.shape != test.shape or not reference.size:
             return
         a, b = np.asarray(reference, np.float32), np.asarray(test, np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             signal, noise = _power(a), _power(a - b)
-        if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
-            usual = np.isfinite(a)
-            a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
-            signal, noise = _power(a), _power(a - b) if np.isfinite(b).all() else math.inf
+            if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
+                usual = np.isfinite(a)
+                a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
+                # squares of large values do not fit in float32
+                signal = float(np.sum(np.square(a, dtype=np.float64)))
+                noise = float(np.sum(np.square(np.subtract(a, b, dtype=np.float64)))) if np.isfinite(b).all() else math.inf
         self.seen = True
         self.signal += signal
         self.noise += noise
@@ -123,6 +125,8 @@ class _Difference:
         """Return the ratio; None where nothing could be compared."""
         if not self.seen or self.signal == 0.0:
             return None
+        if not math.isfinite(self.noise):  # NaN or infinity where fp32 has a number
+            return -math.inf
         noise, exact = self.noise, float(np.finfo(np.float32).eps) ** 2 * self.signal
         for aa, ab, bb in self.sums.values():
             left = float(np.sum(aa - np.divide(ab**2, bb, out=np.zeros_like(bb), where=bb > 0)))

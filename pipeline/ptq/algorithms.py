@@ -37,13 +37,7 @@ def rewrite(
 
 
 def fit(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights and biases chosen for these ranges; `model` is not changed."""
     reference = model

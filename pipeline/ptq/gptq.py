@@ -33,13 +33,7 @@ BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the 
 
 
 def round_weights(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
 

@@ -109,7 +109,8 @@ class NodeError:
     Attributes:
         node: its name in the original.
         op_type: its operator.
-        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none.
+        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none,
+            minus infinite where the quantized graph has NaN or infinity in fp32's place of a number.
     """
 
     node: str

@@ -33,6 +33,7 @@ class MetricResult:
         samples: how many samples have it; None: all.
         interval: of the quantized model's value, over samples; None where it is not known.
         delta_interval: of the paired difference from fp32's value, of a metric against the truth.
+        output: the output that the value is of, where there are several: the worst one.
     """
 
     baseline: float | None
@@ -44,6 +45,7 @@ class MetricResult:
     samples: int | None = None
     interval: Bounds | None = None
     delta_interval: Bounds | None = None
+    output: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class EvaluationReport:
         per_sample: the scores of each sample.
         worst: the samples that quantization changed most.
         noise: how both models came to see the same noise; None where the graph draws none.
+        states: output name -> the input that it is fed back to.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, of the metrics that a search was limited in.
         node_errors: graph -> the error of each of its nodes, in their order.
@@ -120,6 +123,7 @@ class EvaluationReport:
     per_sample: list[SampleResult] = field(default_factory=list)
     worst: WorstSamples | None = None
     noise: str | None = None
+    states: dict[str, str] = field(default_factory=dict)
     length_change: float | None = None
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
