@@ -1,4 +1,4 @@
-"""What each algorithm of `pipeline/ptq/` buys, alone and together, with the same nodes quantized and at the same speed.
+"""What each algorithm of `pipeline/ptq/` improves, alone and together, with the same nodes quantized and at the same speed.
 
     python benchmarks/algorithms.py                              # prints a table per model
     python benchmarks/algorithms.py --models hifigan_v2 --write  # writes docs/algorithms.md as well
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.config.choices import RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import Algorithms, StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.evaluate.sample_scores import comparable  # noqa: E402
@@ -35,10 +37,9 @@ from pipeline.metrics.audio_metrics import log_mel_l1, log_mel_l1_of_audio  # no
 from pipeline.metrics.text_metrics import posterior_kl  # noqa: E402
 from pipeline.models.matcha import Matcha  # noqa: E402
 from pipeline.models.speech_model import Speaks, Transcribes  # noqa: E402
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
+from pipeline.ptq.algorithms import fit, fold, rewrite  # noqa: E402
 from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.quantize.static import plan_static, quantize_static, tensors_to_calibrate  # noqa: E402
-from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Outputs, Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -98,7 +99,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables to {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = []
     for name in arguments.models:
         if name == "hifigan_v2" and not REAL.is_dir():
@@ -121,7 +121,7 @@ def case_of(name: str, calibration: int, evaluation: int) -> Case:
         measured = read_arrays(REAL / "eval.npz", "evaluation", evaluation)
     else:
         config = run_config(name, [f"calibration.samples={calibration}", f"evaluation.samples={evaluation}"])
-    [source] = load(config.model).values()
+    [source] = load(config.model).graphs.values()
     if name != "hifigan_v2":
         samples = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
         items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())
@@ -182,7 +182,7 @@ def quantized(case: Case, algorithms: Algorithms, mode: StaticConfig) -> onnx.Mo
     model = rewrite(prepared.model, plan, algorithms, case.calibration)
     tensors = tensors_to_calibrate(model, plan, mode)
     ranges = measured_ranges(model, case.calibration, tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
-    model = fit(model, plan, mode, ranges, algorithms, case.calibration)
+    model = fit(model, plan, replace(mode, **asdict(algorithms)), ranges, case.calibration)
     return quantize_static(model, plan, mode, ranges)
 
 
@@ -216,14 +216,16 @@ def _cropped(sample: Sample) -> Sample:
 
 
 HEADER = """
-# What the algorithms buy
+# What each algorithm improves
 
-Written by `{command}`.
+Measured by `{command}`.
 
-Each algorithm is a switch; none of them adds a node to the graph, so that the model runs as fast as without. Distances are to
-fp32 on the evaluation data, smaller is better; "seconds" is the time that quantizing took, on the machine that measured. In
-hifigan_v2 the Conv of 32 or more channels are quantized, in the others what `mode=static` chooses. The methods are described,
-with their papers, in the modules of `pipeline/ptq/`.
+Each algorithm is a setting of `mode=static` (`none` is `mode.fold_batch_norm=false mode.cross_layer_equalization=false`):
+`mode.cross_layer_equalization`, `mode.smooth_quant`, `mode.rounding`, `mode.bias_correction`; `all` also has
+`mode.fold_batch_norm`. None of them adds a node to the graph, so the speed of the model stays the same. Distances are to fp32
+on the evaluation data, which no algorithm sees; smaller is better. "seconds" is the time of quantization on the machine that
+measured. In hifigan_v2, Convs with 32 or more channels are quantized; in the others, what `mode=static` chooses. The modules of
+`pipeline/ptq/` describe the methods and cite their papers.
 """
 
 

@@ -4,13 +4,13 @@
     python benchmarks/auto.py --cases hifigan_v2 spelling_cnn --write   # real cases; writes docs/auto.md
     python benchmarks/auto.py --ranking                                 # is the order of nodes that of measuring each in full?
 
-Losses are measured on the evaluation set, speeds on one thread with all contenders taken in turn. NNCF and onnxsim take part
-where they are installed. The real cases are not part of the repository (../shared/real); they are left out where absent.
+Losses are measured on the part of the evaluation set that the search has not seen, speeds on one thread with all contenders
+taken in turn. NNCF and onnxsim take part where they are installed. The real cases are not part of the repository
+(../shared/real); they are left out where absent.
 """
 
 import argparse
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,29 +24,41 @@ import scipy.stats
 from hydra import compose, initialize_config_dir
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
+from pipeline.quantize.target import needs_reduced_range
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
+from pipeline.config.choices import ModeKind, RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
-from pipeline.data.datasets import EvaluationSample, calibration_samples, evaluation_samples  # noqa: E402
-from pipeline.evaluate.loss import FINE, LossEvaluator  # noqa: E402
+from pipeline.config.mode_settings import StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
+from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
+from pipeline.data.datasets import (  # noqa: E402
+    EvaluationSample,
+)
+from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
+from pipeline.evaluate.loss import LossEvaluator  # noqa: E402  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
-from pipeline.graph.source_graph import SourceGraph  # noqa: E402
+from pipeline.graph.shorten_samples import cropped  # noqa: E402
+from pipeline.graph.source_graph import (  # noqa: E402
+    SourceGraph,
+    load_graph,
+)
 from pipeline.measure.relative_speed import speedups  # noqa: E402
+from pipeline.metrics.metric_registry import proxy_of  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
-from pipeline.mixed_precision.crop_samples import cropped  # noqa: E402
 from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
-from pipeline.paths import resolve_path  # noqa: E402
+from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
-from pipeline.record.run_directory import register_resolver  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
-from pipeline.stages.load import load, load_graph  # noqa: E402
+from pipeline.stages.load import load  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "real" / "cases"
 PAGE = ROOT / "docs" / "auto.md"
@@ -80,17 +92,14 @@ class Case:
     """A model with its data."""
 
     config: RunConfig
+    model: LoadedModel
     source: SourceGraph
     calibration: list[Sample]
     items: list[EvaluationSample]
 
-    def judge(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> LossEvaluator:
-        """Return what scores changes of the model's graph."""
-        model = self.config.model
-        files = {name: resolve_path(path) for name, path in {**model.companions, **model.graphs}.items()}
-        return LossEvaluator(
-            model, self.source, files, self.source.name, items or self.items, self.config.evaluation, metric, seed=0, threads=1
-        )
+    def evaluator(self, metric: str, items: Sequence[EvaluationSample] | None = None) -> LossEvaluator:
+        """Return what scores changes of the model's graph, on the part of the evaluation set that is reported."""
+        return LossEvaluator(self.model, self.source.name, items or self.items, self.config.evaluation, metric, seed=0)
 
 
 def main() -> None:
@@ -102,7 +111,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = []
     for name in options.cases:
         if name in _elsewhere() and not REAL.is_dir():
@@ -131,8 +139,8 @@ def comparison(name: str, seconds: float) -> str:
         for number, (label, recipe) in enumerate(RECIPES.items()):
             found[label] = attempt(recipe, case, folder / f"recipe{number}.onnx")
         files = {label: file for label, file in found.items() if isinstance(file, Path)}
-        judge = case.judge(metric)
-        losses = {label: judge.loss(file).loss for label, file in files.items()}
+        evaluator = case.evaluator(metric)
+        losses = {label: evaluator.loss(file).loss for label, file in files.items()}
         models = {label: onnx.load(file) for label, file in files.items()}
         sizes = {label: file.stat().st_size / case.source.size_bytes for label, file in files.items()}
     ordered = sorted((item.sample for item in case.items), key=lambda s: sum(a.size for a in s.inputs.values()))
@@ -154,10 +162,11 @@ def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], ""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    found = next(iter(report.get("search", {}).values()), None)
-    note = "" if found is None else f"{len(found['candidates'])} candidates in {found['seconds']:.0f} s"
-    return folder / report["artifacts"][0]["file"], note if found is None or found["met"] else f"{note}; budget not met"
+    report = read_report(folder, "hydra.run.dir")
+    assert report.artifacts is not None
+    found = next(iter((report.search or {}).values()), None)
+    note = "" if found is None else f"{len(found.candidates)} candidates in {found.seconds:.0f} s"
+    return folder / report.artifacts[0].file, note if found is None or found.met else f"{note}; budget not met"
 
 
 def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:
@@ -172,15 +181,17 @@ def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Pat
 
 
 def dynamic(weights: QuantType) -> Callable[[Case, Path], None]:
-    """Return ONNX Runtime's dynamic quantization."""
-    return lambda case, file: quantize_dynamic(case.source.path, file, weight_type=weights)
+    """Return ONNX Runtime's dynamic quantization, with the 7 bits that its manual asks for where 8 saturate."""
+    reduce_range = weights is QuantType.QInt8 and needs_reduced_range(None, None)
+    return lambda case, file: quantize_dynamic(case.source.path, file, weight_type=weights, reduce_range=reduce_range)
 
 
 def static(activations: QuantType, ops: list[str] | None) -> Callable[[Case, Path], None]:
-    """Return ONNX Runtime's static quantization, calibrated on real data by MinMax."""
+    """Return ONNX Runtime's static quantization, calibrated on real data by MinMax; with 7 bits where 8 saturate."""
     return lambda case, file: quantize_static(
         case.source.path, file, reader(case.calibration[:32]), quant_format=QuantFormat.QDQ, per_channel=True,
         op_types_to_quantize=ops, activation_type=activations, weight_type=QuantType.QInt8,
+        reduce_range=needs_reduced_range(None, None),
     )  # fmt: skip
 
 
@@ -216,10 +227,10 @@ def ranking(name: str) -> str:
     """Return how well short samples and parts of the graph order the nodes, against whole graphs on all of the data."""
     overrides, metric, _ = CASES[name]
     case = case_of(overrides)
-    fine = FINE.get(metric, metric)
+    fine = proxy_of(metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
-        percentile=99.99,
+        percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
     )  # fmt: skip
     prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, static)
@@ -228,9 +239,9 @@ def ranking(name: str) -> str:
     utterances = sorted(case.calibration, key=lambda s: sum(a.size for a in s.inputs.values()))[:16][-8:]
     probes = [EvaluationSample(sample) for sample in cropped(case.source.model, utterances, 0.1, 32)]
     wanted = [(group.name, Precision.static_int8) for group in groups if Precision.static_int8 in group.precisions]
-    quick = sensitivities(builder, case.judge(fine, probes), wanted, threads=1)
-    judge = case.judge(fine, case.items[:24])
-    full = {key: judge.loss(builder.build({key[0]: key[1]})).loss for key in quick}
+    quick = sensitivities(builder, case.evaluator(fine, probes), wanted, threads=1)
+    evaluator = case.evaluator(fine, case.items[:24])
+    full = {key: evaluator.loss(builder.build({key[0]: key[1]})).loss for key in quick}
     agreement = scipy.stats.spearmanr([quick[key] for key in quick], [full[key] for key in quick]).statistic
     return f"{name}: Spearman {float(np.asarray(agreement)):.3f} over {len(quick)} groups, in {fine}"
 
@@ -239,10 +250,11 @@ def case_of(overrides: list[str]) -> Case:
     """Return a model with its data, as the settings name them."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = to_run_config(compose("config", [*overrides, "mode=static"]))
-    [source] = load(config.model).values()
-    calibration = calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, RunLog())
-    return Case(config, source, calibration, items)
+    model = load(config.model)
+    [source] = model.graphs.values()
+    calibration = CalibrationSet(model, config.calibration, config.seed, RunLog())
+    evaluation = EvaluationSet(model, config.evaluation, config.seed, RunLog())
+    return Case(config, model, source, calibration.entry, evaluation.report.samples)
 
 
 def _elsewhere() -> set[str]:

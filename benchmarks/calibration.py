@@ -100,20 +100,16 @@ def quantize(method: str) -> Callable[[], Run]:
     """The whole stage: the range engine with an empty cache, the rewrite, the checked and saved artifact."""
 
     def make() -> Run:
-        from pipeline.quantize.calibrated_ranges import measured_ranges
+        from pipeline.graph.source_graph import load_graph
         from pipeline.record.run_directory import RunDirectory
         from pipeline.stages import quantize
-        from pipeline.stages.load import load_graph
 
         mode = composed("model=asr", "mode=static", f"mode.method={method}").mode
 
         def run(model: Path, samples: list[Sample], folder: Path) -> None:
-            def ranges(_: object, graph: onnx.ModelProto, tensors: list[str]) -> dict[str, tuple[float, float]]:
-                return measured_ranges(graph, samples, tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
-
             os.environ["XDG_CACHE_HOME"] = str(folder)
             source = {"model": load_graph("model", str(model))}
-            quantize.quantize(source, mode, ranges, {"model": samples[:1]}, RunDirectory(folder))
+            quantize.quantize(source, mode, {"model": samples}, {"model": samples[:1]}, RunDirectory(folder))
 
         return run
 
@@ -275,7 +271,7 @@ def shipped(name: str, count: int) -> tuple[Path, list[Sample]]:
     from pipeline.stages.load import load
 
     config = composed(f"model={name}", "mode=static", f"calibration.samples={count}")
-    [source] = load(config.model).values()
+    [source] = load(config.model).graphs.values()
     return source.path, calibration_samples(config.model, source, config.calibration, config.seed, RunLog())
 
 
@@ -285,10 +281,8 @@ def composed(*overrides: str) -> "RunConfig":
     from hydra import compose, initialize_config_dir
 
     from pipeline.config.compose import register_schemas, to_run_config
-    from pipeline.record.run_directory import register_resolver
 
     register_schemas()
-    register_resolver()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return to_run_config(compose("config", list(overrides)))
 

@@ -11,9 +11,11 @@ import argparse
 import sys
 import tempfile
 import time
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from hydra import compose, initialize_config_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,12 +23,12 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
-from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
+from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
+from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.errors import PipelineError  # noqa: E402
-from pipeline.graph.session import open_session  # noqa: E402
 from pipeline.graph.source_graph import SourceGraph  # noqa: E402
-from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
-from pipeline.record.run_directory import RunDirectory, register_resolver  # noqa: E402
+from pipeline.measure.session_rounds import timed_round  # noqa: E402
+from pipeline.record.run_directory import RunDirectory  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -62,7 +64,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/defaults.md")
     arguments = parser.parse_args()
     register_schemas()
-    register_resolver()
     tables = [table_of(model, arguments.seconds) for model in arguments.models]
     text = "\n\n".join(tables)
     print(text)
@@ -95,16 +96,11 @@ def quantized(model: str, overrides: list[str], folder: Path) -> tuple[SourceGra
         config: RunConfig = to_run_config(compose("config", [f"model={model}", *overrides]))
     folder.mkdir()
     run_log = RunLog()
-    sources = load(config.model)
-    [(graph, source)] = sources.items()
-    items = evaluation_samples(config.model, source, config.evaluation, config.seed, run_log)
-    samples = [item.sample for item in items[:12]]
-
-    def calibrate(source, prepared, tensors):  # noqa: ANN001, ANN202
-        data = calibration_samples(config.model, source, config.calibration, config.seed, run_log)
-        return measured_ranges(prepared, data, tensors, config.mode, threads=1, seed=0, on_sample=lambda _: None)
-
-    result = quantize(sources, config.mode, calibrate, {graph: samples[:1]}, RunDirectory(folder))
+    model = load(config.model)
+    [(graph, source)] = model.graphs.items()
+    samples = EvaluationSet(model, config.evaluation, config.seed, run_log).report[graph][:12]
+    calibration = CalibrationSet(model, config.calibration, config.seed, run_log)
+    result = quantize(model.graphs, config.mode, calibration, {graph: samples[:1]}, RunDirectory(folder))
     return source, samples, result.artifacts[graph].path
 
 
@@ -113,21 +109,21 @@ def speed_ups(baseline: Path, files: dict[str, Path], samples: list[Sample], sec
 
     Time is that of the process, which other programs on the machine lengthen less than that of the wall clock.
     """
-    sessions = {name: open_session(path) for name, path in {"fp32": baseline, **files}.items()}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    end, turn = time.monotonic() + seconds, 0
-    while time.monotonic() < end or turn < 2 * len(samples):
-        feeds = dict(samples[turn % len(samples)].inputs)
-        for name, session in sessions.items():
-            start = time.process_time()
-            session.run(None, feeds)
-            if turn >= len(samples):  # the first round warms up
-                times[name].append(time.process_time() - start)
-        turn += 1
-    return {
-        name: median(before / after for before, after in zip(times["fp32"], taken, strict=True))
-        for name, taken in times.items()
-    }
+    every_sample = ([sample] for sample in cycle(range(len(samples))))
+    turns = list(
+        timed_round(
+            [baseline, *files.values()],
+            samples,
+            every_sample,
+            threads=1,
+            order=range(len(files) + 1),
+            rng=np.random.default_rng(0),
+            at_least=len(samples),
+            seconds=seconds,
+            watch=time.monotonic,
+        )
+    )
+    return {name: median(turn[0] / turn[place] for turn in turns) for place, name in enumerate(files, 1)}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ sys.path.insert(0, str(REPO))
 
 from pipeline.graph.graph_editor import Graph  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
+from pipeline.graph.source_graph import load_graph  # noqa: E402
 from pipeline.measure.rewrite_gain import measure_gain  # noqa: E402
 from pipeline.models.ctc import Ctc  # noqa: E402
 from pipeline.models.vocoder import Vocoder  # noqa: E402
@@ -32,7 +33,6 @@ from pipeline.optimize.equivalence import Reference  # noqa: E402
 from pipeline.optimize.outcome import Refusal  # noqa: E402
 from pipeline.optimize.rewrite_registry import REWRITES  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
-from pipeline.stages.load import load_graph  # noqa: E402
 
 REAL = REPO.parent / "shared" / "real" / "cases"
 SHIPPED = {

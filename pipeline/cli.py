@@ -1,136 +1,161 @@
-"""What run.py is made of: one run from a composed config, and errors as people read them."""
+"""The command: `python run.py`, and `speech-quantize` where the package is installed.
+
+Hydra composes the settings and calls `run_job`, once or, in a sweep, once per job.
+"""
 
 import gc
 import logging
-import re
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from hydra.conf import HydraConf
-from hydra.errors import HydraException, MissingConfigException
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.config.compose import renamed
-from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from pipeline.config.composition_error import composition_error
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.hydra_hooks import register
+from pipeline.paths import config_directory
+from pipeline.record.sweep_record import note_job
+from pipeline.report.objective import Objective, check_names, objective_names, objective_of
+from pipeline.report.schema import Report
+
+BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
-def execute(composed: DictConfig, hydra_config: HydraConf) -> dict[str, Any]:
+def main() -> None:
+    """Run the installed command. Without arguments it shows its help."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    start(hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(run_job))
+
+
+def start(command: Callable[[], object]) -> None:
+    """Run a function that `hydra.main` decorates. A mistake of the user's ends the process with status 2.
+
+    A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees to it.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
+    register()
+    try:
+        command()
+    except Exception as error:
+        message = composition_error(error)
+        if message is None:
+            raise
+        _report_failure(message)
+        sys.exit(2)
+
+
+def run_job(composed: DictConfig) -> Objective:
     """Do what Hydra composed: run it, run the past run that it names, or compare the runs that it names.
+
+    Returns:
+        The values that `optimize_for` names; None where there is none, and where a job of a sweep failed: the other jobs go on.
+
+    Raises:
+        PipelineError: a job failed in a sweep that optimises: its sweeper decides whether the others go on.
+    """
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    in_sweep = settings.mode is RunMode.MULTIRUN
+    optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
+    if not gc.get_freeze_count():
+        gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
+    logging.captureWarnings(True)
+    if in_sweep:
+        note_job(Path(settings.sweep.dir), settings.job.num, folder)
+    try:
+        if composed.compare:
+            _compare(composed, folder, in_sweep=in_sweep)
+            return None
+        report = execute(composed, folder, list(settings.overrides.task))
+        _print(report, folder)
+        return objective_of(report, objective_names(composed.optimize_for), required=optimises)
+    except PipelineError as error:
+        if in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
+        if optimises:
+            raise
+        _report_failure(str(error))
+        if not in_sweep:
+            sys.exit(2)
+        return None
+
+
+def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
+    """Run what Hydra composed, or the past run that it names, in a directory; return its report.
+
+    Args:
+        composed: the settings.
+        folder: the run's directory; it exists, and no run has reported into it.
+        overrides: the settings that were given, as Hydra takes them.
 
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, discard, finite, past_config_file
+    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
-    from pipeline.report.terminal import print_report
-    from pipeline.rerun import compare_with_past, read_past_report
+    from pipeline.report.report_file import read_report, write_report
+    from pipeline.report.schema import Report
+    from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
-    if not gc.get_freeze_count():
-        gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
-    if composed.compare:
-        return _compare(list(composed.compare), composed.sort_by, Path(hydra_config.runtime.output_dir))
-    folder = Path(hydra_config.runtime.output_dir)
-    if composed.sort_by is not None and hydra_config.mode is not RunMode.MULTIRUN:
-        discard(folder)
-        raise ConfigError("sort_by: only runs side by side are sorted: give it with compare=[...], or to a sweep (-m).")
     directory = RunDirectory(folder)
-    logging.captureWarnings(True)
     past = None
     try:
         if composed.rerun is not None:
-            _only_rerun(list(hydra_config.overrides.task))
-            past = read_past_report(Path(composed.rerun))
+            _only_rerun(overrides)
+            past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = to_run_config(composed), to_plain(composed)
+        check_names(objective_names(composed.optimize_for), config.stages)
     except PipelineError as error:
-        directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
+        write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = finite(run_stages(config, directory))  # the page and the terminal show what the file holds
+    report = run_stages(config, directory)
     if past is not None:
-        report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
-        directory.write_report(report)
+        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
-    print_report(report, str(directory.path))
-    return dict(report)
+    return report
 
 
-def _compare(patterns: list[str], sort_by: str | None, folder: Path) -> dict[str, Any]:
+def _print(report: "Report", folder: Path) -> None:
+    from pipeline.report.terminal import print_report
+
+    print_report(report, str(folder))
+
+
+def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     """Show past runs side by side, in the terminal and on a page."""
-    from pipeline.record.run_directory import discard
     from pipeline.report.compare_runs import compare_runs, write_comparison
     from pipeline.report.comparison_table import comparison_table, wide_console
 
-    try:
-        comparison = compare_runs(patterns, sort_by)
-    except ConfigError:
-        discard(folder)
-        raise
+    if in_sweep:
+        raise ConfigError("compare: shows past runs and runs nothing, so there is nothing to sweep; leave out -m.")
+    comparison = compare_runs(list(composed.compare), composed.sort_by)
     console = wide_console()
     console.print(comparison_table(comparison))
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
-    return {}
 
 
-def report_failure(error: PipelineError | str) -> None:
+def _report_failure(message: str) -> None:
     """Print one clear message to standard error."""
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-
-
-def composition_error(error: BaseException) -> str | None:
-    """Return what a user needs to know of an error that came before the run; None where it is a defect of the program.
-
-    Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that tells the setting
-    is what counts.
-    """
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    for link in chain:
-        if isinstance(link, PipelineError):
-            return str(link)
-        if isinstance(link, MissingConfigException):
-            return _unknown_option(link)
-    for link in reversed(chain):
-        if isinstance(link, OmegaConfBaseException) and link.full_key:
-            return _setting_error(link)
-    if isinstance(error, HydraException):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError):
-        return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
-    return None
-
-
-def _unknown_option(error: MissingConfigException) -> str:
-    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
-    options = error.options or []
-    if not group:
-        return " ".join(str(error).split())
-    hint = renamed(f"{group}={option}") or did_you_mean(option, options)
-    return f"{group}={option}: no such option of the group {group}.{hint}"
-
-
-def _setting_error(error: OmegaConfBaseException) -> str:
-    what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0]).rstrip(".")
-    what = re.sub(
-        r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
-    )
-    known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
-    hint = renamed(str(error.full_key)) or did_you_mean(str(error.key), known) if str(error.key) not in known else ""
-    return f"{error.full_key}: {what}.{hint}"
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
 
 
 def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
-    if others := [override for override in overrides if not override.startswith("rerun=")]:
+    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for="))]:
         raise ConfigError(
             f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
             "To run with others, give them without rerun."

@@ -1,9 +1,12 @@
-"""Where the files are that settings name."""
+"""The files that settings name: where they are, and their hashes."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `data/` into
 
 
 def resolve_path(path: str) -> Path:
@@ -15,9 +18,17 @@ def resolve_path(path: str) -> Path:
     return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
 
 
+def config_directory() -> Path:
+    """Return the directory of the YAML files that Hydra composes."""
+    return _project_root() / "conf"
+
+
 @cache
 def _project_root() -> Path:
-    return Path(__file__).resolve().parent.parent
+    """Return the directory that holds `conf/` and `data/`: the repository, or in an installed package a folder of it."""
+    package = Path(__file__).resolve().parent
+    packed = package / PACKED
+    return packed if packed.is_dir() else package.parent
 
 
 def portable(file: Path) -> str:
@@ -40,11 +51,31 @@ def _is_path(key: str, value: object) -> bool:
     return isinstance(value, str) and (key in ("path", "dir", "labels") or key.endswith("_path"))
 
 
-def sha256_of(*files: Path) -> str:
-    """Return the SHA-256 of files' contents, one after the other."""
-    digest = hashlib.sha256()
+@dataclass(frozen=True)
+class HashedFile:
+    """A file that was read.
+
+    Attributes:
+        path: where it is.
+        sha256: of its contents.
+        bytes: its size.
+    """
+
+    path: Path
+    sha256: str
+    bytes: int
+
+
+def hash_files(*files: Path) -> tuple[tuple[HashedFile, ...], str]:
+    """Return each file with its hash, and the SHA-256 of all contents, one after the other; each file is read once."""
+    hashed = []
+    whole = hashlib.sha256()
     for file in files:
+        digest = hashlib.sha256()
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()
+                if len(files) > 1:
+                    whole.update(block)
+        hashed.append(HashedFile(file, digest.hexdigest(), file.stat().st_size))
+    return tuple(hashed), whole.hexdigest() if len(files) > 1 else hashed[0].sha256

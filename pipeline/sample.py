@@ -1,9 +1,22 @@
 """One sample: the arrays that one call of a graph takes, by input name."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+"""An array of any type: what graphs read and write."""
+
+FloatArray = npt.NDArray[np.float64]
+"""An array in double precision: what is computed about them."""
+
+Float32Array = npt.NDArray[np.float32]
+"""An array in single precision: weights, activations, scales."""
+
+Outputs = dict[str, Array]
+"""Output name -> array, of one inference."""
 
 
 @dataclass(frozen=True)
@@ -16,16 +29,18 @@ class Sample:
     """
 
     id: str
-    inputs: dict[str, npt.NDArray[np.generic]]
+    inputs: dict[str, Array]
 
     @property
     def size(self) -> int:
         """The number of values in all inputs."""
         return sum(array.size for array in self.inputs.values())
 
-
-Array = npt.NDArray[np.generic]
-
-
-Outputs = dict[str, Array]
-"""Output name -> array, of one inference."""
+    @property
+    def digest(self) -> bytes:
+        """A hash of the inputs: their names, types, shapes and values."""
+        found = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(self.inputs.items()):
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
+        return found.digest()

@@ -17,7 +17,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parent.parent / "run.py"
 LIBRARIES = (
     "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "pipeline.cli", "pipeline.runner",
-    "pipeline.report.terminal", "pipeline.rerun",
+    "pipeline.report.terminal", "pipeline.rerun", "pipeline.report.compare_runs",
 )  # fmt: skip
 
 

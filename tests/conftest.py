@@ -15,10 +15,9 @@ import pytest
 from onnx import numpy_helper
 
 from pipeline.graph.session import open_session
-from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.source_graph import SourceGraph, load_graph
 from pipeline.quantize.artifact import integer_kernels
 from pipeline.record.run_directory import RunDirectory
-from pipeline.stages.load import load_graph
 
 REPO = Path(__file__).resolve().parent.parent
 REAL = REPO.parent / "shared" / "real"
@@ -99,7 +98,8 @@ def _surroundings(folder: Path) -> dict[str, str]:
 
 
 def _run_directories(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("outputs/*/*/20??-??-??_??-??-??") if path.parts[-3] != "sweeps")
+    """Return the directories of runs; a job of a sweep has its number behind the time stamp."""
+    return sorted(path for path in folder.glob("outputs/*/*/20??-??-??_??-??-??*") if path.parts[-3] != "sweeps")
 
 
 @pytest.fixture
@@ -273,7 +273,8 @@ def settings():
     """Return a function: `conf/mode/<name>.yaml` as typed settings, with changes."""
     from omegaconf import OmegaConf
 
-    from pipeline.config.settings import MODE_SCHEMAS, ModeKind
+    from pipeline.config.choices import ModeKind
+    from pipeline.config.mode_settings import MODE_SCHEMAS
 
     def mode(name: str, **changes: Any) -> Any:
         values = OmegaConf.load(REPO / "conf" / "mode" / f"{name}.yaml")

@@ -81,11 +81,6 @@ def test_a_run_measures_on_several_numbers_of_threads_and_against_itself(user_fi
     assert "fp32 against itself" in run.stdout
 
 
-def test_two_runs_of_one_second_get_a_directory_each(user_files, run_quickly, users_model):
-    runs = [run_quickly(*users_model, "mode=dynamic", "stages=[load]").succeeded() for _ in range(3)]
-    assert len({run.directory for run in runs}) == 3
-
-
 def test_external_data_loads_and_is_counted(user_files, run_quickly, users_model, users_data, make_noise):
     from pipeline.graph.session import infer, open_session
     from pipeline.sample import Sample

@@ -5,8 +5,9 @@ from typing import get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
+from pipeline.config.choices import CalibrationKind, Format, RangeMethod
 from pipeline.config.compose import RENAMED, read_run_config, save_config, to_plain, to_run_config
-from pipeline.config.settings import MODE_SCHEMAS, CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
+from pipeline.config.mode_settings import MODE_SCHEMAS, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.models.vocoder import Vocoder
 
@@ -18,6 +19,7 @@ def composed(**changes):
         "calibration": {"kind": "real", "samples": 4},
         "evaluation": {"kind": "audio"},
         "benchmark": {"runs": 5, "seconds": 0},
+        "runtime": {"threads": 1},
         "stages": ["quantize", "load"],
         "seed": 7,
         "rerun": None,
@@ -37,10 +39,12 @@ def test_settings_become_typed_values():
     assert config.seed == 7
 
 
-@pytest.mark.parametrize(("given", "counts"), [(2, (2,)), ([2, 1], (2, 1))])
-def test_the_first_number_of_threads_decides(given, counts):
-    benchmark = to_run_config(composed(benchmark={"threads": given})).benchmark
-    assert (benchmark.thread_counts, benchmark.deciding_threads) == (counts, counts[0])
+@pytest.mark.parametrize(
+    ("threads", "further", "timed"), [(1, [], (1,)), (2, [], (2,)), (1, [2, 4], (1, 2, 4)), (2, [1, 2], (2, 1))]
+)
+def test_the_threads_of_every_stage_are_timed_first_and_further_ones_after_them(threads, further, timed):
+    config = to_run_config(composed(runtime={"threads": threads}, benchmark={"threads": further}))
+    assert config.thread_counts == timed
 
 
 @pytest.mark.parametrize("given", [7, "yes", 1.0])
@@ -77,7 +81,7 @@ def weight_only(**changes):
         ({"stages": []}, r"stages: empty"),
         ({"model": {"_target_": "os.system"}}, r"model\._target_: 'os\.system' is not allowed"),
         ({"model": {"_target_": "pipeline.models.vocoder.Vocodr"}}, r"model\._target_.*cannot be imported"),
-        ({"model": {"_target_": "pipeline.models.Path"}}, r"model\._target_.*is no adapter"),
+        ({"model": {"_target_": "pipeline.models.speech_model.Path"}}, r"model\._target_.*is no adapter"),
         ({"mode": {"percentile": 20.0}}, r"mode\.percentile: 20\.0 is out of limits"),
         ({"mode": {"weight_type": "int4", "format": "qoperator"}}, r"mode\.format: qoperator is out of limits"),
         ({"benchmark": {"runs": 4}}, r"benchmark\.runs: 4 is out of limits; allowed: at least 5"),

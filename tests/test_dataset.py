@@ -5,10 +5,10 @@ import onnx
 import pytest
 import soundfile
 
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.arrays import check_samples, read_arrays
 from pipeline.data.audio_files import read_audio
-from pipeline.data.manifest import read_manifest
+from pipeline.data.manifest import manifest_lines
 from pipeline.data.random_inputs import random_samples
 from pipeline.errors import DataError
 from pipeline.paths import resolve_path
@@ -25,22 +25,16 @@ MEL = inputs(("mel", onnx.TensorProto.FLOAT, [None, 80, "frames"]))
 def test_a_manifest_gives_utterances_in_its_order_with_audio_beside_it(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text('{"id": "b", "audio": "b.flac", "text": "hi"}\n\n{"id": "a", "tokens": [1, 2]}\n', encoding="utf-8")
-    first, second = read_manifest(path, "key", 10)
+    first, second = manifest_lines(path, "key")
     assert (first.id, first.text, first.audio) == ("b", "hi", tmp_path / "b.flac")
     assert (second.id, second.tokens, second.audio) == ("a", (1, 2), None)
-
-
-def test_at_most_so_many_utterances_are_read(tmp_path):
-    path = tmp_path / "manifest.jsonl"
-    path.write_text("".join(f'{{"id": "u{k}"}}\n' for k in range(9)), encoding="utf-8")
-    assert [utterance.id for utterance in read_manifest(path, "key", 2)] == ["u0", "u1"]
 
 
 def test_an_id_that_is_there_twice_is_refused(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text('{"id": "a"}\n{"id": "a"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"key: .*line 2: the id 'a' is there twice"):
-        read_manifest(path, "key", 10)
+        list(manifest_lines(path, "key"))
 
 
 def test_arrays_give_samples_in_the_order_of_the_file(tmp_path):
@@ -147,7 +141,7 @@ def test_a_path_is_found_from_the_working_directory_first_then_from_the_project(
     ],
 )
 def test_calibration_and_evaluation_never_overlap(repo, calibration, evaluation):
-    used, scored = (read_manifest(repo / "data" / path, "data", 10_000) for path in (calibration, evaluation))
+    used, scored = (list(manifest_lines(repo / "data" / path, "data")) for path in (calibration, evaluation))
     assert used and scored
     assert not {u.text for u in used if u.text} & {u.text for u in scored if u.text}
     assert not {u.tokens for u in used if u.tokens} & {u.tokens for u in scored if u.tokens}

@@ -1,4 +1,4 @@
-"""A run's directory is claimed once, written atomically, and left without half-written files."""
+"""A run's directory is written atomically, and left without half-written files."""
 
 import json
 import math
@@ -9,38 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.record.run_directory import RunDirectory, claim
-
-
-def test_a_claimed_directory_says_model_mode_and_time(tmp_path):
-    path = Path(claim(tmp_path / "outputs", "asr", "static", None, 0))
-    assert path.is_dir()
-    assert path.relative_to(tmp_path).parts[:3] == ("outputs", "asr", "static")
-
-
-def test_of_two_runs_in_one_second_each_gets_its_own(tmp_path):
-    assert len({claim(tmp_path, "asr", "static", None, job) for job in range(5)}) == 5
-
-
-def test_a_rerun_is_claimed_beside_the_run_that_it_repeats(tmp_path):
-    past = tmp_path / "past"
-    past.mkdir()
-    (past / "config.yaml").write_text("model: {name: vocoder}\nmode: {name: fp16}\n", encoding="utf-8")
-    path = Path(claim(tmp_path / "outputs", "matcha", "static", str(past), 0))
-    assert path.parent == tmp_path / "outputs" / "vocoder" / "fp16"
-
-
-def test_a_place_where_no_directory_can_be_made_is_refused(tmp_path):
-    (tmp_path / "outputs").write_text("in the way", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"hydra\.run\.dir"):
-        claim(tmp_path / "outputs", "asr", "static", None, 0)
-
-
-def test_a_file_where_the_mode_s_directory_would_be_is_refused(tmp_path):
-    (tmp_path / "asr").mkdir()
-    (tmp_path / "asr" / "static").write_text("in the way", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"a file is in the way|cannot be made"):
-        claim(tmp_path, "asr", "static", None, 0)
+from pipeline.record.run_directory import RunDirectory
 
 
 def test_infinite_and_undefined_numbers_become_null(run_directory):

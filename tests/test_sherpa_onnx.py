@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.audio_files import read_audio
-from pipeline.data.manifest import read_manifest
+from pipeline.data.manifest import manifest_lines
 from pipeline.evaluate.tts_scorer import Listener
 from pipeline.graph.session import infer, open_session
 from pipeline.metrics.text_metrics import spoken_words, wer_percent
@@ -72,7 +73,7 @@ def made(repo, run_in, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", MADE)
 def test_the_recogniser_hears_the_same_words(made, repo, tmp_path, mode):
-    clips = read_manifest(repo / "data/clips/evaluation/manifest.jsonl", "data", CLIPS)
+    clips = list(islice(manifest_lines(repo / "data/clips/evaluation/manifest.jsonl", "data"), CLIPS))
     asr = Ctc("asr", str(repo / "data/models/asr/model.onnx"))
     session = open_session(made("asr", mode))
     ours = [asr.transcript(infer(session, asr.sample(clip, reader))) for clip in clips]
@@ -133,7 +134,7 @@ def compare(speech: Speech) -> None:
 def speech(made, repo, tmp_path):
     """Return a function: acoustic model and its mode, vocoder and its mode -> the sentences as both speak them."""
     models = repo / "data/models"
-    sentences = read_manifest(repo / "data/sentences/evaluation.jsonl", "data", SENTENCES)
+    sentences = list(islice(manifest_lines(repo / "data/sentences/evaluation.jsonl", "data"), SENTENCES))
     recogniser = Ctc("asr", str(models / "asr/model.onnx"))
     listener = Listener(recogniser, open_session(models / "asr/model.onnx"))
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.stft import Array, drop_batch_axes, stft
+from pipeline.audio.stft import drop_batch_axes, stft
+from pipeline.sample import FloatArray
 
 Mel = npt.NDArray[np.float32]
 
@@ -48,7 +49,7 @@ def log_mel(
 
 
 @lru_cache(maxsize=8)
-def _mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Array:
+def _mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> FloatArray:
     """Triangles (n_mels, n_fft // 2 + 1) of area 1 on Slaney's scale: linear to 1 kHz, then 27 bands to 6.4 kHz."""
     step = math.log(6.4) / 27.0
 
@@ -60,5 +61,5 @@ def _mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fma
     bins = np.linspace(0.0, sample_rate_hz / 2.0, n_fft // 2 + 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
-    bands: Array = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
+    bands: FloatArray = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
     return bands

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
+from pipeline.sample import FloatArray
 
-Array = npt.NDArray[np.float64]
 Audio = npt.NDArray[np.float32]
 
 
@@ -46,7 +46,7 @@ def istft(mag: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, *, n_fft: int 
     return result
 
 
-def drop_batch_axes(array: npt.ArrayLike, rank: int, what: str) -> Array:
+def drop_batch_axes(array: npt.ArrayLike, rank: int, what: str) -> FloatArray:
     """Return the array as float64 of the given rank, leading axes of length 1 dropped."""
     values = np.asarray(array, dtype=np.float64)
     while values.ndim > rank and values.shape[0] == 1:
@@ -57,13 +57,13 @@ def drop_batch_axes(array: npt.ArrayLike, rank: int, what: str) -> Array:
 
 
 @lru_cache(maxsize=8)
-def hann_window(length: int) -> Array:
+def hann_window(length: int) -> FloatArray:
     """Return a periodic Hann window (length,)."""
-    window: Array = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)  # periodic, as in torch and librosa
+    window: FloatArray = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)  # periodic, as in torch and librosa
     return window
 
 
-def stft(audio: Array, n_fft: int, hop_length: int, window_length: int) -> npt.NDArray[np.complex128]:
+def stft(audio: FloatArray, n_fft: int, hop_length: int, window_length: int) -> npt.NDArray[np.complex128]:
     """Complex spectrum (n_fft // 2 + 1, frames), frames centred on multiples of the hop, the window in their middle."""
     left = (n_fft - window_length) // 2
     window = np.pad(hann_window(window_length), (left, n_fft - window_length - left))

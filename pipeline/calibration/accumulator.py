@@ -4,16 +4,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.calibration.bins import CELLS, LOWEST_EXPONENT, BinCounts, Counts32, Values, measure
 from pipeline.calibration.statistics import ChannelStatistics, Measurement
 from pipeline.errors import DataError, ModelError
-from pipeline.sample import Sample
+from pipeline.sample import Array, Sample
 
 LARGEST_COUNT = 2**32 - 1
-
-Array = npt.NDArray[np.generic]
 
 
 class TensorAccumulator:

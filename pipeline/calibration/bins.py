@@ -14,6 +14,7 @@ from numba import int64, uint32
 
 from pipeline.calibration.histogram import Histogram
 from pipeline.calibration.numba_jit import compiled
+from pipeline.sample import FloatArray
 
 BINS_PER_OCTAVE = 128
 OCTAVES = 16  # below the largest magnitude; what is smaller, 0.002 % of it, counts as zero
@@ -26,13 +27,12 @@ BLOCK = 1024  # values whose bins are found before they are counted
 Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 Counts32 = npt.NDArray[np.uint32]
-Floats = npt.NDArray[np.float64]
 
 # every edge from 1 to 2**OCTAVES
-MAGNITUDES: Floats = np.ldexp(
+MAGNITUDES: FloatArray = np.ldexp(
     1 + np.arange(ROWS + 1) % BINS_PER_OCTAVE / BINS_PER_OCTAVE, np.arange(ROWS + 1) // BINS_PER_OCTAVE
 )
-EDGES: Floats = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
+EDGES: FloatArray = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
 
 
 @compiled("void(uint32[:, ::1], int64)", "void(int64[:, ::1], int64)")
@@ -105,7 +105,7 @@ def measure(values: Values, tensor: int, low: Values, high: Values, exponents: C
 
 
 @compiled("Tuple((int64, float64[::1]))(uint32[:, ::1])", "Tuple((int64, float64[::1]))(int64[:, ::1])")
-def _ascending(counts: Counts | Counts32) -> tuple[int, Floats]:
+def _ascending(counts: Counts | Counts32) -> tuple[int, FloatArray]:
     """Return counts in the order of `EDGES`, without empty bins at either end, and which of these bins is the first."""
     ascending = np.empty(2 * ROWS + 1)
     ascending[ROWS] = counts[0, 0] + counts[0, 1]

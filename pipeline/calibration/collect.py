@@ -13,12 +13,12 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from pipeline.calibration.accumulator import Array, TensorAccumulator, require_finite
+from pipeline.calibration.accumulator import TensorAccumulator, require_finite
 from pipeline.calibration.derived_tensors import DerivedTensor, images, masked_tensors
 from pipeline.calibration.segments import DoesNotRunError, SegmentedGraph
 from pipeline.calibration.statistics import Statistics
 from pipeline.errors import DataError, ModelError, did_you_mean
-from pipeline.sample import Sample
+from pipeline.sample import Array, Sample
 
 SEGMENT_BYTES = 2 << 20  # of measured tensors: small enough to add little to the memory of inference
 
@@ -37,7 +37,7 @@ def collect(
     """Return the statistics of a graph's tensors over a calibration set.
 
     Args:
-        model: the graph, or its file, below 2 GB.
+        model: the graph, or its file.
         samples: the calibration set, or a function that yields it; samples may differ in shape. It is read once, and no
             more than one sample is held at a time.
         tensors: names of floating-point tensors of the top-level graph: inputs, outputs or between.

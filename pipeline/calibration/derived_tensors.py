@@ -14,8 +14,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.graph.attributes import attribute, attributes_of
+from pipeline.graph.large_models import SMALL_BYTES, bytes_of, without_weights
+from pipeline.graph.noise_inputs import RANDOM_OPS
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.shape_deciding import decided_tensors
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.subgraph_scopes import input_tensors
+from pipeline.graph.value_info import FLOAT_TYPES
 
 STEPS = frozenset({"Clip", "LeakyRelu", "Relu"})
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -24,8 +30,6 @@ QUANTIZABLE_OPS = MOVES | {
     "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad",
     "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Where",
 }  # fmt: skip
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # what modes quantize if nothing else is said
-RANDOM_OPS = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 MASKING_OPS = MOVES | {
     "Add",
     "Cast",
@@ -41,8 +45,6 @@ MASKING_OPS = MOVES | {
     "Tile",
     "Where",
 }
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
-SMALL_BYTES = 1024
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -97,40 +99,23 @@ class Inferred:
 
 def is_small(constant: TensorProto) -> bool:
     """Whether a constant may decide shapes, which those that do hold a few numbers for."""
-    itemsize = helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize
-    size: int = math.prod(constant.dims, start=itemsize)
-    return size < SMALL_BYTES
+    return bytes_of(constant) < SMALL_BYTES
 
 
 def infer(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Inferred]:
     """Return what can be inferred of the tensors of the top-level graph, if its inputs have the given shapes."""
-    part = onnx.ModelProto(ir_version=model.ir_version)
-    part.opset_import.extend(model.opset_import)
-    part.functions.extend(model.functions)
-    part.graph.name = model.graph.name
-    part.graph.node.extend(model.graph.node)
-    part.graph.input.extend(model.graph.input)
-    if shapes is None:
-        part.graph.output.extend(model.graph.output)
-    for value in part.graph.input:
-        if shapes and value.name in shapes:
-            tensor = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shapes[value.name])
-            value.type.CopyFrom(tensor)
-    declared = {value.name for value in model.graph.input}
-    for initializer in model.graph.initializer:
-        if is_small(initializer):
-            part.graph.initializer.append(initializer)
-        elif initializer.name not in declared:
-            part.graph.input.append(
-                helper.make_tensor_value_info(initializer.name, initializer.data_type, list(initializer.dims))
-            )
-    graph = onnx.shape_inference.infer_shapes(part, data_prop=shapes is not None).graph
-    found: dict[str, Inferred] = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        found[value.name] = Inferred(tensor.elem_type, tensor.shape if tensor.HasField("shape") else None)
-    found.update({initializer.name: Inferred(initializer.data_type) for initializer in graph.initializer})
-    return found
+    part = without_weights(model)
+    del part.graph.value_info[:]
+    if shapes is not None:
+        del part.graph.output[:]
+        for value in part.graph.input:
+            if value.name in shapes:
+                value.type.CopyFrom(helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shapes[value.name]))
+    found = {
+        name: Inferred(tensor.elem_type, tensor.shape if tensor.HasField("shape") else None)
+        for name, tensor in inferred_types(part).items()
+    }
+    return found | {constant.name: Inferred(constant.data_type) for constant in model.graph.initializer}
 
 
 def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUANTIZABLE_OPS) -> tuple[str, ...]:
@@ -194,7 +179,7 @@ def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
     infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}
     for node in model.graph.node:
         if node.op_type == "ConstantOfShape":
-            if any(_has_infinity(attribute.t) for attribute in node.attribute):
+            if (value := attribute(node, "value")) is not None and _has_infinity(value):
                 infinite.update(node.output)
         elif node.op_type in MASKING_OPS and not infinite.isdisjoint(node.input):
             infinite.update(node.output)
@@ -207,7 +192,7 @@ def _has_infinity(tensor: TensorProto) -> bool:
 
 def _step(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> MonotoneOp | None:
     """Return the function that a node applies to each value, if it is one that never decreases and is exact."""
-    attributes = {attribute.name: attribute.f for attribute in node.attribute}
+    attributes = attributes_of(node)
     match node.op_type:
         case "Relu":
             return MonotoneOp(low=0.0)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.calibration.bins import BINS_PER_OCTAVE
 from pipeline.calibration.histogram import Histogram
 from pipeline.calibration.numba_jit import compiled
+from pipeline.sample import FloatArray
 
 BINS = 2048  # over all that was seen, as in the source: 16 a level for 128 levels, 8 for 256
 ROUNDS = 4  # in which both ends of a two-sided range are searched, at most
@@ -24,7 +25,6 @@ COARSELY = 8  # of so many candidates one is tried first
 TINY = 1e-300
 SHARES = 2.0 ** -(np.arange(int(np.log2(BINS)) * BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE)  # as far apart as a histogram's bins
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 COUNT, MASS, FILLED, SPREAD = range(4)  # the rows of what candidates are compared with
@@ -41,7 +41,7 @@ def _p_log_p_by_q(p: float, q: float) -> float:
 
 
 @compiled("float64[:, ::1](float64[::1])")
-def reference(counts: Floats) -> Floats:
+def reference(counts: FloatArray) -> FloatArray:
     """Return what candidates are compared with, (4, bins + 1): counts, and sums over the bins before each edge.
 
     The sums are of the counts, of the bins that are not empty, and of count * log(count).
@@ -57,7 +57,7 @@ def reference(counts: Floats) -> Floats:
 
 
 @compiled("float64(float64[:, ::1], int64, int64, int64)")
-def divergence(rows: Floats, start: int, end: int, levels: int) -> float:
+def divergence(rows: FloatArray, start: int, end: int, levels: int) -> float:
     """Return KL(P || Q) for the range from edge `start` to `end`; inf where Q misses mass."""
     counts, mass, filled, spread = rows[COUNT], rows[MASS], rows[FILLED], rows[SPREAD]
     below, above = mass[start], mass[-1] - mass[end]  # P: the mass beyond the range lies in its outermost bins
@@ -84,7 +84,7 @@ def divergence(rows: Floats, start: int, end: int, levels: int) -> float:
 
 
 @compiled("float64(float64[:, ::1], int64, int64, int64)")
-def bound(rows: Floats, start: int, end: int, levels: int) -> float:
+def bound(rows: FloatArray, start: int, end: int, levels: int) -> float:
     """Return what the divergence cannot be below: that of three parts, the outermost bins and all between.
 
     No partition has a greater divergence than the bins that it joins (the data-processing inequality).
@@ -125,7 +125,7 @@ def candidates(bins: int, zero: int, start: int, levels: int, every: int) -> Int
 
 
 @compiled("Tuple((int64, float64))(float64[:, ::1], int64, int64, int64, float64, int64, int64)")
-def _improved(rows: Floats, zero: int, start: int, end: int, least: float, levels: int, every: int) -> tuple[int, float]:
+def _improved(rows: FloatArray, zero: int, start: int, end: int, least: float, levels: int, every: int) -> tuple[int, float]:
     """Return where a range from `start` ends best, and its divergence; `end` and `least` are the best so far.
 
     A candidate whose divergence cannot be below the least so far is not computed: see `bound`.
@@ -141,7 +141,7 @@ def _improved(rows: Floats, zero: int, start: int, end: int, least: float, level
 
 
 @compiled("UniTuple(int64, 2)(float64[::1], int64, int64, boolean)")
-def _search(counts: Floats, zero: int, levels: int, two_sided: bool) -> tuple[int, int]:
+def _search(counts: FloatArray, zero: int, levels: int, two_sided: bool) -> tuple[int, int]:
     """Return the edges of the best range: from the first, or from one that is searched as well."""
     rows = reference(counts)
     bins = len(counts)
@@ -163,7 +163,7 @@ def _search(counts: Floats, zero: int, levels: int, two_sided: bool) -> tuple[in
     return start, end
 
 
-def binned(histogram: Histogram) -> tuple[Floats, int, float]:
+def binned(histogram: Histogram) -> tuple[FloatArray, int, float]:
     """Return the counts of a histogram in `BINS` bins of one width, the index of the edge at zero, and the width.
 
     What is exactly zero is reduced to its neighbours.

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.calibration.derived_tensors import MonotoneOp
 from pipeline.calibration.numba_jit import compiled
+from pipeline.sample import FloatArray
 
 
 @compiled("float64[::1](float64[::1], float64[::1], float64[::1])")
-def mass_up_to(
-    edges: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def mass_up_to(edges: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
     """Return `Histogram.mass_up_to` for a histogram's edges and counts: numpy.interp, without its search for each value."""
     mass = np.empty(len(values))
     bin_, below = 0, 0.0  # below: what lies in the bins before
@@ -35,8 +33,8 @@ class Histogram:
         counts: float64 (bins,).
     """
 
-    edges: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.float64]
+    edges: FloatArray
+    counts: FloatArray
 
     def image(self, step: MonotoneOp) -> "Histogram":
         """Return the histogram of the values after `step`, which never decreases."""
@@ -59,6 +57,6 @@ class Histogram:
         mass[0] = 0
         return Histogram(edges, np.diff(mass))
 
-    def mass_up_to(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def mass_up_to(self, values: FloatArray) -> FloatArray:
         """Return how much lies at or below each of ascending values, with the values of a bin spread evenly over it."""
         return mass_up_to(self.edges, self.counts, values)

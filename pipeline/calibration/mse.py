@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.calibration.bins import BINS_PER_OCTAVE, EDGES, MAGNITUDES, OCTAVES, ROWS
 from pipeline.calibration.histogram import Histogram
 from pipeline.calibration.numba_jit import compiled
+from pipeline.sample import FloatArray
 
 NEAR_ZERO = 32  # steps to either side whose error is computed level by level
 SEARCH_OCTAVES = 8  # below the largest value: a range 256 times narrower is never better
@@ -28,12 +29,11 @@ ROUNDS = 16  # in which ends move, at most
 ONE = 1023 << 7  # exponent and the first 7 bits of the mantissa of 1.0
 START, DENSITY, NUMBER, SUM, SQUARES = range(5)  # of a knot
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @compiled("float64[:, ::1](float64[::1], float64[::1])")
-def _knots(edges: Floats, counts: Floats) -> Floats:
+def _knots(edges: FloatArray, counts: FloatArray) -> FloatArray:
     """Return start, density, number, sum and sum of squares of the values up to there, (knots, 5).
 
     The first knot lies below all values, the last above: neither adds anything.
@@ -56,7 +56,7 @@ def _knots(edges: Floats, counts: Floats) -> Floats:
 
 
 @compiled("int64[::1](float64[:, ::1], float64)")
-def _knots_at(knots: Floats, scale: float) -> Ints:
+def _knots_at(knots: FloatArray, scale: float) -> Ints:
     """Return the knot at or below where each bin of `EDGES` begins: a border leads to its knot without a search."""
     at = np.zeros(len(EDGES), np.int64)
     knot = 0
@@ -68,7 +68,7 @@ def _knots_at(knots: Floats, scale: float) -> Ints:
 
 
 @compiled("int64(float64, float64[:, ::1], int64[::1], float64)")
-def _knot(border: float, knots: Floats, at: Ints, scale: float) -> int:
+def _knot(border: float, knots: FloatArray, at: Ints, scale: float) -> int:
     """Return the knot at or below a border."""
     magnitude = np.float64(abs(border) / scale)
     code = int(magnitude.view(np.int64) >> 45)  # exponent and the first 7 bits of the mantissa, as bins have them
@@ -80,7 +80,7 @@ def _knot(border: float, knots: Floats, at: Ints, scale: float) -> int:
 
 
 @compiled("UniTuple(float64, 3)(float64, float64[:, ::1], int64[::1], float64)")
-def _moments(border: float, knots: Floats, at: Ints, scale: float) -> tuple[float, float, float]:
+def _moments(border: float, knots: FloatArray, at: Ints, scale: float) -> tuple[float, float, float]:
     """Return number, sum and sum of squares of what lies below a border."""
     knot = _knot(border, knots, at, scale)
     start, density = knots[knot, START], knots[knot, DENSITY]
@@ -93,7 +93,7 @@ def _moments(border: float, knots: Floats, at: Ints, scale: float) -> tuple[floa
 
 
 @compiled("float64(float64, float64[:, ::1], int64[::1], float64)")
-def _distances(border: float, knots: Floats, at: Ints, scale: float) -> float:
+def _distances(border: float, knots: FloatArray, at: Ints, scale: float) -> float:
     """Return the sum of how far the values below a border are from it."""
     knot = _knot(border, knots, at, scale)
     past = border - knots[knot, START]
@@ -102,7 +102,9 @@ def _distances(border: float, knots: Floats, at: Ints, scale: float) -> float:
 
 
 @compiled("float64(float64, float64, int64, boolean, float64, float64[:, ::1], int64[::1], float64)")
-def _error(low: float, high: float, levels: int, symmetric: bool, best: float, knots: Floats, at: Ints, scale: float) -> float:
+def _error(
+    low: float, high: float, levels: int, symmetric: bool, best: float, knots: FloatArray, at: Ints, scale: float
+) -> float:
     """Return the sum of squared errors of a range; inf where it is above `best`, as a part of it shows."""
     if symmetric:
         highest = float(levels // 2 - 1)  # the lowest level stays unused
@@ -145,7 +147,7 @@ def _moved(end: float, move: int, furthest: float, scale: float) -> float:
 
 
 @compiled("Tuple((float64, float64))(float64[::1], float64[::1], int64, boolean)")
-def _search(edges: Floats, counts: Floats, levels: int, symmetric: bool) -> tuple[float, float]:
+def _search(edges: FloatArray, counts: FloatArray, levels: int, symmetric: bool) -> tuple[float, float]:
     """Return the ends of the range with the least error; of a symmetric one, the upper end counts."""
     knots = _knots(edges, counts)
     furthest = min(edges[0], 0.0), max(edges[-1], 0.0)

@@ -69,11 +69,6 @@ class MeanSquaredError:
 Method = MinMax | MovingAverage | Percentile | Entropy | MeanSquaredError
 
 
-def tensor_range(statistics: Statistics, tensor: str, method: Method, *, levels: int = 256, symmetric: bool = False) -> Range:
-    """Return the range of one tensor: see `tensor_ranges`."""
-    return tensor_ranges(statistics, [tensor], method, levels=levels, symmetric=symmetric)[tensor]
-
-
 def tensor_ranges(
     statistics: Statistics, tensors: Collection[str], method: Method, *, levels: int = 256, symmetric: bool = False
 ) -> dict[str, Range]:

@@ -9,26 +9,21 @@ a value differ in its last bits.
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.calibration.derived_tensors import Inferred, constants_of, infer, is_small
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import DataError
+from pipeline.graph.session import ORT_ERRORS, Optimization, open_with, session_options
+from pipeline.graph.subgraph import extract
 from pipeline.graph.subgraph_scopes import input_tensors
-from pipeline.sample import Sample
+from pipeline.graph.value_info import FLOAT_TYPES
+from pipeline.sample import Array, Sample
 
 UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
 RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
-
-WEIGHT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class DoesNotRunError(DataError):
@@ -120,13 +115,13 @@ class SegmentedGraph:
             self._kept.insert(0, needed)
             needed |= frozenset(segment.inputs)
 
-    def run(self, sample: Sample) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    def run(self, sample: Sample) -> Iterator[dict[str, Array]]:
         """Yield the measured tensors of one sample, segment by segment.
 
         Raises:
             DoesNotRunError: the sample does not fit the graph.
         """
-        tensors: dict[str, npt.NDArray[np.generic]] = dict(sample.inputs)
+        tensors: dict[str, Array] = dict(sample.inputs)
         for segment, session, kept in zip(self.segments, self._sessions, self._kept, strict=True):
             feeds = {name: tensors[name] for name in segment.inputs if name in tensors}
             arrays = dict(zip(segment.outputs, run_session(session, segment.outputs, feeds, sample), strict=True))
@@ -154,35 +149,17 @@ def open_segment(
         optimize: fuse what can be.
         weights: the values of weights that the model only names.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.enable_mem_pattern = False  # one pattern a shape: speech comes in as many shapes as samples
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    optimization: Optimization = "all" if optimize else "none"
+    options = session_options(threads, optimization=optimization, memory_pattern=False, shared_arena=True)
     if weights:
         outside = [weight.name for weight in model.graph.initializer if weight.data_location == TensorProto.EXTERNAL]
         options.add_external_initializers(outside, [weights[name] for name in outside])
-    try:
-        serialized = model.SerializeToString()
-    except ValueError as error:
-        raise ModelError("The graph is above 2 GB, which cannot be calibrated in memory.") from error
-    return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-
-
-@cache
-def _share_arena() -> None:
-    """Give the sessions of all segments one arena, once a process; each would keep the memory of its own segment otherwise."""
-    memory = capi.OrtMemoryInfo("Cpu", capi.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, capi.OrtMemType.DEFAULT)
-    onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, 0, -1, -1))
+    return open_with(model, options)
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, outputs: Sequence[str], inputs: Arrays, sample: Sample
-) -> list[npt.NDArray[np.generic]]:
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array], sample: Sample
+) -> list[Array]:
     """Return the outputs, in ONNX Runtime's own memory.
 
     Raises:
@@ -190,7 +167,7 @@ def run_session(
     """
     try:
         return list(session.run(list(outputs), dict(inputs)))
-    except (capi.Fail, capi.InvalidArgument, capi.NotImplemented, capi.RuntimeException, ValueError) as error:
+    except (*ORT_ERRORS, ValueError) as error:
         raise DoesNotRunError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 
 
@@ -230,8 +207,10 @@ def cut(model: onnx.ModelProto, sizes: Mapping[str, int], budget_bytes: int, inf
         carried = needed_later & made
         measured = [name for node in nodes[start:end] for name in node.output if name in sizes]
         inputs = [declared[name] if name in declared else _given(name, inferred[name]) for name in taken]
-        part = _extract(model, nodes[start:end], [constants[name] for name in used & constants.keys()], inputs)
-        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*measured, *sorted(carried.difference(measured))))
+        outputs = (*measured, *sorted(carried.difference(measured)))
+        part = extract(
+            model, nodes[start:end], inputs, outputs, initializers=[constants[name] for name in used & constants.keys()]
+        )
         segments.append(Segment(part, tuple(taken), tuple(measured), carried))
         needed_later = (needed_later - made) | set(taken)
         end = start
@@ -246,7 +225,7 @@ def _given(name: str, inferred: Inferred) -> onnx.ValueInfoProto:
 
 def _is_weight(initializer: TensorProto) -> bool:
     """Whether a constant is worth sharing: not small, and of floating-point numbers, which decide no shapes."""
-    return initializer.data_type in WEIGHT_TYPES and not is_small(initializer)
+    return initializer.data_type in FLOAT_TYPES and not is_small(initializer)
 
 
 def _named(name: str, constant: TensorProto) -> TensorProto:
@@ -258,21 +237,3 @@ def _named(name: str, constant: TensorProto) -> TensorProto:
         named.CopyFrom(constant)
         named.name = name
     return named
-
-
-def _extract(
-    model: onnx.ModelProto,
-    nodes: Sequence[onnx.NodeProto],
-    initializers: Sequence[TensorProto],
-    inputs: Sequence[onnx.ValueInfoProto],
-) -> onnx.ModelProto:
-    """Return a model of some nodes."""
-    part = onnx.ModelProto(ir_version=model.ir_version)
-    part.opset_import.extend(model.opset_import)
-    part.functions.extend(model.functions)
-    part.graph.name = model.graph.name or "segment"
-    part.graph.node.extend(nodes)
-    part.graph.initializer.extend(initializers)
-    part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    part.graph.input.extend(inputs)
-    return part

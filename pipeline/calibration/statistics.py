@@ -98,16 +98,6 @@ class Measurement:
         histogram = None if self.bins is None else self.bins.histogram(float(low), float(high))
         return TensorStatistics(self.sample_low, self.sample_high, self.count, histogram, self.channels)
 
-    def merge(self, other: "Measurement") -> "Measurement":
-        """Return the measurement of both sets of samples."""
-        return Measurement(
-            np.concatenate((self.sample_low, other.sample_low)),
-            np.concatenate((self.sample_high, other.sample_high)),
-            self.count + other.count,
-            self.bins.merge(other.bins) if self.bins and other.bins else None,
-            self.channels.merge(other.channels) if self.channels and other.channels else None,
-        )
-
 
 @dataclass(frozen=True)
 class Statistics:
@@ -149,17 +139,6 @@ class Statistics:
 
     def __contains__(self, tensor: object) -> bool:
         return tensor in self.measured or tensor in self.images
-
-    def merge(self, other: "Statistics") -> "Statistics":
-        """Return the statistics of both sets of samples.
-
-        Raises:
-            DataError: they are not of the same tensors.
-        """
-        if self.measured.keys() != other.measured.keys() or self.images != other.images:
-            raise DataError("Only statistics of the same tensors can be merged.")
-        merged = {tensor: part.merge(other.measured[tensor]) for tensor, part in self.measured.items()}
-        return Statistics(self.samples + other.samples, merged, self.images)
 
     def save(self, file: Path | IO[bytes]) -> None:
         """Write everything to one .npz, without pickles."""

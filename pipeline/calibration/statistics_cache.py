@@ -20,6 +20,7 @@ import onnxruntime
 from pipeline.calibration import collect as engine
 from pipeline.calibration.derived_tensors import around_layers, quantizable_tensors
 from pipeline.calibration.statistics import Statistics
+from pipeline.graph.large_models import is_large, without_weights
 from pipeline.sample import Sample
 
 ENGINE_VERSION = 4  # to be raised with every change that changes statistics
@@ -48,7 +49,7 @@ def cached_statistics(
     """Return the statistics of a graph's tensors over a calibration set, from the cache where it has them.
 
     Args:
-        model: the graph, or its file.
+        model: as `collect` takes it.
         samples: the calibration set, or a function that yields it; it is read once for its hash, and once more where the
             statistics have to be collected.
         needed: tensors whose statistics are wanted at least; None: every tensor that any mode may quantize. Where those that
@@ -99,7 +100,12 @@ def fingerprint(model: onnx.ModelProto, samples: Sequence[Sample] | Iterator[Sam
         digest.update(part)
 
     add(f"{ENGINE_VERSION} {onnxruntime.__version__} {onnx.__version__} {np.__version__} {settings}".encode())
-    add(model.SerializeToString(deterministic=True))
+    if is_large(model):
+        add(without_weights(model).SerializeToString(deterministic=True))
+        for tensor in model.graph.initializer:
+            add(tensor.SerializeToString(deterministic=True))
+    else:
+        add(model.SerializeToString(deterministic=True))
     for sample in samples:
         add(sample.id.encode())
         for name, array in sorted(sample.inputs.items()):

@@ -17,25 +17,27 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.settings import (
+from pipeline.config.choices import Format, IntegerType, ModeKind
+from pipeline.config.help_text import help_node
+from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
-    STAGE_NAMES,
     AnyModeConfig,
     AutoConfig,
-    BenchmarkConfig,
-    CalibrationConfig,
     DynamicConfig,
-    EvaluationConfig,
-    Format,
     Fp16Config,
-    IntegerType,
     ModeConfig,
-    ModeKind,
     OptimizeConfig,
-    RunConfig,
-    RunSchema,
     StaticConfig,
     WeightOnlyConfig,
+)
+from pipeline.config.settings import (
+    STAGE_NAMES,
+    BenchmarkConfig,
+    CalibrationConfig,
+    EvaluationConfig,
+    RunConfig,
+    RunSchema,
+    RuntimeConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -60,7 +62,7 @@ def renamed(former: str) -> str:
 
 
 def register_schemas() -> None:
-    """Make the dataclasses of the settings known to Hydra, in a group of their own so that they are no choices."""
+    """Make the settings' dataclasses and the help known to Hydra, in groups of their own: they are not for users to choose."""
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunSchema)
     for kind, schema in MODE_SCHEMAS.items():
@@ -71,6 +73,7 @@ def register_schemas() -> None:
         ("benchmark", BenchmarkConfig),
     ):
         store.store(group="schema", name=group, node=_as_given(node))
+    store.store(group="hydra/help", name="pipeline", node=help_node())
 
 
 def _as_given(schema: type) -> type:
@@ -105,13 +108,14 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "calibration": _convert(composed, "calibration", CalibrationConfig, problems),
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
+        "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:
         stages, seed = composed.get("stages"), composed.get("seed")
-        problems += _limits(values["mode"], values["calibration"], values["evaluation"], values["benchmark"])
-        for mode in graph_modes.values():
-            problems += _limits(mode, values["calibration"], values["evaluation"], values["benchmark"])
+        groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
+        for mode in (values["mode"], *graph_modes.values()):
+            problems += _limits(mode, *groups)
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -258,12 +262,16 @@ def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
 
 
-def _are_thread_counts(counts: tuple[Any, ...]) -> bool:
-    return bool(counts) and len(set(counts)) == len(counts) and all(type(count) is int and count >= 1 for count in counts)
+def _are_thread_counts(counts: list[int]) -> bool:
+    return len(set(counts)) == len(counts) and all(count >= 1 for count in counts)
 
 
 def _limits(
-    mode: AnyModeConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, benchmark: BenchmarkConfig
+    mode: AnyModeConfig,
+    calibration: CalibrationConfig,
+    evaluation: EvaluationConfig,
+    benchmark: BenchmarkConfig,
+    runtime: RuntimeConfig,
 ) -> list[str]:
     """Return a sentence for each setting that is out of its limits."""
     checks: list[tuple[bool, str, object, str]] = [
@@ -274,11 +282,12 @@ def _limits(
         (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
         ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
         (
-            _are_thread_counts(benchmark.thread_counts),
+            _are_thread_counts(benchmark.threads),
             "benchmark.threads",
             benchmark.threads,
-            "a number of at least 1, or a list of such numbers, each once",
+            "a list of numbers of at least 1, each once",
         ),
+        (runtime.threads >= 1, "runtime.threads", runtime.threads, "at least 1"),
         (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
         (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
         (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),

@@ -37,6 +37,21 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
     return [Sample(name, inputs) for name, inputs in samples.items()]
 
 
+def read_labels(path: Path) -> npt.NDArray[np.integer]:
+    """Read an .npy of one class per sample.
+
+    Raises:
+        DataError: the file is missing, or not an .npy of one axis of integers.
+    """
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"evaluation.labels: {path} is not an .npy that numpy reads ({error}).") from error
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise DataError(f"evaluation.labels: {path} must hold one integer class per sample.")
+    return labels
+
+
 def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProto], key: str) -> None:
     """Check each sample against the graph's inputs.
 
@@ -65,5 +80,7 @@ def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, whe
     if array.size == 0:
         raise DataError(f"{where}: of shape {list(array.shape)}, which is empty.")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
+        wrong = np.argwhere(~(np.isfinite(array) | (array == -np.inf)))  # a mask that is added holds minus infinity
+        if len(wrong):
+            position = tuple(int(i) for i in wrong[0])
+            raise DataError(f"{where}: {array[position]} at {position}; only finite values, and -inf in masks, can be used.")

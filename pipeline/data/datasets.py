@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
-from pipeline.data.arrays import check_samples, read_arrays
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig
+from pipeline.data.arrays import check_samples, read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.data.random_inputs import random_samples
 from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterances_in
@@ -31,10 +32,17 @@ RANDOM_WARNING = (
 
 @dataclass(frozen=True)
 class EvaluationSample:
-    """One sample of an evaluation set, with what is known about it."""
+    """One sample of an evaluation set, with what is known about it.
+
+    Attributes:
+        sample: the inputs of the first graph of the model.
+        utterance: what was said, where the set holds utterances.
+        label: the right class, where the set has labels.
+    """
 
     sample: Sample
     utterance: Utterance | None = None
+    label: int | None = None
 
 
 def calibration_samples(
@@ -101,7 +109,13 @@ def evaluation_samples(
     wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     file = resolve_path(path)
     if file.suffix == ".npz":
-        return wanted.from_arrays(file, source)
+        labels = None
+        if config.labels is not None:
+            labels = read_labels(resolve_path(config.labels))
+            run_log.read(resolve_path(config.labels))
+        return wanted.from_arrays(file, source, labels)
+    if config.labels is not None:
+        raise ConfigError(f"evaluation.labels: there is one class per sample of an .npz, but evaluation.path is {path}.")
     needs_text = config.kind is EvaluationKind.asr
     return wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
 
@@ -139,6 +153,25 @@ def _completed(sample: Sample, source: SourceGraph) -> Sample:
     return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
 
 
+def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str) -> None:
+    """Do with a sample that cannot be used what the settings say.
+
+    Args:
+        key: the setting that names its set.
+        on_bad: what to do.
+        run_log: notes a sample that is skipped.
+        sample: its id.
+        reason: why it cannot be used.
+
+    Raises:
+        DataError: such samples are refused.
+    """
+    if on_bad is OnBadSample.refuse:
+        group = key.partition(".")[0]
+        raise DataError(f"{key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+    run_log.skip(key, sample, reason)
+
+
 @dataclass
 class _Wanted:
     """What is wanted of a data set, and what happens to samples that cannot be used.
@@ -157,10 +190,16 @@ class _Wanted:
     on_bad: OnBadSample
     run_log: RunLog
 
-    def from_arrays(self, path: Path, source: SourceGraph) -> list[EvaluationSample]:
+    def from_arrays(
+        self, path: Path, source: SourceGraph, labels: npt.NDArray[np.integer] | None = None
+    ) -> list[EvaluationSample]:
         samples = read_arrays(path, self.key, self.limit)
         self.run_log.read(path)
-        return self._usable(path, ((EvaluationSample(sample), None) for sample in samples), source)
+        if labels is not None and len(labels) < len(samples):
+            raise DataError(f"evaluation.labels: there are {len(labels)} classes, but {len(samples)} samples in {path}.")
+        classes = [None] * len(samples) if labels is None else [int(label) for label in labels]
+        items = (EvaluationSample(sample, label=label) for sample, label in zip(samples, classes, strict=False))
+        return self._usable(path, ((item, None) for item in items), source)
 
     def from_utterances(
         self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
@@ -221,7 +260,4 @@ class _Wanted:
         return found
 
     def _bad(self, sample: str, reason: str) -> None:
-        if self.on_bad is OnBadSample.refuse:
-            group = self.key.partition(".")[0]
-            raise DataError(f"{self.key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
-        self.run_log.skip(self.key, sample, reason)
+        refuse_or_skip(self.key, self.on_bad, self.run_log, sample, reason)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import DataError, did_you_mean
@@ -10,23 +9,6 @@ from pipeline.utterance import Utterance
 
 MANIFEST_KEYS = ("id", "text", "tokens", "audio")
 LABEL_KEYS = ("voice", "kind", "noisy")  # known, kept for the report, used by no model
-
-
-def read_manifest(path: Path, key: str, limit: int) -> list[Utterance]:
-    """Read at most `limit` utterances of a manifest; audio paths are relative to it.
-
-    Args:
-        path: the manifest.
-        key: the config key that names it, for messages.
-        limit: how many at most.
-
-    Raises:
-        DataError: the file is missing, empty, or a line is not what it should be.
-    """
-    utterances = list(islice(manifest_lines(path, key), limit))
-    if not utterances:
-        raise DataError(f"{key}: {path} is empty; at least one utterance is needed.")
-    return utterances
 
 
 def manifest_lines(path: Path, key: str) -> Iterator[Utterance]:

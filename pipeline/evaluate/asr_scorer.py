@@ -7,8 +7,6 @@ from pipeline.metrics.text_metrics import cer_percent, posterior_kl, spoken_word
 from pipeline.models.speech_model import HasPosteriors, Transcribes
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("wer_percent", "cer_percent", "posterior_kl")
-
 
 class AsrScorer:
     """Collects transcripts, and how far posteriors move: they tell long before a word changes."""

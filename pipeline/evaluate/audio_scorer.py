@@ -10,8 +10,6 @@ from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
 from pipeline.models.speech_model import ReadAudio, Speaks
 from pipeline.sample import Outputs
 
-METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "mr_stft", "truth_log_mel_l1", "truth_mr_stft")
-
 Audio = npt.NDArray[np.float32]
 
 

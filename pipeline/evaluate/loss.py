@@ -5,7 +5,7 @@ runs once, what is heard or transcribed of it is kept, and only the graph in que
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +14,21 @@ import onnx
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
-from pipeline.evaluate.evaluation import METRICS_BY_KIND, scorer_of
-from pipeline.evaluate.sample_scores import TENSOR_METRICS, LengthsDifferError, SampleScores, summarize, tensor_scores
+from pipeline.evaluate.evaluation import scorer_of
+from pipeline.evaluate.measured_loss import measured_loss
+from pipeline.evaluate.output_scores import OutputScores
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.graph.source_graph import SourceGraph
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.graph.session import RunError
+from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
+from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.metrics.text_metrics import posterior_kl
-from pipeline.models.matcha import Matcha
+from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
-from pipeline.models.speech_model import HasPosteriors, Run, SpeechModel
+from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
-
-# Metrics that move in steps (a word, a class) say nothing about one node: what moves long before them, and stands for them
-# where nodes are compared.
-FINE = {
-    "wer_percent": "posterior_kl",
-    "cer_percent": "posterior_kl",
-    "roundtrip_wer_percent": "log_mel_l1",
-    "accuracy_percent": "relative_error",
-    "truth_log_mel_l1": "log_mel_l1",
-    "truth_mr_stft": "mr_stft",
-}
-DIRECT = frozenset({*TENSOR_METRICS, "posterior_kl"})  # need no truth, and no scorer
-HEARD = frozenset({"roundtrip_wer_percent", "mr_stft"})  # of a text-to-speech model: need its vocoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +38,12 @@ class Loss:
     Attributes:
         loss: in the metric: how much worse than fp32.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %. 0 where lengths are given.
+        measured: the loss with its interval, where that was asked for.
     """
 
     loss: float
     length_change: float
+    measured: MeasuredLoss | None = None
 
 
 def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
@@ -59,7 +52,7 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
     Raises:
         ConfigError: there is no such metric, the evaluation does not compute it, or fp32's own value is infinite.
     """
-    known = (*TENSOR_METRICS, *METRICS_BY_KIND[kind])
+    known = metrics_of(kind)
     finite = [name for name in known if METRICS[name].baseline != np.inf]
     if metric not in finite:
         why = (
@@ -76,43 +69,36 @@ class LossEvaluator:
     """Scores changes of one graph of a model.
 
     Args:
-        model: runs the graphs, and says what the outputs mean.
-        entry: the graph that a sample enters.
-        files: graph name -> its original.
-        graph: the one that changes.
+        model: the original.
+        graph: the one of its graphs that changes.
         items: the samples, with what is known about them.
         config: the evaluation.
         metric: what a loss is measured in.
         seed: of the noise.
-        threads: intra-op threads.
     """
 
     def __init__(
         self,
-        model: SpeechModel,
-        entry: SourceGraph,
-        files: Mapping[str, Path],
+        model: LoadedModel,
         graph: str,
         items: Sequence[EvaluationSample],
         config: EvaluationConfig,
         metric: str,
         *,
         seed: int,
-        threads: int,
     ) -> None:
-        if isinstance(model, Matcha) and metric not in HEARD and graph == model.entry:
-            model = dataclasses.replace(model, vocoder_path=None, asr_path=None)  # what nobody listens to is not spoken
+        adapter = model.adapter
+        if isinstance(adapter, TextToSpeech) and not METRICS[metric].needs_audio and adapter.mel_depends_on(graph):
+            adapter = adapter.without_audio()
         self.metric = metric
         self.graph = graph
         self.items = list(items)
-        self._model, self._entry, self._config = model, entry, config
-        self._files, self._seed, self._threads = dict(files), seed, threads
-        self._originals = ModelSessions(self._files, threads)
+        self._model, self._adapter, self._config, self._seed = model, adapter, config, seed
         self._before: list[Outputs] = []
         self.calls: list[list[Call]] = []
         for number, item in enumerate(self.items):
             calls: list[Call] = []
-            self._before.append(model.infer(item.sample, self._originals.runner([seed, number], calls)))
+            self._before.append(adapter.infer(item.sample, model.originals.runner([seed, number], calls)))
             self.calls.append([call for call in calls if call.graph == graph])
             if not self.calls[-1]:
                 raise StageError(f"{graph} is not run on sample {item.sample.id!r}, so that no loss of it can be measured.")
@@ -121,15 +107,16 @@ class LossEvaluator:
         """Return what the noise of a sample is drawn from, for the graph as for its original."""
         return np.random.default_rng([self._seed, number])
 
-    def loss(self, model: onnx.ModelProto | Path, samples: int | None = None) -> Loss:
+    def loss(self, model: onnx.ModelProto | Path, samples: int | None = None, *, with_interval: bool = False) -> Loss:
         """Return what the model loses with another graph in the place of its own.
 
         Args:
             model: the other graph, with the same inputs and outputs.
             samples: on the first so many; None: on all.
+            with_interval: also say how sure the loss is.
         """
-        after = ModelSessions({**self._files, self.graph: model}, self._threads)
-        return self._score(lambda number: after.runner([self._seed, number]), samples)
+        after = ModelSessions(self._model, self._model.threads, {self.graph: model})
+        return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:
         """Return what the model loses where its graph gives other outputs.
@@ -139,47 +126,50 @@ class LossEvaluator:
         """
 
         def run_of(number: int) -> Run:
-            others = self._originals.runner([self._seed, number])
+            others = self._model.originals.runner([self._seed, number])
             return lambda graph, sample: outputs(number, sample) if graph == self.graph else others(graph, sample)
 
         return self._score(run_of, None)
 
-    def _score(self, run_of: Callable[[int], Run], samples: int | None) -> Loss:
+    def _score(self, run_of: Callable[[int], Run], samples: int | None, *, with_interval: bool = False) -> Loss:
         items = self.items[:samples]
-        direct = self.metric in DIRECT
-        arguments = (self._model, self._entry, self._config, len(items), RunLog(), self._threads)
-        scorer = None if direct else scorer_of(*arguments, only=self.metric)
+        arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
+        scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
+        outputs = OutputScores()
         change = 0.0
         for number, item in enumerate(items):
-            before, after = self._before[number], self._model.infer(item.sample, run_of(number))
-            if any(np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all() for a in after.values()):
+            before = self._before[number]
+            try:
+                after = self._adapter.infer(item.sample, run_of(number))
+            except RunError:  # as unusable as one that gives NaN
+                return Loss(float("inf"), float("inf"))
+            if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))
             try:
+                if METRICS[self.metric].of_outputs:
+                    outputs.add([("", before, after)])
                 scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
             except LengthsDifferError:
                 return Loss(float("inf"), length_change(before, after))
             scores.notes.clear()  # audio among them
             scored.append(scores)
             change = max(change, length_change(before, after))
-        found = summarize([self.metric], scored, {} if scorer is None else scorer.totals()).get(self.metric)
-        if found is None:
+        totals = {**outputs.totals(), **({} if scorer is None else scorer.totals())}
+        if METRICS[self.metric].of_outputs:
+            scored = [SampleScores(scores) for scores in outputs.by_sample()]
+        found = measured_loss(self.metric, scored, totals, items, with_interval=with_interval)
+        if found is None or found.value is None:
             raise ConfigError(
                 f"mode.metric: {self.metric} cannot be computed on the evaluation set: it needs what the set does not hold "
                 "(recordings, texts or labels)."
             )
-        worse = found["baseline"] - found["quantized"] if found["higher_is_better"] else found["quantized"] - found["baseline"]
-        return Loss(float(worse), change)
+        return Loss(found.value, change, found if with_interval else None)
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""
-        if self.metric == "posterior_kl":
-            assert isinstance(self._model, HasPosteriors)
-            return SampleScores({"posterior_kl": posterior_kl(self._model.posteriors(before), self._model.posteriors(after))})
-        return SampleScores(next(iter(tensor_scores(before, after).values())))
-
-
-def length_change(before: Outputs, after: Outputs) -> float:
-    """Return how much longer or shorter an axis of an output has become, relative to fp32's, at worst."""
-    pairs = [pair for name, a in before.items() for pair in zip(a.shape, after[name].shape, strict=False)]
-    return max((abs(is_now - was) / max(was, 1) for was, is_now in pairs), default=0.0)
+        if METRICS[self.metric].source is not Source.posteriors:
+            return SampleScores()  # `OutputScores` has it
+        assert isinstance(self._adapter, HasPosteriors)
+        posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
+        return SampleScores({self.metric: posterior_kl(*posteriors)})

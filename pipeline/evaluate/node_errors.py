@@ -13,42 +13,25 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import helper
-from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.calibration.derived_tensors import FLOAT_TYPES, MOVES, infer
+from pipeline.calibration.derived_tensors import MOVES, infer
 from pipeline.calibration.segments import open_segment, run_session
 from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
+from pipeline.graph.session import ORT_ERRORS, inputs_for
+from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.subgraph_scopes import input_tensors
-from pipeline.sample import Sample
+from pipeline.graph.value_info import FLOAT_TYPES
+from pipeline.record.results import NodeError
+from pipeline.sample import Array, Float32Array, FloatArray, Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
 SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
 VALUES_PER_CHANNEL = 16  # at least, before a factor per channel is anything but a fit to noise
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class NodeError:
-    """One node whose output exists in both graphs.
-
-    Attributes:
-        node: its name in the original.
-        op_type: its operator.
-        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none.
-    """
-
-    node: str
-    op_type: str
-    sqnr_db: float
 
 
 def errors_along(
@@ -76,7 +59,7 @@ def errors_along(
         budget_bytes: what the tensors that are fetched at once may take in one graph.
 
     Raises:
-        ModelError: a graph is above 2 GB, or does not give out its tensors.
+        ModelError: a graph does not give out its tensors.
         DataError: a sample does not fit the graph.
     """
     before, after = with_noise_inputs(original), with_noise_inputs(quantized)
@@ -90,7 +73,7 @@ def errors_along(
         sessions = [_exposing(before.model, batch, threads), _exposing(after.model, [pairs[n] for n in batch], threads)]
         for sample in inputs:
             fetched = [
-                run_session(session, names, sample.inputs, sample)
+                run_session(session, names, inputs_for(session, sample.inputs), sample)
                 for session, names in zip(sessions, (batch, [pairs[name] for name in batch]), strict=True)
             ]
             for name, reference, test in zip(batch, *fetched, strict=True):
@@ -106,7 +89,7 @@ class _Difference:
     rescaled: bool
     signal: float = 0.0
     noise: float = 0.0
-    sums: dict[int, Values] = field(default_factory=dict)  # axis -> (3, channels): sums of a², ab, b²
+    sums: dict[int, FloatArray] = field(default_factory=dict)  # axis -> (3, channels): sums of a², ab, b²
     no_channels: set[int] = field(default_factory=set)  # axes along which samples differ in length, or short ones
     seen: bool = False
 
@@ -114,12 +97,14 @@ class _Difference:
         if reference.shape != test.shape or not reference.size:
             return
         a, b = np.asarray(reference, np.float32), np.asarray(test, np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             signal, noise = _power(a), _power(a - b)
-        if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
-            usual = np.isfinite(a)
-            a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
-            signal, noise = _power(a), _power(a - b) if np.isfinite(b).all() else math.inf
+            if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
+                usual = np.isfinite(a)
+                a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
+                # squares of large values do not fit in float32
+                signal = float(np.sum(np.square(a, dtype=np.float64)))
+                noise = float(np.sum(np.square(np.subtract(a, b, dtype=np.float64)))) if np.isfinite(b).all() else math.inf
         self.seen = True
         self.signal += signal
         self.noise += noise
@@ -127,7 +112,7 @@ class _Difference:
             for axis in {1, a.ndim - 1} - self.no_channels:
                 self._add_channels(axis, a, b)
 
-    def _add_channels(self, axis: int, a: Floats, b: Floats) -> None:
+    def _add_channels(self, axis: int, a: Float32Array, b: Float32Array) -> None:
         others = tuple(other for other in range(a.ndim) if other != axis)
         sums = np.stack([np.sum(x * y, axis=others, dtype=np.float64) for x, y in ((a, a), (a, b), (b, b))])
         known = self.sums.pop(axis, np.zeros_like(sums))
@@ -140,6 +125,8 @@ class _Difference:
         """Return the ratio; None where nothing could be compared."""
         if not self.seen or self.signal == 0.0:
             return None
+        if not math.isfinite(self.noise):  # NaN or infinity where fp32 has a number
+            return -math.inf
         noise, exact = self.noise, float(np.finfo(np.float32).eps) ** 2 * self.signal
         for aa, ab, bb in self.sums.values():
             left = float(np.sum(aa - np.divide(ab**2, bb, out=np.zeros_like(bb), where=bb > 0)))
@@ -148,7 +135,7 @@ class _Difference:
         return 10.0 * math.log10(self.signal / noise) if noise else math.inf
 
 
-def _power(values: Floats) -> float:
+def _power(values: Float32Array) -> float:
     """Return the sum of squares; not finite where a value is not."""
     flat = values.reshape(-1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -213,21 +200,7 @@ def _batches(names: Sequence[str], sizes: dict[str, int], budget_bytes: int) -> 
 
 def _exposing(model: onnx.ModelProto, tensors: Collection[str], threads: int) -> onnxruntime.InferenceSession:
     """Return a session of the part of the graph that computes these tensors, which are its outputs."""
-    makers = {name: node for node in model.graph.node for name in node.output if name}
-    needed, waiting = set(tensors), list(tensors)
-    while waiting:  # the fp16 converter's nodes are in no order
-        node = makers.get(waiting.pop())
-        new = set() if node is None else set(input_tensors(node)) - needed
-        needed |= new
-        waiting += new
-    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    part.graph.name = model.graph.name
-    part.graph.node.extend(node for node in model.graph.node if not needed.isdisjoint(node.output))
-    part.graph.input.extend(model.graph.input)
-    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
-    part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     try:
-        return open_segment(part, threads, optimize=False)
-    except (capi.Fail, capi.InvalidGraph, capi.InvalidArgument, capi.NotImplemented, capi.RuntimeException) as error:
+        return open_segment(upstream_of(model, tensors), threads, optimize=False)
+    except ORT_ERRORS as error:
         raise ModelError(f"ONNX Runtime does not give out tensors from inside of the graph: {error}") from error

@@ -5,7 +5,6 @@ the difference in length is a metric of its own; nothing is cut off.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,9 @@ from pipeline.graph.session import infer, open_session
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
 from pipeline.metrics.text_metrics import duration_mae_frames, spoken_words, wer_percent
 from pipeline.models.ctc import Ctc
-from pipeline.models.matcha import Matcha
+from pipeline.models.speech_model import TextToSpeech
 from pipeline.paths import resolve_path
 from pipeline.sample import Outputs
-
-METRICS_OF_KIND = ("log_mel_l1", "mcd_db", "duration_mae_frames", "mr_stft", "roundtrip_wer_percent")
 
 Audio = npt.NDArray[np.float32]
 
@@ -51,21 +48,16 @@ class Listener:
 class TtsScorer:
     """Compares mels and lengths; has the speech transcribed where the model's settings name a vocoder and a recogniser."""
 
-    def __init__(self, model: Matcha, threads: int) -> None:
+    def __init__(self, model: TextToSpeech, threads: int) -> None:
         """Open the recogniser that the model's settings name."""
         self._model = model
         self._listener: Listener | None = None
-        if model.vocoder_path is not None and model.asr_path is not None:
+        if model.asr_path is not None:
             recogniser = Ctc("asr", model.asr_path)
             recogniser.check()
             self._listener = Listener(recogniser, open_session(resolve_path(model.asr_path), threads))
         self._texts: list[str] = []
         self._transcripts: tuple[list[str], list[str]] = ([], [])
-
-    @property
-    def files(self) -> list[Path]:
-        """The models that were read."""
-        return [resolve_path(path) for path in self._model.companions.values()]
 
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Score one sentence; its audio is left in the notes for `listen`."""

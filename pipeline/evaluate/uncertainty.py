@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.metric_registry import METRICS, Aggregate, Source, sample_metrics
 from pipeline.metrics.text_metrics import character_errors, word_errors
 
-# Errors of all over words (characters) of all, so no mean over samples.
-ERROR_RATES = {"wer_percent": word_errors, "roundtrip_wer_percent": word_errors, "cer_percent": character_errors}
-# What tells first that one sample suffered: finer than an error rate, which is zero for most of them.
-TELLING_METRICS = ("posterior_kl", "log_mel_l1", "mr_stft", "relative_error", "mse")
+ERROR_COUNTS = {Aggregate.word_rate: word_errors, Aggregate.character_rate: character_errors}
 RESAMPLES = 1000
 
 Entry = Mapping[str, Any]
@@ -29,7 +26,7 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
         samples: the report's `evaluation.per_sample`.
         name: of the metric.
     """
-    if name in ERROR_RATES:
+    if METRICS[name].aggregate in ERROR_COUNTS:
         return _rate([(after, length) for _, after, length in _errors(samples, name)])
     given = [sample["fidelity"][name] for sample in samples if name in sample.get("fidelity", {})]
     if METRICS[name].baseline == math.inf:  # the mean is over samples whose outputs differ; JSON says null of the others
@@ -43,10 +40,24 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
 
 def change_interval(samples: Sequence[Entry], name: str) -> Interval | None:
     """Return quantized - fp32 of a metric against the truth, paired sample by sample; None for other metrics."""
-    if name in ERROR_RATES:
+    if METRICS[name].aggregate in ERROR_COUNTS:
         return _rate([(after - before, length) for before, after, length in _errors(samples, name)])
     pairs = [pair for sample in samples if (pair := _truth(sample, name)) is not None]
     return mean_interval([after - before for before, after in pairs], resamples=RESAMPLES) if len(pairs) > 1 else None
+
+
+def loss_interval(samples: Sequence[Entry], name: str) -> Interval | None:
+    """Return how much worse than fp32 a metric is, with its interval; None where the samples do not tell."""
+    metric = METRICS[name]
+    if metric.baseline is None:
+        change = change_interval(samples, name)
+    else:
+        found = sample_interval(samples, name)
+        shift = metric.baseline
+        change = None if found is None else Interval(found.value - shift, found.low - shift, found.high - shift)
+    if change is None or not metric.higher_is_better:
+        return change
+    return Interval(-change.value, -change.high, -change.low)
 
 
 def sample_values(samples: Sequence[Entry], name: str) -> list[float]:
@@ -67,7 +78,7 @@ def worst_samples(samples: Sequence[Entry], count: int = 5) -> tuple[str, list[E
 
     None where quantization changed nothing, or single samples are not known.
     """
-    name = next((name for name in TELLING_METRICS if len(sample_values(samples, name)) > 1), None)
+    name = next((name for name in sample_metrics() if len(sample_values(samples, name)) > 1), None)
     if name is None:
         return None
     rated = [(value, sample) for sample in samples if (value := sample_value(sample, name)) is not None]
@@ -76,7 +87,7 @@ def worst_samples(samples: Sequence[Entry], count: int = 5) -> tuple[str, list[E
 
 
 def _truth(sample: Entry, name: str) -> tuple[float, float] | None:
-    if name == "accuracy_percent" and "label" in sample:
+    if METRICS[name].source is Source.classes and "label" in sample:
         right = [100.0 * (sample[f"{side}_class"] == sample["label"]) for side in ("baseline", "quantized")]
         return right[0], right[1]
     pair = sample.get("truth", {}).get(name)
@@ -85,7 +96,7 @@ def _truth(sample: Entry, name: str) -> tuple[float, float] | None:
 
 def _errors(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
     """Return the errors of fp32 and of the quantized model, and the length of what was said, of each sample with a text."""
-    count = ERROR_RATES[name]
+    count = ERROR_COUNTS[METRICS[name].aggregate]
     found = []
     for sample in samples:
         text = sample.get("text")

@@ -13,11 +13,15 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.graph.attributes import attribute, attributes_of
 from pipeline.graph.node_patterns import ensure_names
-from pipeline.graph.source_graph import opset_of
+from pipeline.graph.opset import opset_of
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.subgraph_scopes import Names, input_tensors, outer_scope_inputs
 from pipeline.graph.symbolic_dims import Dim, Shape, equal_dims
 from pipeline.graph.topological_sort import nodes_needed_for, topological_order
+
+__all__ = ["Array", "Graph", "attribute"]
 
 Array = npt.NDArray[Any]
 
@@ -172,7 +176,7 @@ class Graph:
             changed: attributes that differ.
         """
         self.remove(node)
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute} | changed
+        settings = attributes_of(node) | changed
         return self.add_node(node.op_type, inputs, output or node.output[0], name=node.name, domain=node.domain, **settings)
 
     def add_value_info(self, tensor: str, data_type: int, shape: Shape) -> None:
@@ -230,9 +234,7 @@ class Graph:
 
     def _kinds(self) -> dict[str, onnx.TypeProto.Tensor]:
         if self._types is None:
-            graph = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
-            values = (*graph.input, *graph.value_info, *graph.output)
-            self._types = {value.name: value.type.tensor_type for value in values}
+            self._types = inferred_types(self.model)
         return self._types
 
     def _shapes_of_tensors(self) -> dict[str, Shape]:
@@ -248,11 +250,6 @@ class Graph:
         return self.add_node(
             op_type, [tensor, self.add_initializer(np.array([axis], np.int64), f"axis_{axis}")], output, like=like
         )
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401
-    """Return an attribute of a node, or the default where it has none."""
-    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
 def _axes(kind: onnx.TypeProto.Tensor) -> Shape:

@@ -16,10 +16,13 @@ import onnx
 from onnx import helper
 
 from pipeline.errors import ModelError
+from pipeline.graph.attributes import attributes_of
+from pipeline.graph.shape_inference import inferred_types
 
 NORMAL = ("RandomNormalLike", "RandomNormal")
 UNIFORM = ("RandomUniformLike", "RandomUniform")
 OTHER_RANDOM = ("Multinomial", "Bernoulli")
+RANDOM_OPS = frozenset({*NORMAL, *UNIFORM, *OTHER_RANDOM})
 TABLE_VALUES = 1 << 21  # 26,000 frames of 80 bands: five minutes of speech
 PREFIX = "pipeline_noise_"
 
@@ -76,14 +79,12 @@ def with_noise_inputs(model: onnx.ModelProto) -> NoisyGraph:
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+    return {name: len(tensor.shape.dim) for name, tensor in inferred_types(model).items() if tensor.HasField("shape")}
 
 
 def _read_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: str, ranks: dict[str, int]) -> list[onnx.NodeProto]:
     """Return nodes that compute what the random node would: values of the table, in its shape, at its mean and scale."""
-    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    settings = attributes_of(node)
     output = node.output[0]
     rank = len(settings["shape"]) if "shape" in settings else ranks.get(node.input[0], ranks.get(output))
     if rank is None:

@@ -8,10 +8,13 @@ import onnx
 from onnx import version_converter
 
 from pipeline.errors import ModelError
+from pipeline.graph.large_models import is_large, put_weights_back, save_with_external_data, without_weights
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM
+from pipeline.graph.opset import opset_of
 from pipeline.graph.session import open_session
-from pipeline.graph.source_graph import SourceGraph, opset_of
+from pipeline.graph.shape_inference import with_shapes
+from pipeline.graph.source_graph import SourceGraph
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
 # result still allows it, when it loads the finished model.
@@ -57,14 +60,9 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
         model = _convert(model, source, wanted)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
-        model = _fold(model, large=source.size_bytes > 1 << 30)
+        model = _fold(model)
     ensure_names(model)
     return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
-
-
-def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with the types and shapes of its tensors, as far as they can be inferred."""
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,27 +84,28 @@ def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:
+    large = is_large(model)
     try:
-        converted = version_converter.convert_version(model, opset)
+        converted = version_converter.convert_version(without_weights(model) if large else model, opset)
     except Exception as error:  # the converter's C++ exceptions arrive as RuntimeError or its own
         raise ModelError(
             f"{source.path}: opset {source.opset} cannot be converted to {opset} ({error}). Export the model anew with opset "
             f"{opset} or later."
         ) from error
+    if large:
+        put_weights_back(converted, model)
     ensure_names(converted)
     return converted
 
 
-def _fold(model: onnx.ModelProto, *, large: bool) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """Let ONNX Runtime fold constants and remove what computes nothing, staying within standard ONNX operators."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        given: onnx.ModelProto | Path = model
-        if large:
-            given = Path(folder) / "model.onnx"
-            onnx.save_model(model, given, save_as_external_data=True, location="model.data")
-        open_session(given, save_optimized=optimized, basic=True, without=RENAMING_OPTIMIZERS)
-        folded = onnx.load(optimized, load_external_data=large)
+        # ONNX Runtime refers to the file of weights from the graph that it writes, which therefore lies beside it
+        given = save_with_external_data(model, Path(folder)) if is_large(model) else model
+        open_session(given, save_optimized=optimized, optimization="basic", without=RENAMING_OPTIMIZERS)
+        folded = onnx.load(optimized)
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
     del folded.opset_import[:]

@@ -1,53 +1,177 @@
-"""ONNX Runtime sessions, opened the same way everywhere: on the CPU, with a set number of threads, quiet."""
+"""ONNX Runtime sessions: the one place that builds their options and opens them, on the CPU and quiet."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import onnx
+import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
-from pipeline.sample import Outputs, Sample
+from pipeline.errors import DataError
+from pipeline.sample import Array, Outputs, Sample
+
+if TYPE_CHECKING:  # the process that measures speed and memory opens files only, and does without onnx
+    import onnx
+
+Optimization = Literal["all", "basic", "none"]
+
+LEVELS = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+FATAL, ERROR = 4, 3  # levels of ONNX Runtime's log
+
+ORT_ERRORS = (capi.Fail, capi.InvalidArgument, capi.InvalidGraph, capi.NotImplemented, capi.RuntimeException)
+"""What ONNX Runtime raises where a graph or its inputs do not fit; these share no public base class."""
 
 
-def open_session(
-    model: Path | onnx.ModelProto,
+class RunError(DataError):
+    """ONNX Runtime does not run a graph on a sample.
+
+    Attributes:
+        sample: the id of the sample.
+        reason: ONNX Runtime's own words, on one line.
+    """
+
+    def __init__(self, sample: str, error: BaseException) -> None:
+        """Take the sample's id, and what was raised."""
+        self.sample, self.reason = sample, " ".join(str(error).split())
+        super().__init__(f"sample {sample!r}: ONNX Runtime does not run the graph on it: {self.reason}")
+
+
+def session_options(
     threads: int = 1,
     *,
+    optimization: Optimization = "all",
     save_optimized: Path | None = None,
-    basic: bool = False,
-    as_it_is: bool = False,
-    without: Sequence[str] = (),
     profile: Path | None = None,
-) -> onnxruntime.InferenceSession:
-    """Open a session.
+    memory_pattern: bool = True,
+    shared_arena: bool = False,
+    spinning: bool = True,
+    prepacking: bool = True,
+    log_level: int = FATAL,
+) -> onnxruntime.SessionOptions:
+    """Return the options of a session.
 
     Args:
-        model: a file, or a graph in memory (below 2 GB).
         threads: intra-op threads.
+        optimization: `basic`: only what leaves standard ONNX operators (folding, removal of identities); `none`: the graph
+            runs as it is written, and opens in half the time.
         save_optimized: write the graph here as ONNX Runtime has optimised it.
-        basic: only the optimisations that leave standard ONNX operators (folding, removal of identities).
-        as_it_is: no optimisation: for a session that only shows whether a graph loads, in half the time.
-        without: optimisers that are not to run.
         profile: write a trace of every run to a file whose name begins so, when `end_profiling` is called.
+        memory_pattern: plan memory by the shapes of the first run; of no use where samples come in many shapes.
+        shared_arena: share memory with other sessions of this kind; each keeps its own otherwise.
+        spinning: idle threads wait actively, which is faster and takes the cores from other sessions.
+        prepacking: keep a copy of weights in the layout of a kernel.
+        log_level: messages of this level and above are printed.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if basic:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if as_it_is:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = log_level
+    options.graph_optimization_level = LEVELS[optimization]
+    options.enable_mem_pattern = memory_pattern
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    if shared_arena:
+        _register_shared_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    if not spinning:
+        for pool in ("intra_op", "inter_op"):
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+    if not prepacking:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def open_session(
+    model: "Path | onnx.ModelProto",
+    threads: int = 1,
+    *,
+    optimization: Optimization = "all",
+    save_optimized: Path | None = None,
+    profile: Path | None = None,
+    without: Sequence[str] = (),
+) -> onnxruntime.InferenceSession:
+    """Open a session with the options that most of them have.
+
+    Args:
+        model: a file, or a graph in memory.
+        threads: intra-op threads.
+        optimization: see `session_options`.
+        save_optimized: see `session_options`.
+        profile: see `session_options`.
+        without: optimisers that are not to run.
+    """
+    options = session_options(threads, optimization=optimization, save_optimized=save_optimized, profile=profile)
+    return open_with(model, options, without=without)
+
+
+def open_with(
+    model: "Path | onnx.ModelProto", options: onnxruntime.SessionOptions, *, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
+    """Open a session with options of its own; a graph above 2 GB goes through a file, which ONNX Runtime maps into memory."""
+    if isinstance(model, Path):
+        return _open(str(model), options, without)
+    from pipeline.graph.large_models import is_large, save_with_external_data
+
+    if not is_large(model):
+        return _open(model.SerializeToString(), options, without)
+    with tempfile.TemporaryDirectory(prefix="large-model-", ignore_cleanup_errors=True) as folder:
+        return _open(str(save_with_external_data(model, Path(folder))), options, without)
+
+
+def _open(source: str | bytes, options: onnxruntime.SessionOptions, without: Sequence[str]) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
 
 
+@cache
+def _register_shared_arena() -> None:
+    """Give the sessions that ask for it one arena, once a process; each would keep the memory of its own graph otherwise."""
+    memory = capi.OrtMemoryInfo("Cpu", capi.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, capi.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, 0, -1, -1))
+
+
 def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
-    """Run one inference and return its outputs by name."""
+    """Run one inference and return its outputs by name: see `named_arrays`.
+
+    Raises:
+        RunError: the graph does not run on the sample.
+    """
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(sample.inputs)), strict=True))
+    try:
+        found = session.run(names, dict(sample.inputs))
+    except (*ORT_ERRORS, ValueError, RuntimeError) as error:
+        raise RunError(sample.id, error) from error
+    return {name: array for output, value in zip(names, found, strict=True) for name, array in named_arrays(output, value)}
+
+
+def named_arrays(name: str, value: object) -> Iterator[tuple[str, Array]]:
+    """Yield the arrays that an output holds, each with a name.
+
+    A tensor has the output's name; the tensors of a sequence are `name[0]`, `name[1]`, ...; the values of a map are
+    `name[key]`; an optional output that is empty has none.
+    """
+    match value:
+        case np.ndarray() | np.generic():
+            yield name, np.asarray(value)
+        case list():
+            for position, part in enumerate(value):
+                yield from named_arrays(f"{name}[{position}]", part)
+        case dict():
+            for key, part in value.items():
+                yield from named_arrays(f"{name}[{key}]", part)
+        case int() | float() | str():  # values of a map
+            yield name, np.asarray(value)
+
+
+def inputs_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return those of some arrays that a session takes: a part of a graph needs not all inputs of the whole."""
+    return {value.name: arrays[value.name] for value in session.get_inputs() if value.name in arrays}

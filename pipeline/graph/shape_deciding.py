@@ -23,7 +23,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.graph.attributes import attribute
+from pipeline.graph.op_sets import DENSE_LAYERS
 from pipeline.graph.subgraph_scopes import outer_scope_inputs
+from pipeline.graph.value_info import FLOAT_TYPES
 
 # op type -> inputs that are shapes, positions or counts
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -42,9 +45,7 @@ DISCRETE_OPS = frozenset(
     {"Ceil", "Floor", "Round", "Sign", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not", "And", "Or",
      "NonZero", "ArgMax", "ArgMin", "Shape", "Size", "Range", "ConstantOfShape", "OneHot", "EyeLike"}
 )  # fmt: skip
-PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 IN_BODY = -1  # in place of the number of an input: read by the body of an If, Loop or Scan
-FLOAT_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 INTEGER_TYPES = frozenset(
     {onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32, onnx.TensorProto.INT64,
      onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64,
@@ -96,7 +97,7 @@ def _steps(graph: onnx.GraphProto) -> list[_Step]:
 
 def _makes_discrete(step: _Step) -> bool:
     if step.op_type == "Cast":
-        return any(attribute.name == "to" and attribute.i in INTEGER_TYPES for attribute in step.node.attribute)
+        return attribute(step.node, "to") in INTEGER_TYPES
     return step.op_type in DISCRETE_OPS
 
 
@@ -113,7 +114,7 @@ def _decided(graph: onnx.GraphProto, steps: Sequence[_Step]) -> tuple[set[str], 
             continue
         aside = NO_DATA.get(step.op_type, ())
         data = [tensor for index, tensor in enumerate(step.inputs) if index not in aside and tensor not in constant]
-        if step.op_type in PRODUCTS and not discrete.isdisjoint(data) and _is_layer(step.node, weights):
+        if step.op_type in DENSE_LAYERS and not discrete.isdisjoint(data) and _is_layer(step.node, weights):
             for_layers.update(data)
             continue  # what it makes is ordinary data
         if _makes_discrete(step) or (data and discrete.issuperset(data)):
@@ -129,7 +130,7 @@ def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> 
     weight = weights.get(node.input[1])
     if weight is None or len(weight.dims) < 2 or weight.data_type not in FLOAT_TYPES:
         return False
-    transposed = node.op_type == "Gemm" and any(entry.name == "transB" and entry.i for entry in node.attribute)
+    transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
     summed = weight.dims[1:] if node.op_type == "Conv" else weight.dims[-1:] if transposed else weight.dims[-2:-1]
     if np.prod(summed) < 2:
         return False

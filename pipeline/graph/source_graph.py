@@ -1,12 +1,32 @@
-"""A graph of a model as it was found: its file, its hash and what it holds."""
+"""A graph of a model as it was found: read once, hashed once, and checked."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model
+
+from pipeline.errors import ModelError
+from pipeline.graph.fixed_inputs import fix_inputs
+from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
+from pipeline.graph.opset import opset_of
+from pipeline.graph.session import open_session
+from pipeline.paths import HashedFile, hash_files, resolve_path
+
+QUANTIZED_OPS = frozenset(
+    {
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger",
+        "ConvInteger", "MatMulNBits", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
+        "QAttention", "GatherBlockQuantized",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -16,23 +36,70 @@ class SourceGraph:
     Attributes:
         name: its role, such as `acoustic`.
         path: the file, absolute.
-        sha256: of the file and of its external data.
-        size_bytes: of the file and of its external data.
+        files: the file and its external data, each with its hash.
+        sha256: of the contents of all of them.
         model: the parsed graph.
         fixed: inputs that it takes but ignores, since they are always the same, and their values.
     """
 
     name: str
     path: Path
+    files: tuple[HashedFile, ...]
     sha256: str
-    size_bytes: int
     model: onnx.ModelProto
     fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file and of its external data."""
+        return sum(file.bytes for file in self.files)
 
     @property
     def opset(self) -> int:
         """The version of the default operator set."""
         return opset_of(self.model)
+
+    @cached_property
+    def noisy(self) -> NoisyGraph:
+        """The graph with the noise that it draws as inputs."""
+        return with_noise_inputs(self.model)
+
+
+def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping[str, float] | None = None) -> SourceGraph:
+    """Load one graph.
+
+    Args:
+        name: its role.
+        path: the file, as configured.
+        quantizable: refuse a graph that is quantized already.
+        fixed: inputs that become constants, and their values.
+
+    Raises:
+        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized, or has no such input to fix.
+    """
+    file = resolve_path(path)
+    if not file.is_file():
+        near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
+        hint = f" {file.parent} holds {', '.join(near)}." if near else ""
+        raise ModelError(f"model.path: there is no file {file}.{hint}")
+    try:
+        proto = onnx.load(file, load_external_data=False)
+        paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
+        load_external_data_for_model(proto, str(file.parent))
+        _drop_negative_dims(proto.graph)
+    except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
+        raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
+    if not proto.graph.node:
+        raise ModelError(f"model.path: {file} is not an ONNX model: it holds no operator ({file.stat().st_size} bytes).")
+    if quantizable and (found := Counter(node.op_type for node in proto.graph.node if node.op_type in QUANTIZED_OPS)):
+        counts = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
+        raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
+    try:
+        open_session(file, optimization="none")
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
+    files, sha256 = hash_files(*paths)
+    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}))
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
@@ -47,6 +114,9 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the default operator set."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+def _drop_negative_dims(graph: onnx.GraphProto) -> None:
+    """Remove the sizes below zero by which some exporters (PaddlePaddle's) say that an axis may have any."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.ClearField("dim_value")

@@ -2,6 +2,9 @@
 
 import numpy as np
 import onnx
+from onnx import TensorProto
+
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
 
 def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:

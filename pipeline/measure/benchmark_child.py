@@ -18,35 +18,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 import psutil
 
+from pipeline.graph.session import ERROR, named_arrays, open_with, session_options
 from pipeline.measure import paired_timing
+from pipeline.metrics.tensor_metrics import broken_values
+from pipeline.sample import Array
 
-Feeds = dict[str, npt.NDArray[np.generic]]
+Feeds = dict[str, Array]
 Json = dict[str, Any]
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Return the options of every session that is measured: pinned threads that don't spin.
+def measured_session(path: str, threads: int, *, as_written: bool = False, profile: Path | None = None) -> ort.InferenceSession:
+    """Build a session as every one that is measured: with threads that don't spin.
 
     ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
     that the running one is timed on, and the faster model would suffer more.
+
+    Args:
+        path: the model.
+        threads: intra-op threads.
+        as_written: without ONNX Runtime's optimisations, and without packed weights, which a trace leaves out.
+        profile: what the name of a trace begins with.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    for pool in ("intra_op", "inter_op"):
-        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
-    return options
-
-
-def load(path: str, threads: int) -> ort.InferenceSession:
-    """Build a session on the CPU."""
-    return ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+    options = session_options(
+        threads,
+        optimization="none" if as_written else "all",
+        prepacking=not as_written,
+        profile=profile,
+        spinning=False,
+        log_level=ERROR,
+    )
+    return open_with(Path(path), options)
 
 
 def time_models(job: Json, samples: list[Feeds]) -> Json:
@@ -58,13 +62,13 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
     first_run_ms: dict[str, list[float]] = {role: [] for role in paths}
     pairs: list[paired_timing.Pair] = []
     warm_rounds, wall_s, others_s = 0, 0.0, 0.0
-    load(job["baseline"], job["threads"])  # the first session of a process also pays for the library's own start
+    measured_session(job["baseline"], job["threads"])  # the first session of a process also pays for the library's own start
     # what is loaded first runs a little slower than the same model loaded second: each is first equally often
     for round_index, loaded_first in enumerate(rng.permutation(np.arange(rounds) % 2).tolist()):
         runs: dict[str, paired_timing.Run] = {}
         for role in sorted(paths, reverse=bool(loaded_first)):
             start = time.perf_counter()
-            session = load(paths[role], job["threads"])
+            session = measured_session(paths[role], job["threads"])
             load_ms[role].append((time.perf_counter() - start) * 1000.0)
             runs[role] = functools.partial(_infer, session, samples)
             first_run_ms[role].append(paired_timing.time_ms(runs[role], len(samples) // 2))
@@ -100,25 +104,29 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
 def check_outputs(runs: dict[str, paired_timing.Run], samples: int) -> None:
     """Refuse to time a model whose outputs are not usable: it would be fast for the wrong reason."""
     for index in range(samples):
-        outputs: dict[str, Any] = {role: run(index) for role, run in runs.items()}
+        outputs = {role: _arrays(run(index)) for role, run in runs.items()}
         if len(outputs["baseline"]) != len(outputs["quantized"]):
             raise ValueError(
                 f"the original has {len(outputs['baseline'])} outputs, the quantized model {len(outputs['quantized'])}"
             )
-        for role, arrays in outputs.items():
-            for position, array in enumerate(arrays):
-                if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                    raise ValueError(f"output {position} of the {role} model holds NaN or infinity")
         for position, (a, b) in enumerate(zip(outputs["baseline"], outputs["quantized"], strict=True)):
+            if broken_values(a, b):
+                raise ValueError(
+                    f"output {position} of the quantized model holds NaN or infinity where the original's does not"
+                )
             # Lengths may differ (a quantized TTS predicts other durations), ranks may not.
             if a.ndim != b.ndim:
                 raise ValueError(f"output {position} has {a.ndim} axes, but {b.ndim} in the quantized model")
 
 
+def _arrays(outputs: Any) -> list[Array]:  # noqa: ANN401  what ONNX Runtime returns
+    return [array for value in outputs for _, array in named_arrays("", value)]
+
+
 def measure_memory(job: Json, samples: list[Feeds]) -> Json:
     """Peak resident memory of this process after it ran the samples; without a model, of the libraries alone."""
     if job["model"]:
-        session = load(job["model"], job["threads"])
+        session = measured_session(job["model"], job["threads"])
         for feeds in samples:
             session.run(None, feeds)
     return {"peak_bytes": peak_resident_bytes()}
@@ -141,13 +149,7 @@ def peak_resident_bytes() -> int:
 
 def profile(job: Json, samples: list[Feeds]) -> Json:
     """Run one sample under ONNX Runtime's profiler; the trace stays in the folder."""
-    options = session_options(job["threads"])
-    options.enable_profiling = True
-    options.profile_file_prefix = job["prefix"]
-    if not job["optimize"]:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")  # the trace leaves packed weights out
-    session = ort.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
+    session = measured_session(job["model"], job["threads"], as_written=not job["optimize"], profile=Path(job["prefix"]))
     for _ in range(1 + job["runs"]):  # the first run also allocates; the reader of the trace leaves it out
         session.run(None, samples[0])
     return {"trace": session.end_profiling()}

@@ -11,9 +11,8 @@ from typing import Any
 
 from pipeline.measure.benchmark_result import LengthLatency, OpTimes
 from pipeline.measure.ort_profile import profile_ops
+from pipeline.measure.ort_trace import Event, inferences_of, read_events
 from pipeline.sample import Sample
-
-Events = list[dict[str, Any]]
 
 
 def op_times_of(
@@ -37,7 +36,7 @@ def op_times_of(
         for role, model in (("fp32", baseline), (quantized.stem, quantized)):
             whole = Path(folder) / f"{role}.json"
             shares.append(profile_ops(model, sample, threads=threads, trace=whole).ops)
-            events[role] = json.loads(whole.read_text(encoding="utf-8"))
+            events[role] = read_events(whole)
     trace.write_text(json.dumps(chrome_trace(events)), encoding="utf-8")
     before, after = (
         {op: share * latency_ms for op, share in ops.items()}
@@ -46,19 +45,16 @@ def op_times_of(
     return OpTimes(sample.id, before, after, trace.name)
 
 
-def chrome_trace(traces: dict[str, Events]) -> dict[str, Any]:
+def chrome_trace(traces: dict[str, list[Event]]) -> dict[str, Any]:
     """Return one trace of the last inference in each of several traces of ONNX Runtime's profiler.
 
     Args:
         traces: name -> its events. Each becomes a process of that name, which starts at 0.
     """
-    merged: Events = []
+    merged: list[Event] = []
     for process, (name, events) in enumerate(traces.items(), 1):
-        start = max(float(event["ts"]) for event in events if event["name"] == "model_run")
+        last = inferences_of(events)[-1]
         merged.append({"name": "process_name", "ph": "M", "pid": process, "args": {"name": name}})
-        for event in events:
-            kernel = event["cat"] == "Node" and event["name"].endswith("_kernel_time")
-            if event["ts"] >= start and (kernel or event["name"] == "model_run"):
-                shown = event["name"].removesuffix("_kernel_time")
-                merged.append(event | {"name": shown, "pid": process, "ts": event["ts"] - start})
+        shown = [(last.event["name"], last.event), *((kernel.node, kernel.event) for kernel in last.kernels)]
+        merged += [event | {"name": title, "pid": process, "ts": event["ts"] - last.event["ts"]} for title, event in shown]
     return {"traceEvents": merged, "displayTimeUnit": "ms"}

@@ -1,17 +1,14 @@
 """Where the time of a model goes, from ONNX Runtime's own profiler."""
 
-import json
 import shutil
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.measure.child_process import machine_lock, run_child
+from pipeline.measure.ort_trace import Event, Kernel, Shape, inferences_of, read_events
 from pipeline.sample import Sample
-
-Shape = tuple[int, ...]
 
 # Their time is the time of the nodes in their bodies, which are listed themselves.
 CONTAINERS = frozenset({"If", "Loop", "Scan"})
@@ -91,44 +88,39 @@ def profile_ops(
             optimize=optimize,
             prefix=str(folder / "trace"),
         )
-        events = json.loads(Path(result["trace"]).read_text(encoding="utf-8"))
+        events = read_events(Path(result["trace"]))
         if trace is not None:
             shutil.copyfile(result["trace"], trace)
     return read_trace(events)
 
 
-def read_trace(events: list[dict[str, Any]]) -> Profile:
+def read_trace(events: list[Event]) -> Profile:
     """Sum up a trace of ONNX Runtime's profiler, without its first inference."""
-    model_runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: float(e["ts"]))[1:]
-    since, runs = model_runs[0]["ts"], len(model_runs)
-    calls: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for event in sorted((e for e in events if e["cat"] == "Node"), key=lambda e: float(e["ts"])):
-        counts = event["name"].endswith("_kernel_time") and event["args"]["op_name"] not in CONTAINERS
-        if counts and event["ts"] >= since:
-            calls[event["name"].removesuffix("_kernel_time")].append(event)
-    total_us = sum(e["dur"] for group in calls.values() for e in group) or 1.0
+    inferences = inferences_of(events)[1:]
+    runs = len(inferences)
+    calls: dict[str, list[Kernel]] = defaultdict(list)
+    for kernel in (kernel for inference in inferences for kernel in inference.kernels):
+        if kernel.op_type not in CONTAINERS:
+            calls[kernel.node].append(kernel)
+    total_us = sum(kernel.spent_us for group in calls.values() for kernel in group) or 1.0
     ops: dict[str, float] = defaultdict(float)
     nodes = []
     for name, group in calls.items():
-        spent_us, last = sum(e["dur"] for e in group), group[-1]["args"]
-        ops[last["op_name"]] += spent_us / total_us
+        spent_us, last = sum(kernel.spent_us for kernel in group), group[-1]
+        ops[last.op_type] += spent_us / total_us
         nodes.append(
             NodeProfile(
                 name=name,
-                op_type=last["op_name"],
+                op_type=last.op_type,
                 ms=spent_us / runs / 1000.0,
                 share=spent_us / total_us,
                 calls=len(group) / runs,
-                input_shapes=_shapes(last["input_type_shape"]),
-                output_shapes=_shapes(last["output_type_shape"]),
+                input_shapes=last.input_shapes,
+                output_shapes=last.output_shapes,
             )
         )
     return Profile(
         ops=dict(sorted(ops.items(), key=lambda item: -item[1])),
         nodes=tuple(nodes),
-        run_ms=sum(e["dur"] for e in model_runs) / runs / 1000.0,
+        run_ms=sum(inference.spent_us for inference in inferences) / runs / 1000.0,
     )
-
-
-def _shapes(typed: list[dict[str, list[int]]]) -> tuple[Shape, ...]:
-    return tuple(tuple(shape) for entry in typed for shape in entry.values())

@@ -7,16 +7,17 @@ Pairs of one session share its luck (where its weights lie in memory moves a lat
 session lives). Both sessions are therefore built anew in every round, and the bootstrap draws rounds, then pairs.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy  # its submodules load when first touched: the child, which only times, needs none
 
 from pipeline.measure.benchmark_result import Percentiles, Speedup
+from pipeline.sample import FloatArray
 
 Run = Callable[[int], object]  # one inference of the sample with that index
 Clock = Callable[[], float]  # seconds
@@ -79,6 +80,45 @@ def warm_up(
             return warm(recent=1, gain=0.10)
 
 
+def take_turns(
+    runs: Sequence[Run],
+    blocks: Iterable[Sequence[int]],
+    *,
+    rng: np.random.Generator,
+    at_least: int,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    watch: Clock | None = None,
+) -> Iterator[tuple[int, list[float]]]:
+    """Time several models on one sample after the other, each sample on all models before the next one.
+
+    Which model runs first is drawn each time, so that none always finds another's data in the cache.
+
+    Args:
+        runs: the models.
+        blocks: samples in the order in which they are run. It ends between blocks, so that samples of one block weigh the same.
+        rng: draws the order of the models.
+        at_least: number of samples that are run,
+        seconds: and for at least so long.
+        clock: measures a run.
+        watch: measures `seconds`; None: the same clock.
+
+    Yields:
+        The sample, and the milliseconds that each model took.
+    """
+    watch = watch or clock
+    start, done = watch(), 0
+    for block in blocks:
+        if done >= at_least and watch() - start >= seconds:
+            return
+        for sample in block:
+            spent_ms = [0.0] * len(runs)
+            for which in rng.permutation(len(runs)).tolist():
+                spent_ms[which] = time_ms(runs[which], sample, clock)
+            done += 1
+            yield sample, spent_ms
+
+
 def measure_pairs(
     baseline: Run,
     quantized: Run,
@@ -92,21 +132,11 @@ def measure_pairs(
 ) -> list[Pair]:
     """Time pairs until there are at least `min_pairs` and at least `min_seconds` have passed.
 
-    Samples come in shuffled blocks, each sample once a block, so that all lengths weigh the same; which model runs
-    first is drawn for each pair, so that neither always finds the other's data in the cache.
+    Samples come in shuffled blocks, each sample once a block, so that all lengths weigh the same.
     """
-    pairs: list[Pair] = []
-    start = clock()
-    while len(pairs) < min_pairs or clock() - start < min_seconds:
-        for sample in rng.permutation(samples).tolist():
-            if rng.random() < 0.5:
-                baseline_ms = time_ms(baseline, sample, clock)
-                quantized_ms = time_ms(quantized, sample, clock)
-            else:
-                quantized_ms = time_ms(quantized, sample, clock)
-                baseline_ms = time_ms(baseline, sample, clock)
-            pairs.append(Pair(round_index, sample, baseline_ms, quantized_ms))
-    return pairs
+    blocks = (rng.permutation(samples).tolist() for _ in itertools.count())
+    turns = take_turns((baseline, quantized), blocks, rng=rng, at_least=min_pairs, seconds=min_seconds, clock=clock)
+    return [Pair(round_index, sample, baseline_ms, quantized_ms) for sample, (baseline_ms, quantized_ms) in turns]
 
 
 def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -> Speedup:
@@ -121,7 +151,7 @@ def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -
     ratios = [np.log([pair.ratio for pair in pairs if pair.round == index]) for index in rounds]
     rng = np.random.default_rng(seed)
 
-    def draw() -> npt.NDArray[np.float64]:
+    def draw() -> FloatArray:
         drawn = (ratios[index] for index in rng.integers(0, len(ratios), len(ratios)))
         return np.concatenate([group[rng.integers(0, len(group), len(group))] for group in drawn])
 

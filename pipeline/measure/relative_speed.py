@@ -1,18 +1,17 @@
 """How fast several graphs are beside their original: runs of all of them in turn, ratios of neighbours, the median.
 
-For choosing among candidates, in this process and quick; what is reported of the chosen one comes from the benchmark. The
-clock is that of `pipeline.measure.rewrite_gain`, for the same reason.
+For choosing among candidates, in this process and quick; see session_rounds.py.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
 import onnx
 
-from pipeline.graph.session import open_session
 from pipeline.measure.child_process import machine_lock
-from pipeline.measure.rewrite_gain import clock_of
+from pipeline.measure.session_rounds import timed_round
 from pipeline.sample import Sample
 
 Key = TypeVar("Key")
@@ -38,32 +37,23 @@ def speedups(
         threads: intra-op threads.
         seconds: for each graph; every graph runs every sample three times at least.
     """
-    clock = clock_of(threads)
     ratios: dict[Key, list[float]] = {key: [] for key in models}
     rng = np.random.default_rng(0)
     with machine_lock():
         for _ in range(ROUNDS):
             fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
             left = [key for key, found in ratios.items() if not found or np.median(found) > HOPELESS * fastest]
-            order: list[Key | None] = [None, *left]
-            opened = {}
-            for which in rng.permutation(len(order)):  # what is opened later runs some percent faster
-                key = order[which]
-                opened[key] = open_session(original if key is None else models[key], threads)
-            for sample in samples:
-                for session in opened.values():
-                    session.run(None, dict(sample.inputs))
-            began = clock()
-            first = True
-            while first or clock() - began < seconds * len(order) / ROUNDS:
-                first = False
-                for sample in samples:
-                    spent = {}
-                    for which in rng.permutation(len(order)):
-                        key = order[which]
-                        start = clock()
-                        opened[key].run(None, dict(sample.inputs))
-                        spent[key] = clock() - start
-                    for key in left:
-                        ratios[key].append(spent[None] / max(spent[key], 1e-9))
+            turns = timed_round(
+                [original, *(models[key] for key in left)],
+                samples,
+                repeat(range(len(samples))),
+                threads=threads,
+                order=rng.permutation(len(left) + 1).tolist(),
+                rng=rng,
+                at_least=1,
+                seconds=seconds * (len(left) + 1) / ROUNDS,
+            )
+            for original_ms, *spent_ms in turns:
+                for key, ms in zip(left, spent_ms, strict=True):
+                    ratios[key].append(original_ms / ms)
     return {key: float(np.median(found)) for key, found in ratios.items()}

@@ -1,23 +1,21 @@
 """Is one graph faster than another? Pairs of runs in this process, one right after the other, until it is clear.
 
-For a choice among rewrites. What a report says is measured by benchmark_graph.py, in processes of their own. With one thread
-the clock is the time that the processor spent here, so that other programs on the machine disturb little. With more it is
-the clock on the wall, since the threads wait for each other.
+For a choice among rewrites; see session_rounds.py.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import scipy
 
 from pipeline.graph.prepare import without_shapes
-from pipeline.graph.session import open_session
-from pipeline.sample import Sample
+from pipeline.measure.session_rounds import timed_round
+from pipeline.sample import FloatArray, Sample
 
 ROUNDS, MOST_ROUNDS = 4, 10  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
 TIMED_SAMPLES = 2
@@ -28,13 +26,7 @@ CLEAR_GAIN, CLEAR = 1.02, 0.001  # more than where weights lie can make, with wh
 
 @dataclass(frozen=True)
 class Gain:
-    """What a change gained.
-
-    Attributes:
-        speedup: median ratio of the paired times.
-        faster: whether it clearly is.
-        pairs: how many were timed.
-    """
+    """What a change gained: the median ratio of the paired times, whether it is clearly faster, and how many pairs say so."""
 
     speedup: float
     faster: bool
@@ -42,11 +34,6 @@ class Gain:
 
 
 Measure = Callable[[onnx.ModelProto, onnx.ModelProto, Sequence[Sample], int], Gain]
-
-
-def clock_of(threads: int) -> Callable[[], float]:
-    """Return the clock that a model with so many threads is timed by, in seconds."""
-    return time.process_time if threads == 1 else time.perf_counter
 
 
 def measure_gain(
@@ -72,7 +59,18 @@ def measure_gain(
     pairs = -(-min_pairs // ROUNDS)
     for number in range(MOST_ROUNDS):
         order = (0, 1) if number % 2 == 0 else (1, 0)
-        logs[number % 2].extend(_ratios(models, samples, threads, order, rng, pairs, max_seconds / ROUNDS))
+        turns = timed_round(
+            models,
+            samples,
+            ([sample] for sample in cycle(range(len(samples)))),
+            threads=threads,
+            order=order,
+            rng=rng,
+            at_least=pairs,
+            seconds=max_seconds / ROUNDS,
+            watch=time.perf_counter,
+        )
+        logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
         if number % 2 == 1 and len(logs[0]) + len(logs[1]) >= min_pairs:
             level, ratios = _without_order(*logs)
             if _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
@@ -82,34 +80,7 @@ def measure_gain(
     return Gain(speedup, speedup >= LEAST_GAIN and _chance(ratios, "greater") <= CERTAIN, len(ratios))
 
 
-def _ratios(
-    models: Sequence[onnx.ModelProto],
-    samples: Sequence[Sample],
-    threads: int,
-    order: Sequence[int],
-    rng: np.random.Generator,
-    pairs: int,
-    seconds: float,
-) -> Iterator[float]:
-    """Give the logarithms of the ratios of paired times of two models, that were opened in some order."""
-    clock = clock_of(threads)
-    opened = {which: open_session(models[which], threads) for which in order}
-    for sample in samples:
-        for session in opened.values():
-            session.run(None, dict(sample.inputs))
-    start = time.perf_counter()
-    done = 0
-    while done < pairs or time.perf_counter() - start < seconds:
-        spent = [0.0, 0.0]
-        for which in rng.permutation(2).tolist():
-            began = clock()
-            opened[which].run(None, dict(samples[done % len(samples)].inputs))
-            spent[which] = clock() - began
-        done += 1
-        yield float(np.log(max(spent[0], 1e-9) / max(spent[1], 1e-9)))
-
-
-def _without_order(first: Sequence[float], second: Sequence[float]) -> tuple[float, npt.NDArray[np.float64]]:
+def _without_order(first: Sequence[float], second: Sequence[float]) -> tuple[float, FloatArray]:
     """Return the middle between the medians of both orders, and all ratios as if no order favoured one side."""
     middles = [float(np.median(part)) for part in (first, second)]
     level = sum(middles) / 2
@@ -117,17 +88,17 @@ def _without_order(first: Sequence[float], second: Sequence[float]) -> tuple[flo
     return level, np.concatenate(moved)
 
 
-def _is_clear(level: float, ratios: npt.NDArray[np.float64]) -> bool:
+def _is_clear(level: float, ratios: FloatArray) -> bool:
     """Return whether further pairs would not change the answer."""
     if level >= np.log(CLEAR_GAIN):
         return _chance(ratios, "greater") <= CLEAR
     return level < 0 and _chance(ratios, "less") <= CERTAIN
 
 
-def _is_open(level: float, ratios: npt.NDArray[np.float64]) -> bool:
+def _is_open(level: float, ratios: FloatArray) -> bool:
     """Return whether there seems to be a gain that only more pairs can tell from noise."""
     return level >= np.log(LEAST_GAIN) and _chance(ratios, "greater") > CERTAIN
 
 
-def _chance(ratios: npt.NDArray[np.float64], alternative: Literal["greater", "less"]) -> float:
+def _chance(ratios: FloatArray, alternative: Literal["greater", "less"]) -> float:
     return float(scipy.stats.wilcoxon(ratios, alternative=alternative).pvalue)

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import DataError
-
-Array = npt.NDArray[np.float64]
+from pipeline.sample import FloatArray
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,6 @@ class Interval:
 def mean_interval(values: Sequence[float], *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
     """Interval of the mean of one value per utterance; of paired differences, where those are the values."""
     return _interval(_column(values), lambda rows: float(rows.mean()), seed, resamples, level)
-
-
-def median_interval(values: Sequence[float], *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Interval of the median of one value per utterance or pair; of paired ratios, where those are the values."""
-    return _interval(_column(values), lambda rows: float(np.median(rows)), seed, resamples, level)
 
 
 def ratio_interval(
@@ -66,21 +59,21 @@ def ratio_interval(
     if not (bottom > 0).all():
         raise DataError("A ratio needs denominators above zero: an utterance without words has no error rate.")
 
-    def ratio(rows: Array) -> float:
+    def ratio(rows: FloatArray) -> float:
         totals = rows.sum(axis=0)
         return float(totals[0] / totals[1])
 
     return _interval(np.stack([top, bottom], axis=1), ratio, seed, resamples, level)
 
 
-def _column(values: Sequence[float]) -> Array:
+def _column(values: Sequence[float]) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise DataError(f"An interval needs one number per utterance, but got an array of shape {array.shape}.")
     return array
 
 
-def _interval(rows: Array, statistic: Callable[[Array], float], seed: int, resamples: int, level: float) -> Interval:
+def _interval(rows: FloatArray, statistic: Callable[[FloatArray], float], seed: int, resamples: int, level: float) -> Interval:
     rng = np.random.default_rng(seed)
     count = len(rows)
     drawn = [statistic(rows[rng.integers(0, count, count)]) for _ in range(resamples)]

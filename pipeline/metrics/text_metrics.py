@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
-from pipeline.metrics.tensor_metrics import Array
+from pipeline.sample import FloatArray
 
 
 def spoken_words(text: str) -> str:
@@ -88,9 +88,9 @@ def duration_mae_frames(reference_lengths: npt.ArrayLike, test_lengths: npt.Arra
     return float(np.mean(np.abs(reference - test)))
 
 
-def _log_softmax(scores: Array) -> Array:
+def _log_softmax(scores: FloatArray) -> FloatArray:
     shifted = scores - scores.max(axis=-1, keepdims=True)
-    normalised: Array = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    normalised: FloatArray = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
     return normalised
 
 

@@ -8,7 +8,6 @@ cost_model.py         what each group gains alone, in time on this machine and i
 greedy_knapsack.py    from losses and gains to paths of choices
 candidate_search.py   along the paths by measuring: real loss, real latency, until the budget holds
 candidates.py         what was tried: the budget, the Pareto front
-crop_samples.py       shorter samples
 default_budget.py     the metric and the limit where the user names none
 search_report.py      what the report says of it
 

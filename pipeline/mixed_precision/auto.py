@@ -1,5 +1,6 @@
 """`mode=auto`: a search for the precision of each node, within a limit on loss, speed or size."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -9,26 +10,38 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pipeline.config.settings import AutoConfig, ModeKind, RangeMethod, StaticConfig
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.config.choices import ModeKind, RangeMethod
+from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
+from pipeline.config.settings import EvaluationConfig
+from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
-from pipeline.evaluate.loss import FINE, LossEvaluator
-from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.data.evaluation_set import EvaluationSet
+from pipeline.errors import ConfigError
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_inference import with_shapes
+from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
 from pipeline.mixed_precision.cost_model import KernelSaving, KernelSavings, kernel_savings, kernel_times
-from pipeline.mixed_precision.crop_samples import cropped
+from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
 from pipeline.mixed_precision.search_report import answer, rows, warnings_of
 from pipeline.mixed_precision.sensitivity import sensitivities
+from pipeline.models.loaded_model import LoadedModel
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fold
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.ptq.algorithms import fold
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
+from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Kept, MeasuredLoss
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -48,27 +61,44 @@ CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What a search is given by the run.
+    """What a search needs of the run.
 
     Attributes:
-        budget: what is asked for.
-        entry: the graph that an utterance enters.
-        calibration: what the graph is calibrated on.
-        utterances: calibration samples of the first graph of the model, to measure each node on.
-        items: the evaluation set.
-        judge: (metric, samples of the first graph) -> what scores changes of this graph.
-        measured: (graph, calibration samples) -> the function that collects statistics of it.
-        on_progress: called with a line about what is done now.
+        model: the original.
+        calibration: what its graphs are calibrated on, and what single nodes are measured on.
+        evaluation_set: its selection part is what candidates are measured on.
+        evaluation: what quality means.
+        seed: of noise.
+        progress: where to show what is done now.
     """
 
-    budget: Budget
-    entry: SourceGraph
-    calibration: Sequence[Sample]
-    utterances: Sequence[Sample]
-    items: Sequence[EvaluationSample]
-    judge: Callable[[str, Sequence[EvaluationSample]], LossEvaluator]
-    measured: Callable[[Sequence[Sample]], Measured]
-    on_progress: Callable[[str], None] = lambda _: None
+    model: LoadedModel
+    calibration: CalibrationSet
+    evaluation_set: EvaluationSet
+    evaluation: EvaluationConfig
+    seed: int
+    progress: ProgressBars
+
+    @property
+    def selection(self) -> list[EvaluationSample]:
+        """The samples that candidates are measured on.
+
+        Raises:
+            ConfigError: there is a single one, which the report would then be of as well.
+        """
+        if not self.evaluation_set.is_split:
+            raise ConfigError(
+                "evaluation.path: one sample, but mode=auto chooses on some samples and reports on others: give two at least."
+            )
+        return self.evaluation_set.selection.samples
+
+    def evaluator(self, graph: str, metric: str, items: Sequence[EvaluationSample]) -> LossEvaluator:
+        """Return what scores changes of a graph."""
+        return LossEvaluator(self.model, graph, items, self.evaluation, metric, seed=self.seed)
+
+    def statistics_of(self, samples: Sequence[Sample]) -> Measured:
+        """Return the function that collects statistics of a graph on samples."""
+        return lambda model: cached_statistics(model, samples, threads=self.model.threads, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -90,67 +120,80 @@ class Found:
     warnings: tuple[str, ...]
 
 
-def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means: SearchInputs, *, threads: int) -> Found:
+def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, inputs: SearchInputs, *, threads: int) -> Found:
     """Find the precision of each node of a graph.
 
     Args:
         source: the graph as loaded.
         prepared: the graph as any quantizer gets it; it may be changed.
         mode: the settings.
-        means: data, scores and statistics.
+        inputs: the model and its data.
         threads: intra-op threads that the model will run with.
 
     Raises:
         ConfigError: a setting means nothing in this graph, or the metric cannot be computed.
     """
+    with inputs.progress.status(f"searching {source.name}") as tell:
+        return _search(source, prepared, mode, inputs, threads, tell)
+
+
+def _search(
+    source: SourceGraph,
+    prepared: PreparedGraph,
+    mode: AutoConfig,
+    inputs: SearchInputs,
+    threads: int,
+    tell: Callable[[str], None],
+) -> Found:
     start = time.monotonic()
     deadline = start + mode.seconds
-    budget = means.budget
-    fine = FINE.get(budget.metric, budget.metric)
+    budget, selection = budget_of(mode, inputs.evaluation, inputs.model.adapter, source.name), inputs.selection
+    fine = proxy_of(budget.metric)
     samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
     rewritten = None
+    given = inputs.calibration[source.name]
     if mode.optimize:
-        means.on_progress("rewriting float operators")
-        rewritten = opened(prepared, mode, means.calibration[:3], threads)
+        tell("rewriting float operators")
+        rewritten = opened(prepared, mode, given[:3], threads)
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
     groups, fixed = groups_of(prepared, static)
-    calibration = cropped(source.model, means.calibration, CALIBRATION_SHARE, CALIBRATION_LEAST)
-    means.on_progress("calibrating")
-    builder = Builder(prepared.model, groups, static, calibration, means.measured(calibration), threads=threads)
-    utterances = sorted(means.utterances, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
-    probes = cropped(means.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
-    probe_judge = means.judge(fine, [EvaluationSample(sample) for sample in probes])
-    judge = means.judge(budget.metric, means.items[:samples])
-    timed = [_typical([call.sample for calls in judge.calls for call in calls], source, threads)]
-    means.on_progress("choosing how ranges follow")
-    _use_best_method(builder, probe_judge, mode)
-    means.on_progress("measuring what each node gains")
+    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST)
+    tell("calibrating")
+    builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration), threads=threads)
+    utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
+    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
+    probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])
+    evaluator = inputs.evaluator(source.name, budget.metric, selection[:samples])
+    timed = [_typical([call.sample for calls in evaluator.calls for call in calls], source, threads)]
+    tell("choosing how ranges follow")
+    _use_best_method(builder, probe_evaluator, mode)
+    tell("measuring what each node gains")
     gained = kernel_savings(builder, timed[0], threads=threads, layouts=layouts_for(mode))
     utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
     best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
     worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
-    means.on_progress("measuring what each node loses")
+    tell("measuring what each node loses")
     until = time.monotonic() + NODES_SHARE * (deadline - time.monotonic())
-    losses = sensitivities(builder, probe_judge, worthwhile, threads, until=until)
+    losses = sensitivities(builder, probe_evaluator, worthwhile, threads, until=until)
     paths = [path_of(groups, losses, found) for found in utilities]
     paths.append(front_to_back(groups, paths[-1]))
-    means.on_progress("measuring candidates")
-    bench = TrialContext(source.model, source.size_bytes, builder, judge, timed, threads, layouts_for(mode), deadline)
-    found = CandidateSearch(bench, paths, budget)
+    tell("measuring candidates")
+    trials = TrialContext(source.model, source.size_bytes, builder, evaluator, timed, threads, layouts_for(mode), deadline)
+    found = CandidateSearch(trials, paths, budget)
     best, met = found.run()
-    if met:
-        means.on_progress("checking the choice, in its layout, on the whole evaluation set")
-        whole = means.judge(budget.metric, means.items) if len(means.items) > samples else judge
-        best, met = _confirmed(best, found.candidates, bench, whole, budget)
+    tell("checking the choice, in its layout, on the whole selection part")
+    whole = inputs.evaluator(source.name, budget.metric, selection) if len(selection) > samples else evaluator
+    best, met, measured = _confirmed(best, found, trials, whole, budget, met=met)
     candidates = found.candidates
-    chosen = bench.graph_of(best)
+    chosen = trials.graph_of(best)
     nodes = rows(builder, groups, fixed, best, losses, gained, fine, nodes_with_fixed_scales(chosen))
     report = answer(best, candidates, budget, met=met) | {
+        "selection_loss": dataclasses.asdict(measured),
         "node_metric": fine,
         "seconds": round(time.monotonic() - start, 1),
-        "stopped_early": bench.out_of_time,
+        "stopped_early": trials.out_of_time,
         "method": builder.static.method.name,
         "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
         "nodes": nodes,
@@ -162,35 +205,44 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, means
 
 def _static(mode: AutoConfig) -> StaticConfig:
     """Return the settings of the quantizer that makes candidates."""
-    return StaticConfig(
-        name=mode.name,
+    return with_settings_of(
+        mode,
+        StaticConfig,
         kind=ModeKind.static,
-        nodes_to_quantize=mode.nodes_to_quantize,
-        nodes_to_exclude=mode.nodes_to_exclude,
-        op_types=mode.op_types,
-        percentile=mode.percentile,
-        target=mode.target,
+        method=mode.method or RangeMethod.minmax,
+        dynamic_op_types=[],  # which operators get which precision is what the search decides
+        weight_only_op_types=[],
+        min_channels=1,  # the search measures what a narrow Conv gains
+        fold_batch_norm=False,
+        cross_layer_equalization=False,
     )
 
 
 def _confirmed(
-    best: Candidate, candidates: Sequence[Candidate], bench: TrialContext, judge: LossEvaluator, budget: Budget
-) -> tuple[Candidate, bool]:
-    """Return the best candidate that keeps to the budget on the whole evaluation set as well; else the best, and False.
+    best: Candidate, found: CandidateSearch, trials: TrialContext, evaluator: LossEvaluator, budget: Budget, *, met: bool
+) -> tuple[Candidate, bool, MeasuredLoss]:
+    """Return the best candidate that keeps to the budget on the whole selection part, and its loss there.
 
-    It is the laid-out graph that is scored: what ONNX Runtime's optimizer makes of it is part of the answer.
+    Where none does, the one that was best on fewer samples, and False. It is the laid-out graph that is scored: what ONNX
+    Runtime's optimizer makes of it is part of the answer. Candidates get the loss that they have here.
     """
-    allowed = sorted((c for c in candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
-    for candidate in [best, *(c for c in allowed if c is not best and c.loss <= best.loss)][:CONFIRMED]:
-        verdict = judge.loss(bench.graph_of(candidate))
-        whole = replace(candidate, loss=verdict.loss, length_change=verdict.length_change)
-        log.info("%s: %s %.4g on %d samples", candidate.label, budget.metric, whole.loss, len(judge.items))
-        if keeps_quality(whole, budget):
-            return candidate, True
-    return best, False
+    allowed = sorted((c for c in found.candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
+    others = [c for c in allowed if c is not best and c.loss <= best.loss] if met else []
+    first: tuple[Candidate, MeasuredLoss] | None = None
+    for candidate in [best, *others][:CONFIRMED]:
+        loss = evaluator.loss(trials.graph_of(candidate), with_interval=True)
+        whole = replace(candidate, loss=loss.loss, length_change=loss.length_change)
+        found.keep(whole)
+        measured = loss.measured or MeasuredLoss(budget.metric, loss.loss, None, None, len(evaluator.items))
+        log.info("%s: %s %.4g on %d samples", candidate.label, budget.metric, whole.loss, len(evaluator.items))
+        if met and keeps_quality(whole, budget):
+            return whole, True, measured
+        first = first or (whole, measured)
+    assert first is not None
+    return first[0], False, first[1]
 
 
-def _use_best_method(builder: Builder, judge: LossEvaluator, mode: AutoConfig) -> None:
+def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfig) -> None:
     """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names."""
     if mode.method is not None:
         builder.use(mode.method, mode.percentile)
@@ -199,7 +251,7 @@ def _use_best_method(builder: Builder, judge: LossEvaluator, mode: AutoConfig) -
     losses = []
     for method, percentile in METHODS:
         builder.use(method, percentile)
-        losses.append(judge.loss(builder.build(everything, rounding=False)).loss)
+        losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)
         log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
     builder.use(*METHODS[int(np.argmin(losses))])
 

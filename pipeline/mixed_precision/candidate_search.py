@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.mixed_precision.candidate_builder import Builder
@@ -43,7 +44,7 @@ class TrialContext:
         original: the graph as the user gave it.
         original_bytes: the size of its file.
         builder: makes candidates.
-        judge: scores them.
+        evaluator: scores them.
         samples: what they are timed on.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
@@ -53,7 +54,7 @@ class TrialContext:
     original: onnx.ModelProto
     original_bytes: int
     builder: Builder
-    judge: LossEvaluator
+    evaluator: LossEvaluator
     samples: Sequence[Sample]
     threads: int
     layouts: Collection[str]
@@ -80,16 +81,16 @@ class CandidateSearch:
     """Candidates along paths, each measured once.
 
     Args:
-        bench: what they are measured with.
+        trials: what they are measured with.
         paths: orders in which groups may become integers.
         budget: what is asked for.
         on_candidate: called after each.
     """
 
     def __init__(
-        self, bench: TrialContext, paths: Sequence[Path], budget: Budget, on_candidate: Callable[[], None] = lambda: None
+        self, trials: TrialContext, paths: Sequence[Path], budget: Budget, on_candidate: Callable[[], None] = lambda: None
     ) -> None:
-        self._bench, self._budget, self._on_candidate = bench, budget, on_candidate
+        self._trials, self._budget, self._on_candidate = trials, budget, on_candidate
         self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
         self._found: dict[tuple[object, ...], Candidate] = {}
 
@@ -100,7 +101,7 @@ class CandidateSearch:
 
     def run(self) -> tuple[Candidate, bool]:
         """Return the best candidate, and whether it meets the budget."""
-        self.time([self.judged({}, "float")])
+        self.time([self.evaluatord({}, "float")])
         ends = {name: self._furthest(name) for name in self._paths}
         self.time([self.at(name, count) for name, count in ends.items()])
         fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
@@ -108,28 +109,28 @@ class CandidateSearch:
         self.time([*filled[len(filled) // 2 :][:1], *filled[-1:]])  # what breaks a region up may cost more than it gains
         self._look_back(fastest, ends[fastest])
         best, met = best_of(self.candidates, self._budget)
-        if not met and not self._bench.out_of_time and best.choice:
-            corrected = self.judged(best.choice, f"{best.label}, biases corrected", bias_correction=True)
+        if not met and not self._trials.out_of_time and best.choice:
+            corrected = self.evaluatord(best.choice, f"{best.label}, biases corrected", bias_correction=True)
             if corrected.loss < best.loss:
-                self._keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
+                self.keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
         for refine in (self._leave_out_the_first, self._fix_scales):
-            if met and not self._bench.out_of_time:
+            if met and not self._trials.out_of_time:
                 refine(best)
                 best, met = best_of(self.candidates, self._budget)
         return best, met
 
-    def judged(
+    def evaluatord(
         self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False, fixed_scales: bool = False
     ) -> Candidate:
         """Return a candidate with its loss."""
         key = _key(choice, bias_correction, fixed_scales)
         if key not in self._found:
-            model = self._bench.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
-            verdict = self._bench.judge.loss(model)
-            size = without_shapes(model).ByteSize()
+            model = self._trials.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
+            verdict = self._trials.evaluator.loss(model)
+            size = byte_size(without_shapes(model))
             candidate = Candidate(
-                label, dict(choice), verdict.loss, verdict.length_change, size, size / self._bench.original_bytes,
+                label, dict(choice), verdict.loss, verdict.length_change, size, size / self._trials.original_bytes,
                 bias_correction=bias_correction, fixed_scales=fixed_scales,
             )  # fmt: skip
             log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
@@ -142,29 +143,30 @@ class CandidateSearch:
         waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
         forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
         for label, candidate in waiting.items():
-            model = self._bench.built(candidate)
+            model = self._trials.built(candidate)
             forms[label, ()] = model
-            for layout in layouts_of(model, self._bench.layouts):
+            for layout in layouts_of(model, self._trials.layouts):
                 forms[label, layout] = in_layout(model, layout)
         if not forms:
             return
         measured = speedups(
-            self._bench.original,
+            self._trials.original,
             {key: without_shapes(form) for key, form in forms.items()},
-            self._bench.samples,
-            threads=self._bench.threads,
+            self._trials.samples,
+            threads=self._trials.threads,
             seconds=TIMING_SECONDS,
         )
         for label, candidate in waiting.items():
             layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
             log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
-            self._keep(replace(candidate, speedup=measured[label, layout], layout=layout))
+            self.keep(replace(candidate, speedup=measured[label, layout], layout=layout))
 
     def at(self, name: str, count: int) -> Candidate:
         """Return the candidate after the first steps of a path."""
-        return self.judged(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
+        return self.evaluatord(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
 
-    def _keep(self, candidate: Candidate) -> None:
+    def keep(self, candidate: Candidate) -> None:
+        """Put what is known of a candidate by now in the place of what was known before."""
         self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)] = candidate
 
     def _known(self, candidate: Candidate) -> Candidate:
@@ -176,7 +178,7 @@ class CandidateSearch:
         low, high = 0, len(self._paths[name])
         if keeps_quality(self.at(name, high), self._budget):
             return high
-        while high - low > 1 and not self._bench.out_of_time:
+        while high - low > 1 and not self._trials.out_of_time:
             middle = self._guess(name, low, high)
             if keeps_quality(self.at(name, middle), self._budget):
                 low = middle
@@ -205,10 +207,10 @@ class CandidateSearch:
         current = self.at(name, count)
         found: list[Candidate] = []
         for step in self._paths[name][count : count + TRIED_BEYOND]:
-            if self._bench.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
+            if self._trials.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
                 break
             choice = {**current.choice, step.group: step.precision}
-            wider = self.judged(choice, f"{name}{count}+{len(found) + 1} {step.group}")
+            wider = self.evaluatord(choice, f"{name}{count}+{len(found) + 1} {step.group}")
             if keeps_quality(wider, self._budget):
                 current, rejected = wider, 0
                 found.append(wider)
@@ -220,7 +222,7 @@ class CandidateSearch:
         """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
         if self._budget.max_loss is None and (self._budget.min_speedup or self._budget.max_bytes):
             low, high = 0, count  # the least loss that is fast and small enough
-            while high - low > 1 and not self._bench.out_of_time:
+            while high - low > 1 and not self._trials.out_of_time:
                 middle = (low + high) // 2
                 self.time([self.at(name, middle)])
                 if holds(self.at(name, middle), self._budget):
@@ -229,7 +231,7 @@ class CandidateSearch:
                     low = middle
             return
         for share in LOOKED_BACK:
-            if not self._bench.out_of_time and (before := int(share * count)) > 0:
+            if not self._trials.out_of_time and (before := int(share * count)) > 0:
                 self.time([self.at(name, before)])
 
     def _leave_out_the_first(self, best: Candidate) -> None:
@@ -240,20 +242,20 @@ class CandidateSearch:
         """
         ends = [
             group.name
-            for group in self._bench.builder.groups
+            for group in self._trials.builder.groups
             if group.op_type == "Conv" and best.choice.get(group.name) is Precision.static_int8
         ]
         shorter = []
         for count in range(1, min(LEFT_OUT, len(ends)) + 1):
             choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
-            shorter.append(self.judged(choice, f"{best.label} without the first {count}"))
+            shorter.append(self.evaluatord(choice, f"{best.label} without the first {count}"))
         self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
-        own_operators = "integer_channels_last" in self._bench.layouts  # of ONNX Runtime, not of ONNX
+        own_operators = "integer_channels_last" in self._trials.layouts  # of ONNX Runtime, not of ONNX
         if own_operators and Precision.dynamic_int8 in best.choice.values():
-            fixed = self.judged(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
+            fixed = self.evaluatord(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
 

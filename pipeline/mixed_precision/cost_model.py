@@ -7,7 +7,6 @@ node is measured in every layout that `pipeline.optimize` may give it (Conv over
 since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Collection
@@ -15,25 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.large_models import byte_size
 from pipeline.graph.noise_inputs import with_noise_inputs
-from pipeline.graph.prepare import initializers_of, with_shapes
-from pipeline.graph.session import infer, open_session
-from pipeline.graph.subgraph import upstream_of
+from pipeline.graph.prepare import initializers_of
+from pipeline.graph.session import infer, inputs_for, open_session
+from pipeline.graph.shape_inference import with_shapes
+from pipeline.graph.subgraph import extract, upstream_of
+from pipeline.measure.ort_trace import inferences_of, read_events
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.plan import Precision
-from pipeline.sample import Sample
+from pipeline.sample import Array, Sample
 
 RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: C
     constants = initializers_of(builder.model)
     members = [name for group in builder.groups for name in group.nodes]
     tensors = _tensors(builder.model, [nodes[name].input[0] for name in members], sample, threads)
-    size = builder.model.ByteSize()
+    size = byte_size(builder.model)
     times: dict[tuple[object, ...], Times] = {}
 
     def ms(name: str, precision: Precision | None) -> Times:
@@ -102,7 +101,7 @@ def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: C
     for group in builder.groups:
         before = sum(ms(name, None).all for name in group.nodes)
         for precision in group.precisions:
-            saved = size - builder.build({group.name: precision}, rounding=False).ByteSize()
+            saved = size - byte_size(builder.build({group.name: precision}, rounding=False))
             after = [ms(name, precision) for name in group.nodes]
             alone_ms = before - sum(t.all for t in after)
             stays = precision is Precision.weight_int8  # its conversion is that of the weight, whatever its neighbours are
@@ -113,17 +112,10 @@ def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: C
 
 def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.ModelProto:
     """Return a graph of one node, with the constants that it reads, for an input like the given array."""
-    constants = initializers_of(model)
-    cut = onnx.ModelProto()
-    cut.ir_version = model.ir_version
-    cut.opset_import.extend(model.opset_import)
-    cut.graph.name = node.name
-    cut.graph.node.append(node)
-    cut.graph.initializer.extend(constants[name] for name in dict.fromkeys(node.input[1:]) if name in constants)
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    cut.graph.input.append(helper.make_tensor_value_info(node.input[0], kind, array.shape))
-    cut.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, [None] * array.ndim))
-    return with_shapes(cut)
+    given = helper.make_tensor_value_info(node.input[0], kind, array.shape)
+    made = helper.make_tensor_value_info(node.output[0], kind, [None] * array.ndim)
+    return with_shapes(extract(model, [node], [given], [made]))
 
 
 def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
@@ -135,15 +127,12 @@ def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
         infer(session, sample)
         for _ in range((RUNS if time.perf_counter() - start < LONG_SECONDS else LONG_RUNS) - 1):
             infer(session, sample)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    spent, computing = [0.0] * len(starts), [0.0] * len(starts)
-    for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            run = int(np.searchsorted(starts, event["ts"], side="right")) - 1
-            spent[run] += event["dur"]
-            computing[run] += 0.0 if event["args"]["op_name"] in CONVERSIONS else event["dur"]
-    return Times(min(spent[1:]) / 1000.0, min(computing[1:]) / 1000.0)
+        inferences = inferences_of(read_events(Path(session.end_profiling())))[1:]
+    spent = [sum(kernel.spent_us for kernel in inference.kernels) for inference in inferences]
+    computing = [
+        sum(kernel.spent_us for kernel in inference.kernels if kernel.op_type not in CONVERSIONS) for inference in inferences
+    ]
+    return Times(min(spent) / 1000.0, min(computing) / 1000.0)
 
 
 def _in_layouts(model: onnx.ModelProto, allowed: Collection[str]) -> list[onnx.ModelProto]:
@@ -163,5 +152,4 @@ def _tensors(model: onnx.ModelProto, names: list[str], sample: Sample, threads: 
     if not made:
         return feeds
     session = open_session(upstream_of(noisy.model, made), threads)
-    given = {value.name for value in session.get_inputs()}
-    return feeds | infer(session, Sample(sample.id, {name: array for name, array in feeds.items() if name in given}))
+    return feeds | infer(session, Sample(sample.id, inputs_for(session, feeds)))

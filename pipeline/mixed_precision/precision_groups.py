@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, ModeKind, StaticConfig
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import DynamicConfig, StaticConfig, with_settings_of
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.dynamic import plan_dynamic
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import plan_static
-
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+from pipeline.record.results import Kept
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group
     plans = {
         Precision.static_int8: plan_static(prepared, everywhere),
         Precision.dynamic_int8: plan_dynamic(prepared, at_run_time),
-        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=list(WEIGHTED))),
+        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=sorted(LAYERS))),
     }
     allowed: dict[str, list[Precision]] = defaultdict(list)
     for precision, plan in plans.items():
@@ -68,7 +69,7 @@ def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group
     by_weight: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     constants = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
-        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants:
+        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
             by_weight[node.input[1]].append(node)
     found: list[Group] = []
     for weight, nodes in by_weight.items():
@@ -94,13 +95,4 @@ def plan_of(groups: Collection[Group], choice: Choice) -> Plan:
 
 def _dynamic(static: StaticConfig) -> DynamicConfig:
     """Return the settings of a dynamic mode with the same limits."""
-    return DynamicConfig(
-        name=static.name,
-        kind=ModeKind.dynamic,
-        nodes_to_quantize=static.nodes_to_quantize,
-        nodes_to_exclude=static.nodes_to_exclude,
-        op_types=static.op_types,
-        per_channel=static.per_channel,
-        reduce_range=static.reduce_range,
-        target=static.target,
-    )
+    return with_settings_of(static, DynamicConfig, kind=ModeKind.dynamic, weight_only_op_types=[])

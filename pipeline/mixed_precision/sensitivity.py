@@ -11,30 +11,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
-from pipeline.graph.prepare import with_shapes
-from pipeline.graph.session import infer, open_session
+from pipeline.graph.session import infer, inputs_for, open_session
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.quantize.plan import Precision
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import Array, Outputs, Sample
 
 AT_ONCE = 12  # groups whose inputs are held in memory together
 
-Tensors = dict[str, npt.NDArray[np.generic]]
+Tensors = dict[str, Array]
 Losses = dict[tuple[str, Precision], float]
 """(group, precision) -> loss of this group alone."""
 
 
 def sensitivities(
     builder: Builder,
-    judge: LossEvaluator,
+    evaluator: LossEvaluator,
     wanted: Sequence[tuple[str, Precision]],
     threads: int,
     *,
@@ -45,14 +43,14 @@ def sensitivities(
 
     Args:
         builder: makes the graphs.
-        judge: scores them, on samples that should be short.
+        evaluator: scores them, on samples that should be short.
         wanted: (group, precision) to measure, the most promising groups first; what nobody would choose need not be.
         threads: intra-op threads.
         until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
         on_group: called after each group.
     """
     losses: Losses = {}
-    simple = all(len(calls) == 1 for calls in judge.calls)
+    simple = all(len(calls) == 1 for calls in evaluator.calls)
     noisy = with_noise_inputs(builder.model)
     base = NoisyGraph(with_shapes(noisy.model), noisy.tables)
     known = {group.name: group for group in builder.groups}
@@ -62,9 +60,9 @@ def sensitivities(
         chunk = groups[start : start + AT_ONCE]
         parts = {group.name: downstream_of(base.model, group.nodes) for group in chunk} if simple else {}
         read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
-        tensors = list(_float_tensors(base, list(read), judge, threads))
+        tensors = list(_float_tensors(base, list(read), evaluator, threads))
         # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
-        arrays = {name for name in read if all(isinstance(found[name], np.ndarray) for found in tensors)}
+        arrays = {name for name in read if all(name in found for found in tensors)}
         for group in chunk:
             if time.monotonic() >= until:
                 return losses
@@ -72,34 +70,32 @@ def sensitivities(
                 choice = {group.name: precision}
                 part, inputs = parts.get(group.name, (None, []))
                 if part is not None and arrays.issuperset(inputs):
-                    outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, judge, threads)
-                    verdict = judge.loss_of_outputs(outputs)
+                    outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, evaluator, threads)
+                    found = evaluator.loss_of_outputs(outputs)
                 else:
-                    verdict = judge.loss(builder.build(choice))
-                losses[group.name, precision] = max(verdict.loss, 0.0)
+                    found = evaluator.loss(builder.build(choice))
+                losses[group.name, precision] = max(found.loss, 0.0)
             on_group()
     return losses
 
 
-def _float_tensors(base: NoisyGraph, names: Sequence[str], judge: LossEvaluator, threads: int) -> Iterator[Tensors]:
+def _float_tensors(base: NoisyGraph, names: Sequence[str], evaluator: LossEvaluator, threads: int) -> Iterator[Tensors]:
     """Yield the named tensors of the float graph, for one sample after the other."""
     if not names:
         return
     given = {value.name for value in base.model.graph.input}
     made = [name for name in names if name not in given]
     session = open_session(upstream_of(base.model, made), threads) if made else None
-    for number, calls in enumerate(judge.calls):
-        feeds: Tensors = {**calls[0].sample.inputs, **base.noise(judge.rng(number))}
+    for number, calls in enumerate(evaluator.calls):
+        feeds: Tensors = {**calls[0].sample.inputs, **base.noise(evaluator.rng(number))}
         found: Tensors = {name: feeds[name] for name in names if name in feeds}
         if session is not None:
-            wanted = {value.name for value in session.get_inputs()}
-            inputs = {name: array for name, array in feeds.items() if name in wanted}
-            found |= infer(session, Sample(calls[0].sample.id, inputs))
+            found |= infer(session, Sample(calls[0].sample.id, inputs_for(session, feeds)))
         yield found
 
 
 def _outputs_behind(
-    part: onnx.ModelProto, inputs: Sequence[str], tensors: Sequence[Tensors], judge: LossEvaluator, threads: int
+    part: onnx.ModelProto, inputs: Sequence[str], tensors: Sequence[Tensors], evaluator: LossEvaluator, threads: int
 ) -> Callable[[int, Sample], Outputs]:
     """Return a function that runs the part of a graph that differs from the float graph, and takes the rest from there."""
     for value in part.graph.input:
@@ -109,6 +105,6 @@ def _outputs_behind(
 
     def outputs(number: int, sample: Sample) -> Outputs:
         feeds = {name: tensors[number][name] for name in inputs}
-        return judge.calls[number][0].outputs | infer(session, Sample(sample.id, feeds))
+        return evaluator.calls[number][0].outputs | infer(session, Sample(sample.id, feeds))
 
     return outputs

@@ -1,6 +1,6 @@
 """Matcha-TTS as icefall exports it: tokens become a mel spectrogram, whose length the model predicts, and that speech."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -144,6 +144,14 @@ class Matcha(ModelFiles):
     def mel(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the natural-log mel (80, frames)."""
         return np.asarray(outputs["mel"][0], dtype=np.float32)
+
+    def mel_depends_on(self, graph: str) -> bool:
+        """Return whether the graph is the acoustic model: the vocoder comes after the mel."""
+        return graph == self.entry
+
+    def without_audio(self) -> "Matcha":
+        """Return the acoustic model alone."""
+        return replace(self, vocoder_path=None, asr_path=None)
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the speech that was synthesised."""

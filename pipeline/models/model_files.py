@@ -1,8 +1,10 @@
 """Where a model's files are, and what their metadata says."""
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import onnx
 
@@ -33,6 +35,38 @@ class ModelFiles:
     sha256: str | None = None
     calibration_path: str | None = None
     evaluation_path: str | None = None
+
+    @property
+    def fixed_inputs(self) -> Mapping[str, float] | None:
+        """None: only a model of unknown inputs has a setting for them."""
+        return None
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The graphs that a mode applies to: name -> path as configured."""
+        raise NotImplementedError
+
+    @property
+    def companions(self) -> dict[str, str]:
+        """The graphs that are only run: none, unless a model has others."""
+        return {}
+
+    @property
+    def entry(self) -> str:
+        """The graph that an utterance enters: the first one."""
+        return next(iter(self.graphs))
+
+    @property
+    def side_files(self) -> list[Path]:
+        """The token table and the lexicon beside the graphs; they may be missing."""
+        folders = dict.fromkeys(resolve_path(path).parent for path in self.graphs.values())
+        return [folder / name for folder in folders for name in ("tokens.txt", "lexicon.txt")]
+
+    def found_at(self, place: Path) -> Self:
+        """Return the model with its files at a place: a directory, or one ONNX file."""
+        if place.is_dir():
+            return replace(self, dir=str(place))
+        return replace(self, path=str(place), dir=None)
 
     def check(self) -> None:
         """Nothing to check."""

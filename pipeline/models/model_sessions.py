@@ -10,8 +10,11 @@ import onnxruntime
 
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
 from pipeline.sample import Outputs, Sample
+
+AnyGraph = SourceGraph | Path | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,41 @@ class Call:
 class ModelSessions:
     """The graphs of one model, each opened when it is first run; those that draw noise are given it from outside."""
 
-    def __init__(self, files: Mapping[str, Path | onnx.ModelProto], threads: int) -> None:
-        """Take graph name -> ONNX file or graph in memory, and the intra-op threads of each session."""
-        self._files = files
+    def __init__(
+        self,
+        graphs: Mapping[str, AnyGraph],
+        threads: int,
+        changed: Mapping[str, Path | onnx.ModelProto] | None = None,
+        *,
+        remember_bytes: int = 0,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            graphs: name -> graph.
+            threads: intra-op threads of each session.
+            changed: name -> the graph in the place of that one.
+            remember_bytes: outputs that are kept at most, for the same inputs to be run once only.
+        """
+        self._graphs, self._changed = graphs, changed or {}
         self._threads = threads
+        self._free_bytes = remember_bytes
+        self._known: dict[tuple[str, bytes], Outputs] = {}
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
 
     def runner(self, seed: Sequence[int], calls: list[Call] | None = None) -> Run:
         """Return a function that runs a graph by name.
 
         Args:
-            seed: of the noise: the same seed gives the same noise to every graph of this name, in any ensemble.
+            seed: of the noise: the same seed gives the same noise to every graph of this name, in any sessions.
             calls: each call is appended here.
         """
 
         def run(graph: str, sample: Sample) -> Outputs:
             session, noisy = self._open(graph)
             noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
-            outputs = infer(session, Sample(sample.id, {**sample.inputs, **noise}))
+            given = Sample(sample.id, {**sample.inputs, **noise})
+            outputs = self._remembered(graph, given, session)
             if calls is not None:
                 calls.append(Call(graph, sample, outputs))
             return outputs
@@ -61,23 +81,44 @@ class ModelSessions:
         noisy = self._open(graph)[1]
         return {} if noisy is None else noisy.tables
 
+    def _remembered(self, graph: str, sample: Sample, session: onnxruntime.InferenceSession) -> Outputs:
+        """Run a graph, or return what it gave for the same inputs before."""
+        if not (self._free_bytes or self._known):
+            return infer(session, sample)
+        key = (graph, sample.digest)
+        if key not in self._known:
+            outputs = infer(session, sample)
+            size = sum(array.nbytes for array in outputs.values())
+            if size > self._free_bytes:
+                return outputs
+            self._free_bytes -= size
+            self._known[key] = outputs
+        return dict(self._known[key])
+
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:
-            given = self._files[graph]
-            noisy = with_noise_inputs(onnx.load(given) if isinstance(given, Path) else given)
+            given = self._changed[graph] if graph in self._changed else self._graphs[graph]
+            noisy = _noisy(given)
             drawing = bool(noisy.tables)
-            session = open_session(noisy.model if drawing else given, self._threads)
+            file = given.path if isinstance(given, SourceGraph) else given
+            session = open_session(noisy.model if drawing else file, self._threads)
             self._opened[graph] = (session, noisy if drawing else None)
         return self._opened[graph]
 
 
+def _noisy(graph: AnyGraph) -> NoisyGraph:
+    if isinstance(graph, SourceGraph):
+        return graph.noisy
+    return with_noise_inputs(onnx.load(graph) if isinstance(graph, Path) else graph)
+
+
 def traced(
-    ensemble: ModelSessions, infer_model: Callable[[Sample, Run], Outputs], samples: Sequence[Sample], seed: int, graph: str
+    sessions: ModelSessions, infer_model: Callable[[Sample, Run], Outputs], samples: Sequence[Sample], seed: int, graph: str
 ) -> list[Sample]:
     """Return what one graph is given when the whole model runs on samples of its first graph.
 
     Args:
-        ensemble: the graphs, as they are to be run.
+        sessions: the graphs, as they are to be run.
         infer_model: runs the whole model.
         samples: inputs of the first graph.
         seed: of the noise.
@@ -85,5 +126,5 @@ def traced(
     """
     calls: list[Call] = []
     for number, sample in enumerate(samples):
-        infer_model(sample, ensemble.runner([seed, number], calls))
+        infer_model(sample, sessions.runner([seed, number], calls))
     return [call.sample for call in calls if call.graph == graph]

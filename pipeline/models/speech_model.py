@@ -1,8 +1,8 @@
 """What the pipeline asks of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class SpeechModel(Protocol):
         url: where they are downloaded from; `sha256` is what they must be.
         calibration_path: the set of its own calibration data, if it has any.
         evaluation_path: the set of its own evaluation data, if it has any.
+        fixed_inputs: inputs that are always the same, and their values.
     """
 
     name: str
@@ -39,6 +40,17 @@ class SpeechModel(Protocol):
     calibration_path: str | None
     evaluation_path: str | None
     evaluations: ClassVar[frozenset[EvaluationKind]]
+
+    @property
+    def fixed_inputs(self) -> Mapping[str, float] | None:
+        """Inputs of one element that are always the same, and their values; None for a model without such a setting."""
+
+    @property
+    def side_files(self) -> list[Path]:
+        """The files beside the graphs that decide what inputs and outputs mean, such as tokens.txt; some may be missing."""
+
+    def found_at(self, place: Path) -> Self:
+        """Return the model with its files at a place: a directory, or one ONNX file."""
 
     @property
     def graphs(self) -> dict[str, str]:
@@ -71,6 +83,30 @@ class SpeechModel(Protocol):
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return how long the speech of one inference of one graph is; None where it neither speaks nor hears."""
+
+
+@runtime_checkable
+class TextToSpeech(Protocol):
+    """A model that says a text: it predicts a mel spectrogram and, where it has a vocoder, audio.
+
+    Attributes:
+        asr_path: a CTC recogniser that hears what was said; None: no round trip.
+    """
+
+    asr_path: str | None
+
+    @property
+    def rate_hz(self) -> int:
+        """The sample rate of the speech."""
+
+    def mel(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the natural-log mel (bands, frames)."""
+
+    def mel_depends_on(self, graph: str) -> bool:
+        """Return whether a graph of the model has part in the mel, or only in what follows."""
+
+    def without_audio(self) -> SpeechModel:
+        """Return the model as it predicts mels only: what no metric listens to need not be spoken."""
 
 
 @runtime_checkable

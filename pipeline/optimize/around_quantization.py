@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, AutoConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import PreparedGraph, with_shapes
+from pipeline.graph.prepare import PreparedGraph
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.optimize.engine import Rewritten, apply
 from pipeline.optimize.layouts import in_layout, layouts_of

@@ -61,7 +61,9 @@ class Reference:
 
 
 def _difference(before: Outputs, after: Outputs) -> float:
-    return max(_of_one(np.asarray(before[name]), np.asarray(after[name])) for name in before)
+    if before.keys() != after.keys():  # a sequence of another length
+        return float("inf")
+    return max((_of_one(before[name], after[name]) for name in before), default=0.0)
 
 
 def _of_one(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:
@@ -69,6 +71,8 @@ def _of_one(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> 
         return float("inf")
     if before.size == 0 or np.array_equal(before, after):
         return 0.0
+    if before.dtype.kind == "O":  # texts that differ
+        return float("inf")
     first, second = before.astype(np.float64), after.astype(np.float64)
     if not (np.isfinite(first) == np.isfinite(second)).all():
         return float("inf")

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import onnx
 
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import with_shapes
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.ort_fusion_guard import keep_float

@@ -6,14 +6,17 @@ what is quantized must be the folded weight; it leaves out ConvTranspose, and do
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.graph.attributes import attribute, float_attribute, int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import drop_unread
 from pipeline.ptq.channel_groups import Side, spread
+from pipeline.sample import Array, Float32Array
 
 
 def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
@@ -30,8 +33,7 @@ def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         maker = makers.get(node.input[0]) if node.op_type == "BatchNormalization" and len(node.output) == 1 else None
-        training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
-        if maker is None or training or readers[node.input[0]] > 1 or not _fold(model, maker, node):
+        if maker is None or attribute(node, "training_mode", 0) or readers[node.input[0]] > 1 or not _fold(model, maker, node):
             kept.append(node)
         else:
             folded.append(node.name)
@@ -48,21 +50,36 @@ def _fold(model: onnx.ModelProto, maker: onnx.NodeProto, node: onnx.NodeProto) -
     needed = [*maker.input[1:], *node.input[1:]]
     if any(name not in constants for name in needed):
         return False
-    scale, offset, mean, variance = (numpy_helper.to_array(constants[name]).astype(np.float64) for name in node.input[1:5])
-    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    groups = next((attribute.i for attribute in maker.attribute if attribute.name == "group"), 1)
-    factors = scale / np.sqrt(variance + epsilon)
-    weight = numpy_helper.to_array(constants[maker.input[1]])
-    transposed = maker.op_type == "ConvTranspose"
-    side = Side(maker.input[1], 1 if transposed else 0, 1, groups if transposed else 1)
-    bias = numpy_helper.to_array(constants[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(mean)
+    weight, *bias = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
+    norm = [numpy_helper.to_array(constants[name]) for name in node.input[1:5]]
     # under new names: another node may share the constants
     names = [f"{node.name}_folded_weight", f"{node.name}_folded_bias"]
-    arrays = [weight * spread(factors, side, weight.shape), (bias - mean) * factors + offset]
-    model.graph.initializer.extend(
-        numpy_helper.from_array(array.astype(np.float32), name) for name, array in zip(names, arrays, strict=True)
-    )
+    arrays = folded_constants(maker, weight, bias[0] if bias else None, node, norm)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in zip(names, arrays, strict=True))
     del maker.input[1:]
     maker.input.extend(names)
     maker.output[0] = node.output[0]
     return True
+
+
+def folded_constants(
+    layer: onnx.NodeProto, weight: Array, bias: Array | None, node: onnx.NodeProto, norm: Sequence[Array]
+) -> tuple[Float32Array, Float32Array]:
+    """Return the weight and the bias of a convolution that does the work of the batch normalization behind it as well.
+
+        g (w * x + b - m) / sqrt(v + e) + h = (w a) * x + (b - m) a + h,    a = g / sqrt(v + e), one number a channel
+
+    Args:
+        layer: a Conv or ConvTranspose.
+        weight: its weight.
+        bias: its bias (channels,); None: it has none.
+        node: the BatchNormalization.
+        norm: scale g, offset h, mean m and variance v of it, each (channels,).
+    """
+    scale, offset, mean, variance = (np.asarray(array, np.float64) for array in norm)
+    factors = scale / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+    transposed = layer.op_type == "ConvTranspose"
+    side = Side(layer.input[1], 1 if transposed else 0, 1, int_attribute(layer, "group", 1) if transposed else 1)
+    shift = (0.0 if bias is None else np.asarray(bias, np.float64)) - mean
+    folded = np.asarray(weight, np.float64) * spread(factors, side, weight.shape)
+    return folded.astype(np.float32), (shift * factors + offset).astype(np.float32)

@@ -11,19 +11,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import StaticConfig
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate, weighted_nodes
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges
-from pipeline.sample import Sample
+from pipeline.sample import FloatArray, Sample
 
-ChannelMeans = dict[str, npt.NDArray[np.float64]]
+ChannelMeans = dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def correct_biases(
     biases = find_biases(model, {node.name for node in weighted_nodes(model, plan)})
     missing = Counter(bias.constant for bias in biases.values())
     right = channel_means(reference or model, biases.values(), samples, threads)
-    corrections: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    corrections: dict[str, list[FloatArray]] = defaultdict(list)
     for level in levels(model, biases):
         here = [biases[node.name] for node in level]
         found = channel_means(simulate(corrected, plan, mode, ranges), here, samples, threads)

@@ -16,8 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.graph.prepare import initializers_of
-
-Factors = npt.NDArray[np.float64]
+from pipeline.sample import FloatArray
 
 
 class Axis(NamedTuple):
@@ -58,7 +57,7 @@ class ChannelGroup:
     op_types: frozenset[str]
 
 
-def rescale(model: onnx.ModelProto, group: ChannelGroup, factors: Factors) -> None:
+def rescale(model: onnx.ModelProto, group: ChannelGroup, factors: FloatArray) -> None:
     """Divide the channels of a group's tensors by the factors, by changing constants in place."""
     constants = initializers_of(model)
     for side in group.sides:
@@ -67,7 +66,7 @@ def rescale(model: onnx.ModelProto, group: ChannelGroup, factors: Factors) -> No
         constant.CopyFrom(numpy_helper.from_array(changed.astype(np.float32), side.constant))
 
 
-def spread(factors: Factors, side: Side, shape: tuple[int, ...]) -> Factors:
+def spread(factors: FloatArray, side: Side, shape: tuple[int, ...]) -> FloatArray:
     """Return one factor per channel in a shape that broadcasts against a constant of the given shape."""
     if side.groups == 1:
         return factors.reshape([-1 if axis == side.axis else 1 for axis in range(len(shape))])

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import onnx
 
+from pipeline.graph.attributes import attribute, int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import input_tensors
@@ -90,7 +91,7 @@ class _Search:
             case "Relu" | "LeakyRelu" | "Identity", 0:
                 self.pass_on(node.input[0], node.output[0])
             case "Transpose", 0:
-                order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+                order = attribute(node, "perm")
                 for index, source in enumerate(order or reversed(range(self.ranks[node.input[0]]))):
                     self.join(Axis(node.input[0], source), Axis(node.output[0], index))
             case "Add" | "Sub", 0:
@@ -161,7 +162,7 @@ class _Search:
             or any(n not in self.constants for n in node.input[2:] if n)
         ):
             return False
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        groups = int_attribute(node, "group", 1)
         read, written = (1, 0) if node.op_type == "Conv" else (0, 1)
         in_groups = {read: groups, written: 1} if read else {read: 1, written: groups}
         self.take(
@@ -190,7 +191,7 @@ class _Search:
         """A normalization forgets the factors of its input, up to its epsilon; its scale and bias take those of its output."""
         target = node.output[0]
         index = 1 if node.op_type == "InstanceNormalization" else self.ranks[target] - 1
-        first = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        first = int_attribute(node, "axis", -1)
         own = [name for name in node.input[1:] if name]
         if any(name not in self.constants for name in own):
             return False

@@ -15,13 +15,13 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.calibration.collect import collect
+from pipeline.graph.op_sets import RESCALABLE
 from pipeline.graph.prepare import initializers_of
-from pipeline.ptq.channel_groups import ChannelGroup, Factors, rescale, rows_of_channel
+from pipeline.ptq.channel_groups import ChannelGroup, rescale, rows_of_channel
 from pipeline.ptq.channel_search import channel_groups
 from pipeline.quantize.plan import Plan, Precision
-from pipeline.sample import Sample
+from pipeline.sample import FloatArray, Sample
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Add", "Sub"})  # what an equalized tensor is written by
 FLOOR = 1 / 64  # of a quiet channel's maximum relative to the loudest: a dead one need not be raised to full range
 
 
@@ -37,7 +37,7 @@ def equalize(
         strength: 1: activations get equal maxima; 0: the weights that read them do.
         threads: of ONNX Runtime.
     """
-    groups = [group for group in channel_groups(model) if group.op_types <= LINEAR]
+    groups = [group for group in channel_groups(model) if group.op_types <= RESCALABLE]
     return level_channels(model, groups, rounded_tensors(model, plan), samples, strength=strength, threads=threads)
 
 
@@ -66,7 +66,7 @@ def level_channels(
     if not axes:
         return leveled
     seen = collect(model, samples, tensors=list(axes), channel_axes=axes, histograms=False, threads=threads)
-    maxima: dict[str, Factors] = {}
+    maxima: dict[str, FloatArray] = {}
     for tensor in axes:
         channels = seen[tensor].channels
         assert channels is not None
@@ -78,7 +78,7 @@ def level_channels(
     return leveled
 
 
-def factors_of(activations: Sequence[Factors], weights: Factors, strength: float) -> Factors:
+def factors_of(activations: Sequence[FloatArray], weights: FloatArray, strength: float) -> FloatArray:
     """Return one factor per channel, of geometric mean 1.
 
     Args:
@@ -91,11 +91,11 @@ def factors_of(activations: Sequence[Factors], weights: Factors, strength: float
     shares = [np.log(np.maximum(maxima / max(maxima.max(), tiny), FLOOR)) for maxima in activations]
     shares_of_weights = np.log(np.maximum(weights / max(weights.max(), tiny), FLOOR))
     exponents = strength * np.mean(shares, axis=0) - (1 - strength) * shares_of_weights
-    factors: Factors = np.exp(exponents - exponents.mean())
+    factors: FloatArray = np.exp(exponents - exponents.mean())
     return factors
 
 
-def _weight_maxima(model: onnx.ModelProto, group: ChannelGroup) -> Factors:
+def _weight_maxima(model: onnx.ModelProto, group: ChannelGroup) -> FloatArray:
     constants = initializers_of(model)
     read = [side for side in group.sides if side.power > 0]
     maxima = [np.abs(rows_of_channel(numpy_helper.to_array(constants[side.constant]), side)).max(axis=1) for side in read]

@@ -1,4 +1,4 @@
-"""Weight rounding by reconstruction: up or down, whichever keeps a node's output.
+"""Float32Array rounding by reconstruction: up or down, whichever keeps a node's output.
 
 Rounding each weight to the nearest integer is not best for the sum of products (Nagel et al. 2020, "Up or Down? Adaptive
 Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expected squared error of its output is e H eᵀ for the
@@ -16,30 +16,24 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.second_moments import reads_patches, second_moments
-from pipeline.ptq.simulate import Weight, steps_of, weight_grid, weighted_nodes
+from pipeline.ptq.simulate import steps_of, weight_grid, weighted_nodes
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.qparams import limits
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
-from pipeline.sample import Sample
+from pipeline.sample import Float32Array, FloatArray, Sample
 
 DAMPING = 1e-4  # of the mean of H's diagonal, added to it: directions that the data never took stay near the nearest integer
 BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the samples serves
 
-Rows = npt.NDArray[np.float64]
-
 
 def round_weights(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
 
@@ -74,7 +68,9 @@ def round_weights(
     return rounded
 
 
-def reconstruct(weight: Weight, scale: Weight, moments: Rows, noise: float, *, transposed: bool) -> Weight:
+def reconstruct(
+    weight: Float32Array, scale: Float32Array, moments: FloatArray, noise: float, *, transposed: bool
+) -> Float32Array:
     """Return the weight on its grid.
 
     Args:
@@ -86,7 +82,7 @@ def reconstruct(weight: Weight, scale: Weight, moments: Rows, noise: float, *, t
     """
     groups, size, _ = moments.shape
 
-    def rows(array: npt.NDArray[np.generic]) -> Rows:
+    def rows(array: npt.NDArray[np.generic]) -> FloatArray:
         return (array.T if transposed else array).reshape(groups, -1, size).astype(np.float64)
 
     steps = rows(np.broadcast_to(scale, weight.shape))[:, :, :1]
@@ -94,7 +90,7 @@ def reconstruct(weight: Weight, scale: Weight, moments: Rows, noise: float, *, t
     return np.ascontiguousarray((values.T if transposed else values).reshape(weight.shape))
 
 
-def round_rows(weights: Rows, moments: Rows, noise: float) -> Rows:
+def round_rows(weights: FloatArray, moments: FloatArray, noise: float) -> FloatArray:
     """Return integers that keep the products of rows and inputs.
 
     Args:
@@ -133,7 +129,7 @@ def _batches(nodes: Sequence[onnx.NodeProto], shapes: dict[str, tuple[int, ...]]
     held = 0
     for name, users in by_weight.items():
         shape = shapes[name]
-        groups = next((attribute.i for attribute in users[0].attribute if attribute.name == "group"), 1)
+        groups = int_attribute(users[0], "group", 1)
         size = shape[0] if users[0].op_type == "MatMul" else int(np.prod(shape[1:]))
         if batch and held + 8 * groups * size**2 > BUDGET_BYTES:
             yield batch

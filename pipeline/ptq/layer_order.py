@@ -3,16 +3,14 @@
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from pipeline.calibration.segments import open_segment, run_session
 from pipeline.graph.noise_inputs import with_noise_inputs
+from pipeline.graph.session import inputs_for
 from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.subgraph_scopes import input_tensors
-from pipeline.sample import Sample
-
-Array = npt.NDArray[np.generic]
+from pipeline.sample import Array, Sample
 
 
 def levels(model: onnx.ModelProto, nodes: Collection[str]) -> list[list[onnx.NodeProto]]:
@@ -44,8 +42,7 @@ def stream(
     noisy = with_noise_inputs(model)
     names = list(dict.fromkeys(tensors))
     session = open_segment(upstream_of(noisy.model, names), threads, optimize=False)
-    given = {value.name for value in session.get_inputs()}
     for index, sample in enumerate(samples):
         feeds = sample.inputs | noisy.noise(np.random.default_rng(index))
-        arrays = run_session(session, names, {name: array for name, array in feeds.items() if name in given}, sample)
+        arrays = run_session(session, names, inputs_for(session, feeds), sample)
         yield dict(zip(names, arrays, strict=True))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper
 
+from pipeline.graph.attributes import attributes_of, string_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.layer_order import stream
-from pipeline.sample import Sample
+from pipeline.sample import FloatArray, Sample
 
 POSITIONS = 512  # of each sample's output, drawn at random: neighbours say much the same, and moments cost positions * inputs²
 
@@ -20,20 +20,19 @@ Values = npt.NDArray[np.float32]
 def reads_patches(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
     """Return whether a node is a Conv with explicit padding, or a MatMul by a matrix."""
     if node.op_type == "Conv":
-        auto = next((attribute.s for attribute in node.attribute if attribute.name == "auto_pad"), b"NOTSET")
-        return auto in (b"", b"NOTSET")
+        return string_attribute(node, "auto_pad", "NOTSET") in ("", "NOTSET")
     return node.op_type == "MatMul" and len(shape) == 2
 
 
 def second_moments(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], samples: Sequence[Sample], threads: int
-) -> dict[str, npt.NDArray[np.float64]]:
+) -> dict[str, FloatArray]:
     """Return E[x xᵀ] of the inputs of each weight: name -> float64 (groups, inputs, inputs).
 
     Nodes that share a weight share its moments. Memory depends on the weights alone, not on the samples.
     """
     shapes = {name: tuple(tensor.dims) for name, tensor in initializers_of(model).items()}
-    totals: dict[str, npt.NDArray[np.float64]] = {}
+    totals: dict[str, FloatArray] = {}
     counts: Counter[str] = Counter()
     rng = np.random.default_rng(0)
     for tensors in stream(model, [node.input[0] for node in nodes], samples, threads):
@@ -58,7 +57,7 @@ def patches(node: onnx.NodeProto, array: Values, shape: tuple[int, ...], rng: np
     if node.op_type == "MatMul":
         rows = array.reshape(-1, array.shape[-1])
         return rows[_draw(len(rows), rng)][None]
-    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    settings = attributes_of(node)
     kernel = shape[2:]
     rank = len(kernel)
     pads = settings.get("pads", [0] * 2 * rank)

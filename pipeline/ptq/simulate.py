@@ -8,20 +8,21 @@ the name that it has in the float graph; biases stay float, since their 32 bits 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import Placement, place_pairs
-from pipeline.quantize.qparams import QuantParams, numpy_type, qparams_of_range, qparams_of_weights, tensor_of
+from pipeline.quantize.qdq_writer import activation_qparams
+from pipeline.quantize.qparams import QuantParams, numpy_type, qparams_of_weights, tensor_of
 from pipeline.quantize.static import Ranges, pair_settings
 from pipeline.quantize.weight_storage import output_axis
+from pipeline.sample import Float32Array
 
-Weight = npt.NDArray[np.float32]
-WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 SUFFIX = "/simulated"
 
 
@@ -29,14 +30,10 @@ def weighted_nodes(model: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
     """Return the nodes that the plan quantizes and whose weight, input 1, is a constant, in the order of the graph."""
     planned = set(plan.nodes(Precision.static_int8, Precision.dynamic_int8, Precision.weight_int8))
     constants = initializers_of(model)
-    return [
-        node
-        for node in model.graph.node
-        if node.name in planned and node.op_type in WEIGHTED_OPS and node.input[1] in constants
-    ]
+    return [node for node in model.graph.node if node.name in planned and node.op_type in LAYERS and node.input[1] in constants]
 
 
-def weight_grid(weight: Weight, node: onnx.NodeProto, plan: Plan, mode: StaticConfig) -> QuantParams:
+def weight_grid(weight: Float32Array, node: onnx.NodeProto, plan: Plan, mode: StaticConfig) -> QuantParams:
     """Return the integers that a quantizer will choose for the weight of a node."""
     settings = pair_settings(mode)
     axis = output_axis(node, weight.ndim)
@@ -45,7 +42,7 @@ def weight_grid(weight: Weight, node: onnx.NodeProto, plan: Plan, mode: StaticCo
     return qparams_of_weights(weight, settings.weights, axis=axis if mode.per_channel else None, reduced=settings.reduce_range)
 
 
-def steps_of(grid: QuantParams, rank: int) -> Weight:
+def steps_of(grid: QuantParams, rank: int) -> Float32Array:
     """Return the scale of a grid in a shape that broadcasts against a tensor of the given rank."""
     return grid.scale.reshape([-1 if axis == grid.axis else 1 for axis in range(rank)])
 
@@ -108,14 +105,7 @@ class _Pairs:
         """Yield the nodes that round a tensor, if it is rounded."""
         root = self.placement.grids.get(tensor)
         if root is not None:
-            if root in self.placement.fixed:
-                low, high = 0.0, 1.0
-            elif root in self.constants:
-                values = numpy_helper.to_array(self.constants[root])
-                low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
-            else:
-                low, high = self.ranges[root]
-            grid = qparams_of_range(low, high, self.settings.activations, symmetric=self.settings.symmetric)
+            grid = activation_qparams(root, self.placement, self.constants, self.settings, self.ranges)
             names = [f"{tensor}/scale", f"{tensor}/zero_point"]
             zero_point = grid.zero_point.astype(numpy_type(grid.kind))
             self.graph.initializer.extend([tensor_of(grid.scale, names[0]), tensor_of(zero_point, names[1])])

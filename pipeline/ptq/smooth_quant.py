@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import onnx
 
+from pipeline.graph.op_sets import RESCALABLE
 from pipeline.ptq.channel_search import channel_groups
-from pipeline.ptq.cross_layer_equalization import LINEAR, level_channels, rounded_tensors
+from pipeline.ptq.cross_layer_equalization import level_channels, rounded_tensors
 from pipeline.quantize.plan import Plan
 from pipeline.sample import Sample
 
@@ -21,12 +22,7 @@ def smooth_quant(
 ) -> onnx.ModelProto:
     """Return an equal float graph whose inputs of linear operators have fewer outliers.
 
-    Args:
-        model: the prepared float graph, its shapes inferred; it is not changed.
-        plan: which node becomes what: only tensors that it rounds matter.
-        samples: calibration data, read once.
-        strength: how much of the differences the weights take over: 0 to 1.
-        threads: of ONNX Runtime.
+    The arguments are those of `equalize`; here `strength` says how much of the differences the weights take over: 0 to 1.
     """
-    groups = [group for group in channel_groups(model) if not group.op_types <= LINEAR]
+    groups = [group for group in channel_groups(model) if not group.op_types <= RESCALABLE]
     return level_channels(model, groups, rounded_tensors(model, plan), samples, strength=strength, threads=threads)

@@ -8,15 +8,16 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
+from pipeline.graph.large_models import is_large
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
-from pipeline.paths import sha256_of
-from pipeline.quantize.plan import Kept, Plan
+from pipeline.paths import hash_files
+from pipeline.quantize.plan import Plan
+from pipeline.record.results import Kept
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
-PROTOBUF_LIMIT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB
 INTEGER_WEIGHTS = frozenset(
     {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4,
      onnx.TensorProto.INT16, onnx.TensorProto.UINT16}
@@ -74,17 +75,18 @@ def save_artifact(
     model.metadata_props.extend(source.model.metadata_props)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
-    if external_data or (external_data is None and model.ByteSize() > PROTOBUF_LIMIT_BYTES):
+    if external_data or (external_data is None and is_large(model)):
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
-    files = [path, *external_files(model, path.parent)]  # saving has told the graph where its weights are
+    # saving has told the graph where its weights are
+    files, sha256 = hash_files(path, *external_files(model, path.parent))
     return Artifact(
         source.name,
         path,
-        sha256_of(*files),
-        sum(file.stat().st_size for file in files),
+        sha256,
+        sum(file.bytes for file in files),
         source.size_bytes,
         {name: precision.value for name, precision in plan.precisions.items()},
         tuple(plan.kept),
@@ -150,7 +152,7 @@ def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
 
 
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
-    if suffix == "fp32":  # mode=float promises no smaller type
+    if suffix == "fp32":  # mode=optimize promises no smaller type
         return
     types = {tensor.data_type for tensor in model.graph.initializer}
     promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS

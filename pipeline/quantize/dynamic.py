@@ -7,8 +7,10 @@ operators for them.
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, IntegerType
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import DynamicConfig
 from pipeline.errors import StageError
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
@@ -17,7 +19,7 @@ from pipeline.quantize.target import needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
 BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
-SUPPORTED = BY_ONNXRUNTIME | {"MatMul", "Conv", "Gemm", "ConvTranspose"}
+SUPPORTED = BY_ONNXRUNTIME | LAYERS
 FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": IntegerType.uint8}
 
 

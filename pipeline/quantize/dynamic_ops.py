@@ -19,11 +19,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
+from pipeline.graph.attributes import int_attribute
 from pipeline.graph.subgraph_scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.operators import number_of
-from pipeline.quantize.qparams import Floats, numpy_type, qparams_of_weights, tensor_of
+from pipeline.quantize.qparams import numpy_type, qparams_of_weights, tensor_of
+from pipeline.sample import Float32Array
 
 SUPPORTED = frozenset({"MatMul", "Gemm", "Conv"})
 PRODUCT = "quant"  # ends the name of the operator that takes the place of a node
@@ -66,7 +68,7 @@ def cannot_compute(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProt
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     if node.op_type == "Gemm":
-        if any(entry.name == "transA" and entry.i for entry in node.attribute):
+        if int_attribute(node, "transA", 0):
             return "it transposes its input"
         if len(node.input) > 2 and node.input[2] and number_of(node, "beta") != 1 and node.input[2] not in constants:
             return "it scales a bias that is no constant"
@@ -168,12 +170,12 @@ class _Rewriting:
         step("Add", [result, self._bias(node, bias, constants.get(bias), rank, nodes)], "bias_add", node.output[0])
 
     def _weight(self, node: onnx.NodeProto, tensor: onnx.TensorProto) -> _Weight:
-        transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
+        transposed = bool(int_attribute(node, "transB", 0))
         key = (id(tensor), node.op_type, number_of(node, "alpha"), transposed)
         self._replaced.add(tensor.name)
         if key not in self._weights:
             self._sources.append(tensor)
-            values: Floats = numpy_helper.to_array(tensor)
+            values: Float32Array = numpy_helper.to_array(tensor)
             values = values.T if transposed else values
             if node.op_type == "Gemm":
                 values = values * np.float32(number_of(node, "alpha"))
@@ -194,7 +196,7 @@ class _Rewriting:
     ) -> str:
         """Return a bias in a shape that it can be added in: (channels, 1, ...) behind a Conv of the given rank."""
         if tensor is not None:
-            values: Floats = numpy_helper.to_array(tensor)
+            values: Float32Array = numpy_helper.to_array(tensor)
             values = values * np.float32(number_of(node, "beta")) if rank is None else values.reshape(-1, *[1] * (rank - 2))
             self._replaced.add(name)
             return self._put(values, f"{name}_reshaped")

@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from pipeline.graph.attributes import float_attribute, string_attribute
+from pipeline.graph.op_sets import LAYERS
+
 NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization", "LayerNormalization"})
 COMPUTING = frozenset({"Add", "Mul", "LeakyRelu", "Sigmoid", "Softmax", "GlobalAveragePool", "Concat", "ArgMax"})
 MOVING = frozenset(
@@ -16,7 +18,7 @@ MOVING = frozenset(
 STARTING = frozenset({"Split", "Pad"})  # quantized even where their input is not yet: integers are cheaper to move
 CARRIED = COMPUTING - {"Softmax", "ArgMax"}  # have an integer kernel for any scale of their output
 CUTTING = frozenset({"Relu", "Clip"})
-SUPPORTED = WEIGHTED | NORMALIZING | COMPUTING | MOVING | CUTTING | {"Where"}
+SUPPORTED = LAYERS | NORMALIZING | COMPUTING | MOVING | CUTTING | {"Where"}
 
 Constants = Mapping[str, onnx.TensorProto]
 """Name -> constant."""
@@ -24,13 +26,12 @@ Constants = Mapping[str, onnx.TensorProto]
 
 def number_of(node: onnx.NodeProto, name: str) -> float:
     """Return an attribute that is 1 where it is not given: alpha, beta, group."""
-    entry = next((entry for entry in node.attribute if entry.name == name), None)
-    return 1.0 if entry is None else float(entry.f if entry.type == onnx.AttributeProto.FLOAT else entry.i)
+    return float_attribute(node, name, 1.0)
 
 
 def multiplies(node: onnx.NodeProto) -> bool:
     """Return whether a node multiplies its first input with its second and adds its third."""
-    return node.op_type in WEIGHTED or node.op_type in NORMALIZING
+    return node.op_type in LAYERS or node.op_type in NORMALIZING
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
@@ -68,9 +69,8 @@ def keeps_values(node: onnx.NodeProto, constants: Constants) -> bool:
     """Return whether all that a node writes is in its first input, or zero."""
     if node.op_type != "Pad":
         return node.op_type in MOVING
-    mode = next((entry.s for entry in node.attribute if entry.name == "mode"), b"constant")
     padding = node.input[2] if len(node.input) > 2 else ""
-    if mode != b"constant" or not padding:
+    if string_attribute(node, "mode", "constant") != "constant" or not padding:
         return True
     return padding in constants and not numpy_helper.to_array(constants[padding]).any()
 

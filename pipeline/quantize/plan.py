@@ -6,14 +6,16 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
+from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
+from pipeline.graph.op_sets import LAYERS, WEIGHTED_OPS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.record.results import Kept
 
-WEIGHTED_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "Attention")
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
 
 
@@ -25,14 +27,6 @@ class Precision(Enum):
     weight_int8 = "int8 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A node that stays in fp32, and why."""
-
-    node: str
-    reason: str
 
 
 @dataclass
@@ -123,8 +117,7 @@ def _special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[
     if isinstance(mode, StaticConfig):
         dynamic = check_op_types(mode.dynamic_op_types, ("MatMul",), present, "mode.dynamic_op_types")
     if isinstance(mode, StaticConfig | DynamicConfig):
-        known = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        stored = check_op_types(mode.weight_only_op_types, known, present, "mode.weight_only_op_types")
+        stored = check_op_types(mode.weight_only_op_types, LAYERS, present, "mode.weight_only_op_types")
     return dynamic, stored
 
 
@@ -132,14 +125,9 @@ def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], defa
     if node.op_type in stored:
         return Precision.weight_int8
     precision = Precision.dynamic_int8 if node.op_type in dynamic else default
-    if precision is Precision.dynamic_int8 and node.op_type == "Conv" and groups_of(node) > 1:
+    if precision is Precision.dynamic_int8 and node.op_type == "Conv" and int_attribute(node, "group", 1) > 1:
         return Precision.weight_int8  # ConvInteger runs a depthwise convolution group by group, slower than fp32
     return precision
-
-
-def groups_of(node: onnx.NodeProto) -> int:
-    """Return the number of groups of a convolution; a depthwise one has as many as channels."""
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
@@ -178,7 +166,7 @@ def _unfit(
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
-        channels = min(weight.dims[0], weight.dims[1] * groups_of(node))
+        channels = min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1))
         if channels < mode.min_channels:
             return f"{channels} channel{'s' if channels > 1 else ''}, fewer than mode.min_channels: int8 is slower"
     return None

@@ -17,7 +17,6 @@ from pipeline.errors import StageError
 from pipeline.graph.subgraph_scopes import Names, drop_unread, replace_nodes
 from pipeline.quantize.qdq_placement import PairSettings, Placement, Weight, place_pairs
 from pipeline.quantize.qparams import (
-    Floats,
     QuantParams,
     numpy_type,
     qparams_of_range,
@@ -26,6 +25,7 @@ from pipeline.quantize.qparams import (
     tensor_of,
     widened_for_bias,
 )
+from pipeline.sample import Float32Array
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name -> (lowest, highest) value that its integers stand for."""
@@ -51,6 +51,20 @@ def insert_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairS
     if problems:
         raise StageError(f"{len(problems)} nodes or tensors of the plan cannot be quantized: {problems[0]}.")
     _Writer(model, placement, settings, ranges).write()
+
+
+def activation_qparams(
+    tensor: str, placement: Placement, constants: Mapping[str, onnx.TensorProto], settings: PairSettings, ranges: Ranges
+) -> QuantParams:
+    """Return the integers of a tensor that a pair rounds: over a fixed range, that of a constant, or what was measured."""
+    if tensor in placement.fixed:
+        low, high = 0.0, 1.0
+    elif tensor in constants:
+        values = numpy_helper.to_array(constants[tensor])
+        low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    else:
+        low, high = ranges[tensor]
+    return qparams_of_range(low, high, settings.activations, symmetric=settings.symmetric)
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -132,18 +146,11 @@ class _Writer:
     def _activation(self, root: str) -> _Stored:
         """Return the grid that a tensor, and those that only move its values, have."""
         if root not in self._grids:
-            if root in self._placement.fixed:
-                low, high = 0.0, 1.0
-            elif root in self._constants:
-                values = numpy_helper.to_array(self._constants[root])
-                low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
-            else:
-                low, high = self._ranges[root]
-            grid = qparams_of_range(low, high, self._settings.activations, symmetric=self._settings.symmetric)
+            grid = activation_qparams(root, self._placement, self._constants, self._settings, self._ranges)
             self._grids[root] = self._store(root, grid)
         return self._grids[root]
 
-    def _scale_of_input(self, node: onnx.NodeProto) -> Floats:
+    def _scale_of_input(self, node: onnx.NodeProto) -> Float32Array:
         """Return the scale of what a node multiplies its weight with, ()."""
         tensor = node.input[0]
         return self._activation(self._placement.grids.get(tensor, tensor)).grid.scale
@@ -162,13 +169,13 @@ class _Writer:
                 grids[weight] = widened_for_bias(grids[weight], self._scale_of_input(nodes[index]), bias)
         return grids
 
-    def _values(self, weight: Weight) -> Floats:
-        values: Floats = numpy_helper.to_array(self._constants[weight.tensor])
+    def _values(self, weight: Weight) -> Float32Array:
+        values: Float32Array = numpy_helper.to_array(self._constants[weight.tensor])
         return values if weight.factor == 1 else values * np.float32(weight.factor)
 
-    def _bias(self, node: onnx.NodeProto, index: int) -> Floats:
+    def _bias(self, node: onnx.NodeProto, index: int) -> Float32Array:
         """Return a node's bias, (channels,) or (1,)."""
-        values: Floats = numpy_helper.to_array(self._constants[node.input[2]]).reshape(-1)
+        values: Float32Array = numpy_helper.to_array(self._constants[node.input[2]]).reshape(-1)
         return values * np.float32(self._placement.biases[index])
 
     def _restore_weight(self, node: onnx.NodeProto, index: int, weight: Weight, grid: QuantParams) -> None:
@@ -191,7 +198,7 @@ class _Writer:
             if node.op_type == "Gemm" and entry.name in ("alpha", "beta"):
                 entry.f = 1.0  # both are in the constants now
 
-    def _restore_bias(self, node: onnx.NodeProto, index: int, input_scale: Floats, grid: QuantParams) -> str:
+    def _restore_bias(self, node: onnx.NodeProto, index: int, input_scale: Float32Array, grid: QuantParams) -> str:
         name, bias = node.input[2], self._bias(node, index)
         if grid.axis is not None and bias.size != grid.scale.size:
             bias = np.broadcast_to(bias, grid.scale.shape)  # one value for all channels of a Gemm

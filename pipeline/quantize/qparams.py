@@ -13,9 +13,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
+from pipeline.sample import Float32Array
 
-Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.generic]
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -35,11 +35,11 @@ class QuantParams:
     """
 
     kind: IntegerType
-    scale: Floats
+    scale: Float32Array
     zero_point: npt.NDArray[np.int64]
     axis: int | None = None
 
-    def quantize(self, values: Floats) -> Integers:
+    def quantize(self, values: Float32Array) -> Integers:
         """Return the nearest integers, saturated, in the values' shape and this grid's type."""
         shape = [1] * values.ndim
         if self.axis is not None:
@@ -116,7 +116,7 @@ def qparams_of_range(
 
 
 def qparams_of_weights(
-    weights: Floats, kind: IntegerType, *, axis: int | None, reduced: bool, one_zero_point: bool = True
+    weights: Float32Array, kind: IntegerType, *, axis: int | None, reduced: bool, one_zero_point: bool = True
 ) -> QuantParams:
     """Return the grid of constants: symmetric for signed types, and per channel where zero points must not differ."""
     others = None if axis is None else tuple(i for i in range(weights.ndim) if i != axis)
@@ -126,7 +126,7 @@ def qparams_of_weights(
     return qparams_of_range(low, high, kind, symmetric=symmetric, reduced=reduced, axis=axis)
 
 
-def widened_for_bias(weights: QuantParams, input_scale: Floats, bias: Floats) -> QuantParams:
+def widened_for_bias(weights: QuantParams, input_scale: Float32Array, bias: Float32Array) -> QuantParams:
     """Return the grid of weights, with scales so large that each bias fits 32 bits at the scale of its products.
 
     The way out of TensorFlow Lite (quantization_utils.cc): a channel of tiny weights loses some of their precision, which
@@ -147,13 +147,15 @@ def widened_for_bias(weights: QuantParams, input_scale: Floats, bias: Floats) ->
     return QuantParams(weights.kind, np.where(small, wider, weights.scale), weights.zero_point, weights.axis)
 
 
-def quantize_bias(bias: Floats, input_scale: Floats, weights: QuantParams) -> tuple[npt.NDArray[np.int32], Floats]:
+def quantize_bias(
+    bias: Float32Array, input_scale: Float32Array, weights: QuantParams
+) -> tuple[npt.NDArray[np.int32], Float32Array]:
     """Return a bias as int32, and its scale: the input's times the weights', as the products that it is added to."""
     scale = np.maximum(input_scale * weights.scale, np.float32(TINY))
     integers = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return np.clip(integers, INT32.min, INT32.max).astype(np.int32), scale
 
 
-def tensor_of(values: Integers | Floats, name: str) -> onnx.TensorProto:
+def tensor_of(values: Integers | Float32Array, name: str) -> onnx.TensorProto:
     """Return an array as a constant of a graph."""
     return numpy_helper.from_array(values, name)

@@ -1,10 +1,9 @@
 """What the processor that the model will run on asks for."""
 
 import platform
-from functools import cache
-from pathlib import Path
 
-from pipeline.config.settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
+from pipeline.processor import cpu_flags
 
 
 def target_of(target: Target | None) -> Target:
@@ -28,20 +27,14 @@ def needs_reduced_range(reduce_range: bool | None, target: Target | None) -> boo
     """
     if reduce_range is not None:
         return reduce_range
-    here = target_of(None)
-    return here is Target.x86 and target_of(target) is here and not _has_vnni()
+    return target_of(target) is target_of(None) and _adds_in_16_bits()
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return the instruction sets that the kernel reports, as far as it does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "").split())
+def saturates_here(reduce_range: bool | None, target: Target | None) -> bool:
+    """Return whether weights get 8 bits though this machine adds in 16: what is measured here is then worse than elsewhere."""
+    return not needs_reduced_range(reduce_range, target) and _adds_in_16_bits()
 
 
-@cache
-def _has_vnni() -> bool:
+def _adds_in_16_bits() -> bool:
     flags = cpu_flags()
-    return not flags or bool(flags & {"avx512_vnni", "avx_vnni"})
+    return target_of(None) is Target.x86 and bool(flags) and not flags & {"avx512_vnni", "avx_vnni"}

@@ -6,17 +6,16 @@ whose weights are stored as int8 with one scale per output channel.
 
 import onnx
 
-from pipeline.config.settings import WeightOnlyConfig
+from pipeline.config.mode_settings import WeightOnlyConfig
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.weight_storage import store_weights
 
-SUPPORTED = ("MatMul", "Conv", "ConvTranspose", "Gemm")
-
 
 def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
     """Return the plan of a weight-only mode."""
-    plan = plan_nodes(prepared, mode, SUPPORTED, mode.op_types, Precision.weight_int8)
+    plan = plan_nodes(prepared, mode, LAYERS, mode.op_types, Precision.weight_int8)
     weights = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
         if node.op_type == "MatMul" and node.name in plan.precisions and len(weights[node.input[1]].dims) == 2:

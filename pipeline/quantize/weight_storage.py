@@ -7,8 +7,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.config.choices import IntegerType
+from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import drop_unread
+from pipeline.quantize.qparams import qparams_of_weights
+from pipeline.sample import Float32Array
 
 
 def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
@@ -41,20 +45,15 @@ def output_axis(node: onnx.NodeProto, rank: int) -> int:
         case "ConvTranspose":
             return 1
         case "Gemm":
-            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-            return 0 if transposed else 1
+            return 0 if int_attribute(node, "transB", 0) else 1
         case _:
             return rank - 1
 
 
-def quantize_symmetric(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def quantize_symmetric(weight: Float32Array, axis: int) -> tuple[npt.NDArray[np.int8], Float32Array]:
     """Return int8 values of the weight's shape, and a scale per index of `axis`: weight ≈ values * scale."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = np.maximum(np.abs(weight).max(axis=others) / 127.0, np.finfo(np.float32).tiny).astype(np.float32)
-    along = [1] * weight.ndim
-    along[axis] = -1
-    values = np.clip(np.rint(weight / scale.reshape(along)), -127, 127).astype(np.int8)
-    return values, scale
+    grid = qparams_of_weights(weight, IntegerType.int8, axis=axis, reduced=False)
+    return grid.quantize(weight).astype(np.int8, copy=False), grid.scale
 
 
 def _dequantizer(graph: onnx.GraphProto, weight: onnx.TensorProto, output: str, axis: int) -> onnx.NodeProto:

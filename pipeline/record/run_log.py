@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from pipeline.paths import portable, sha256_of
+from pipeline.paths import HashedFile, hash_files, portable
 
 log = logging.getLogger("pipeline")
 
@@ -23,6 +23,11 @@ class RunLog:
             self.warnings.append(message)
             log.warning(message)
 
+    def warn_first(self, message: str) -> None:
+        """Note what a user must see before all else."""
+        self.warnings.insert(0, message)
+        log.warning(message)
+
     def skip(self, key: str, sample: str, reason: str) -> None:
         """Note a sample that the run goes on without: the setting that names its set, its id, and why."""
         self.skipped.append({"set": key, "sample": sample, "reason": reason})
@@ -32,7 +37,12 @@ class RunLog:
         """Note that the run's results depend on these files."""
         for file in files:
             if file not in self._inputs and file.is_file():
-                self._inputs[file] = {"path": portable(file), "sha256": sha256_of(file), "bytes": file.stat().st_size}
+                self.read_hashed(hash_files(file)[0][0])
+
+    def read_hashed(self, *files: HashedFile) -> None:
+        """Note files whose hashes are known already."""
+        for file in files:
+            self._inputs[file.path] = {"path": portable(file.path), "sha256": file.sha256, "bytes": file.bytes}
 
     @property
     def inputs(self) -> list[dict[str, str | int]]:

@@ -2,54 +2,35 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
+from pipeline.stages.context import RunContext
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What is known of one graph: the report's `inspect.<graph>`.
-
-    Attributes:
-        inputs: name, type and shape of each input; null is a size that the graph leaves open.
-        outputs: the same of each output.
-        opset: version of the default operator set.
-        nodes: how many.
-        ops: operator type -> count.
-        parameters: values of all constants of float type.
-        macs: operator type -> multiply-accumulates of one inference on the probe.
-        time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
-        probe: the sample that macs and time are of.
-        advised_mode: the mode that fits.
-        reasons: why.
-    """
-
-    inputs: list[dict[str, Any]]
-    outputs: list[dict[str, Any]]
-    opset: int
-    nodes: int
-    ops: dict[str, int]
-    parameters: int
-    macs: dict[str, int]
-    time_share: dict[str, float]
-    probe: str
-    advised_mode: str
-    reasons: list[str]
+def run(context: RunContext) -> dict[str, Inspection]:
+    """Inspect every graph that a mode applies to, on the sample of median size."""
+    config = context.config
+    return {
+        name: inspect_graph(
+            source, context.evaluation_set.selection.probe(name), config.calibration.kind, config.runtime.threads
+        )
+        for name, source in context.loaded.graphs.items()
+    }
 
 
 def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKind, threads: int) -> Inspection:
@@ -128,8 +109,8 @@ def _parameters(graph: onnx.GraphProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
 
 
-def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    return {"name": value.name, "type": str(dtype_of(value)), "shape": dims_of(value)}
+def _describe(value: onnx.ValueInfoProto) -> TensorShape:
+    return TensorShape(value.name, str(dtype_of(value)), list(dims_of(value)))
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

@@ -1,31 +1,34 @@
 """The quantize stage: one plan and one rewrite per mode, then the same checks for every artifact."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import (
+    Algorithms,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
     Fp16Config,
-    IntegerType,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
 )
-from pipeline.errors import ModelError, StageError
-from pipeline.graph.prepare import PreparedGraph, prepare, with_shapes
+from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
+from pipeline.graph.prepare import PreparedGraph, prepare
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite
+from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
+from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
@@ -33,114 +36,182 @@ from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.user_notes import notes_on, nothing_to_do
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
+from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
+from pipeline.stages.context import RunContext
+from pipeline.stages.results import Quantized
 
-Calibrate = Callable[[SourceGraph, onnx.ModelProto, Sequence[str]], Ranges]
-"""(source, prepared graph, tensors) -> their ranges."""
+NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
 
-CalibrationSamples = Callable[[SourceGraph], Sequence[Sample]]
-"""The graph -> the samples that it is calibrated on."""
-
-MeansOf = Callable[[SourceGraph, AutoConfig], SearchInputs]
-"""(graph, settings) -> what a search for its precisions is given by the run."""
+SamplesOf = Mapping[str, Sequence[Sample]]
+"""Graph name -> samples; they may be read when they are first asked for."""
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """What the stage gives.
-
-    Attributes:
-        artifacts: graph name -> artifact.
-        notes: what was changed on the way that a user should know.
-        rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
-        searches: graph name -> what a search has tried and found: the report's `search`.
-    """
-
-    artifacts: dict[str, Artifact]
-    notes: tuple[str, ...]
-    rewritten: dict[str, Rewritten]
-    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+def run(context: RunContext) -> Quantized:
+    """Quantize every graph of the model by its mode, choosing on calibration data and the selection part alone."""
+    config, evaluation = context.config, context.evaluation_set
+    for graph in config.graph_modes:
+        if graph not in context.loaded.graphs:
+            raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, context.loaded.graphs)}")
+    inputs = SearchInputs(context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
+    probes = {name: evaluation.selection.probes(name) for name in context.loaded.graphs}
+    quantized = quantize(
+        context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
+        search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
+    )  # fmt: skip
+    for note in quantized.notes:
+        context.run_log.warn(note)
+    return replace(quantized, calibrated_on=context.calibration_set.description)
 
 
 def quantize(
-    sources: dict[str, SourceGraph],
+    sources: Mapping[str, SourceGraph],
     mode: AnyModeConfig,
-    calibrate: Calibrate,
-    probes: Mapping[str, Sequence[Sample]],
+    calibration: SamplesOf,
+    probes: SamplesOf,
     directory: RunDirectory,
-    graph_modes: Mapping[str, AnyModeConfig] = MappingProxyType({}),
+    graph_modes: Mapping[str, AnyModeConfig] = NOTHING,
     *,
-    samples_of: CalibrationSamples | None = None,
-    means_of: MeansOf | None = None,
+    search_inputs: SearchInputs | None = None,
     threads: int = 1,
+    seed: int = 0,
+    progress: ProgressBars | None = None,
 ) -> Quantized:
     """Quantize every graph of a model.
 
     Args:
         sources: the graphs as loaded.
         mode: what to do.
-        calibrate: measures ranges; called by a static mode only.
-        probes: graph name -> samples: the finished artifact must run on the first, rewrites must compute the same on all.
+        calibration: what each graph is calibrated on; asked for by modes that need it.
+        probes: samples of each graph: the finished artifact must run on the first, rewrites must be equivalent on all.
         directory: where artifacts go.
         graph_modes: graph name -> what to do with this one instead.
-        samples_of: what a graph is calibrated on, for the algorithms of a static mode that learn from samples; None: they
-            learn from the probes.
-        means_of: what a search is given, for a mode that searches.
+        search_inputs: what a mode that searches needs beside.
         threads: intra-op threads that the model will run with: what is faster depends on them.
+        seed: of the noise that a graph draws while it is calibrated.
+        progress: where to show how far calibration is.
 
     Raises:
         ConfigError: a setting means nothing in a graph.
         ModelError: a graph does not fit the mode.
         StageError: nothing would change, or the result does not run.
     """
-    staged: dict[str, Artifact] = {}
-    notes: list[str] = []
-    idle: list[str] = []
-    rewritten: dict[str, Rewritten] = {}
-    searches: dict[str, dict[str, Any]] = {}
-    urgent: list[str] = []
+    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars())
     modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     for name, source in sources.items():
         mode = modes[name]
         _refuse_half_precision(source)
         prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
         if isinstance(mode, AutoConfig):
-            assert means_of is not None, "a search needs data, scores and statistics"
-            found = search(source, prepared, mode, means_of(source, mode), threads=threads)
-            suffix = suffix_of(mode) if found.plan.precisions else "fp32"
-            staged[name] = save_artifact(
-                found.model, source, found.plan, suffix, directory, probes[name][0], external_data=mode.external_data
-            )
-            searches[name] = found.report
-            rewritten |= {name: found.rewritten} if found.rewritten is not None else {}
-            urgent += found.warnings
-            notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
-            continue
+            assert search_inputs is not None, "a search needs data and an evaluation"
+            job.search(source, prepared, mode, search_inputs)
+        else:
+            job.quantize(source, prepared, mode)
+    if not job.staged:
+        raise StageError(" ".join(job.unchanged))
+    assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
+    # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.urgent, *job.notes, *assumed, *job.unchanged)
+    artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
+    return Quantized(artifacts, notes, job.rewritten, job.searches)
+
+
+@dataclass
+class _Job:
+    """The graphs of one model on their way: what they are quantized with, and what has come of it.
+
+    Attributes:
+        calibration: what each graph is calibrated on.
+        probes: what each graph is checked on.
+        directory: where artifacts go.
+        threads: intra-op threads.
+        seed: of noise.
+        progress: bars.
+        staged: graph name -> finished artifact, not yet published.
+        rewritten: graph name -> the rewrites that were kept and refused.
+        searches: graph name -> the report of a search.
+        urgent: what a user must know first.
+        notes: what else a user should know.
+        unchanged: of each graph that stays as it is, why.
+    """
+
+    calibration: SamplesOf
+    probes: SamplesOf
+    directory: RunDirectory
+    threads: int
+    seed: int
+    progress: ProgressBars
+    staged: dict[str, Artifact] = field(default_factory=dict)
+    rewritten: dict[str, Rewritten] = field(default_factory=dict)
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    urgent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+
+    def search(self, source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, inputs: SearchInputs) -> None:
+        """Let a search find the precision of each node."""
+        found = search(source, prepared, mode, inputs, threads=self.threads)
+        self.searches[source.name] = found.report
+        self.rewritten |= {source.name: found.rewritten} if found.rewritten is not None else {}
+        self.urgent += found.warnings
+        self._save(found.model, source, prepared, found.plan, mode, suffix_of(mode) if found.plan.precisions else "fp32")
+
+    def quantize(self, source: SourceGraph, prepared: PreparedGraph, mode: AnyModeConfig) -> None:
+        """Plan and rewrite one graph."""
+        name = source.name
         if mode.optimize:
-            rewritten[name] = in_float(prepared, mode, probes[name], threads)
-            prepared = replace(prepared, model=with_shapes(rewritten[name].model))
-        notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
+            self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
+            prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
+        self.notes += [
+            f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
+        ]
         plan = plan_for(prepared, mode)
-        if not (plan.precisions or (isinstance(mode, OptimizeConfig) and rewritten[name].applied)):
-            idle.append(nothing_to_do(source, mode, plan))
-            continue
-        model = _rewrite(
-            source, prepared.model, plan, mode, calibrate, samples_of or (lambda source: probes[source.name]), threads
-        )
+        if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
+            self.unchanged.append(nothing_to_do(source, mode, plan))
+            return
+        model = self._quantized(source, prepared.model, plan, mode)
         if mode.optimize and isinstance(mode, StaticConfig):
-            model, rewritten[name] = laid_out(model, rewritten[name], mode, probes[name], threads)
-        staged[name] = save_artifact(
-            model, source, plan, suffix_of(mode), directory, probes[name][0], external_data=mode.external_data
+            model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
+        self._save(model, source, prepared, plan, mode, suffix_of(mode))
+
+    def _save(
+        self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
+    ) -> None:
+        self.staged[source.name] = save_artifact(
+            model, source, plan, suffix, self.directory, self.probes[source.name][0], external_data=mode.external_data
         )
-        notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
-    if not staged:
-        raise StageError(" ".join(idle))
-    notes += [note for name, found in rewritten.items() for note in notes_on_assumptions(name, found)]
-    notes += idle  # of several graphs, one that stays as it is does not spoil the others
-    return Quantized(
-        {name: artifact.published(directory) for name, artifact in staged.items()}, (*urgent, *notes), rewritten, searches
-    )
+        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+
+    def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:
+        match mode:
+            case StaticConfig():
+                return self._static(source, model, plan, mode)
+            case DynamicConfig():
+                return quantize_dynamic(model, plan, mode)
+            case WeightOnlyConfig():
+                return quantize_weight_only(model, plan, mode)
+            case Fp16Config():
+                return quantize_fp16(model, plan, mode)
+            case OptimizeConfig():
+                return model
+            case AutoConfig():
+                raise AssertionError("a search makes its own graph")
+            case _:
+                assert_never(mode)
+
+    def _static(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> onnx.ModelProto:
+        samples = self.calibration[source.name] if mode.need_samples else ()
+        model = rewrite(model, plan, mode, samples, threads=self.threads)
+        ranges: Ranges = {}
+        if tensors := tensors_to_calibrate(model, plan, mode):
+            samples = self.calibration[source.name]
+            with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
+                ranges = measured_ranges(
+                    model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
+                )
+        model = fit(model, plan, mode, ranges, samples, threads=self.threads)
+        return quantize_static(model, plan, mode, ranges)
 
 
 def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
@@ -160,15 +231,6 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             raise AssertionError("what a search chooses is not planned before")
         case _:
             assert_never(mode)
-
-
-def algorithms_of(mode: AnyModeConfig) -> Algorithms:
-    """Return the algorithms that a mode's settings switch on; only a static one has any."""
-    if not isinstance(mode, StaticConfig):
-        return Algorithms()
-    return Algorithms(
-        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
-    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:
@@ -201,38 +263,6 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return "fp16"
         case OptimizeConfig():
             return "fp32"
-        case _:
-            assert_never(mode)
-
-
-def _rewrite(
-    source: SourceGraph,
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: AnyModeConfig,
-    calibrate: Calibrate,
-    samples_of: CalibrationSamples,
-    threads: int,
-) -> onnx.ModelProto:
-    match mode:
-        case StaticConfig():
-            algorithms = algorithms_of(mode)
-            samples = samples_of(source) if algorithms.need_samples else ()
-            model = rewrite(model, plan, algorithms, samples, threads=threads)
-            tensors = tensors_to_calibrate(model, plan, mode)
-            ranges = calibrate(source, model, tensors) if tensors else {}
-            model = fit(model, plan, mode, ranges, algorithms, samples, threads=threads)
-            return quantize_static(model, plan, mode, ranges)
-        case DynamicConfig():
-            return quantize_dynamic(model, plan, mode)
-        case WeightOnlyConfig():
-            return quantize_weight_only(model, plan, mode)
-        case Fp16Config():
-            return quantize_fp16(model, plan, mode)
-        case OptimizeConfig():
-            return model
-        case AutoConfig():
-            raise AssertionError("a search makes its own graph")
         case _:
             assert_never(mode)
 

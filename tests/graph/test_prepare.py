@@ -6,9 +6,10 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import with_noise_inputs
-from pipeline.graph.prepare import prepare, with_shapes, without_shapes
+from pipeline.graph.opset import opset_of
+from pipeline.graph.prepare import prepare, without_shapes
 from pipeline.graph.session import infer, open_session
-from pipeline.graph.source_graph import opset_of
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.sample import Sample
 
 

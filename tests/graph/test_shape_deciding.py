@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
-from pipeline.graph.prepare import with_shapes
 from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.graph.shape_inference import with_shapes
 
 PRODUCTS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
 

@@ -41,7 +41,7 @@ def test_each_model_is_loaded_first_in_half_of_the_rounds(monkeypatch, seed):
             return [np.zeros(1, np.float32)]
 
     loaded = []
-    monkeypatch.setattr(benchmark_child, "load", lambda path, _: loaded.append(path) or Session())
+    monkeypatch.setattr(benchmark_child, "measured_session", lambda path, _: loaded.append(path) or Session())
     job = {"baseline": "original", "quantized": "int8", "threads": 1, "rounds": 8, "seed": seed}
     benchmark_child.time_models(job | {"min_pairs": 8, "min_seconds": 0.0, "warmup_seconds": 0.0}, [{}])
     firsts, seconds = loaded[1::2], loaded[2::2]  # after one that pays for the library's own start

@@ -1,10 +1,13 @@
 """Timing against a simulated clock: what is known exactly must be measured exactly."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from pipeline.measure.benchmark_result import Percentiles, Speedup, Verdict
-from pipeline.measure.paired_timing import Pair, measure_pairs, percentiles_of, speedup_of, warm_up
+from pipeline.measure.paired_timing import Pair, measure_pairs, percentiles_of, speedup_of, take_turns, warm_up
+from pipeline.measure.session_rounds import timed_round
 
 
 class SimulatedMachine:
@@ -158,3 +161,37 @@ def test_a_slow_model_is_warm_when_its_second_sweep_is_no_faster():
 
 def test_percentiles_of_known_times():
     assert percentiles_of([float(k) for k in range(101)]) == Percentiles(50.0, 90.0, 99.0)
+
+
+def test_every_model_runs_a_sample_before_the_next_one_comes():
+    machine = SimulatedMachine()
+    runs = [machine.model(name, seconds) for name, seconds in (("a", 0.001), ("b", 0.002), ("c", 0.004))]
+    blocks = itertools.repeat(range(2))
+    turns = list(take_turns(runs, blocks, rng=np.random.default_rng(0), at_least=40, seconds=0.0, clock=machine.clock))
+    assert [sample for sample, _ in turns] == [0, 1] * 20
+    for sample, spent_ms in turns:
+        assert spent_ms == pytest.approx([1.0 * (sample + 1), 2.0 * (sample + 1), 4.0 * (sample + 1)])
+    orders = {tuple(name for name, _ in machine.calls[start : start + 3]) for start in range(0, len(machine.calls), 3)}
+    assert orders == set(itertools.permutations("abc"))
+
+
+def test_the_time_that_is_left_can_be_read_from_another_clock():
+    machine = SimulatedMachine()
+    seconds = iter(range(100))
+    turns = take_turns(
+        [machine.model("a", 1.0)], itertools.repeat([0]), rng=np.random.default_rng(0), at_least=1, seconds=5,
+        clock=machine.clock, watch=lambda: next(seconds),
+    )  # fmt: skip
+    assert [spent_ms for _, spent_ms in turns] == [pytest.approx([1000.0])] * 5
+
+
+def test_a_round_in_this_process_runs_all_graphs_on_the_same_samples(chains, noise):
+    five, ten = chains
+    turns = list(
+        timed_round(
+            [five, ten], [noise(30), noise(60)], itertools.repeat(range(2)), threads=1, order=[1, 0],
+            rng=np.random.default_rng(0), at_least=6, seconds=0.0,
+        )
+    )  # fmt: skip
+    assert len(turns) == 6
+    assert all(len(spent_ms) == 2 and min(spent_ms) > 0 for spent_ms in turns)

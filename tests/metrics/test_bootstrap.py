@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.metrics.bootstrap import Interval, mean_interval, median_interval, ratio_interval
+from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
 
 
 def test_identical_values_have_an_interval_without_width():
     assert mean_interval([2.0, 2.0, 2.0]) == Interval(2.0, 2.0, 2.0)
-    assert median_interval([2.0]) == Interval(2.0, 2.0, 2.0)
+    assert mean_interval([2.0]) == Interval(2.0, 2.0, 2.0)
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_either_side(rng):
@@ -24,7 +24,7 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_either_side(rng):
 def test_a_95_percent_interval_holds_the_truth_in_about_95_of_100_draws(rng):
     inside = 0
     for seed in range(200):
-        interval = median_interval(rng.normal(1.0, 0.1, 60), seed=seed, resamples=300)
+        interval = mean_interval(rng.normal(1.0, 0.1, 60), seed=seed, resamples=300)
         inside += interval.low <= 1.0 <= interval.high
     assert 180 <= inside <= 199
 

@@ -51,10 +51,6 @@ def test_max_abs_error_is_the_worst_element():
     assert tensor_metrics.max_abs_error(REFERENCE, TEST) == 1.0
 
 
-def test_accuracy_is_the_share_of_right_classes():
-    assert tensor_metrics.accuracy_percent([1, 2, 3, 4], [1, 2, 3, 5]) == 75.0
-
-
 def test_a_silent_reference_has_no_finite_ratio():
     silence, noise = np.zeros(4), np.ones(4)
     assert tensor_metrics.relative_error(silence, noise) == math.inf

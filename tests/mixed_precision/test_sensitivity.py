@@ -7,30 +7,34 @@ import numpy as np
 import pytest
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import EvaluationConfig, ModeKind, RangeMethod, SampleRateMismatch, StaticConfig
+from pipeline.config.choices import ModeKind, RangeMethod, SampleRateMismatch
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.config.settings import EvaluationConfig
 from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.utterance_sets import utterances_in
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.prepare import prepare
+from pipeline.graph.source_graph import load_graph
 from pipeline.graph.subgraph import downstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.cost_model import kernel_savings
 from pipeline.mixed_precision.precision_groups import groups_of
 from pipeline.mixed_precision.sensitivity import sensitivities
 from pipeline.models.ctc import Ctc
+from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.matcha import Matcha
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.vocoder import Vocoder
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Sample
-from pipeline.stages.load import load_graph
 from tests.conftest import SHIPPED
 
 STATIC = StaticConfig(
-    name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm"], method=RangeMethod.percentile, percentile=99.99
-)
+    name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm"], method=RangeMethod.percentile, percentile=99.99,
+    dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
+)  # fmt: skip
 MODELS = {
     "vocoder": (Vocoder, EvaluationKind.audio, "log_mel_l1"),
     "asr": (Ctc, EvaluationKind.asr, "posterior_kl"),
@@ -40,10 +44,10 @@ MODELS = {
 
 @dataclasses.dataclass
 class Lab:
-    """A model that ships, with a builder of its quantized graphs and a judge of what they lose."""
+    """A model that ships, with a builder of its quantized graphs and a evaluator of what they lose."""
 
     builder: Builder
-    judge: LossEvaluator
+    evaluator: LossEvaluator
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +75,9 @@ def lab(repo, tmp_path_factory):
                 prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=cache), threads=1
             )
             items = [EvaluationSample(sample) for sample in samples[:2]]
-            judge = LossEvaluator(
-                model, source, {graph: repo / file}, graph, items, EvaluationConfig(kind=kind), metric, seed=0, threads=1
-            )
-            made[name] = Lab(builder, judge)
+            loaded = LoadedModel(model, {graph: source}, threads=1)
+            evaluator = LossEvaluator(loaded, graph, items, EvaluationConfig(kind=kind), metric, seed=0)
+            made[name] = Lab(builder, evaluator)
         return made[name]
 
     return make
@@ -85,25 +88,25 @@ def test_the_part_behind_a_group_gives_the_loss_of_the_whole_graph(lab, name):
     here = lab(name)
     some = here.builder.groups[:: max(len(here.builder.groups) // 4, 1)]
     wanted = [(group.name, precision) for group in some for precision in group.precisions]
-    found = sensitivities(here.builder, here.judge, wanted, threads=1)
+    found = sensitivities(here.builder, here.evaluator, wanted, threads=1)
     assert set(found) == set(wanted)
     for (group, precision), loss in found.items():
-        whole = here.judge.loss(here.builder.build({group: precision})).loss
+        whole = here.evaluator.loss(here.builder.build({group: precision})).loss
         assert loss == pytest.approx(max(whole, 0.0), rel=0.05, abs=1e-5), (group, precision.name)
 
 
 def test_what_is_not_measured_in_time_is_left_out(lab):
     here = lab("vocoder")
     wanted = [(group.name, Precision.weight_int8) for group in here.builder.groups]
-    assert sensitivities(here.builder, here.judge, wanted, threads=1, until=0.0) == {}
+    assert sensitivities(here.builder, here.evaluator, wanted, threads=1, until=0.0) == {}
 
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_float_graph_loses_nothing_against_the_original(lab, name):
     """It is equalised, which is exact but for the rounding of float32."""
-    verdict = lab(name).judge.loss(lab(name).builder.build({}))
-    assert abs(verdict.loss) < 1e-3
-    assert verdict.length_change == 0
+    found = lab(name).evaluator.loss(lab(name).builder.build({}))
+    assert abs(found.loss) < 1e-3
+    assert found.length_change == 0
 
 
 def test_steps_of_a_flow_that_share_their_weights_are_decided_together(lab):
@@ -123,7 +126,7 @@ def test_the_part_behind_a_node_holds_nothing_that_comes_before_it(lab):
 
 def test_every_group_gains_bytes_in_every_precision_and_a_time_is_known(lab):
     here = lab("vocoder")
-    found = kernel_savings(here.builder, here.judge.calls[0][0].sample, threads=1, layouts=())
+    found = kernel_savings(here.builder, here.evaluator.calls[0][0].sample, threads=1, layouts=())
     assert set(found) == {(group.name, precision) for group in here.builder.groups for precision in group.precisions}
     assert all(gain.ms_among_integers >= gain.ms for gain in found.values()), "conversions take time"
     stored = [gain for (_, precision), gain in found.items() if precision is Precision.weight_int8]
@@ -157,11 +160,10 @@ def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight
     builder = Builder(
         prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=tmp_path), threads=1
     )
-    judge = LossEvaluator(
-        OnnxFile("onnx", str(source.path)), source, {"model": source.path}, "model", [EvaluationSample(s) for s in samples],
-        EvaluationConfig(kind=EvaluationKind.tensors), "relative_error", seed=0, threads=1,
-    )  # fmt: skip
+    loaded = LoadedModel(OnnxFile("onnx", str(source.path)), {"model": source}, threads=1)
+    items = [EvaluationSample(sample) for sample in samples]
+    evaluator = LossEvaluator(loaded, "model", items, EvaluationConfig(kind=EvaluationKind.tensors), "relative_error", seed=0)
     wanted = [(group.name, Precision.static_int8) for group in groups]
-    losses = sensitivities(builder, judge, wanted, threads=1)
+    losses = sensitivities(builder, evaluator, wanted, threads=1)
     assert set(losses) == set(wanted)
     assert all(0 < loss < 0.1 for loss in losses.values())

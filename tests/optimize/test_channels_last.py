@@ -7,10 +7,10 @@ import onnx
 import pytest
 from small_graphs import graph_of, op_types
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import with_shapes
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.rewrite_gain import Gain
 from pipeline.optimize import engine
 from pipeline.optimize.layout import integer_channels_last
@@ -21,6 +21,7 @@ from pipeline.optimize.outcome import Refusal, Sites
 from pipeline.optimize.rules import conv_transpose_to_conv
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
 from pipeline.quantize.qdq_writer import insert_pairs
+from pipeline.quantize.target import needs_reduced_range
 from pipeline.sample import Sample
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,11 +34,16 @@ RESIDUAL = """(float[n,CHANNELS,t] x) => (float[n,CHANNELS,t] y) {
 
 
 def quantized(model, nodes=None, **settings):
-    """Return a graph whose Convs, or named nodes, are integers, with ranges of 6 about zero."""
+    """Return a graph whose Convs, or named nodes, are integers, with ranges of 6 about zero.
+
+    Weights have the bits that `mode=static` gives them for this processor. Without VNNI, sums of two products of 8 bits
+    saturate, and which two are summed depends on the layout and on the type: int8 activations become uint8 in front of ONNX's
+    QLinearConv, not in front of the one that knows layouts.
+    """
     graph = Graph(model)
     whole = onnx.shape_inference.infer_shapes(graph.finish())
     names = nodes or [node.name for node in whole.graph.node if node.op_type == "Conv"]
-    pairs = PairSettings(**settings)
+    pairs = PairSettings(reduce_range=needs_reduced_range(None, None), **settings)
     constants = {tensor.name for tensor in whole.graph.initializer}
     insert_pairs(whole, names, pairs, dict.fromkeys(place_pairs(whole, names, pairs).measured(constants), (-6.0, 6.0)))
     return whole

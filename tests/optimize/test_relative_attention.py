@@ -6,7 +6,8 @@ import pytest
 from small_graphs import changed, difference, graph_of, op_types
 
 from pipeline.graph.graph_editor import Graph
-from pipeline.graph.prepare import prepare, with_shapes
+from pipeline.graph.prepare import prepare
+from pipeline.graph.shape_inference import with_shapes
 from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LESS, REWRITES
 from pipeline.optimize.rules import fold_attention_scale, hoist_padding, where_to_arithmetic

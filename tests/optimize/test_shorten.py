@@ -6,10 +6,10 @@ from small_graphs import graph_of, op_types
 from test_apply import REPO, always, mels, small, tokens
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.shorten_samples import LEAST, shorten
 from pipeline.optimize import engine
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import Exactness, Rewrite
-from pipeline.optimize.shorten_samples import LEAST, shorten
 from pipeline.sample import Sample
 
 

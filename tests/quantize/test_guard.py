@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.graph.prepare import prepare
 from pipeline.graph.session import infer, open_session
+from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import quantize_static, tensors_to_calibrate
-from tests.quantize.test_modes import observed_ranges, sample_of
+from tests.quantize.test_modes import sample_of
 
 BLOCK = """block (float[1, 16, frames] x) => (float[1, 16, frames] y) {
     [before] a = Conv <pads = [1, 1]> (x, wa)
@@ -31,10 +32,11 @@ def block(source_of, build, make_weight):
 
 
 def quantized_around(block, settings):
-    source, model = block
+    _, model = block
     mode = dataclasses.replace(settings("static"), min_channels=1)
     plan = Plan({"before": Precision.static_int8, "after": Precision.static_int8})
-    ranges = observed_ranges(source, model, tensors_to_calibrate(model, plan, mode))
+    tensors = tensors_to_calibrate(model, plan, mode)
+    ranges = measured_ranges(model, [sample_of(model)], tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
     return quantize_static(model, plan, mode, ranges)
 
 
@@ -49,7 +51,7 @@ def test_onnxruntime_leaves_a_float_conv_between_integers_as_it_is(block, settin
 
 def test_what_runs_is_what_the_graph_says(block, settings):
     quantized, sample = quantized_around(block, settings), sample_of(block[0].model)
-    as_written = infer(open_session(quantized, basic=False, without=["WeightBiasQuantization"]), sample)["y"]
+    as_written = infer(open_session(quantized, without=["WeightBiasQuantization"]), sample)["y"]
     as_run = infer(open_session(quantized), sample)["y"]
     np.testing.assert_allclose(as_run, as_written, atol=1e-3 * np.abs(as_written).max())
 

@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config.settings import Format, IntegerType
+from pipeline.config.choices import Format, IntegerType
 from pipeline.errors import ModelError, StageError
+from pipeline.graph.opset import opset_of
 from pipeline.graph.session import infer, open_session
-from pipeline.graph.source_graph import opset_of
 from pipeline.graph.value_info import dims_of
 from pipeline.measure.rewrite_gain import Gain
 from pipeline.quantize.artifact import check_artifact
@@ -15,19 +15,6 @@ from pipeline.sample import Sample
 from pipeline.stages.quantize import quantize
 
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
-
-
-def observed_ranges(source, model, tensors):
-    """Calibrate as simply as can be: the extremes of each tensor on one sample."""
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    outputs = {output.name for output in model.graph.output}
-    observed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors if name not in outputs
-    )
-    sample = sample_of(model)
-    values = {**sample.inputs, **infer(open_session(observed), sample)}
-    return {name: (float(min(values[name].min(), 0)), float(max(values[name].max(), 0))) for name in tensors}
 
 
 def sample_of(model):
@@ -42,7 +29,7 @@ def quantized(source_of, run_directory):
 
     def make(model, mode):
         source = source_of(model)
-        result = quantize({"model": source}, mode, observed_ranges, {"model": [sample_of(model)]}, run_directory)
+        result = quantize({"model": source}, mode, {"model": [sample_of(model)]}, {"model": [sample_of(model)]}, run_directory)
         artifact = result.artifacts["model"]
         outputs = [infer(open_session(path), sample_of(model))["y"] for path in (source.path, artifact.path)]
         error = np.abs(outputs[1] - outputs[0]).mean() / np.abs(outputs[0]).mean()
@@ -172,7 +159,7 @@ def test_weights_can_lie_beside_the_graph(quantized, settings, conv_net, mode):
 
 
 def test_external_weights_of_the_original_count_for_its_size_and_its_hash(tmp_path, conv_net):
-    from pipeline.stages.load import load_graph
+    from pipeline.graph.source_graph import load_graph
 
     onnx.save(conv_net(), tmp_path / "one.onnx")
     onnx.save_model(conv_net(), tmp_path / "two.onnx", save_as_external_data=True, location="two.data", size_threshold=0)
@@ -187,7 +174,7 @@ def test_external_weights_of_the_original_count_for_its_size_and_its_hash(tmp_pa
 
 
 def test_an_axis_of_size_minus_one_is_open(tmp_path, build, make_weight):
-    from pipeline.stages.load import load_graph
+    from pipeline.graph.source_graph import load_graph
 
     model = build("paddle (float[n, 8] x) => (float[n, 4] y) { y = MatMul (x, w) }", w=make_weight(8, 4))
     for value in (model.graph.input[0], model.graph.output[0]):
@@ -219,7 +206,7 @@ def with_subgraph(source_of, build, make_weight, run_directory):
         source = source_of(build(SUBGRAPH, w=make_weight(32, 32), v=make_weight(32, 32, seed=1)))
         x = np.random.default_rng(0).standard_normal((6, 32)).astype(np.float32)
         probe = Sample("probe", {"x": x, "loud": np.array([True])})
-        result = quantize({"model": source}, mode, observed_ranges, {"model": [probe]}, run_directory)
+        result = quantize({"model": source}, mode, {"model": [probe]}, {"model": [probe]}, run_directory)
         return result, onnx.load(result.artifacts["model"].path)
 
     return make
@@ -242,13 +229,13 @@ def test_a_model_of_half_precision_is_refused(source_of, settings, conv_net, run
 
     source = source_of(convert_float_to_float16(conv_net(), keep_io_types=True))
     with pytest.raises(ModelError, match="is an fp16 model"):
-        quantize({"model": source}, settings("static"), observed_ranges, {}, run_directory)
+        quantize({"model": source}, settings("static"), {}, {}, run_directory)
 
 
 def test_a_mode_that_changes_nothing_leaves_no_file(source_of, settings, conv_net, run_directory):
     source = source_of(conv_net())
     with pytest.raises(StageError, match="would change nothing"):
-        quantize({"model": source}, settings("dynamic", op_types=["MatMul"]), observed_ranges, {}, run_directory)
+        quantize({"model": source}, settings("dynamic", op_types=["MatMul"]), {}, {}, run_directory)
     assert not list(run_directory.path.rglob("*.onnx"))
 
 
@@ -297,7 +284,11 @@ def test_an_artifact_that_does_not_pass_its_check_is_not_published(source_of, se
     model = conv_net()
     with pytest.raises(StageError, match="it does not run"):
         quantize(
-            {"model": source_of(model)}, settings("dynamic"), observed_ranges, {"model": [sample_of(model)]}, run_directory
+            {"model": source_of(model)},
+            settings("dynamic"),
+            {"model": [sample_of(model)]},
+            {"model": [sample_of(model)]},
+            run_directory,
         )
     assert not list(run_directory.path.glob("*.onnx*"))
 
@@ -311,7 +302,9 @@ def test_the_same_settings_give_the_same_bytes(source_of, settings, conv_net, tm
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         directory = RunDirectory(tmp_path / name)
-        result = quantize({"model": source}, settings("static"), observed_ranges, {"model": [sample_of(model)]}, directory)
+        result = quantize(
+            {"model": source}, settings("static"), {"model": [sample_of(model)]}, {"model": [sample_of(model)]}, directory
+        )
         made.append(result.artifacts["model"].path.read_bytes())
     assert made[0] == made[1]
 
@@ -327,4 +320,4 @@ def test_a_graph_whose_layers_all_lie_in_bodies_is_told_how_they_can_be_quantize
     }"""
     source = source_of(build(graph, w=make_weight(32, 32), v=make_weight(32, 32, seed=1)))
     with pytest.raises(StageError, match=r"all 3 of its layers lie inside the bodies of If.*mode=dynamic mode.subgraphs=true"):
-        quantize({"model": source}, settings("static"), observed_ranges, {}, run_directory)
+        quantize({"model": source}, settings("static"), {}, {}, run_directory)

@@ -7,6 +7,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.sample import Sample
 
@@ -28,26 +29,24 @@ def loss_of(build, source_of):
         items = [EvaluationSample(Sample("x", {"x": x}))]
         config = EvaluationConfig(kind=EvaluationKind.tensors)
         model = OnnxFile("onnx", str(source.path))
-        judge = LossEvaluator(
-            model, source, {"model": source.path}, "model", items, config, "relative_error", seed=0, threads=1
-        )  # fmt: skip
-        return judge.loss(graph_of(text, frames))
+        loaded = LoadedModel(model, {"model": source}, threads=1)
+        return LossEvaluator(loaded, "model", items, config, "relative_error", seed=0).loss(graph_of(text, frames))
 
     return loss
 
 
 @pytest.mark.parametrize("frames", [9, 11])
 def test_audio_of_another_length_loses_all_and_the_length_is_told(loss_of, frames):
-    verdict = loss_of(SPOKEN, frames)
-    assert verdict.loss == np.inf
-    assert verdict.length_change == pytest.approx(0.1)
+    found = loss_of(SPOKEN, frames)
+    assert found.loss == np.inf
+    assert found.length_change == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("frames", [9, 11])
 def test_frames_of_another_number_are_aligned_along_either_axis(loss_of, frames):
-    verdict = loss_of(FRAMES, frames)
-    assert 0 < verdict.loss < 0.5
-    assert verdict.length_change == pytest.approx(0.1)
+    found = loss_of(FRAMES, frames)
+    assert 0 < found.loss < 0.5
+    assert found.length_change == pytest.approx(0.1)
 
 
 def test_the_same_graph_loses_nothing(loss_of):

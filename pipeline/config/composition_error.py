@@ -1,0 +1,53 @@
+"""What a user needs to know of an error of Hydra or OmegaConf: the setting, what was found, what is allowed."""
+
+import re
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.compose import renamed
+from pipeline.errors import PipelineError, did_you_mean
+
+
+def composition_error(error: BaseException) -> str | None:
+    """Return what a user needs to know of an error that came before the run; None where it is a defect of the program.
+
+    Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that names the setting
+    is what counts.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, PipelineError):
+            return str(link)
+        if isinstance(link, MissingConfigException):
+            return _unknown_option(link)
+    for link in reversed(chain):
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            return _setting_error(link)
+    if isinstance(error, HydraException):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
+    return None
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    options = error.options or []
+    if not group:
+        return " ".join(str(error).split())
+    hint = renamed(f"{group}={option}") or did_you_mean(option, options)
+    return f"{group}={option}: no such option of the group {group}.{hint}"
+
+
+def _setting_error(error: OmegaConfBaseException) -> str:
+    what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0]).rstrip(".")
+    what = re.sub(
+        r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
+    )
+    known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
+    hint = renamed(str(error.full_key)) or did_you_mean(str(error.key), known) if str(error.key) not in known else ""
+    return f"{error.full_key}: {what}.{hint}"

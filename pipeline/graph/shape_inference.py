@@ -1,0 +1,26 @@
+"""Types and shapes of a graph's tensors, by ONNX's inference."""
+
+import onnx
+
+from pipeline.graph.large_models import put_weights_back, without_weights
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with the types and shapes of its tensors, as far as they can be inferred."""
+    inferred = _inferred(model)
+    put_weights_back(inferred, model)
+    return inferred
+
+
+def inferred_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return the types and shapes of the tensors of the top-level graph, as far as they can be inferred."""
+    graph = _inferred(model).graph
+    return {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with shapes and without weights.
+
+    The inference looks at their shapes only. It serializes what it is given, twice, and a graph above 2 GB cannot be.
+    """
+    return onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)

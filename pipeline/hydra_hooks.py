@@ -1,0 +1,144 @@
+"""What Hydra calls: the name of a run's folder, the claim on its directory before it starts, the table after a sweep.
+
+`conf/config.yaml` names these. Hydra makes callbacks at every start, so this module imports little.
+"""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.compose import read_settings, register_schemas
+from pipeline.errors import ConfigError
+from pipeline.record.run_directory import past_config_file
+from pipeline.record.sweep_record import Job, forget_jobs, jobs_of
+
+TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
+COMPARISONS = "comparisons"
+
+
+def register() -> None:
+    """Make known to Hydra what `conf/` refers to: the settings' types, the help text, `${run_folder:...}`."""
+    register_schemas()
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequence[str] = (), sort_by: str | None = None) -> str:
+    """Return the folder of `outputs/` that a run belongs to: `<model>/<mode>`. Reads, and creates nothing.
+
+    Args:
+        model: the model's name.
+        mode: the mode's name.
+        rerun: a past run's directory; then its model and mode decide.
+        compare: runs that are shown side by side; then nothing is run, and the page goes to a folder of its own.
+        sort_by: what they are sorted by.
+
+    Raises:
+        ConfigError: `rerun` is no run, `compare` names none, or `sort_by` is given without runs to sort.
+    """
+    if compare:
+        from pipeline.report.compare_runs import find_runs
+
+        find_runs(compare)
+        return COMPARISONS
+    if sort_by is not None:
+        raise ConfigError("sort_by: only runs side by side are sorted: give it with compare=[...], or to a sweep (-m).")
+    if rerun is None:
+        return f"{model}/{mode}"
+    past = read_settings(past_config_file(rerun))
+    return f"{past.model.name}/{past.mode.name}"
+
+
+class ClaimDirectory(Callback):
+    """Gives every run and every sweep a directory of its own, before Hydra writes into it.
+
+    Making a directory is what claims it. Of two runs that start in the same second, the later one takes the next second as
+    its time stamp. The jobs of a sweep have the sweep's time stamp and their number, so that the claim on the sweep's
+    directory holds for them too.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
+        """Claim the directory of a single run."""
+        del kwargs
+        _claim(config, "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
+        """Claim the directory of a sweep."""
+        del kwargs
+        _claim(config, "hydra.sweep.dir")
+        forget_jobs(Path(config.hydra.sweep.dir))
+
+
+def _claim(config: DictConfig, key: str) -> None:
+    """Make the directory that a setting names; where it is there already, move the time stamp in its name on.
+
+    A directory without a time stamp is the user's choice and taken as it is; `RunDirectory` refuses one that holds a run.
+    """
+    with contextlib.suppress(OSError, OmegaConfBaseException):  # Hydra meets the same error next, where it can be told
+        while not _made(place := Path(OmegaConf.select(config, key))):
+            _next_second(config)
+            if Path(OmegaConf.select(config, key)) == place:
+                return
+
+
+def _made(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True)
+    except FileExistsError:
+        if not place.is_dir():
+            raise
+        return False
+    return True
+
+
+def _next_second(config: DictConfig) -> None:
+    """Move the time stamp of a composed config on: Hydra keeps it in the config's cache, and copies that to every job."""
+    stamps = OmegaConf.get_cache(config)["now"]
+    if (key := (TIME_STAMP,)) in stamps:
+        stamps[key] = (datetime.strptime(stamps[key], TIME_STAMP) + timedelta(seconds=1)).strftime(TIME_STAMP)
+
+
+class CompareSweep(Callback):
+    """Compares the runs of a sweep at its end, in the terminal and on a page beside its multirun.yaml."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
+        """Print the comparison, write comparison.json and comparison.html, and exit with status 2 where a job failed.
+
+        What the jobs did is read from the disk: they may have run in other processes. Hydra turns exceptions of callbacks
+        into warnings, but lets SystemExit pass.
+        """
+        del kwargs
+        sweep = Path(config.hydra.sweep.dir)
+        jobs = jobs_of(sweep)
+        failed = [job for job in jobs if job.error is not None]
+        try:
+            if jobs:
+                _show(jobs, failed, sweep, config.sort_by)
+        finally:
+            if failed:
+                sys.exit(2)
+
+
+def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
+    from pipeline.report.compare_runs import compare_directories, write_comparison
+    from pipeline.report.comparison_table import comparison_table, wide_console
+
+    directories = list(dict.fromkeys(job.directory for job in jobs))
+    console = wide_console()
+    try:
+        comparison = compare_directories(directories, sort_by)
+    except ConfigError as error:  # the runs are done: they are shown in the usual order
+        console.print(f"{error} Sorted by speed instead.", style="yellow", soft_wrap=True, highlight=False)
+        comparison = compare_directories(directories)
+    page = write_comparison(comparison, sweep)
+    console.print(comparison_table(comparison))
+    if failed:
+        numbers = ", ".join(f"#{job.number}" for job in failed)
+        console.print(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", style="bold red", soft_wrap=True, highlight=False)
+    console.print(f"comparison: {page}", style="dim", soft_wrap=True, highlight=False)

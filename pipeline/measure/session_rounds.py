@@ -1,0 +1,66 @@
+"""One round of timing in this process: sessions opened anew, warmed up, then run in turn.
+
+For a choice among graphs. What a report says is measured by benchmark_graph.py, in processes of their own. With one thread
+the clock is the time that the processor spent here, so that other programs on the machine disturb little. With more it is
+the clock on the wall, since the threads wait for each other.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from pipeline.graph.session import open_session
+from pipeline.measure.paired_timing import Clock, take_turns
+from pipeline.sample import Array, Sample
+
+LEAST_MS = 1e-6  # that a run is taken to last, on a clock that has not moved
+
+
+def clock_of(threads: int) -> Clock:
+    """Return the clock that a model with so many threads is timed by, in seconds."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def timed_round(
+    models: Sequence[onnx.ModelProto | Path],
+    samples: Sequence[Sample],
+    blocks: Iterable[Sequence[int]],
+    *,
+    threads: int,
+    order: Sequence[int],
+    rng: np.random.Generator,
+    at_least: int,
+    seconds: float,
+    watch: Clock | None = None,
+) -> Iterator[list[float]]:
+    """Yield the milliseconds that each model took for one sample, for one sample after the other.
+
+    Args:
+        models: graphs or files, with the same inputs.
+        samples: what they are run on; each is run once before the clock starts.
+        blocks: see `take_turns`.
+        threads: intra-op threads.
+        order: in which the sessions are opened: what is opened later runs some percent faster.
+        rng: draws which model runs first.
+        at_least: see `take_turns`.
+        seconds: see `take_turns`.
+        watch: see `take_turns`.
+    """
+    feeds = [dict(sample.inputs) for sample in samples]
+    opened = {which: open_session(models[which], threads) for which in order}
+    for inputs in feeds:
+        for session in opened.values():
+            session.run(None, inputs)
+    runs = [partial(_run, opened[which], feeds) for which in range(len(models))]
+    turns = take_turns(runs, blocks, rng=rng, at_least=at_least, seconds=seconds, clock=clock_of(threads), watch=watch)
+    for _, spent_ms in turns:
+        yield [max(ms, LEAST_MS) for ms in spent_ms]
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: Sequence[dict[str, Array]], sample: int) -> None:
+    session.run(None, feeds[sample])

@@ -1,0 +1,59 @@
+"""The benchmark stage: each quantized graph against its original, on samples of the reported part."""
+
+from dataclasses import replace
+
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
+from pipeline.quantize.user_notes import why_slower
+from pipeline.sample import Sample
+from pipeline.stages.context import RunContext
+
+SPEECH_SAMPLES = 32  # that the lengths to be timed are chosen from
+
+
+def run(context: RunContext) -> dict[str, GraphBenchmark]:
+    """Time every artifact with every number of threads; the first is that of all stages."""
+    config = context.config
+    results = {}
+    for name, artifact in context.result.artifacts.items():
+        source = context.loaded.graphs[name]
+        part = context.evaluation_set.report
+        entry = name == context.loaded.adapter.entry
+        samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if entry else part[name][:SPEECH_SAMPLES]
+        audio_seconds = _audio_seconds(context, source, samples)
+        first, *others = [
+            benchmark_graph(
+                source.path,
+                artifact.path,
+                samples,
+                threads=threads,
+                min_pairs=config.benchmark.runs,
+                min_seconds=config.benchmark.seconds,
+                rounds=config.benchmark.rounds,
+                audio_seconds=audio_seconds,
+                self_check=config.benchmark.self_check,
+                seed=config.seed,
+                trace=context.directory.path / f"{name}.trace.json" if threads == config.runtime.threads else None,
+            )
+            for threads in config.thread_counts
+        ]
+        results[name] = replace(first, other_threads=others)
+        for measured in (first, *others):
+            where = f"{name} on {measured.threads} threads" if measured is not first else name
+            if measured.verdict == Verdict.slower:
+                context.run_log.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
+            for warning in measured.warnings:
+                context.run_log.warn(f"{where}: {warning}")
+    return results
+
+
+def _audio_seconds(context: RunContext, source: SourceGraph, samples: list[Sample]) -> list[float] | None:
+    """Return how long the audio of each sample is, where all tell."""
+    run, seed = context.loaded.originals.runner, context.config.seed
+    seconds = [
+        context.loaded.adapter.audio_seconds(sample, run([seed, number])(source.name, sample))
+        for number, sample in enumerate(samples)
+    ]
+    known = [value for value in seconds if value is not None]
+    return known if len(known) == len(samples) else None

@@ -1,0 +1,70 @@
+"""What the stages of one run share: its settings, its data, and what each stage has given so far."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pipeline.config.settings import RunConfig
+from pipeline.data.calibration_set import CalibrationSet
+from pipeline.data.evaluation_set import EvaluationSet
+from pipeline.evaluate.evaluation import Evaluation
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.models.loaded_model import LoadedModel
+from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Inspection
+from pipeline.record.run_directory import RunDirectory
+from pipeline.record.run_log import RunLog
+from pipeline.stages.results import Quantized
+
+
+@dataclass
+class RunContext:
+    """One run so far.
+
+    Attributes:
+        config: the settings; a downloaded model replaces their model by where it is in the cache.
+        directory: where the run writes to.
+        run_log: what it has read, skipped and warned of.
+        progress: how far it has come, on a terminal.
+        model: what `load` has given.
+        inspection: what `inspect` has given, by graph.
+        quantized: what `quantize` has given.
+        benchmarks: what `benchmark` has given, by graph.
+        evaluation: what `evaluate` has given.
+    """
+
+    config: RunConfig
+    directory: RunDirectory
+    run_log: RunLog = field(default_factory=RunLog)
+    progress: ProgressBars = field(default_factory=ProgressBars)
+    model: LoadedModel | None = None
+    inspection: dict[str, Inspection] | None = None
+    quantized: Quantized | None = None
+    benchmarks: dict[str, GraphBenchmark] | None = None
+    evaluation: Evaluation | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model that `load` has given."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def result(self) -> Quantized:
+        """What `quantize` has given."""
+        assert self.quantized is not None
+        return self.quantized
+
+    @property
+    def split(self) -> dict[str, list[str]] | None:
+        """Which samples are in which part of the evaluation set; None before it was read."""
+        return None if self.model is None else self.evaluation_set.ids
+
+    @cached_property
+    def calibration_set(self) -> CalibrationSet:
+        """What graphs are calibrated on."""
+        return CalibrationSet(self.loaded, self.config.calibration, self.config.seed, self.run_log)
+
+    @cached_property
+    def evaluation_set(self) -> EvaluationSet:
+        """What choices are made on, and what is reported."""
+        return EvaluationSet(self.loaded, self.config.evaluation, self.config.seed, self.run_log)

@@ -1,0 +1,73 @@
+"""The evaluate stage: the quantized model beside the original on the reported part of the evaluation set."""
+
+import logging
+from dataclasses import replace
+
+import onnx
+
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
+from pipeline.errors import PipelineError
+from pipeline.evaluate.evaluation import Evaluation, evaluate
+from pipeline.evaluate.node_errors import errors_along
+from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import NodeError
+from pipeline.stages.context import RunContext
+
+log = logging.getLogger(__name__)
+
+
+def run(context: RunContext) -> Evaluation:
+    """Score the model, and measure the error of every node where that is asked for."""
+    config, searches = context.config, context.result.searches
+    items = context.evaluation_set.report.samples
+    with context.progress.bar("evaluating", len(items)) as advance:
+        found = evaluate(
+            context.loaded, context.result.artifacts, items, config.evaluation, context.directory, context.run_log,
+            seed=config.seed, losses_in={search["metric"] for search in searches.values()}, on_sample=advance,
+        )  # fmt: skip
+    _check_budgets(context, found)
+    if not config.evaluation.node_samples:
+        return found
+    errors = {name: _node_errors(context, artifact) for name, artifact in context.result.artifacts.items()}
+    return replace(found, node_errors=errors)
+
+
+def _check_budgets(context: RunContext, found: Evaluation) -> None:
+    """Warn, before all else, where the reported part breaks a budget that the selection part kept."""
+    for graph, search in context.result.searches.items():
+        loss, budget, metric = found.losses.get(search["metric"]), search["budget"], search["metric"]
+        if not search["met"] or loss is None:
+            continue
+        problems = []
+        if (limit := budget.get("max_loss")) is not None and loss.value > limit:
+            ends = "" if loss.low is None else f" ({loss.low:.4g} to {loss.high:.4g})"
+            problems.append(f"{metric} is {loss.value:+.4g}{ends} worse than fp32, above the limit of {limit:g}")
+        if (limit := budget.get("max_length_change")) is not None and found.length_change > limit:
+            problems.append(f"a length changes by {100 * found.length_change:.1f} %, above the limit of {100 * limit:g} %")
+        if problems:
+            context.run_log.warn_first(
+                f"{graph}: on the {loss.samples} samples that are reported, {' and '.join(problems)}, which the samples "
+                "of the search kept. Lower mode.max_loss, or give more evaluation samples."
+            )
+
+
+def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
+    config, mode = context.config, context.config.mode_of(artifact.graph)
+    rescaled = isinstance(mode, StaticConfig) and (mode.cross_layer_equalization or mode.smooth_quant)
+    try:
+        return errors_along(
+            context.loaded.graphs[artifact.graph].model,
+            onnx.load(artifact.path),
+            context.evaluation_set.report[artifact.graph][: config.evaluation.node_samples],
+            seed=config.seed,
+            threads=config.runtime.threads,
+            rescaled=isinstance(mode, AutoConfig) or rescaled,
+        )
+    except (
+        Exception
+    ) as error:  # it explains the result, and is not part of it: no fault of it may end a run that has done its work
+        log.debug("the error along the graph", exc_info=True)
+        known = isinstance(error, PipelineError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        context.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {reason}")
+        return []
