@@ -69,8 +69,7 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
 def notes_on_assumptions(graph: str, rewritten: Rewritten) -> list[str]:
     """Return a sentence for each rewrite that rests on an assumption about the inputs of a graph."""
     return [
-        f"{graph}: {applied.name} (places: {applied.assumed_sites}) assumes that {applied.assumption}; mode.assume=true "
-        "allowed it."
+        f"{graph}: {applied.name} (places: {applied.assumed_sites}) assumes that {applied.assumption} (mode.assume=true)."
         for applied in rewritten.applied
         if applied.assumed_sites
     ]
