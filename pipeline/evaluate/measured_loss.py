@@ -1,4 +1,4 @@
-"""How much worse than fp32 a model is in one metric, and how sure that is."""
+"""How much worse than fp32 a model is in one metric, with an interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class MeasuredLoss:
     Attributes:
         metric: what it is measured in.
         value: how much worse than fp32; below zero is better.
-        low: lower end of the interval; None where the samples do not tell.
+        low: lower end of the interval; None where it cannot be computed from the samples.
         high: upper end.
         samples: how many it was measured on.
     """
