@@ -1,4 +1,4 @@
-"""Algorithms that buy quality at no cost when the model runs; each is a switch of its own.
+"""Algorithms that improve quality at no cost at inference; each is a switch of its own.
 
 `fold` comes before the plan, since it removes nodes. `rewrite` comes before the ranges: it returns another float graph that
 computes the same, and is easier to quantize. `fit` comes after them: it chooses weights and biases knowing what will be
@@ -26,11 +26,11 @@ class Algorithms:
     """Which algorithms run.
 
     Attributes:
-        fold_batch_norm: batch normalizations become part of the convolutions in front of them.
+        fold_batch_norm: batch normalizations become part of the convolutions before them.
         cross_layer_equalization: channels of activations between linear operators get ranges of equal size.
-        smooth_quant: outliers move from activations behind a normalization into the weights that read them.
+        smooth_quant: outliers move from activations after a normalization into the weights that read them.
         rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer.
-        bias_correction: biases take back what quantization adds to the mean of each channel.
+        bias_correction: biases compensate what quantization adds to the mean of each channel.
     """
 
     fold_batch_norm: bool = False
@@ -46,14 +46,14 @@ class Algorithms:
 
 
 def fold(model: onnx.ModelProto, algorithms: Algorithms) -> list[str]:
-    """Fold batch normalizations, in place, where that is switched on; return the names of the nodes that are gone."""
+    """Fold batch normalizations, in place, where that is switched on; return the names of the removed nodes."""
     return fold_batch_normalization(model) if algorithms.fold_batch_norm else []
 
 
 def rewrite(
     model: onnx.ModelProto, plan: Plan, algorithms: Algorithms, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
-    """Return a float graph that computes the same, with activations that lose less; `model` is not changed."""
+    """Return a float graph that computes the same, whose activations lose less in rounding; `model` is not changed."""
     if algorithms.cross_layer_equalization:
         model = equalize(model, plan, samples, threads=threads)
     if algorithms.smooth_quant:
