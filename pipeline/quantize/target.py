@@ -1,4 +1,4 @@
-"""What the processor that the model will run on asks for."""
+"""What depends on the processor that the model will run on."""
 
 import platform
 import re
@@ -33,7 +33,7 @@ def needs_reduced_range(reduce_range: bool | None, target: Target | None) -> boo
 
 
 def saturates_here(reduce_range: bool | None, target: Target | None) -> bool:
-    """Return whether weights get 8 bits though this machine adds in 16: what is measured here is then worse than elsewhere."""
+    """Return whether weights get 8 bits although this machine adds in 16: what is measured here is worse than elsewhere."""
     return not needs_reduced_range(reduce_range, target) and _adds_in_16_bits()
 
 
@@ -41,9 +41,9 @@ def saturates_here(reduce_range: bool | None, target: Target | None) -> bool:
 def cpu_flags() -> frozenset[str]:
     """Return the instruction sets that this process can execute, by Linux's names, as far as they are known.
 
-    On x86 the processor itself is asked (CPUID, and what the system has switched on), as ONNX Runtime asks it when it chooses
-    kernels; by LLVM, which numba brings. /proc/cpuinfo can list more: under an emulator such as qemu-user it is that of the
-    machine below. Systems other than Linux have none. numpy's list lacks AVX-VNNI, the VNNI of processors without AVX-512.
+    On x86 they are read from the processor itself (CPUID, and what the system has switched on), as ONNX Runtime does when it
+    chooses kernels; by LLVM, a dependency of numba. /proc/cpuinfo can list more: under an emulator such as qemu-user it is
+    that of the host. Systems other than Linux have none. numpy's list lacks AVX-VNNI, the VNNI of processors without AVX-512.
     """
     features = _asked_of_the_processor() if target_of(None) is Target.x86 else frozenset()
     return features or _listed_by_the_kernel()
@@ -59,7 +59,7 @@ def _asked_of_the_processor() -> frozenset[str]:
 
     try:
         features = get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know how to ask this one
+    except RuntimeError:  # LLVM cannot read the features of this one
         return frozenset()
     return frozenset(_linux_name(feature) for feature, present in features.items() if present)
 
