@@ -11,7 +11,6 @@ taken in turn. NNCF and onnxsim take part where they are installed. The real cas
 
 import argparse
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
@@ -33,8 +32,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
+from pipeline.config.choices import ModeKind, RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
 from pipeline.data.datasets import (  # noqa: E402
     EvaluationSample,
@@ -55,6 +56,7 @@ from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
 
@@ -160,10 +162,11 @@ def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], ""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    found = next(iter(report.get("search", {}).values()), None)
-    note = "" if found is None else f"{len(found['candidates'])} candidates in {found['seconds']:.0f} s"
-    return folder / report["artifacts"][0]["file"], note if found is None or found["met"] else f"{note}; budget not met"
+    report = read_report(folder, "hydra.run.dir")
+    assert report.artifacts is not None
+    found = next(iter((report.search or {}).values()), None)
+    note = "" if found is None else f"{len(found.candidates)} candidates in {found.seconds:.0f} s"
+    return folder / report.artifacts[0].file, note if found is None or found.met else f"{note}; budget not met"
 
 
 def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:

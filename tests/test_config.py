@@ -5,8 +5,9 @@ from typing import get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
+from pipeline.config.choices import CalibrationKind, Format, RangeMethod
 from pipeline.config.compose import RENAMED, read_run_config, save_config, to_plain, to_run_config
-from pipeline.config.settings import MODE_SCHEMAS, CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
+from pipeline.config.mode_settings import MODE_SCHEMAS, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.models.vocoder import Vocoder
 

@@ -65,7 +65,7 @@ def collect(
     stream = iter(samples() if callable(samples) else samples)
     first = next(stream, None)
     if first is None:
-        raise DataError("There is no calibration sample.")
+        raise DataError("The calibration set is empty.")
     graph_inputs = {value.name for value in graph.graph.input}
     computed = [tensor for tensor in wanted if tensor not in graph_inputs]
     onnxruntime.set_seed(seed)

@@ -17,27 +17,27 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.choices import Format, IntegerType, ModeKind
 from pipeline.config.help_text import help_node
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
-    STAGE_NAMES,
     AnyModeConfig,
     AutoConfig,
+    DynamicConfig,
+    Fp16Config,
+    ModeConfig,
+    OptimizeConfig,
+    StaticConfig,
+    WeightOnlyConfig,
+)
+from pipeline.config.settings import (
+    STAGE_NAMES,
     BenchmarkConfig,
     CalibrationConfig,
-    DynamicConfig,
     EvaluationConfig,
-    Format,
-    Fp16Config,
-    IntegerType,
-    ModeConfig,
-    ModeKind,
-    OptimizeConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
-    StaticConfig,
-    WeightOnlyConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 

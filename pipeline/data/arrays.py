@@ -80,5 +80,7 @@ def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, whe
     if array.size == 0:
         raise DataError(f"{where}: of shape {list(array.shape)}, which is empty.")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
+        wrong = np.argwhere(~(np.isfinite(array) | (array == -np.inf)))  # a mask that is added holds minus infinity
+        if len(wrong):
+            position = tuple(int(i) for i in wrong[0])
+            raise DataError(f"{where}: {array[position]} at {position}; only finite values, and -inf in masks, can be used.")

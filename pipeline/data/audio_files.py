@@ -7,7 +7,7 @@ import numpy.typing as npt
 import soundfile
 
 from pipeline.audio.resample import resample
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
 
 

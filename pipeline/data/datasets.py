@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig
 from pipeline.data.arrays import check_samples, read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.data.random_inputs import random_samples
@@ -152,6 +153,25 @@ def _completed(sample: Sample, source: SourceGraph) -> Sample:
     return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
 
 
+def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str) -> None:
+    """Do with a sample that cannot be used what the settings say.
+
+    Args:
+        key: the setting that names its set.
+        on_bad: what to do.
+        run_log: notes a sample that is skipped.
+        sample: its id.
+        reason: why it cannot be used.
+
+    Raises:
+        DataError: such samples are refused.
+    """
+    if on_bad is OnBadSample.refuse:
+        group = key.partition(".")[0]
+        raise DataError(f"{key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+    run_log.skip(key, sample, reason)
+
+
 @dataclass
 class _Wanted:
     """What is wanted of a data set, and what happens to samples that cannot be used.
@@ -240,7 +260,4 @@ class _Wanted:
         return found
 
     def _bad(self, sample: str, reason: str) -> None:
-        if self.on_bad is OnBadSample.refuse:
-            group = self.key.partition(".")[0]
-            raise DataError(f"{self.key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
-        self.run_log.skip(self.key, sample, reason)
+        refuse_or_skip(self.key, self.on_bad, self.run_log, sample, reason)

@@ -7,7 +7,7 @@ one of audio files.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.manifest import manifest_lines, text_lines
 from pipeline.errors import DataError
 from pipeline.utterance import OnBadSample, Utterance

@@ -15,14 +15,18 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.evaluation import scorer_of
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change, tensor_scores
+from pipeline.evaluate.measured_loss import measured_loss
+from pipeline.evaluate.output_scores import OutputScores
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.session import RunError
 from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
+from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
 
@@ -132,22 +136,30 @@ class LossEvaluator:
         arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
         scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
+        outputs = OutputScores()
         change = 0.0
         for number, item in enumerate(items):
-            before, after = self._before[number], self._adapter.infer(item.sample, run_of(number))
-            if any(np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all() for a in after.values()):
+            before = self._before[number]
+            try:
+                after = self._adapter.infer(item.sample, run_of(number))
+            except RunError:  # as unusable as one that gives NaN
+                return Loss(float("inf"), float("inf"))
+            if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))
             try:
+                if METRICS[self.metric].of_outputs:
+                    outputs.add([("", before, after)])
                 scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
             except LengthsDifferError:
                 return Loss(float("inf"), length_change(before, after))
             scores.notes.clear()  # audio among them
             scored.append(scores)
             change = max(change, length_change(before, after))
-        found = measured_loss(
-            self.metric, scored, {} if scorer is None else scorer.totals(), items, with_interval=with_interval
-        )
-        if found is None:
+        totals = {**outputs.totals(), **({} if scorer is None else scorer.totals())}
+        if METRICS[self.metric].of_outputs:
+            scored = [SampleScores(scores) for scores in outputs.by_sample()]
+        found = measured_loss(self.metric, scored, totals, items, with_interval=with_interval)
+        if found is None or found.value is None:
             raise ConfigError(
                 f"mode.metric: {self.metric} cannot be computed on the evaluation set: it needs what the set does not hold "
                 "(recordings, texts or labels)."
@@ -156,8 +168,8 @@ class LossEvaluator:
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""
-        if METRICS[self.metric].source is Source.posteriors:
-            assert isinstance(self._adapter, HasPosteriors)
-            posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
-            return SampleScores({self.metric: posterior_kl(*posteriors)})
-        return SampleScores(next(iter(tensor_scores(before, after).values())))
+        if METRICS[self.metric].source is not Source.posteriors:
+            return SampleScores()  # `OutputScores` has it
+        assert isinstance(self._adapter, HasPosteriors)
+        posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
+        return SampleScores({self.metric: posterior_kl(*posteriors)})

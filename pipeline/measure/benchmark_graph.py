@@ -120,7 +120,7 @@ def benchmark_graph(
         baseline_ms=percentiles_of([pair.baseline_ms for pair in pairs]),
         quantized_ms=percentiles_of([pair.quantized_ms for pair in pairs]),
         speedup=speedup,
-        verdict=speedup.verdict,
+        verdict=speedup.verdict.value,
         lengths=lengths,
         rtf=sum(latency.quantized_ms for latency in lengths.values()) / heard_ms if heard_ms else None,
         baseline_rtf=sum(latency.baseline_ms for latency in lengths.values()) / heard_ms if heard_ms else None,
@@ -132,7 +132,7 @@ def benchmark_graph(
         quantized_peak_bytes=peaks[1],
         runtime_peak_bytes=peaks[2],
         self_check=self_speedup,
-        warnings=tuple(benchmark_warnings(speedup, self_speedup, times, threads, rounds)),
+        warnings=benchmark_warnings(speedup, self_speedup, times, threads, rounds),
         op_times=op_times,
     )
 
@@ -188,5 +188,5 @@ def benchmark_warnings(
             f"{self_check.high:.3f}): differences of that size are not reliable."
         )
     if 2 * int(times["warm_rounds"]) < rounds:
-        found.append("The models still got faster when the time for warming up was over: latencies may be too high.")
+        found.append("The models still got faster when the time for warm-up was over: latencies may be too high.")
     return found

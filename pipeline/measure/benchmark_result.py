@@ -1,6 +1,6 @@
-"""What the benchmark measured: frozen values that `dataclasses.asdict` turns into the report's `benchmark.<graph>`."""
+"""What the benchmark measured: the report's `benchmark.<graph>`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -14,7 +14,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Latency of one inference over all timed runs, in ms."""
+    """Latency of one inference over all timed runs.
+
+    Attributes:
+        p50: median, in ms.
+        p90: 90th percentile, in ms.
+        p99: 99th percentile, in ms.
+    """
 
     p50: float
     p90: float
@@ -23,7 +29,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Speedup:
-    """Median of the paired ratios baseline / quantized (above 1: quantized is faster) and its 95 % interval."""
+    """How many times as fast as the original: the paired ratios baseline / quantized.
+
+    Attributes:
+        median: of the ratios; above 1, the quantized model is faster.
+        low: lower end of the 95 % interval.
+        high: upper end.
+    """
 
     median: float
     low: float
@@ -89,7 +101,7 @@ class GraphBenchmark:
         baseline_ms: latency of the original, all lengths together.
         quantized_ms: latency of the quantized model, likewise.
         speedup: how many times faster the quantized model is.
-        verdict: what follows from the interval of the speed-up.
+        verdict: faster, slower or same: from the interval of the speed-up.
         lengths: latency of the "short", "median" and "long" sample; "median" alone where all are of one length.
         rtf: real-time factor of the quantized model: the lengths' median latencies over their audio's time, below 1 is
             faster than real time; None where there is no audio.
@@ -113,7 +125,7 @@ class GraphBenchmark:
     baseline_ms: Percentiles
     quantized_ms: Percentiles
     speedup: Speedup
-    verdict: Verdict
+    verdict: str
     lengths: dict[str, LengthLatency]
     rtf: float | None
     baseline_rtf: float | None
@@ -123,8 +135,8 @@ class GraphBenchmark:
     quantized_first_run_ms: float
     baseline_peak_bytes: int
     quantized_peak_bytes: int
-    runtime_peak_bytes: int
-    self_check: Speedup | None
-    warnings: tuple[str, ...]
+    runtime_peak_bytes: int | None = None
+    self_check: Speedup | None = None
+    warnings: list[str] = field(default_factory=list)
     op_times: OpTimes | None = None
-    other_threads: "tuple[GraphBenchmark, ...]" = ()
+    other_threads: "list[GraphBenchmark]" = field(default_factory=list)

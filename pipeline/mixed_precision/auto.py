@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import AutoConfig, EvaluationConfig, ModeKind, RangeMethod, StaticConfig
+from pipeline.config.choices import ModeKind, RangeMethod
+from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
+from pipeline.config.settings import EvaluationConfig
 from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
-from pipeline.evaluate.measured_loss import MeasuredLoss
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -36,10 +37,11 @@ from pipeline.mixed_precision.sensitivity import sensitivities
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fold
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.ptq.algorithms import fold
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Kept, MeasuredLoss
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -203,16 +205,13 @@ def _search(
 
 def _static(mode: AutoConfig) -> StaticConfig:
     """Return the settings of the quantizer that makes candidates."""
-    return StaticConfig(
-        name=mode.name,
+    return with_settings_of(
+        mode,
+        StaticConfig,
         kind=ModeKind.static,
-        nodes_to_quantize=mode.nodes_to_quantize,
-        nodes_to_exclude=mode.nodes_to_exclude,
-        op_types=mode.op_types,
+        method=mode.method or RangeMethod.minmax,
         dynamic_op_types=[],  # which operators get which precision is what the search decides
         weight_only_op_types=[],
-        percentile=mode.percentile,
-        target=mode.target,
         min_channels=1,  # the search measures what a narrow Conv gains
         fold_batch_norm=False,
         cross_layer_equalization=False,

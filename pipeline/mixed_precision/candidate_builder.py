@@ -10,7 +10,8 @@ from dataclasses import replace
 import onnx
 
 from pipeline.calibration.statistics import Statistics
-from pipeline.config.settings import RangeMethod, StaticConfig
+from pipeline.config.choices import RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
 from pipeline.ptq.bias_correction import correct_biases

@@ -9,7 +9,8 @@ from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_fro
 from pipeline.mixed_precision.cost_model import KernelSavings
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.mixed_precision.sensitivity import Losses
-from pipeline.quantize.plan import Kept, Precision
+from pipeline.quantize.plan import Precision
+from pipeline.record.results import Kept
 
 LIMITS = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
 

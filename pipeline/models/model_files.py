@@ -47,6 +47,16 @@ class ModelFiles:
         raise NotImplementedError
 
     @property
+    def companions(self) -> dict[str, str]:
+        """The graphs that are only run: none, unless a model has others."""
+        return {}
+
+    @property
+    def entry(self) -> str:
+        """The graph that an utterance enters: the first one."""
+        return next(iter(self.graphs))
+
+    @property
     def side_files(self) -> list[Path]:
         """The token table and the lexicon beside the graphs; they may be missing."""
         folders = dict.fromkeys(resolve_path(path).parent for path in self.graphs.values())

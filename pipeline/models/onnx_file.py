@@ -35,16 +35,6 @@ class OnnxFile(ModelFiles):
         """The one graph."""
         return {"model": self.named("model", "*.onnx")}
 
-    @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The one graph."""
-        return "model"
-
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the one graph."""
         return run("model", sample)

@@ -44,16 +44,6 @@ class Vocoder(ModelFiles):
         return {"vocoder": self._file}
 
     @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The one graph."""
-        return "vocoder"
-
-    @property
     def rate_hz(self) -> int:
         """The sample rate of the audio."""
         return self._number(self.sample_rate_hz, "sample_rate", "sample_rate_hz", 22_050)

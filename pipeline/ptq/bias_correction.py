@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import StaticConfig
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate, weighted_nodes

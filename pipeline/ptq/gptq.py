@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.second_moments import reads_patches, second_moments
@@ -32,13 +33,7 @@ BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the 
 
 
 def round_weights(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
 

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
 from pipeline.quantize.plan import Plan, Precision

@@ -13,7 +13,8 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
 from pipeline.paths import hash_files
-from pipeline.quantize.plan import Kept, Plan
+from pipeline.quantize.plan import Plan
+from pipeline.record.results import Kept
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 

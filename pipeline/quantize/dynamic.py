@@ -7,7 +7,8 @@ operators for them.
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, IntegerType
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import DynamicConfig
 from pipeline.errors import StageError
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph

@@ -3,14 +3,15 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from pipeline.config.settings import Fp16Config
+from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.record.results import Kept
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)

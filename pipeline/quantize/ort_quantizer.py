@@ -17,7 +17,8 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
-from pipeline.config.settings import IntegerType, WeightOnlyConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import WeightOnlyConfig
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}

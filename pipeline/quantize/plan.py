@@ -6,7 +6,7 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
@@ -14,6 +14,7 @@ from pipeline.graph.op_sets import LAYERS, WEIGHTED_OPS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.record.results import Kept
 
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
 
@@ -26,14 +27,6 @@ class Precision(Enum):
     weight_int8 = "int8 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A node that stays in fp32, and why."""
-
-    node: str
-    reason: str
 
 
 @dataclass

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.subgraph_scopes import bodies, tensors_read
 from pipeline.quantize.operators import (
     CARRIED,

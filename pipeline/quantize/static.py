@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import onnx
 
-from pipeline.config.settings import Format, IntegerType, StaticConfig
+from pipeline.config.choices import Format, IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops

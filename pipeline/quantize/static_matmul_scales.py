@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.graph_editor import Graph
 from pipeline.quantize.dynamic_ops import PRODUCT
 from pipeline.quantize.qparams import qparams_of_range

@@ -5,7 +5,7 @@ from typing import assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,

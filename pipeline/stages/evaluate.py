@@ -1,15 +1,19 @@
 """The evaluate stage: the quantized model beside the original on the reported part of the evaluation set."""
 
+import logging
 from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AutoConfig, StaticConfig
-from pipeline.errors import DataError, ModelError
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
+from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
-from pipeline.evaluate.node_errors import NodeError, errors_along
+from pipeline.evaluate.node_errors import errors_along
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import NodeError
 from pipeline.stages.context import RunContext
+
+log = logging.getLogger(__name__)
 
 
 def run(context: RunContext) -> Evaluation:
@@ -59,6 +63,11 @@ def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
             threads=config.runtime.threads,
             rescaled=isinstance(mode, AutoConfig) or rescaled,
         )
-    except (ModelError, DataError) as error:  # it explains the result, and is not part of it
-        context.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
+    except (
+        Exception
+    ) as error:  # it explains the result, and is not part of it: no fault of it may end a run that has done its work
+        log.debug("the error along the graph", exc_info=True)
+        known = isinstance(error, PipelineError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        context.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {reason}")
         return []

@@ -8,15 +8,15 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Inspection
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
@@ -109,8 +109,8 @@ def _parameters(graph: onnx.GraphProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
 
 
-def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    return {"name": value.name, "type": str(dtype_of(value)), "shape": dims_of(value)}
+def _describe(value: onnx.ValueInfoProto) -> TensorShape:
+    return TensorShape(value.name, str(dtype_of(value)), list(dims_of(value)))
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

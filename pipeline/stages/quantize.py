@@ -8,12 +8,13 @@ from typing import Any, assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import (
+    Algorithms,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
     Fp16Config,
-    IntegerType,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
@@ -23,9 +24,9 @@ from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
-from pipeline.optimize.around_quantization import in_float, laid_out
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite
+from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
@@ -109,7 +110,9 @@ def quantize(
             job.quantize(source, prepared, mode)
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
-    notes = (*job.urgent, *job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
+    assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
+    # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.urgent, *job.notes, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
     return Quantized(artifacts, notes, job.rewritten, job.searches)
 
@@ -160,7 +163,9 @@ class _Job:
         if mode.optimize:
             self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
-        self.notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
+        self.notes += [
+            f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
+        ]
         plan = plan_for(prepared, mode)
         if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
@@ -196,9 +201,8 @@ class _Job:
                 assert_never(mode)
 
     def _static(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> onnx.ModelProto:
-        algorithms = algorithms_of(mode)
-        samples = self.calibration[source.name] if algorithms.need_samples else ()
-        model = rewrite(model, plan, algorithms, samples, threads=self.threads)
+        samples = self.calibration[source.name] if mode.need_samples else ()
+        model = rewrite(model, plan, mode, samples, threads=self.threads)
         ranges: Ranges = {}
         if tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
@@ -206,7 +210,7 @@ class _Job:
                 ranges = measured_ranges(
                     model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
                 )
-        model = fit(model, plan, mode, ranges, algorithms, samples, threads=self.threads)
+        model = fit(model, plan, mode, ranges, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
 
 
@@ -227,15 +231,6 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             raise AssertionError("what a search chooses is not planned before")
         case _:
             assert_never(mode)
-
-
-def algorithms_of(mode: AnyModeConfig) -> Algorithms:
-    """Return the algorithms that a mode's settings switch on; only a static one has any."""
-    if not isinstance(mode, StaticConfig):
-        return Algorithms()
-    return Algorithms(
-        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
-    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:

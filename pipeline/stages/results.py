@@ -8,37 +8,6 @@ from pipeline.quantize.artifact import Artifact
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What is known of one graph: the report's `inspect.<graph>`.
-
-    Attributes:
-        inputs: name, type and shape of each input; null is a size that the graph leaves open.
-        outputs: the same of each output.
-        opset: version of the default operator set.
-        nodes: how many.
-        ops: operator type -> count.
-        parameters: values of all constants of float type.
-        macs: operator type -> multiply-accumulates of one inference on the probe.
-        time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
-        probe: the sample that macs and time are of.
-        advised_mode: the mode that fits.
-        reasons: why.
-    """
-
-    inputs: list[dict[str, Any]]
-    outputs: list[dict[str, Any]]
-    opset: int
-    nodes: int
-    ops: dict[str, int]
-    parameters: int
-    macs: dict[str, int]
-    time_share: dict[str, float]
-    probe: str
-    advised_mode: str
-    reasons: list[str]
-
-
-@dataclass(frozen=True)
 class Quantized:
     """What the stage gives.
 

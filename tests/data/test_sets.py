@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.utterance_sets import check_kind, kind_of, utterances_in
 from pipeline.errors import DataError
 

@@ -14,7 +14,7 @@ def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_p
     assert chosen["loss"] <= 0.05
     assert run.report["evaluation"]["metrics"]["log_mel_l1"]["quantized"] <= 0.05
     assert chosen["speedup"] == max(c["speedup"] for c in found["candidates"] if c["meets_budget"])
-    by_node = run.report["artifacts"][0]["precisions"]
+    by_node = run.report["artifacts"][0]["quantized_nodes"]
     assert by_node == {row["node"]: row["precision"] for row in found["nodes"] if row["precision"] != "fp32"}
     assert all(row["reason"] for row in found["nodes"])
     assert len(found["nodes"]) == 20, "13 MatMul and 7 Conv"

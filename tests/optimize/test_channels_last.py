@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_graphs import graph_of, op_types
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes

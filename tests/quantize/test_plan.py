@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
 from pipeline.quantize.plan import Precision
