@@ -115,4 +115,4 @@ class NodeError:
 
     node: str
     op_type: str
-    sqnr_db: float
+    sqnr_db: float | None
