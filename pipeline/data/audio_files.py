@@ -15,10 +15,10 @@ def read_audio(path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, wa
     """Read mono audio as float32 (samples,) in [-1, 1] at `sample_rate_hz`.
 
     Raises:
-        DataError: the file is missing, no audio, empty, not mono, not finite, or of another rate where that is refused.
+        DataError: the file is missing, not audio, empty, not mono, not finite, or of another rate where that is refused.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such audio file.")
+        raise DataError(f"{path}: audio file not found.")
     try:
         audio, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:

@@ -25,8 +25,8 @@ from pipeline.sample import Sample
 from pipeline.utterance import Utterance
 
 RANDOM_WARNING = (
-    "calibration=random: the ranges come from noise, not from speech. What the model then does to speech is not known; the "
-    "quality below is what it cost. Calibrate on real data: calibration=real or calibration=arrays."
+    "calibration=random: the ranges come from noise, not from speech. They may not fit speech; the quality below "
+    "shows the effect. Calibrate on real data: calibration=real or calibration=arrays."
 )
 
 
@@ -36,7 +36,7 @@ class EvaluationSample:
 
     Attributes:
         sample: the inputs of the first graph of the model.
-        utterance: what was said, where the set holds utterances.
+        utterance: its text and recording, where the set holds utterances.
         label: the right class, where the set has labels.
     """
 
@@ -101,7 +101,7 @@ def evaluation_samples(
     if path is None:
         free = [value for value in graph_inputs(source) if value.name not in source.fixed]
         run_log.warn(
-            "evaluation.path: not set, so outputs are compared on seeded noise. How the model does on real data is not known; "
+            "evaluation.path: not set, so outputs are compared on seeded noise. The quality on real data is unknown; "
             "give an .npz with evaluation.path."
         )
         noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
@@ -127,7 +127,7 @@ def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
 
 
 def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog) -> ReadAudio:
-    """Return a function that reads recordings as the settings say, and notes each in the log of the run."""
+    """Return a function that reads recordings by the settings, and notes each in the log of the run."""
 
     def read(path: Path, sample_rate_hz: int) -> npt.NDArray[np.float32]:
         warnings: list[str] = []

@@ -1,7 +1,7 @@
 """How much worse a changed graph makes its model, in one metric, on the same samples and the same noise, again and again.
 
 The evaluate stage scores one finished run and keeps everything; a search asks hundreds of times for one number. Here fp32
-runs once, what is heard or transcribed of it is kept, and only the graph in question is run anew.
+runs once, its audio and transcripts are kept, and only the graph in question is run again.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from pipeline.sample import Outputs, Sample
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What a changed graph costs.
+    """The loss of a changed graph.
 
     Attributes:
         loss: in the metric: how much worse than fp32.
@@ -50,7 +50,7 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
     """Check that a loss can be measured in a metric.
 
     Raises:
-        ConfigError: there is no such metric, the evaluation does not compute it, or fp32's own value is infinite.
+        ConfigError: the metric does not exist, the evaluation does not compute it, or fp32's own value is infinite.
     """
     known = metrics_of(kind)
     finite = [name for name in known if METRICS[name].baseline != np.inf]
@@ -108,18 +108,18 @@ class LossEvaluator:
         return np.random.default_rng([self._seed, number])
 
     def loss(self, model: onnx.ModelProto | Path, samples: int | None = None, *, with_interval: bool = False) -> Loss:
-        """Return what the model loses with another graph in the place of its own.
+        """Return the loss of the model with another graph in the place of its own.
 
         Args:
             model: the other graph, with the same inputs and outputs.
             samples: on the first so many; None: on all.
-            with_interval: also say how sure the loss is.
+            with_interval: also compute its interval.
         """
         after = ModelSessions(self._model, self._model.threads, {self.graph: model})
         return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:
-        """Return what the model loses where its graph gives other outputs.
+        """Return the loss of the model where its graph gives other outputs.
 
         Args:
             outputs: (number of the sample, what the graph is given) -> what it gives instead.

@@ -1,4 +1,4 @@
-"""How much worse than fp32 a model is in one metric, and how sure that is."""
+"""How much worse than fp32 a model is in one metric, with an interval."""
 
 from collections.abc import Sequence
 

@@ -1,10 +1,10 @@
 """How far each tensor of a quantized graph has moved from fp32's: where along the graph the error comes from.
 
-Both graphs run on the same samples and the same noise, as their files say, without ONNX Runtime's fusions. Tensors are fetched
+Both graphs run on the same samples and the same noise, as saved, without ONNX Runtime's fusions. Tensors are fetched
 in batches of bounded size, so that memory does not grow with the graph; the price is that each batch runs what it depends on.
 
-A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and smoothing move
-a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
+A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and SmoothQuant
+move a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
 explains most of a difference, it is taken out first.
 """
 
@@ -143,7 +143,7 @@ def _power(values: Float32Array) -> float:
 
 
 def _rounded(model: onnx.ModelProto) -> dict[str, str]:
-    """Return tensor -> the same tensor behind its QuantizeLinear and DequantizeLinear, where it is rounded."""
+    """Return tensor -> the same tensor after its QuantizeLinear and DequantizeLinear, where it is rounded."""
     integers = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     pairs = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers]
     return {integers[node.input[0]]: node.output[0] for node in pairs}

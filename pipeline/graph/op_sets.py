@@ -1,7 +1,7 @@
 """Sets of operator types that several parts of the pipeline ask about, and how they differ."""
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Linear operators that multiply their first input with their second: what the modes quantize if nothing else is said."""
+"""Linear operators that multiply their first input with their second: what the modes quantize by default."""
 
 WEIGHTED_OPS = LAYERS | {"LSTM", "GRU", "Attention"}
 """Operators whose second input is a weight: the layers, and those that some mode quantizes as a whole. What of them a mode

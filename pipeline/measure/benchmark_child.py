@@ -1,6 +1,6 @@
 """The child process of the benchmark: `python -m pipeline.measure.benchmark_graph FOLDER` does the job that lies in the folder.
 
-A process of its own, because a model can crash it (then nothing was timed, and the parent says so), because the
+A process of its own, because a model can crash it (then nothing was timed, and the parent reports it), because the
 parent's threads and memory would disturb the figures, and because peak memory is a property of a process.
 
 FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}.
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 
 def measured_session(path: str, threads: int, *, as_written: bool = False, profile: Path | None = None) -> ort.InferenceSession:
-    """Build a session as every one that is measured: with threads that don't spin.
+    """Build a session for measurement: with threads that do not spin.
 
     ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
     that the running one is timed on, and the faster model would suffer more.

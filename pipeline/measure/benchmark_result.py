@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What the interval of the speed-up allows one to say."""
+    """What follows from the interval of the speed-up."""
 
     faster = "faster"
     slower = "slower"
@@ -43,7 +43,7 @@ class Speedup:
 
     @property
     def verdict(self) -> Verdict:
-        """`same` where the interval holds 1: then the data do not tell which model is faster."""
+        """`same` where the interval holds 1: then the data do not show which model is faster."""
         if self.low > 1.0:
             return Verdict.faster
         return Verdict.slower if self.high < 1.0 else Verdict.same
@@ -56,7 +56,7 @@ class LengthLatency:
     Attributes:
         sample: id of the sample.
         elements: number of values in its inputs.
-        audio_seconds: length of its audio; None where the model makes or hears none.
+        audio_seconds: length of its audio; None where the model neither reads nor produces audio.
         baseline_ms: median latency of the original.
         quantized_ms: median latency of the quantized model.
         speedup: median of the paired ratios.
@@ -101,7 +101,7 @@ class GraphBenchmark:
         baseline_ms: latency of the original, all lengths together.
         quantized_ms: latency of the quantized model, likewise.
         speedup: how many times faster the quantized model is.
-        verdict: faster, slower or same: what the speed-up's interval allows one to say.
+        verdict: faster, slower or same: from the interval of the speed-up.
         lengths: latency of the "short", "median" and "long" sample; "median" alone where all are of one length.
         rtf: real-time factor of the quantized model: the lengths' median latencies over their audio's time, below 1 is
             faster than real time; None where there is no audio.
@@ -114,7 +114,7 @@ class GraphBenchmark:
         quantized_peak_bytes: the quantized model's.
         runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
-        warnings: why the numbers may not be trusted; empty on a quiet machine.
+        warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
         other_threads: the same graph on the further numbers of threads that were asked for.
     """

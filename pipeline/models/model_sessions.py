@@ -1,4 +1,4 @@
-"""The graphs of one model, run by name: what an evaluation, a calibration and a probe run a whole model with."""
+"""The graphs of one model, run by name: how evaluation, calibration and probes run a whole model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

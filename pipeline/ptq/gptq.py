@@ -1,4 +1,4 @@
-"""Float32Array rounding by reconstruction: up or down, whichever keeps a node's output.
+"""Weight rounding by reconstruction: up or down, whichever keeps a node's output.
 
 Rounding each weight to the nearest integer is not best for the sum of products (Nagel et al. 2020, "Up or Down? Adaptive
 Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expected squared error of its output is e H eᵀ for the

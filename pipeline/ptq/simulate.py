@@ -1,4 +1,4 @@
-"""A quantized graph, simulated in float: what the algorithms look at while they choose weights and biases.
+"""A quantized graph, simulated in float: what the algorithms use to choose weights and biases.
 
 Activations pass through a QuantizeLinear and a DequantizeLinear where the finished graph rounds them, weights are the floats
 that their integers stand for, and the operators compute in float: the same numbers up to float rounding. Every tensor keeps
@@ -84,7 +84,7 @@ class _Pairs:
         self.constants = initializers_of(model)
 
     def inserted(self, dynamic: set[str]) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes of the graph, with pairs between them; the named ones get their ranges at run time."""
+        """Yield the nodes of the graph, with pairs between them; the named ones get dynamic ranges."""
         readers = {use for uses in self.placement.readers.values() for use in uses}
         at_run_time = {node.input[0] for node in self.graph.node if node.name in dynamic}
         for value in self.graph.input:

@@ -80,7 +80,7 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
-    # saving has told the graph where its weights are
+    # saving has stored in the graph where its weights are
     files, sha256 = hash_files(path, *external_files(model, path.parent))
     return Artifact(
         source.name,
@@ -146,7 +146,7 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
-    """Return how many axes each output of a graph has, as it says; None where it does not say."""
+    """Return how many axes each output of a graph has, as declared; None where it is not declared."""
     outputs = {output.name: output.type.tensor_type for output in source.model.graph.output}
     return {name: len(tensor.shape.dim) if tensor.HasField("shape") else None for name, tensor in outputs.items()}
 

@@ -1,6 +1,6 @@
 """ONNX Runtime's own quantizer, for operators and formats that only it writes.
 
-Its import takes 50 MB, which calibration should not have to hold as well: who needs it imports this module where it is used.
+Its import takes 50 MB, which calibration should not have to hold as well: so callers import this module where they use it.
 """
 
 import logging
@@ -42,7 +42,7 @@ def with_integer_operators(
         nodes: their names.
         weights: type of constants.
         activations: type of all else.
-        ranges: of the tensors that they touch; None: found while the model runs.
+        ranges: of the tensors that they touch; None: dynamic.
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
@@ -88,7 +88,7 @@ def with_weights_in_blocks(model: onnx.ModelProto, nodes: Sequence[str], mode: W
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's quantizer tells the root logger from users.
+    """Keep what ONNX Runtime's quantizer logs to the root logger from users.
 
     It asks whether the model is already quantized as soon as another of our own passes has been there.
     """

@@ -23,7 +23,7 @@ class Precision(Enum):
     """How a node computes and stores its weight."""
 
     static_int8 = "int8, static ranges"
-    dynamic_int8 = "int8, ranges at run time"
+    dynamic_int8 = "int8, dynamic ranges"
     weight_int8 = "int8 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
@@ -101,7 +101,7 @@ def plan_nodes(
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
-            else "inside a body of If, Loop or Scan, where only ranges at run time work"
+            else "inside a body of If, Loop or Scan, where only dynamic ranges work"
             if node.name in inner and precision is not Precision.dynamic_int8
             else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
@@ -131,14 +131,14 @@ def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], defa
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
-    """Match patterns against the graph as it is now; say so where preparation has removed what a pattern means."""
+    """Match patterns against the graph as it is now; report where preparation has removed what a pattern means."""
     try:
         return match_nodes(patterns, names, key)
     except ConfigError:
         for pattern in patterns:
             match_nodes([pattern], names | prepared.folded, key)  # a misspelt name is reported as such
         raise ConfigError(
-            f"{key}: preparation has folded away all that {patterns} means; with mode.preprocess=false the graph stays as "
+            f"{key}: preparation has folded all nodes that {patterns} matches; with mode.preprocess=false the graph stays as "
             "exported."
         ) from None
 
@@ -157,7 +157,7 @@ def _unfit(
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
-        return None if node.op_type == "MatMul" and products else "its weight is no constant"
+        return None if node.op_type == "MatMul" and products else "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     values = 1

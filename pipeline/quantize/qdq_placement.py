@@ -8,7 +8,7 @@ that it makes goes into QuantizeLinear nodes (qdq_selectors.cc). What follows fr
   such a reader touches is integers too;
 - a node that moves values (Reshape, Transpose, ...) is quantized where its input is, with the scale of its input: then it
   moves integers. By itself it would gain nothing;
-- behind a Relu or Clip that nothing else precedes, the pair's own limits cut the values: the pair goes there, the node goes.
+- after a Relu or Clip that alone reads its input, the limits of the pair clip the values: the pair replaces the node.
 """
 
 from collections import defaultdict
@@ -85,8 +85,8 @@ class Placement:
         weights: index of the node -> its weight.
         biases: index of the node -> the factor of its bias (beta of a Gemm).
         fixed: outputs of Softmax, whose range is 0 to 1 (1/256, which QLinearSoftmax counts in, was measured to be no better).
-        folded: tensor that is no more -> output of the Relu or Clip that read it.
-        gone: the indices of those Relu and Clip nodes.
+        folded: removed tensor -> output of the Relu or Clip that read it.
+        gone: the indices of those Relu and Clip nodes, which are removed.
         idle: name of a node that was asked for and stays float -> why.
     """
 
@@ -242,7 +242,7 @@ class _Placing:
         self._make(node.output[0], data[0] if node.op_type in MOVING else None)
 
     def _carry(self) -> None:
-        """Give integers to nodes that nobody asked for, where all around them is integers: then their kernel is so too.
+        """Give integers to nodes that were not planned, where all around them is integers: then their kernel is integer too.
 
         An Add between quantized Convs is an example. Its float form would need two more conversions.
         """

@@ -1,7 +1,7 @@
 """Static quantization as Q/DQ pairs, in time linear in the size of the graph.
 
-ONNX Runtime's quantizer searches all nodes for each tensor; here each node is looked at once: `placement` says where pairs
-go, `integers` what the numbers are, and this file writes the graph. Weights and biases become integers behind a
+ONNX Runtime's quantizer searches all nodes for each tensor; here each node is looked at once: `qdq_placement` decides where
+pairs go, `qparams` computes the numbers, and this file writes the graph. Weights and biases become integers before a
 DequantizeLinear, each once for all that share it.
 """
 
@@ -222,7 +222,7 @@ class _Writer:
     # Pieces of the graph
 
     def _constant(self, index: int, name: str, integers: np.ndarray, stored: _Stored, axis: int | None = None) -> str:
-        """Return the name of an integer constant as float again, for the first time in front of a node."""
+        """Return the name of an integer constant as float again, for the first time before a node."""
         restored = self._names.fresh(f"{name}_DequantizeLinear_Output")
         inputs = [self._put(integers, f"{name}_quantized"), stored.scale, stored.zero_point]
         self._before[index].append(self._dequantize(name, inputs, restored, stored.grid.axis if axis is None else axis))

@@ -1,7 +1,7 @@
 """Static quantization: integer weights and activations, with ranges from calibration.
 
-Ranges come from the range engine (`pipeline.calibration`). MatMul runs on ranges computed at run time where the mode says
-so, since the result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
+Ranges come from the range engine (`pipeline.calibration`). MatMul gets dynamic ranges by default (`mode.dynamic_op_types`),
+since its result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
 nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime's quantizer.
 """
 

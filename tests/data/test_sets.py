@@ -118,7 +118,7 @@ def test_a_path_tells_what_it_is(clips, kaldi, tmp_path):
 
 
 def test_a_path_that_is_not_what_was_said_is_refused_with_what_to_say(clips):
-    with pytest.raises(DataError, match=r"needs a \.txt file.*Say calibration=audio"):
+    with pytest.raises(DataError, match=r"needs a \.txt file.*Use calibration=audio"):
         check_kind(clips, CalibrationKind.sentences)
     check_kind(clips, CalibrationKind.audio)
     check_kind(clips, CalibrationKind.real)
