@@ -68,7 +68,7 @@ def test_a_past_run_can_be_run_again(here, users_model):
         (["mode=dynamic,static"], "Ambiguous value"),
         (["experiment=article"], "is a sweep"),
         (["compare=[outputs]"], "compare: outputs does not exist"),
-        (["rerun=nowhere"], "rerun: nowhere is no run's directory"),
+        (["rerun=nowhere"], "rerun: nowhere is not a run's directory"),
         ("model=onnx", "is a text; give a list"),
     ],
 )

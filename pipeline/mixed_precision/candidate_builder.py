@@ -89,7 +89,7 @@ class Builder:
             of: a part of the float graph that holds these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
-            fixed_scales: with scales from calibration for products of matrices, which are otherwise found at run time.
+            fixed_scales: with scales from calibration for products of matrices, which otherwise have dynamic ranges.
 
         Raises:
             StageError: a node cannot be quantized after all; names it.
@@ -110,7 +110,7 @@ class Builder:
         if not fixed_scales:
             return quantized
         seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
-        whole = replace(self._static, method=RangeMethod.minmax)  # as it would be at run time: nothing is clipped
+        whole = replace(self._static, method=RangeMethod.minmax)  # as with a dynamic range: nothing is clipped
         return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:

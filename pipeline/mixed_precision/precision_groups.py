@@ -30,7 +30,7 @@ class Group:
         op_type: of all.
         nodes: in the order of the graph.
         weight: the constant that they share.
-        precisions: what they may become; fp32 goes without saying.
+        precisions: what they may become, besides fp32.
     """
 
     name: str

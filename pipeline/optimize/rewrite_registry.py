@@ -238,7 +238,7 @@ REWRITES: tuple[Rewrite, ...] = (
 )
 
 # These give Convs the layout that their kernels like best. They come after quantization, which decides what is left float:
-# a Conv over an image of height 1 is no faster in integers than one over time.
+# a Conv over an image of height 1 is not faster in integers than one over time.
 LAYOUTS: tuple[Rewrite, ...] = tuple(
     r
     for name in ("integer_channels_last", "conv1d_to_conv2d", "conv1d_to_conv2d_wide", "time_to_channels", "keep_nchwc_layout")

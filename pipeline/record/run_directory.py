@@ -16,12 +16,12 @@ def past_config_file(rerun: str) -> Path:
     """Return the config.yaml of a past run.
 
     Raises:
-        ConfigError: `rerun` is no run's directory.
+        ConfigError: `rerun` is not a run's directory.
     """
     path = Path(rerun) / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(
-            f"rerun: {rerun} is no run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
+            f"rerun: {rerun} is not a run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
             "outputs/<model>/<mode>/<timestamp>."
         )
     return path

@@ -96,7 +96,7 @@ def advise(macs: dict[str, int], time_share: dict[str, float], calibration: Cali
         ]
     return "dynamic", [
         *reasons,
-        "matrix products gain as much with ranges computed at run time, and no data can mislead them",
+        "matrix products gain as much with dynamic ranges, which need no calibration data",
     ]
 
 
