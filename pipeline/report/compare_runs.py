@@ -29,8 +29,8 @@ def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Compari
         sort_by: a metric, speedup, bytes, latency_ms, ...; None: speedup.
 
     Raises:
-        ConfigError: a directory is not a run's, a glob matches nothing, a report is of another schema, or there is nothing of that
-            name to sort by.
+        ConfigError: a directory is not a run's, a glob matches nothing, a report is of another schema, or no run
+            has what to sort by.
     """
     return compare_directories(find_runs(patterns), sort_by)
 
