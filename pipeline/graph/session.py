@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
@@ -20,6 +21,11 @@ LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+FLOAT_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
 }
 FATAL, ERROR = 4, 3  # levels of ONNX Runtime's log
 
@@ -126,7 +132,16 @@ def _register_shared_arena() -> None:
 def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
     """Run one inference and return its outputs by name."""
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(sample.inputs)), strict=True))
+    return dict(zip(names, session.run(names, feeds_for(session, sample.inputs)), strict=True))
+
+
+def feeds_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays in the types of a session's inputs: a graph in half precision may take half-precision inputs."""
+    types = {value.name: FLOAT_TYPES[value.type] for value in session.get_inputs() if value.type in FLOAT_TYPES}
+    return {
+        name: array.astype(types[name]) if name in types and array.dtype.kind == "f" and array.dtype != types[name] else array
+        for name, array in arrays.items()
+    }
 
 
 def inputs_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import Array, Outputs, Sample
 
 AnyGraph = SourceGraph | Path | onnx.ModelProto
 
@@ -59,6 +59,8 @@ class ModelSessions:
 
         def run(graph: str, sample: Sample) -> Outputs:
             session, noisy = self._open(graph)
+            if defaults := self._defaults(graph):
+                sample = Sample(sample.id, {**defaults, **sample.inputs})
             noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
             outputs = infer(session, Sample(sample.id, {**sample.inputs, **noise}))
             if calls is not None:
@@ -71,6 +73,11 @@ class ModelSessions:
         """Return the tables of noise that a graph is given: name -> kind; empty where it draws none."""
         noisy = self._open(graph)[1]
         return {} if noisy is None else noisy.tables
+
+    def _defaults(self, graph: str) -> Mapping[str, Array]:
+        """Return the optional inputs of a graph, and their values: a graph on its way to being quantized has none for them."""
+        original = self._graphs.get(graph)
+        return original.defaults if isinstance(original, SourceGraph) else {}
 
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:
