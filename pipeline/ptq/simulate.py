@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from pipeline.config.settings import IntegerType, StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
+from pipeline.ptq.own_weights import separate_weights
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import Placement, place_pairs
 from pipeline.quantize.qdq_writer import activation_qparams
@@ -57,6 +58,7 @@ def simulate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ran
     """
     simulated = onnx.ModelProto()
     simulated.CopyFrom(model)
+    separate_weights(simulated, {node.name for node in weighted_nodes(simulated, plan)}, "simulated")
     constants = initializers_of(simulated)
     for name, node in {node.input[1]: node for node in weighted_nodes(simulated, plan)}.items():
         weight = numpy_helper.to_array(constants[name])
@@ -104,7 +106,7 @@ class _Pairs:
         """Yield the nodes that round a tensor, if it is rounded."""
         root = self.placement.grids.get(tensor)
         if root is not None:
-            grid = activation_qparams(root, self.placement, self.constants, self.settings, self.ranges)
+            grid = activation_qparams(root, self.constants, self.settings, self.ranges)
             names = [f"{tensor}/scale", f"{tensor}/zero_point"]
             zero_point = grid.zero_point.astype(numpy_type(grid.kind))
             self.graph.initializer.extend([tensor_of(grid.scale, names[0]), tensor_of(zero_point, names[1])])

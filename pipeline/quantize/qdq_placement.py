@@ -84,7 +84,6 @@ class Placement:
         constants: (constant, node, input) that are quantized as activations are.
         weights: index of the node -> its weight.
         biases: index of the node -> the factor of its bias (beta of a Gemm).
-        fixed: outputs of Softmax, whose range is 0 to 1 (1/256, which QLinearSoftmax counts in, was measured to be no better).
         folded: tensor that is no more -> output of the Relu or Clip that read it.
         gone: the indices of those Relu and Clip nodes.
         idle: name of a node that was asked for and stays float -> why.
@@ -96,7 +95,6 @@ class Placement:
     constants: list[tuple[str, int, int]] = field(default_factory=list)
     weights: dict[int, Weight] = field(default_factory=dict)
     biases: dict[int, float] = field(default_factory=dict)
-    fixed: set[str] = field(default_factory=set)
     folded: dict[str, str] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     idle: dict[str, str] = field(default_factory=dict)
@@ -104,7 +102,7 @@ class Placement:
     def measured(self, constants: Collection[str]) -> list[str]:
         """Return the tensors whose ranges must be known, in the order of the graph."""
         roots = dict.fromkeys(self.grids.values())
-        return [tensor for tensor in roots if tensor not in constants and tensor not in self.fixed]
+        return [tensor for tensor in roots if tensor not in constants]
 
 
 def place_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairSettings) -> Placement:
@@ -186,8 +184,6 @@ class _Placing:
         for tensor in node.output if node.op_type == "Split" else node.output[:1]:
             if self._is_float(tensor):
                 self._make(tensor, source)
-                if node.op_type == "Softmax":
-                    self._placement.fixed.add(self._placement.folded.get(tensor, tensor))
 
     def _weigh(self, index: int, node: onnx.NodeProto) -> None:
         name = node.input[1]

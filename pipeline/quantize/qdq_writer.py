@@ -54,12 +54,10 @@ def insert_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairS
 
 
 def activation_qparams(
-    tensor: str, placement: Placement, constants: Mapping[str, onnx.TensorProto], settings: PairSettings, ranges: Ranges
+    tensor: str, constants: Mapping[str, onnx.TensorProto], settings: PairSettings, ranges: Ranges
 ) -> QuantParams:
-    """Return the integers of a tensor that a pair rounds: over a fixed range, that of a constant, or what was measured."""
-    if tensor in placement.fixed:
-        low, high = 0.0, 1.0
-    elif tensor in constants:
+    """Return the integers of a tensor that a pair rounds: over that of a constant, or what was measured."""
+    if tensor in constants:
         values = numpy_helper.to_array(constants[tensor])
         low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     else:
@@ -146,7 +144,7 @@ class _Writer:
     def _activation(self, root: str) -> _Stored:
         """Return the grid that a tensor, and those that only move its values, have."""
         if root not in self._grids:
-            grid = activation_qparams(root, self._placement, self._constants, self._settings, self._ranges)
+            grid = activation_qparams(root, self._constants, self._settings, self._ranges)
             self._grids[root] = self._store(root, grid)
         return self._grids[root]
 
