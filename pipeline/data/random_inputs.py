@@ -24,6 +24,11 @@ def random_samples(inputs: Sequence[onnx.ValueInfoProto], count: int, length: in
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         for value in inputs:
             dtype, dims = dtype_of(value), dims_of(value)
+            if dims is None:
+                raise DataError(
+                    f"calibration=random: the graph declares no shape for the input {value.name!r}. Give real samples with "
+                    "calibration=arrays."
+                )
             shape = [size or (1 if axis == 0 else length) for axis, size in enumerate(dims)]
             if np.issubdtype(dtype, np.floating):
                 arrays[value.name] = rng.standard_normal(shape).astype(dtype)

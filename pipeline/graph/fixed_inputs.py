@@ -34,6 +34,8 @@ def fix_inputs(graph: onnx.GraphProto, fixed: Mapping[str, float]) -> dict[str, 
         if name not in inputs:
             raise ModelError(f"{KEY}: the graph has no input {name!r}.{did_you_mean(name, inputs)}")
         dtype, dims = dtype_of(inputs[name]), dims_of(inputs[name])
+        if dims is None:
+            raise ModelError(f"{KEY}.{name}: the graph declares no shape for the input; only one of one element can be fixed.")
         if any(size not in (1, None) for size in dims):
             raise ModelError(f"{KEY}.{name}: the input takes {dims}; only an input of one element can be fixed.")
         array = np.full([1] * len(dims), value).astype(dtype)

@@ -162,6 +162,7 @@ def _search(
     calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST)
     tell("calibrating")
     builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration), threads=threads)
+    groups = list(builder.groups)  # without integers for tensors that calibration has seen nothing of
     utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
     probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
     probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])

@@ -7,6 +7,7 @@ smooth_quant.py              outliers from activations into weights
 gptq.py                      weights rounded so that outputs are kept; second_moments.py: of the inputs of layers
 bias_correction.py           the mean error of each channel, taken back in the bias
 channel_groups.py            tensors whose channels can be rescaled together; channel_search.py: finds them
+own_weights.py               weights of their own where others read them too
 simulate.py                  a quantized graph, simulated in float
 layer_order.py               nodes by level, tensors streamed over samples
 """

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from pipeline.graph.attributes import attribute, float_attribute, int_attribute
 from pipeline.graph.prepare import initializers_of
-from pipeline.graph.subgraph_scopes import drop_unread
+from pipeline.graph.subgraph_scopes import Names, drop_unread, input_tensors
 from pipeline.ptq.channel_groups import Side, spread
 from pipeline.sample import Array, Float32Array
 
@@ -26,7 +26,7 @@ def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
     needs is not a constant.
     """
     graph = model.graph
-    readers = Counter(tensor for node in graph.node for tensor in node.input)
+    readers = Counter(tensor for node in graph.node for tensor in input_tensors(node))
     readers.update(output.name for output in graph.output)
     makers = {node.output[0]: node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
     folded: list[str] = []
@@ -53,7 +53,8 @@ def _fold(model: onnx.ModelProto, maker: onnx.NodeProto, node: onnx.NodeProto) -
     weight, *bias = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
     norm = [numpy_helper.to_array(constants[name]) for name in node.input[1:5]]
     # under new names: another node may share the constants
-    names = [f"{node.name}_folded_weight", f"{node.name}_folded_bias"]
+    every = Names(model.graph)
+    names = [every.fresh(f"{node.name}_folded_weight"), every.fresh(f"{node.name}_folded_bias")]
     arrays = folded_constants(maker, weight, bias[0] if bias else None, node, norm)
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in zip(names, arrays, strict=True))
     del maker.input[1:]

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
+from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate, weighted_nodes
 from pipeline.quantize.plan import Plan
@@ -91,7 +92,7 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
     constants = initializers_of(model)
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in model.graph.node:
-        for tensor in node.input:
+        for tensor in input_tensors(node):
             readers[tensor].append(node)
     outputs = {output.name for output in model.graph.output}
     found: dict[str, Bias] = {}
@@ -112,7 +113,11 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
             if shape and int(np.prod(shape)) == shape[-1] and channels in (None, shape[-1]):
                 found[node.name] = Bias(node.name, name, target, axis)
     uses = Counter(bias.constant for bias in found.values())
-    return {name: bias for name, bias in found.items() if uses[bias.constant] == len(readers[bias.constant])}
+    return {
+        name: bias
+        for name, bias in found.items()
+        if uses[bias.constant] == len(readers[bias.constant]) and bias.constant not in outputs
+    }
 
 
 def channel_means(model: onnx.ModelProto, biases: Collection[Bias], samples: Sequence[Sample], threads: int) -> ChannelMeans:

@@ -8,12 +8,14 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
+from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan_check import check_plan
 from pipeline.record.results import Kept
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -55,6 +57,7 @@ class Artifact:
 
 def save_artifact(
     model: onnx.ModelProto,
+    original: onnx.ModelProto,
     source: SourceGraph,
     plan: Plan,
     suffix: str,
@@ -67,12 +70,25 @@ def save_artifact(
 
     Metadata is copied from the original: sherpa-onnx refuses a model without it.
 
+    Args:
+        model: the quantized graph.
+        original: the prepared float graph, which the plan is of.
+        source: the graph as loaded.
+        plan: what the report will say of each node.
+        suffix: the type in the file's name.
+        directory: of the run.
+        probe: a sample.
+        external_data: weights in a file beside the graph; None: only where it is too large without.
+
     Raises:
-        StageError: the graph holds no weight of the type that its name promises, or does not run on the probe.
+        StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
+            probe, or is no valid ONNX file where the original is.
     """
+    check_plan(model, original, plan)
     model = without_shapes(model)
     del model.metadata_props[:]
     model.metadata_props.extend(source.model.metadata_props)
+    put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
     if external_data or (external_data is None and is_large(model)):
@@ -80,8 +96,12 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
+    check_format(path, source)
     # saving has stored in the graph where its weights are
-    files, sha256 = hash_files(path, *external_files(model, path.parent))
+    paths = [path, *external_files(model, path.parent)]
+    for file in paths:
+        file.chmod(path.stat().st_mode)  # onnx makes a file of weights that only its owner can read
+    files, sha256 = hash_files(*paths)
     return Artifact(
         source.name,
         path,
@@ -128,6 +148,33 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
                 "has left the range of the type; keep its node in fp32 with mode.nodes_to_exclude."
             )
     return kernels
+
+
+def check_format(path: Path, source: SourceGraph) -> None:
+    """Check that an artifact is as valid as its original: by ONNX's checker, with strict shape inference where that passes.
+
+    Files are checked, not graphs in memory, which end at 2 GB.
+
+    Raises:
+        StageError: the checker refuses what it accepts of the original.
+    """
+    for full in (True, False):
+        if (problem := _problem(path, full=full)) is None:
+            return
+        if _problem(source.path, full=full) is None:
+            raise StageError(
+                f"{path.name} is no valid ONNX file, which other tools would refuse, though the original is one: {problem}. "
+                "Exclude the node that it names with mode.nodes_to_exclude; and please report this graph."
+            )
+
+
+def _problem(path: Path, *, full: bool) -> str | None:
+    """Return what ONNX's checker has against a file, in one line; None: nothing."""
+    try:
+        onnx.checker.check_model(str(path), full_check=full)
+    except Exception as error:  # ValidationError, InferenceError and what C++ raises share no base class
+        return " ".join(str(error).split())[:400]
+    return None
 
 
 def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:

@@ -12,13 +12,11 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.config.choices import IntegerType
-from pipeline.config.mode_settings import WeightOnlyConfig
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
@@ -69,21 +67,6 @@ def with_integer_operators(
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
     return quantized, [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
-
-
-def with_weights_in_blocks(model: onnx.ModelProto, nodes: Sequence[str], mode: WeightOnlyConfig) -> onnx.ModelProto:
-    """Return the graph with the weights of MatMul nodes stored in blocks of few bits."""
-    settings = DefaultWeightOnlyQuantConfig(
-        block_size=mode.block_size,
-        is_symmetric=mode.symmetric,
-        accuracy_level=mode.accuracy_level or None,
-        bits=mode.bits,
-    )
-    quantizer = MatMulNBitsQuantizer(model, bits=mode.bits, nodes_to_include=list(nodes), algo_config=settings)
-    quantizer.process()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    return quantized
 
 
 @contextmanager

@@ -10,12 +10,15 @@ from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticCo
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
-from pipeline.graph.op_sets import LAYERS, WEIGHTED_OPS
+from pipeline.graph.op_sets import FUSED_LAYERS, LAYERS, WEIGHTED_OPS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.quantize.weight_storage import bytes_as_int8, output_axis
 from pipeline.record.results import Kept
 
+FLOAT_BYTES = 4
+NODE_BYTES = 256  # of a DequantizeLinear, with its names
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
 
 
@@ -91,19 +94,22 @@ def plan_nodes(
             "rounding error there is another shape, so it is never quantized. Leave it out."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
+    transposed = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose" and node.input[0] in weights}
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
             continue
         precision = _precision(node, dynamic, stored, default)
         reason = (
-            f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
+            f"ONNX Runtime has already fused it ({node.op_type}); quantize the model as it was exported"
+            if node.op_type in FUSED_LAYERS
+            else f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
             else "inside a body of If, Loop or Scan, where only dynamic ranges work"
             if node.name in inner and precision is not Precision.dynamic_int8
-            else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
+            else _unfit(node, mode, weights, precision, transposed, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:
             plan.precisions[node.name] = precision
@@ -143,11 +149,12 @@ def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: s
         ) from None
 
 
-def _unfit(
+def _unfit(  # noqa: PLR0911 (one return per reason)
     node: onnx.NodeProto,
     mode: AnyModeConfig,
     weights: dict[str, onnx.TensorProto],
     precision: Precision,
+    transposed: dict[str, str],
     *,
     explicitly: bool,
 ) -> str | None:
@@ -157,7 +164,12 @@ def _unfit(
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
-        return None if node.op_type == "MatMul" and products else "its weight is not a constant"
+        if node.op_type == "MatMul" and products:
+            return None
+        if len(node.input) > 1 and node.input[1] in transposed:
+            source = transposed[node.input[1]]
+            return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     values = 1
@@ -165,6 +177,10 @@ def _unfit(
         values *= size
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
+    if precision is Precision.weight_int8 and node.op_type in LAYERS:
+        stored = bytes_as_int8(values, weight.dims[output_axis(node, len(weight.dims))])
+        if stored + NODE_BYTES >= FLOAT_BYTES * values:
+            return "its weight would be no smaller as int8 with its scales"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
         channels = min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1))
         if channels < mode.min_channels:

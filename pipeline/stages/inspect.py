@@ -110,7 +110,8 @@ def _parameters(graph: onnx.GraphProto) -> int:
 
 
 def _describe(value: onnx.ValueInfoProto) -> TensorShape:
-    return TensorShape(value.name, str(dtype_of(value)), list(dims_of(value)))
+    dims = dims_of(value)
+    return TensorShape(value.name, str(dtype_of(value)), None if dims is None else list(dims))
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

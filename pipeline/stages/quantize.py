@@ -33,8 +33,10 @@ from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.plan import Plan
-from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, nothing_to_do
+from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
+from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
+from pipeline.quantize.user_notes import notes_on, notes_on_bits, nothing_to_do, why_larger
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
@@ -62,6 +64,8 @@ def run(context: RunContext) -> Quantized:
     )  # fmt: skip
     for note in quantized.notes:
         context.run_log.warn(note)
+    for note in reversed(quantized.urgent):
+        context.run_log.warn_first(note)
     return replace(quantized, calibrated_on=context.calibration_set.description)
 
 
@@ -112,9 +116,9 @@ def quantize(
         raise StageError(" ".join(job.unchanged))
     assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
     # of several graphs, one that stays as it is does not spoil the others
-    notes = (*job.urgent, *job.notes, *assumed, *job.unchanged)
+    notes = (*job.notes, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
-    return Quantized(artifacts, notes, job.rewritten, job.searches)
+    return Quantized(artifacts, notes, job.rewritten, job.searches, urgent=tuple(job.urgent))
 
 
 @dataclass
@@ -178,10 +182,15 @@ class _Job:
     def _save(
         self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
     ) -> None:
-        self.staged[source.name] = save_artifact(
-            model, source, plan, suffix, self.directory, self.probes[source.name][0], external_data=mode.external_data
-        )
-        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+        bits = weight_bits(model)
+        artifact = save_artifact(
+            model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
+            external_data=mode.external_data,
+        )  # fmt: skip
+        self.staged[source.name] = artifact
+        if artifact.size_bytes > artifact.baseline_bytes:
+            self.urgent.insert(0, why_larger(source.name, artifact, model))
+        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
 
     def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:
         match mode:
@@ -204,12 +213,18 @@ class _Job:
         samples = self.calibration[source.name] if mode.need_samples else ()
         model = rewrite(model, plan, mode, samples, threads=self.threads)
         ranges: Ranges = {}
-        if tensors := tensors_to_calibrate(model, plan, mode):
+        while tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
                     model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
                 )
+            if not (silent := silent_nodes(model, plan, mode, ranges)):
+                break
+            self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
+            keep_in_float(
+                model, plan, mode, {name: f"{tensor!r} was zero in all of calibration" for name, tensor in silent.items()}
+            )
         model = fit(model, plan, mode, ranges, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
 

@@ -14,6 +14,7 @@ class Quantized:
     Attributes:
         artifacts: graph name -> artifact.
         notes: what was changed on the way that a user should know.
+        urgent: what a user must know before all else.
         rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
         searches: graph name -> what a search has tried and found: the report's `search`.
         calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
@@ -24,3 +25,4 @@ class Quantized:
     rewritten: dict[str, Rewritten]
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibrated_on: str | None = None
+    urgent: tuple[str, ...] = ()

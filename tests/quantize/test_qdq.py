@@ -151,7 +151,7 @@ def test_what_cannot_be_quantized_is_said_and_nothing_changes(build, make_weight
     with pytest.raises(StageError, match="nobody: the graph has no such node"):
         insert_pairs(model, ["nobody"], PairSettings(), {})
     assert model.SerializeToString() == before
-    assert place_pairs(model, ["gemm"], PairSettings()).idle == {"gemm": "its weight is not a constant"}
+    assert place_pairs(model, ["gemm"], PairSettings()).skipped == {"gemm": "its weight is not a constant"}
 
 
 def test_a_missing_range_is_said(net):
