@@ -174,13 +174,11 @@ class EvaluationSet:
     def _on_bad(self, sample: str, reason: str) -> None:
         if self._config.path is None and self._model.adapter.evaluation_path is None:
             raise DataError(
-                f"evaluation.path: not set, and the seeded noise in the place of data does not suit the model: {reason} Give real "
-                "samples: evaluation.path=<npz>."
+                f"evaluation.path: not set, and the seeded noise in the place of data does not suit the model: {reason} Give "
+                "real samples: evaluation.path=<npz>."
             )
         refuse_or_skip("evaluation.path", self._config.on_bad_sample, self._run_log, sample, reason)
-        self._run_log.warn(
-            "evaluation.path: samples that the original model itself does not run on were skipped; see `skipped`."
-        )
+        self._run_log.warn("evaluation.path: samples that the original model does not run on were skipped; see `skipped`.")
 
 
 def split(

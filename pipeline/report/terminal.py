@@ -42,6 +42,8 @@ def _parts(report: dict[str, Any], directory: str) -> list[RenderableType]:
         parts.append(_sizes_and_speed(report))
     if "evaluation" in report:
         parts.append(_quality(report))
+        if len(report["evaluation"]["outputs"]) > 1:
+            parts.append(_outputs(report["evaluation"]))
     if "rerun" in report:
         parts.append(_rerun(report["rerun"]))
     parts += [
@@ -123,11 +125,30 @@ def _quality(report: dict[str, Any]) -> Table:
         better = "higher" if metric["higher_is_better"] else "lower"
         of = metric.get("samples", evaluation["samples"])
         shown = name if of == evaluation["samples"] else f"{name}, of {of} samples"
+        if (output := metric.get("output")) is not None:  # of several outputs, the worst
+            fed_back = ", fed back as state" if output in evaluation.get("states", {}) else ""
+            shown += f" ({output}{fed_back})"
         interval = metric.get("interval")
         ends = "" if interval is None else f"{format_number(interval['low'])}–{format_number(interval['high'])}"
         table.add_row(
             shown, format_number(metric["baseline"]), format_number(metric["quantized"]), ends, metric["unit"], better
         )
+    return table
+
+
+def _outputs(evaluation: dict[str, Any]) -> Table:
+    """Return each output with the metrics that it has, and the input that it is fed back to."""
+    outputs, states = evaluation["outputs"], evaluation.get("states", {})
+    metrics = list(dict.fromkeys(metric for found in outputs.values() for metric in found))
+    table = Table(title="Outputs, each against fp32's", title_justify="left")
+    for column in ("output", *metrics):
+        table.add_column(column, justify="left" if column == "output" else "right")
+    for name, found in outputs.items():
+        shown = f"{name} (fed back as {states[name]})" if name in states else name
+        table.add_row(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+    if states:
+        table.caption = "What is fed back goes through the graph again at the next call, and its error with it."
+        table.caption_justify = "left"
     return table
 
 

@@ -10,9 +10,10 @@ from onnx import helper
 
 from pipeline.config.settings import CalibrationKind
 from pipeline.data.datasets import graph_inputs
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
-from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -53,7 +54,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     advised, reasons = advise(macs, profile.ops, calibration)
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
-        outputs=[_describe(value) for value in graph.output],
+        outputs=_outputs(source),
         opset=source.opset,
         nodes=sum(ops.values()),
         ops=dict(ops.most_common()),
@@ -110,7 +111,23 @@ def _parameters(graph: onnx.GraphProto) -> int:
 
 
 def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    return {"name": value.name, "type": str(dtype_of(value)), "shape": dims_of(value)}
+    shape = dims_of(value) if value.type.tensor_type.HasField("shape") else None
+    return {"name": value.name, "type": type_name(value.type), "shape": shape}
+
+
+def _outputs(source: SourceGraph) -> list[dict[str, Any]]:
+    """Describe the outputs; what the graph does not declare of them is inferred, as ONNX Runtime does."""
+    outputs = source.model.graph.output
+    if all(value.type.WhichOneof("value") for value in outputs):
+        return [_describe(value) for value in outputs]
+    known = inferred_types(source.model)
+    described = []
+    for value in outputs:
+        found = onnx.ValueInfoProto(name=value.name, type=value.type)
+        if not value.type.WhichOneof("value") and value.name in known:
+            found.type.tensor_type.CopyFrom(known[value.name])
+        described.append(_describe(found))
+    return described
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from typing import Any, assert_never
 
 import onnx
 
+from pipeline.calibration.derived_tensors import quantizable_tensors
+from pipeline.calibration.infinite_tensors import infinite_tensors
 from pipeline.config.settings import (
     AnyModeConfig,
     AutoConfig,
@@ -31,6 +33,7 @@ from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.user_notes import notes_on, nothing_to_do
@@ -162,10 +165,12 @@ class _Job:
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
         self.notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
         plan = plan_for(prepared, mode)
+        infinite = self._without_a_range(name, prepared.model, plan, mode)
+        keep_infinite(prepared.model, plan, infinite)
         if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
             return
-        model = self._quantized(source, prepared.model, plan, mode)
+        model = self._quantized(source, prepared.model, plan, mode, infinite)
         if mode.optimize and isinstance(mode, StaticConfig):
             model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
@@ -178,10 +183,21 @@ class _Job:
         )
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
 
-    def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:
+    def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
+        """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
+        nodes = plan.nodes(*IN_INTEGERS)
+        if not nodes:
+            return {}
+        samples = self.calibration[name] if isinstance(mode, StaticConfig) else self.probes[name]
+        tensors = quantizable_tensors(model) if isinstance(mode, StaticConfig) else tensors_of(model, nodes)
+        return infinite_tensors(model, tensors, samples, threads=self.threads, seed=self.seed)
+
+    def _quantized(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
         match mode:
             case StaticConfig():
-                return self._static(source, model, plan, mode)
+                return self._static(source, model, plan, mode, infinite)
             case DynamicConfig():
                 return quantize_dynamic(model, plan, mode)
             case WeightOnlyConfig():
@@ -195,7 +211,9 @@ class _Job:
             case _:
                 assert_never(mode)
 
-    def _static(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> onnx.ModelProto:
+    def _static(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
         algorithms = algorithms_of(mode)
         samples = self.calibration[source.name] if algorithms.need_samples else ()
         model = rewrite(model, plan, algorithms, samples, threads=self.threads)
@@ -204,8 +222,9 @@ class _Job:
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
-                    model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
-                )
+                    model, samples, tensors, mode, without=infinite, threads=self.threads, seed=self.seed,
+                    on_sample=lambda _: advance(),
+                )  # fmt: skip
         model = fit(model, plan, mode, ranges, algorithms, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
 

@@ -12,7 +12,7 @@ class Inspection:
     """What is known of one graph: the report's `inspect.<graph>`.
 
     Attributes:
-        inputs: name, type and shape of each input; null is a size that the graph leaves open.
+        inputs: name, type and shape of each input; null is a size that the graph leaves open, or a shape that it does not give.
         outputs: the same of each output.
         opset: version of the default operator set.
         nodes: how many.
