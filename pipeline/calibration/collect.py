@@ -10,6 +10,7 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -72,13 +73,18 @@ def collect(
     budget = SEGMENT_BYTES if histograms else 2 * SEGMENT_BYTES  # counts take memory as well
     segmented = SegmentedGraph(graph, computed, first, threads, budget)
 
+    def masks() -> Collection[str]:
+        return masked(frozenset(seen_masks))
+
     ids: list[str] = []
-    masks = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
+    seen_masks: set[str] = set()
+    masked = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
     parts: dict[tuple[str, ...], TensorAccumulator] = {}  # of the graph's inputs and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
+        seen_masks.update(name for name, array in sample.inputs.items() if array.dtype.kind == "f" and (array == -np.inf).any())
         for name, array in sample.inputs.items():
-            if name not in wanted and array.dtype.kind == "f":
+            if name not in wanted and name not in seen_masks and array.dtype.kind == "f":
                 require_finite(name, array, sample)
         while not _add(
             sample, wanted, segmented, parts, partial(TensorAccumulator, histograms=histograms, masks=masks, axes=axes)

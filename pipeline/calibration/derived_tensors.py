@@ -171,12 +171,16 @@ def images(model: onnx.ModelProto) -> dict[str, DerivedTensor]:
     return found
 
 
-def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
+def masked_tensors(model: onnx.ModelProto, masks: Collection[str] = ()) -> frozenset[str]:
     """Return the tensors that may have infinities which the graph itself puts there, to mask with them.
 
     These are its infinite constants and what passes them on: moved, selected, or added to something.
+
+    Args:
+        model: the graph.
+        masks: inputs that hold infinities too, which a caller masks with.
     """
-    infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}
+    infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}.union(masks)
     for node in model.graph.node:
         if node.op_type == "ConstantOfShape":
             if (value := attribute(node, "value")) is not None and _has_infinity(value):

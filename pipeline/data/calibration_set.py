@@ -84,9 +84,7 @@ class CalibrationSet(Mapping[str, list[Sample]]):
                         "calibration.path=<npz>."
                     ) from error
                 refuse_or_skip(key, self._config.on_bad_sample, self._run_log, sample.id, reason)
-                self._run_log.warn(
-                    f"{key}: samples that the original model itself does not run on were skipped; see `skipped`."
-                )
+                self._run_log.warn(f"{key}: samples that the original model does not run on were skipped; see `skipped`.")
                 continue
             good.append(sample)
         if not good:

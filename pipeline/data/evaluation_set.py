@@ -178,9 +178,7 @@ class EvaluationSet:
                 "real samples: evaluation.path=<npz>."
             )
         refuse_or_skip("evaluation.path", self._config.on_bad_sample, self._run_log, sample, reason)
-        self._run_log.warn(
-            "evaluation.path: samples that the original model itself does not run on were skipped; see `skipped`."
-        )
+        self._run_log.warn("evaluation.path: samples that the original model does not run on were skipped; see `skipped`.")
 
 
 def split(

@@ -13,6 +13,10 @@ from pipeline.models.speech_model import SpeechModel
 from pipeline.sample import Array, Sample
 
 REMEMBERED_BYTES = 256 << 20
+FROZEN_LENGTH = (
+    " Where samples of all lengths but one fail, the graph was exported for that length, whatever it declares: export it again "
+    "with a dynamic axis there, or give samples of that length."
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,8 @@ class LoadedModel(Mapping[str, SourceGraph]):
         try:
             self.adapter.infer(sample, self.originals.runner(seed, calls))
         except RunError as error:
-            return (
-                f"sample {sample.id!r}: the original model itself does not run on it, so that nothing can be compared: "
-                f"{error.reason}. Correct the sample or leave it out; where every sample of another length fails, the exported "
-                "graph is made for one length: export it with a dynamic axis there."
-            )
+            fault = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
+            return fault + (FROZEN_LENGTH if any(word in error.reason.lower() for word in ("shape", "dimension")) else "")
         outputs = [(name, array) for call in calls for name, array in call.outputs.items() if array.dtype.kind == "f"]
         masked = any(array.dtype.kind == "f" and _is_infinite_feature(array) for array in sample.inputs.values())
         for name, array in outputs:

@@ -6,8 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
+from pipeline.audio.resample import resample
 from pipeline.errors import ModelError
 from pipeline.paths import resolve_path
 
@@ -70,6 +73,10 @@ class ModelFiles:
 
     def check(self) -> None:
         """Nothing to check."""
+
+    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
+        """Resample a recording (samples,) to the rate of the model."""
+        return resample(audio, from_hz, to_hz)
 
     def named(self, what: str, *patterns: str) -> str:
         """Return the file that `path` names, or that is found in `dir`.

@@ -78,6 +78,9 @@ class SpeechModel(Protocol):
             DataError: the utterance lacks what the model reads.
         """
 
+    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
+        """Return a recording (samples,) at another sample rate, as whoever runs the model does."""
+
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the whole model on inputs of its first graph; return the outputs that it is judged by."""
 

@@ -37,6 +37,8 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(_sizes_and_speed(report.artifacts, report.benchmark or {}))
     if report.evaluation is not None:
         parts.append(_quality(report.evaluation))
+        if len(report.evaluation.outputs) > 1:
+            parts.append(_outputs(report.evaluation))
     if report.rerun is not None:
         parts.append(_rerun(report.rerun))
     parts += [
@@ -115,8 +117,25 @@ def _quality(evaluation: EvaluationReport) -> Table:
         better = "higher" if metric.higher_is_better else "lower"
         some = metric.samples is not None and metric.samples != evaluation.samples
         shown = f"{name}, of {metric.samples} samples" if some else name
+        if metric.output is not None:  # of several outputs, the worst
+            shown += f" ({metric.output}{', fed back as state' if metric.output in evaluation.states else ''})"
         ends = "" if metric.interval is None else f"{format_number(metric.interval.low)}–{format_number(metric.interval.high)}"
         table.add_row(shown, format_number(metric.baseline), format_number(metric.quantized), ends, metric.unit, better)
+    return table
+
+
+def _outputs(evaluation: EvaluationReport) -> Table:
+    """Return each output with the metrics that it has, and the input that it is fed back to."""
+    metrics = list(dict.fromkeys(metric for found in evaluation.outputs.values() for metric in found))
+    table = Table(title="Outputs, each against fp32's", title_justify="left")
+    for column in ("output", *metrics):
+        table.add_column(column, justify="left" if column == "output" else "right")
+    for name, found in evaluation.outputs.items():
+        shown = f"{name} (fed back as {evaluation.states[name]})" if name in evaluation.states else name
+        table.add_row(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+    if evaluation.states:
+        table.caption = "What is fed back goes through the graph again at the next call, and its error with it."
+        table.caption_justify = "left"
     return table
 
 

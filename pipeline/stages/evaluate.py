@@ -9,11 +9,15 @@ from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import errors_along
+from pipeline.evaluate.uncertainty import ERROR_COUNTS
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import NodeError
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
+
+USELESS_PERCENT = 80.0  # of words or characters wrong in fp32: wrong features, tokens or language
 
 
 def run(context: RunContext) -> Evaluation:
@@ -26,6 +30,7 @@ def run(context: RunContext) -> Evaluation:
             seed=config.seed, losses_in={search["metric"] for search in searches.values()}, on_sample=advance,
         )  # fmt: skip
     _check_budgets(context, found)
+    _check_fp32(context, found)
     if not config.evaluation.node_samples:
         return found
     errors = {name: _node_errors(context, artifact) for name, artifact in context.result.artifacts.items()}
@@ -48,6 +53,16 @@ def _check_budgets(context: RunContext, found: Evaluation) -> None:
             context.run_log.warn_first(
                 f"{graph}: on the {loss.samples} samples that are reported, {' and '.join(problems)}, which the samples "
                 "of the search kept. Lower mode.max_loss, or give more evaluation samples."
+            )
+
+
+def _check_fp32(context: RunContext, found: Evaluation) -> None:
+    """Warn, before anything is said of integers, where the original itself recognises next to nothing."""
+    for name, metric in found.metrics.items():
+        if METRICS[name].aggregate in ERROR_COUNTS and metric["baseline"] >= USELESS_PERCENT:
+            context.run_log.warn_first(
+                f"{name}: fp32's own is {metric['baseline']:.0f} %, so that nothing follows for the quantized model. Check "
+                "that tokens.txt, the features (model.features), the language and the texts of evaluation.path are the model's."
             )
 
 

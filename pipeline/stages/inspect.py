@@ -10,9 +10,10 @@ from onnx import helper
 
 from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
-from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
@@ -53,7 +54,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     advised, reasons = advise(macs, profile.ops, calibration)
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
-        outputs=[_describe(value) for value in graph.output],
+        outputs=_outputs(source),
         opset=source.opset,
         nodes=sum(ops.values()),
         ops=dict(ops.most_common()),
@@ -111,7 +112,22 @@ def _parameters(graph: onnx.GraphProto) -> int:
 
 def _describe(value: onnx.ValueInfoProto) -> TensorShape:
     dims = dims_of(value)
-    return TensorShape(value.name, str(dtype_of(value)), None if dims is None else list(dims))
+    return TensorShape(value.name, type_name(value.type), None if dims is None else list(dims))
+
+
+def _outputs(source: SourceGraph) -> list[TensorShape]:
+    """Describe the outputs; what the graph does not declare of them is inferred, as ONNX Runtime does."""
+    outputs = source.model.graph.output
+    if all(value.type.WhichOneof("value") for value in outputs):
+        return [_describe(value) for value in outputs]
+    known = inferred_types(source.model)
+    described = []
+    for value in outputs:
+        found = onnx.ValueInfoProto(name=value.name, type=value.type)
+        if not value.type.WhichOneof("value") and value.name in known:
+            found.type.tensor_type.CopyFrom(known[value.name])
+        described.append(_describe(found))
+    return described
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from typing import Any, assert_never
 
 import onnx
 
+from pipeline.calibration.derived_tensors import quantizable_tensors
+from pipeline.calibration.infinite_tensors import infinite_tensors
 from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import (
     Algorithms,
@@ -32,6 +34,7 @@ from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import named_bits, weight_bits
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
@@ -171,10 +174,12 @@ class _Job:
             f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
         ]
         plan = plan_for(prepared, mode)
+        infinite = self._without_a_range(name, prepared.model, plan, mode)
+        keep_infinite(prepared.model, plan, infinite)
         if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
             return
-        model = self._quantized(source, prepared.model, plan, mode)
+        model = self._quantized(source, prepared.model, plan, mode, infinite)
         if mode.optimize and isinstance(mode, StaticConfig):
             model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
@@ -192,10 +197,21 @@ class _Job:
             self.urgent.insert(0, why_larger(source.name, artifact, model))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
 
-    def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:
+    def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
+        """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
+        nodes = plan.nodes(*IN_INTEGERS)
+        if not nodes:
+            return {}
+        samples = self.calibration[name] if isinstance(mode, StaticConfig) else self.probes[name]
+        tensors = quantizable_tensors(model) if isinstance(mode, StaticConfig) else tensors_of(model, nodes)
+        return infinite_tensors(model, tensors, samples, threads=self.threads, seed=self.seed)
+
+    def _quantized(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
         match mode:
             case StaticConfig():
-                return self._static(source, model, plan, mode)
+                return self._static(source, model, plan, mode, infinite)
             case DynamicConfig():
                 return quantize_dynamic(model, plan, mode)
             case WeightOnlyConfig():
@@ -209,7 +225,9 @@ class _Job:
             case _:
                 assert_never(mode)
 
-    def _static(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> onnx.ModelProto:
+    def _static(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
         samples = self.calibration[source.name] if mode.need_samples else ()
         model = rewrite(model, plan, mode, samples, threads=self.threads)
         ranges: Ranges = {}
@@ -217,8 +235,9 @@ class _Job:
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
-                    model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
-                )
+                    model, samples, tensors, mode, without=infinite, threads=self.threads, seed=self.seed,
+                    on_sample=lambda _: advance(),
+                )  # fmt: skip
             if not (silent := silent_nodes(model, plan, mode, ranges)):
                 break
             self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
