@@ -23,7 +23,7 @@ from pipeline.report.schema import (
 )
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import from_json
-from pipeline.stages.results import Quantized
+from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
 

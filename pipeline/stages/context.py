@@ -13,7 +13,7 @@ from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
-from pipeline.stages.results import Quantized
+from pipeline.stages.quantized import Quantized
 
 
 @dataclass

@@ -45,7 +45,7 @@ from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Quantized
+from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
 

@@ -1,4 +1,4 @@
-"""What the stages give, where it is not the type of another package."""
+"""What the quantize stage gives."""
 
 from dataclasses import dataclass, field
 from typing import Any
