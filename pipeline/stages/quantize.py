@@ -61,6 +61,8 @@ def run(context: RunContext) -> Quantized:
     )  # fmt: skip
     for note in quantized.notes:
         context.run_log.warn(note)
+    for note in reversed(quantized.urgent):
+        context.run_log.warn_first(note)
     return replace(quantized, calibrated_on=context.calibration_set.description)
 
 
@@ -109,9 +111,9 @@ def quantize(
             job.quantize(source, prepared, mode)
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
-    notes = (*job.urgent, *job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
-    return Quantized(artifacts, notes, job.rewritten, job.searches)
+    return Quantized(artifacts, notes, job.rewritten, job.searches, urgent=tuple(job.urgent))
 
 
 @dataclass
@@ -174,8 +176,9 @@ class _Job:
         self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
     ) -> None:
         self.staged[source.name] = save_artifact(
-            model, source, plan, suffix, self.directory, self.probes[source.name][0], external_data=mode.external_data
-        )
+            model, source, plan, suffix, self.directory, self.probes[source.name][0],
+            external_data=mode.external_data, threads=self.threads,
+        )  # fmt: skip
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
 
     def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:

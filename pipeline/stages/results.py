@@ -47,6 +47,7 @@ class Quantized:
         notes: what was changed on the way that a user should know.
         rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
         searches: graph name -> what a search has tried and found: the report's `search`.
+        urgent: what a user should know before all else, such as a budget that nothing meets.
         calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
     """
 
@@ -54,4 +55,5 @@ class Quantized:
     notes: tuple[str, ...]
     rewritten: dict[str, Rewritten]
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    urgent: tuple[str, ...] = ()
     calibrated_on: str | None = None
