@@ -65,6 +65,7 @@ def save_artifact(
     probe: Sample,
     *,
     external_data: bool | None,
+    threads: int = 1,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
 
@@ -79,6 +80,7 @@ def save_artifact(
         directory: of the run.
         probe: a sample.
         external_data: weights in a file beside the graph; None: only where it is too large without.
+        threads: intra-op threads that it is run with.
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
@@ -95,7 +97,7 @@ def save_artifact(
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     else:
         onnx.save_model(model, path)
-    kernels = check_artifact(path, source, probe)
+    kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
     # saving has stored in the graph where its weights are
     paths = [path, *external_files(model, path.parent)]
@@ -114,7 +116,7 @@ def save_artifact(
     )
 
 
-def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, int]:
+def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int = 1) -> dict[str, int]:
     """Run an artifact once, and return how ONNX Runtime runs it: see `integer_kernels`.
 
     Raises:
@@ -123,7 +125,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     """
     optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path, save_optimized=optimized), probe)
+        outputs = infer(open_session(path, threads, save_optimized=optimized), probe)
         kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
@@ -136,7 +138,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     ranks = {name: array.ndim for name, array in outputs.items()}
     if not broken and ranks == _declared_ranks(source):
         return kernels
-    original = infer(open_session(source.path), probe)  # what a graph declares may be missing, or wrong
+    original = infer(open_session(source.path, threads), probe)  # what a graph declares may be missing, or wrong
     if set(ranks) != set(original):
         raise StageError(f"{path.name} has the outputs {sorted(ranks)}, the original {sorted(original)}.")
     for name, array in original.items():
