@@ -25,7 +25,7 @@ def refused(run, *words):
         assert word in message
     for directory in run.directories:
         report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-        assert (report["schema"], report["status"]) == (1, "failed")
+        assert (report["schema"], report["status"]) == (2, "failed")
         assert " ".join(report["error"].split()) in " ".join(message.split())
         left = {path.name for path in directory.rglob("*") if path.is_file() and path.parent.name != ".hydra"}
         assert left <= {"report.json", "config.yaml", "run.log"}, left
@@ -436,6 +436,12 @@ def test_a_rerun_of_a_run_whose_report_is_damaged_is_refused(users_run, run_quic
     past = users_run("mode=dynamic", "stages=[load]").succeeded()
     (past.directory / "report.json").write_text('{"schema": 1, "sta', encoding="utf-8")
     refused(run_quickly(f"rerun={past.directory}"), "rerun", "report.json", "damaged")
+
+
+def test_a_rerun_of_a_run_whose_report_is_of_another_schema_is_refused(users_run, run_quickly):
+    past = users_run("mode=dynamic", "stages=[load]").succeeded()
+    (past.directory / "report.json").write_text('{"schema": 3, "status": "done"}', encoding="utf-8")
+    refused(run_quickly(f"rerun={past.directory}"), "rerun", "schema 3", "reads 1 and 2", "run it again")
 
 
 def test_in_a_sweep_a_run_that_fails_does_not_stop_the_others_and_the_exit_status_says_it(

@@ -1,4 +1,4 @@
-"""Arrays of the user's, and the check of every sample against what the graph takes."""
+"""Arrays of the user, and the check of every sample against what the graph takes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
     """Read at most `limit` samples from an .npz whose arrays are named `<sample>/<input name>`, in the file's order.
 
     Raises:
-        DataError: the file is missing, no .npz, empty, or an array's name has no sample.
+        DataError: the file is missing, not an .npz, empty, or an array's name has no sample.
     """
     if not path.is_file():
         raise DataError(f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.")
@@ -31,7 +31,7 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
                     continue  # further on, a file that was written input by input holds more of the samples before
                 samples.setdefault(sample, {})[input_name] = arrays[name]
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{key}: {path} is no .npz that numpy reads ({error}).") from error
+        raise DataError(f"{key}: {path} is not an .npz that numpy reads ({error}).") from error
     if not samples:
         raise DataError(f"{key}: {path} holds no arrays; at least one sample is needed.")
     return [Sample(name, inputs) for name, inputs in samples.items()]
@@ -68,7 +68,7 @@ def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProt
             raise DataError(f"{where} lacks the input {missing[0]!r}. The model takes {', '.join(declared)}.")
         for name, array in sample.inputs.items():
             if name not in declared:
-                raise DataError(f"{where} has an input {name!r} that the model has not.{did_you_mean(name, declared)}")
+                raise DataError(f"{where} has an input {name!r} that the model does not have.{did_you_mean(name, declared)}")
             _check_array(array, declared[name], f"{where}, input {name!r}")
         if sample.inputs and not sample.size:
             name, array = next(iter(sample.inputs.items()))
@@ -86,5 +86,7 @@ def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, whe
             expected = "[" + ", ".join("any" if size is None else str(size) for size in dims) + "]"
             raise DataError(f"{where}: of shape {list(array.shape)}, but the model takes {expected}.")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
+        wrong = np.argwhere(~(np.isfinite(array) | (array == -np.inf)))  # a mask that is added holds minus infinity
+        if len(wrong):
+            position = tuple(int(i) for i in wrong[0])
+            raise DataError(f"{where}: {array[position]} at {position}; only finite values, and -inf in masks, can be used.")

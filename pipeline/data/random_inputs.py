@@ -1,4 +1,4 @@
-"""Seeded noise in the place of data: what people calibrate on who have none."""
+"""Seeded noise in place of data."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pipeline.sample import Sample
 
 
 def random_samples(inputs: Sequence[onnx.ValueInfoProto], count: int, length: int, seed: int) -> list[Sample]:
-    """Return seeded noise shaped by a graph's inputs: what people calibrate on who have no data.
+    """Return seeded noise shaped by a graph's inputs.
 
     Floats are standard normal, integers are drawn from 1 to 7 (small enough for any token table), and an integer input
     whose name speaks of a length gets the length itself. An axis whose size the graph leaves open gets 1 if it is the

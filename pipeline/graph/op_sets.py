@@ -1,7 +1,7 @@
 """Sets of operator types that several parts of the pipeline ask about, and how they differ."""
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Linear operators that multiply their first input with their second: what the modes quantize if nothing else is said."""
+"""Linear operators that multiply their first input with their second: what the modes quantize by default."""
 
 FUSED_LAYERS = frozenset({"FusedConv", "NhwcFusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul"})
 """What ONNX Runtime makes of a layer and its neighbours when it optimises a model: no mode quantizes it any more."""

@@ -82,7 +82,7 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph as it is best shipped: without what was inferred of its tensors, but where it draws noise.
+    """Return the graph as it is saved: without inferred types and shapes, except where it draws noise.
 
     ONNX Runtime infers the shapes itself. The names that ONNX's inference gives to unknown lengths, which it does not use,
     make it plan memory and fuse operators otherwise: a conformer of 5 layers runs 1.03 times as fast without them, its int8
@@ -103,9 +103,9 @@ def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.Mo
     large = is_large(model)
     try:
         converted = version_converter.convert_version(without_weights(model) if large else model, opset)
-    except Exception as error:  # the converter's C++ exceptions arrive as RuntimeError or its own
+    except Exception as error:  # the converter's C++ exceptions are raised as RuntimeError or as its own type
         raise ModelError(
-            f"{source.path}: opset {source.opset} cannot be converted to {opset} ({error}). Export the model anew with opset "
+            f"{source.path}: opset {source.opset} cannot be converted to {opset} ({error}). Export the model again with opset "
             f"{opset} or later."
         ) from error
     if large:

@@ -85,7 +85,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     if not file.is_file():
         near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
         hint = f" {file.parent} holds {', '.join(near)}." if near else ""
-        raise ModelError(f"model.path: there is no file {file}.{hint}")
+        raise ModelError(f"model.path: file not found: {file}.{hint}")
     try:
         proto = onnx.load(file, load_external_data=False)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
@@ -120,7 +120,7 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
 
 
 def _drop_negative_dims(graph: onnx.GraphProto) -> None:
-    """Remove the sizes below zero by which some exporters (PaddlePaddle's) say that an axis may have any."""
+    """Remove the negative sizes by which some exporters (PaddlePaddle's) mark a dynamic axis."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:

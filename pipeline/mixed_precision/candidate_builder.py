@@ -10,7 +10,8 @@ from dataclasses import replace
 import onnx
 
 from pipeline.calibration.statistics import Statistics
-from pipeline.config.settings import RangeMethod, StaticConfig
+from pipeline.config.choices import RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
 from pipeline.ptq.bias_correction import correct_biases
@@ -105,7 +106,7 @@ class Builder:
             of: a part of the float graph that holds these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
-            fixed_scales: with scales from calibration for products of matrices, which are otherwise found at run time.
+            fixed_scales: with scales from calibration for products of matrices, which otherwise have dynamic ranges.
 
         Raises:
             StageError: a node cannot be quantized after all; names it.
@@ -126,7 +127,7 @@ class Builder:
         if not fixed_scales:
             return quantized
         seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
-        whole = replace(self._static, method=RangeMethod.minmax)  # as it would be at run time: nothing is clipped
+        whole = replace(self._static, method=RangeMethod.minmax)  # as with a dynamic range: nothing is clipped
         return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Fold a BatchNormalization into the convolution in front of it.
+"""Fold a BatchNormalization into the convolution before it.
 
 Jacob et al. 2018 (arXiv:1712.05877), section 3.2: at inference, a batch normalization is one factor and one offset per
 channel, which the weight and the bias of the convolution take over. ONNX Runtime does it for Conv when it loads a model, but
@@ -23,7 +23,7 @@ def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
     """Fold every BatchNormalization that directly follows a Conv or ConvTranspose, in place; return the names of those.
 
     One is left alone where the convolution's output has another reader or is an output of the graph, or where anything it
-    needs is no constant.
+    needs is not a constant.
     """
     graph = model.graph
     readers = Counter(tensor for node in graph.node for tensor in input_tensors(node))
@@ -66,7 +66,7 @@ def _fold(model: onnx.ModelProto, maker: onnx.NodeProto, node: onnx.NodeProto) -
 def folded_constants(
     layer: onnx.NodeProto, weight: Array, bias: Array | None, node: onnx.NodeProto, norm: Sequence[Array]
 ) -> tuple[Float32Array, Float32Array]:
-    """Return the weight and the bias of a convolution that does the work of the batch normalization behind it as well.
+    """Return the weight and the bias of a convolution that does the work of the batch normalization after it as well.
 
         g (w * x + b - m) / sqrt(v + e) + h = (w a) * x + (b - m) a + h,    a = g / sqrt(v + e), one number a channel
 

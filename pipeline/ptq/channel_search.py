@@ -1,4 +1,4 @@
-"""Find the groups of channels that can be rescaled: what each operator does with a factor per channel.
+"""Find the groups of channels that can be rescaled: how each operator treats a factor per channel.
 
 An operator that is not named here, or that decides shapes, forbids factors on all that it reads and writes.
 """

@@ -1,4 +1,4 @@
-"""Float32Array rounding by reconstruction: up or down, whichever keeps a node's output.
+"""Weight rounding by reconstruction: up or down, whichever keeps a node's output.
 
 Rounding each weight to the nearest integer is not best for the sum of products (Nagel et al. 2020, "Up or Down? Adaptive
 Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expected squared error of its output is e H eᵀ for the
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.own_weights import separate_weights
@@ -33,13 +34,7 @@ BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the 
 
 
 def round_weights(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
 

@@ -13,9 +13,9 @@ block_weights.py         weights in blocks of 4 or 8 bits
 fp16_cleanup.py          what the converter to half precision trips over, and leaves behind
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
-target.py                what the processor asks for
+target.py                what depends on the processor
 exclusions.py            excluded nodes, where several graphs follow one mode
 plan_check.py            the finished graph beside the plan
 artifact.py              saving, and the checks before a file gets its name
-user_notes.py            what a user is told of the result
+user_notes.py            messages to the user about the result
 """

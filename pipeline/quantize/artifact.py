@@ -14,8 +14,9 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
 from pipeline.paths import hash_files
-from pipeline.quantize.plan import Kept, Plan
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
+from pipeline.record.results import Kept
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
@@ -96,7 +97,7 @@ def save_artifact(
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe)
     check_format(path, source)
-    # saving has told the graph where its weights are
+    # saving has stored in the graph where its weights are
     paths = [path, *external_files(model, path.parent)]
     for file in paths:
         file.chmod(path.stat().st_mode)  # onnx makes a file of weights that only its owner can read
@@ -192,7 +193,7 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
-    """Return how many axes each output of a graph has, as it says; None where it does not say."""
+    """Return how many axes each output of a graph has, as declared; None where it is not declared."""
     outputs = {output.name: output.type.tensor_type for output in source.model.graph.output}
     return {name: len(tensor.shape.dim) if tensor.HasField("shape") else None for name, tensor in outputs.items()}
 

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits, quantize_matmul_8bits
 
-from pipeline.config.settings import WeightOnlyConfig
+from pipeline.config.mode_settings import WeightOnlyConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import Names, drop_unread, replace_nodes
 from pipeline.quantize.qparams import tensor_of

@@ -3,7 +3,7 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from pipeline.config.settings import Fp16Config
+from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
@@ -13,7 +13,8 @@ from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.graph.subgraph_scopes import bodies, graphs_of
 from pipeline.quantize.fp16_cleanup import free_names, put_in_order, put_plain_outputs_back, take_plain_outputs
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.record.results import Kept
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)

@@ -1,6 +1,6 @@
 """ONNX Runtime's own quantizer, for operators and formats that only it writes.
 
-Its import takes 50 MB, which calibration should not have to hold as well: who needs it imports this module where it is used.
+Its import takes 50 MB, which calibration should not have to hold as well: so callers import this module where they use it.
 """
 
 import logging
@@ -16,7 +16,7 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
@@ -40,7 +40,7 @@ def with_integer_operators(
         nodes: their names.
         weights: type of constants.
         activations: type of all else.
-        ranges: of the tensors that they touch; None: found while the model runs.
+        ranges: of the tensors that they touch; None: dynamic.
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
@@ -71,7 +71,7 @@ def with_integer_operators(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's quantizer tells the root logger from users.
+    """Keep what ONNX Runtime's quantizer logs to the root logger from users.
 
     It asks whether the model is already quantized as soon as another of our own passes has been there.
     """

@@ -6,7 +6,7 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
@@ -15,6 +15,7 @@ from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 from pipeline.quantize.weight_storage import bytes_as_int8, output_axis
+from pipeline.record.results import Kept
 
 FLOAT_BYTES = 4
 NODE_BYTES = 256  # of a DequantizeLinear, with its names
@@ -25,18 +26,10 @@ class Precision(Enum):
     """How a node computes and stores its weight."""
 
     static_int8 = "int8, static ranges"
-    dynamic_int8 = "int8, ranges at run time"
+    dynamic_int8 = "int8, dynamic ranges"
     weight_int8 = "int8 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A node that stays in fp32, and why."""
-
-    node: str
-    reason: str
 
 
 @dataclass
@@ -101,7 +94,7 @@ def plan_nodes(
             "rounding error there is another shape, so it is never quantized. Leave it out."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
-    turned = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose" and node.input[0] in weights}
+    transposed = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose" and node.input[0] in weights}
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
@@ -114,9 +107,9 @@ def plan_nodes(
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
-            else "inside a body of If, Loop or Scan, where only ranges at run time work"
+            else "inside a body of If, Loop or Scan, where only dynamic ranges work"
             if node.name in inner and precision is not Precision.dynamic_int8
-            else _unfit(node, mode, weights, precision, turned, explicitly=node.name in mode.nodes_to_quantize)
+            else _unfit(node, mode, weights, precision, transposed, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:
             plan.precisions[node.name] = precision
@@ -144,14 +137,14 @@ def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], defa
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
-    """Match patterns against the graph as it is now; say so where preparation has removed what a pattern means."""
+    """Match patterns against the graph as it is now; report where preparation has removed what a pattern means."""
     try:
         return match_nodes(patterns, names, key)
     except ConfigError:
         for pattern in patterns:
             match_nodes([pattern], names | prepared.folded, key)  # a misspelt name is reported as such
         raise ConfigError(
-            f"{key}: preparation has folded away all that {patterns} means; with mode.preprocess=false the graph stays as "
+            f"{key}: preparation has folded all nodes that {patterns} matches; with mode.preprocess=false the graph stays as "
             "exported."
         ) from None
 
@@ -161,7 +154,7 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
     mode: AnyModeConfig,
     weights: dict[str, onnx.TensorProto],
     precision: Precision,
-    turned: dict[str, str],
+    transposed: dict[str, str],
     *,
     explicitly: bool,
 ) -> str | None:
@@ -173,9 +166,10 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
         if node.op_type == "MatMul" and products:
             return None
-        if len(node.input) > 1 and node.input[1] in turned:
-            return f"its weight is {turned[node.input[1]]!r}, turned, which others read: as integers it would be there twice"
-        return "its weight is no constant"
+        if len(node.input) > 1 and node.input[1] in transposed:
+            source = transposed[node.input[1]]
+            return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     values = 1

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
-from pipeline.config.settings import Format, StaticConfig
+from pipeline.config.choices import Format
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
 from pipeline.quantize.static import Ranges, pair_settings
@@ -51,7 +52,9 @@ def nodes_touching(
             continue
         outputs = [placement.folded.get(tensor, tensor) for tensor in node.output]
         read = [
-            t for place, t in enumerate(node.input) if t in placement.made or (index, place) in placement.readers.get(t, ())
+            t
+            for place, t in enumerate(node.input)
+            if t in placement.produced_int or (index, place) in placement.readers.get(t, ())
         ]
         touched[node.name] = [placement.grids[tensor] for tensor in (*read, *outputs) if tensor in placement.grids]
     return _first_silent(touched, silent)

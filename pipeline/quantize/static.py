@@ -1,7 +1,7 @@
 """Static quantization: integer weights and activations, with ranges from calibration.
 
-Ranges come from the range engine (`pipeline.calibration`). MatMul runs on ranges computed at run time where the mode says
-so, since the result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
+Ranges come from the range engine (`pipeline.calibration`). MatMul gets dynamic ranges by default (`mode.dynamic_op_types`),
+since its result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
 nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime's quantizer.
 """
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from pipeline.config.settings import Format, IntegerType, StaticConfig
+from pipeline.config.choices import Format, IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -48,7 +49,7 @@ def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reason
     """
     plan.keep(reasons)
     if mode.format is Format.qdq:
-        plan.keep(place_pairs(model, plan.nodes(Precision.static_int8), pair_settings(mode)).idle)
+        plan.keep(place_pairs(model, plan.nodes(Precision.static_int8), pair_settings(mode)).skipped)
 
 
 def pair_settings(mode: StaticConfig) -> PairSettings:

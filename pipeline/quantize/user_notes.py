@@ -1,4 +1,4 @@
-"""What a user is told of a quantized graph: what has become of it, why it is no faster, why nothing has changed."""
+"""Messages to the user about a quantized graph: notes, why it is not faster, why nothing has changed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
@@ -48,11 +48,11 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             )
         case AutoConfig():
             return (
-                "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
-                "with mode.min_speedup."
+                "it was faster when the search timed it; the machine may have been busy then or now. Run again, or ask for "
+                "more with mode.min_speedup."
             )
         case OptimizeConfig():
-            return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
+            return "each rewrite measured faster alone; the machine may have been busy. Run again."
         case _:
             assert_never(mode)
 
@@ -65,9 +65,9 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
     if inner and not plan.kept:
         return (
-            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with ranges "
-            "at run time: mode=dynamic mode.subgraphs=true. Where an input that is always the same for you decides (a sampling "
-            "rate), fix it, and ranges can come from calibration too: model.fixed_inputs={sr: 16000}."
+            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with "
+            "dynamic ranges: mode=dynamic mode.subgraphs=true. Where a constant input decides which body runs (a sampling "
+            "rate), fix it, and calibration can give static ranges too: model.fixed_inputs={sr: 16000}."
         )
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
@@ -123,9 +123,9 @@ def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
 
 
 def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
-    """Return what a user must know of what became of a graph."""
+    """Return what a user must know of a finished graph."""
     notes = [
-        f"{source.name}: it takes {name} and ignores it: as model.fixed_inputs says, it is always {value.item():g}."
+        f"{source.name}: it takes {name} and ignores it: model.fixed_inputs fixes it at {value.item():g}."
         for name, value in source.fixed.items()
     ]
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]

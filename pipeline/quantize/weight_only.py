@@ -6,7 +6,7 @@ whose weights are stored as int8 with one scale per output channel, as are matri
 
 import onnx
 
-from pipeline.config.settings import WeightOnlyConfig
+from pipeline.config.mode_settings import WeightOnlyConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.block_weights import bytes_in_blocks, quantize_in_blocks

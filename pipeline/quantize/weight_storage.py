@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import Names, drop_unread
