@@ -26,6 +26,7 @@ from pipeline.graph.opset import opset_of
 from pipeline.graph.session import open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.sparse_constants import make_dense
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies, rename_in_bodies
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
@@ -65,6 +66,7 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
     ensure_names(model)
     name_bodies(model.graph)
     rename_in_bodies(model.graph)
+    make_dense(model.graph)
     names = {node.name for node in model.graph.node}
     notes: list[str] = []
     if opset is not None and opset < needed_opset:
