@@ -11,6 +11,7 @@ weight_storage.py        weights stored as int8, computation in float
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
 target.py                what the processor asks for
+infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
 artifact.py              saving, and the checks before a file gets its name
 user_notes.py            what a user is told of the result
