@@ -18,6 +18,8 @@ shorten_samples.py    shorter inputs for graphs that take inputs of any length
 graph_editor.py       producers, consumers, constants, and a list of changes to make
 topological_sort.py   nodes in the order of their data
 symbolic_dims.py      which lengths of a graph are equal
+states.py             outputs that a caller feeds back as inputs of the next call
+declared_shapes.py    declared shapes that the operators contradict, dropped
 shape_deciding.py     tensors that decide shapes: durations, lengths, masks
 value_info.py         declared types and shapes
 """
