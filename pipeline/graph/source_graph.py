@@ -15,8 +15,10 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
 from pipeline.graph.fixed_inputs import fix_inputs
-from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
-from pipeline.graph.opset import opset_of
+from pipeline.graph.local_functions import inline_functions
+from pipeline.graph.module_paths import Paths, module_paths
+from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise_inputs
+from pipeline.graph.opset import opset_of, use_one_default_domain
 from pipeline.graph.session import open_session
 from pipeline.paths import HashedFile, hash_files, resolve_path
 
@@ -38,8 +40,9 @@ class SourceGraph:
         path: the file, absolute.
         files: the file and its external data, each with its hash.
         sha256: of the contents of all of them.
-        model: the parsed graph.
+        model: the parsed graph, with local functions inlined and with a name for each node.
         fixed: inputs that it takes but ignores, since they are always the same, and their values.
+        paths: node name -> the modules and the calls of functions that it lies in.
     """
 
     name: str
@@ -48,6 +51,7 @@ class SourceGraph:
     sha256: str
     model: onnx.ModelProto
     fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    paths: Paths = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -99,7 +103,10 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
     files, sha256 = hash_files(*paths)
-    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}))
+    use_one_default_domain(proto)
+    calls = inline_functions(proto)
+    expand_bernoulli(proto)
+    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}), module_paths(proto, calls))
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
-from pipeline.graph.large_models import is_large
+from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
-from pipeline.graph.source_graph import SourceGraph, external_files
+from pipeline.graph.source_graph import SourceGraph
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Kept, Plan
 from pipeline.record.run_directory import RunDirectory
@@ -67,20 +67,23 @@ def save_artifact(
     Metadata is copied from the original: sherpa-onnx refuses a model without it.
 
     Raises:
-        StageError: the graph holds no weight of the type that its name promises, or does not run on the probe.
+        StageError: the graph holds no weight of the type that its name promises, does not run on the probe, or is too large
+            for the one file that is asked for.
     """
     model = without_shapes(model)
     del model.metadata_props[:]
     model.metadata_props.extend(source.model.metadata_props)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
-    if external_data or (external_data is None and is_large(model)):
-        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    if external_data is False and is_large(model):
+        raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
+    if external_data or is_large(model):
+        written = save_with_external_data(model, path)
     else:
         onnx.save_model(model, path)
+        written = [path]
     kernels = check_artifact(path, source, probe)
-    # saving has told the graph where its weights are
-    files, sha256 = hash_files(path, *external_files(model, path.parent))
+    files, sha256 = hash_files(*written)
     return Artifact(
         source.name,
         path,

@@ -7,13 +7,10 @@ from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
-from pipeline.graph.noise_inputs import NORMAL, UNIFORM
+from pipeline.graph.noise_inputs import RANDOM_OPS, random_nodes
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.quantize.plan import Kept, Plan, Precision
-
-# The converter changes the type of their output, but not the `dtype` that they are asked for.
-RANDOM_OPS = (*NORMAL, *UNIFORM)
 
 
 def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
@@ -28,16 +25,18 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     for op_type in mode.ops_in_fp32:
         if op_type not in types:
             raise ConfigError(f"mode.ops_in_fp32: the graph has no {op_type!r}.{did_you_mean(op_type, types)}")
-    named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize")
-    excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude")
+    named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
+    excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
     fixed = shape_deciding_nodes(graph)
+    # The converter changes the type of their output, but not the `dtype` that they are asked for.
+    random = {node.name for node in random_nodes(graph)}
     plan = Plan()
     for node in graph.node:
         reason = (
             "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
-            else f"{node.op_type} stays fp32" if node.op_type in (*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS)
+            else f"{node.op_type} stays fp32" if node.op_type in DEFAULT_OP_BLOCK_LIST or node.name in random
             else "decides shapes, or reads what was decided" if node.name in fixed
             else None
         )  # fmt: skip
