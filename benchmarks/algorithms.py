@@ -1,4 +1,4 @@
-"""What each algorithm of `pipeline/ptq/` buys, alone and together, with the same nodes quantized and at the same speed.
+"""What each algorithm of `pipeline/ptq/` improves, alone and together, with the same nodes quantized and at the same speed.
 
     python benchmarks/algorithms.py                              # prints a table per model
     python benchmarks/algorithms.py --models hifigan_v2 --write  # writes docs/algorithms.md as well
@@ -22,8 +22,9 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.config.choices import RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.mode_settings import Algorithms, RangeMethod, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import Algorithms, StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
@@ -215,14 +216,16 @@ def _cropped(sample: Sample) -> Sample:
 
 
 HEADER = """
-# What the algorithms buy
+# What each algorithm improves
 
-Written by `{command}`.
+Measured by `{command}`.
 
-Each algorithm is a switch; none of them adds a node to the graph, so that the model runs as fast as without. Distances are to
-fp32 on the evaluation data, smaller is better; "seconds" is the time that quantizing took, on the machine that measured. In
-hifigan_v2 the Conv of 32 or more channels are quantized, in the others what `mode=static` chooses. The methods are described,
-with their papers, in the modules of `pipeline/ptq/`.
+Each algorithm is a setting of `mode=static` (`none` is `mode.fold_batch_norm=false mode.cross_layer_equalization=false`):
+`mode.cross_layer_equalization`, `mode.smooth_quant`, `mode.rounding`, `mode.bias_correction`; `all` also has
+`mode.fold_batch_norm`. None of them adds a node to the graph, so the speed of the model stays the same. Distances are to fp32
+on the evaluation data, which no algorithm sees; smaller is better. "seconds" is the time of quantization on the machine that
+measured. In hifigan_v2, Convs with 32 or more channels are quantized; in the others, what `mode=static` chooses. The modules of
+`pipeline/ptq/` describe the methods and cite their papers.
 """
 
 

@@ -32,9 +32,8 @@ from float_rewrites import SHIPPED, load  # noqa: E402
 
 from pipeline.measure import benchmark_child  # noqa: E402
 from pipeline.measure.benchmark_graph import benchmark_graph  # noqa: E402
-from pipeline.measure.benchmark_result import Speedup  # noqa: E402
+from pipeline.measure.benchmark_result import Speedup  # noqa: E402  # noqa: E402
 from pipeline.measure.paired_timing import Pair, speedup_of  # noqa: E402
-from pipeline.report.benchmark_schema import SpeedupInterval  # noqa: E402
 from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 
@@ -168,7 +167,7 @@ def _started(folder: Path, job: tuple[str, str], benchmark: str) -> tuple[Path, 
                                     text=True)  # fmt: skip
 
 
-def _speedup(started: tuple[Path, subprocess.Popen[str]]) -> SpeedupInterval:
+def _speedup(started: tuple[Path, subprocess.Popen[str]]) -> Speedup:
     folder, process = started
     printed, _ = process.communicate()
     if process.returncode:

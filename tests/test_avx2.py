@@ -20,7 +20,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.config.mode_settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
 from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain

@@ -1,56 +1,11 @@
 """The settings of each mode: name, type, unit and default."""
 
 from dataclasses import dataclass, field, fields
-from enum import Enum
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-
-class ModeKind(Enum):
-    """The closed set of modes; each has one settings class below and one file in `pipeline/quantize/`."""
-
-    dynamic = "dynamic"
-    static = "static"
-    weight_only = "weight_only"
-    fp16 = "fp16"
-    optimize = "optimize"
-    auto = "auto"
-
-
-class Target(Enum):
-    """The family of processors that the model will run on."""
-
-    x86 = "x86"
-    arm = "arm"
-
-
-class IntegerType(Enum):
-    """An integer type of weights or activations. Sub-byte and 16-bit types need an opset of 21."""
-
-    int8 = "int8"
-    uint8 = "uint8"
-    int16 = "int16"
-    uint16 = "uint16"
-    int4 = "int4"
-    uint4 = "uint4"
-
-
-class Format(Enum):
-    """How a statically quantized graph is written: Q/DQ pairs around float operators, or integer operators."""
-
-    qdq = "qdq"
-    qoperator = "qoperator"
-
-
-class RangeMethod(Enum):
-    """How the range of a tensor follows from what was seen during calibration."""
-
-    minmax = "minmax"
-    moving_average = "moving_average"
-    percentile = "percentile"
-    entropy = "entropy"
-    mse = "mse"
+from pipeline.config.choices import Format, IntegerType, ModeKind, RangeMethod, Target
 
 
 @dataclass

@@ -1,11 +1,11 @@
 """Every setting: its name, type, unit and default. `pipeline/config/compose.py` composes, converts and checks them."""
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
 
@@ -15,32 +15,6 @@ if TYPE_CHECKING:
 STAGE_NAMES = ("load", "inspect", "quantize", "benchmark", "evaluate")
 
 # The defaults stand here and nowhere else: `conf/` holds only what makes one option of a group differ from another.
-# Enum members are lower-case because Hydra 1.3 reads and writes an enum by its member's name.
-
-
-class CalibrationKind(Enum):
-    """Where calibration samples come from."""
-
-    real = "real"
-    audio = "audio"
-    manifest = "manifest"
-    sentences = "sentences"
-    arrays = "arrays"
-    random = "random"
-
-
-class OnBadSample(Enum):
-    """What happens to a sample that cannot be used: the run ends, or goes on without it and the report says so."""
-
-    refuse = "refuse"
-    skip = "skip"
-
-
-class SampleRateMismatch(Enum):
-    """What happens to an audio file whose sample rate is not the model's."""
-
-    resample = "resample"
-    refuse = "refuse"
 
 
 @dataclass

@@ -11,6 +11,7 @@ local_functions.py    local functions, inlined under the names of their calls
 inlined_branches.py   names of nodes of an If whose condition is constant
 module_paths.py       the modules and calls of functions that a node lies in
 fixed_inputs.py       inputs that are always the same, as constants
+input_defaults.py     inputs with a value of their own: weights that are listed as inputs, optional inputs
 noise_inputs.py       the noise that a graph draws, from inputs
 node_patterns.py      which nodes a setting means
 subgraph_scopes.py    names, with those inside the bodies of If, Loop and Scan

@@ -1,12 +1,11 @@
-"""Make the noise that a graph draws inside an input, so that two graphs can be run on the same noise.
+"""Turn the noise that a graph draws into an input, so that two graphs can be run on the same noise.
 
 Two runs of one Matcha model differ, since it draws the noise that its flow starts from. To compare fp32 with int8, both
 graphs get flat tables of standard numbers as further inputs, one of normal and one of uniform numbers, and every random
 operator takes its values from there. What a node reads depends on its name, on the step of the Loop or Scan that it runs in,
 and on nothing else: two graphs may differ in their other nodes. The values are laid out with the last axis (time) slowest:
 frame t sees the same noise whatever length the model has predicted, so that another duration at the end of a sentence does
-not change its beginning. The files that are shipped keep their own random operators; only the copies that are evaluated are
-changed.
+not change its beginning. The saved files keep their own random operators; only the copies that are evaluated are changed.
 
 A table is read in as many orders as there are streams. Value i = TABLE_VALUES * q + r of stream s is
 

@@ -1,4 +1,4 @@
-"""Any ONNX file: its inputs are arrays, its outputs are compared as they are, or heard where they are audio."""
+"""Any ONNX file: its inputs are arrays, its outputs are compared as tensors, or as audio."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -52,7 +52,7 @@ class OnnxFile(ModelFiles):
         )
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
-        """Return None: nothing says that this is speech."""
+        """Return None: whether this is speech is not known."""
         del sample, outputs
         return None
 

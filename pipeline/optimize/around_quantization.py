@@ -66,6 +66,15 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
     return rewritten
 
 
+def notes_on_assumptions(graph: str, rewritten: Rewritten) -> list[str]:
+    """Return a sentence for each rewrite that rests on an assumption about the inputs of a graph."""
+    return [
+        f"{graph}: {applied.name} (places: {applied.assumed_sites}) assumes that {applied.assumption} (mode.assume=true)."
+        for applied in rewritten.applied
+        if applied.assumed_sites
+    ]
+
+
 def layouts_for(mode: AnyModeConfig) -> list[str]:
     """Return the names of the rewrites that may give nodes another layout."""
     return _names(LAYOUTS, mode) if mode.optimize else []

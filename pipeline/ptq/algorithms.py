@@ -1,4 +1,4 @@
-"""Algorithms that buy quality at no cost when the model runs; each is a switch of its own.
+"""Algorithms that improve quality at no cost at inference; each is a switch of its own.
 
 `fold` comes before the plan, since it removes nodes. `rewrite` comes before the ranges: it returns another float graph that
 computes the same, and is easier to quantize. `fit` comes after them: it chooses weights and biases knowing what will be
@@ -21,14 +21,14 @@ from pipeline.sample import Sample
 
 
 def fold(model: onnx.ModelProto, algorithms: Algorithms) -> list[str]:
-    """Fold batch normalizations, in place, where that is switched on; return the names of the nodes that are gone."""
+    """Fold batch normalizations, in place, where that is switched on; return the names of the removed nodes."""
     return fold_batch_normalization(model) if algorithms.fold_batch_norm else []
 
 
 def rewrite(
     model: onnx.ModelProto, plan: Plan, algorithms: Algorithms, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
-    """Return a float graph that computes the same, with activations that lose less; `model` is not changed."""
+    """Return a float graph that computes the same, whose activations lose less in rounding; `model` is not changed."""
     if algorithms.cross_layer_equalization:
         model = equalize(model, plan, samples, threads=threads)
     if algorithms.smooth_quant:
@@ -37,13 +37,7 @@ def rewrite(
 
 
 def fit(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights and biases chosen for these ranges; `model` is not changed."""
     reference = model

@@ -1,4 +1,4 @@
-"""Integer operators with ranges of activations that are computed while the model runs.
+"""Integer operators with dynamic ranges of activations.
 
 A node becomes the operators below, with the names and in the form that ONNX Runtime fuses to DynamicQuantizeMatMul or
 MatMulIntegerToFloat (matmul_integer_to_float.cc, dynamic_quantize_matmul_fusion.cc); all nodes that read an activation share
@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.mode_settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.opset import MICROSOFT, import_microsoft
@@ -65,17 +65,17 @@ class _Weight:
 def cannot_compute(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> str | None:
     """Return why a node has no integer operator here, or None."""
     if node.op_type not in SUPPORTED:
-        return f"{node.op_type} has no integer operator with ranges at run time"
+        return f"{node.op_type} has no integer operator with dynamic ranges"
     lstm, gemm = node.op_type == "LSTM", node.op_type == "Gemm"
     places = LSTM_WEIGHTS if lstm else (1,)
     weights = [constants[name] for place in places if (name := node.input[place]) in constants]
     bias = node.input[2] if gemm and len(node.input) > 2 else ""
     return (
-        "its weight is no constant" if len(weights) < len(places)
+        "its weight is not a constant" if len(weights) < len(places)
         else "its weight is not float32" if any(weight.data_type != onnx.TensorProto.FLOAT for weight in weights)
         else "its integer operator has no layout=1" if lstm and int_attribute(node, "layout", 0)
         else "it transposes its input" if gemm and int_attribute(node, "transA", 0)
-        else "it scales a bias that is no constant" if bias and number_of(node, "beta") != 1 and bias not in constants
+        else "it scales a bias that is not a constant" if bias and number_of(node, "beta") != 1 and bias not in constants
         else None
     )  # fmt: skip
 
@@ -231,7 +231,7 @@ class _Rewriting:
     def _bias(
         self, node: onnx.NodeProto, name: str, tensor: onnx.TensorProto | None, rank: int | None, nodes: list[onnx.NodeProto]
     ) -> str:
-        """Return a bias in a shape that it can be added in: (channels, 1, ...) behind a Conv of the given rank."""
+        """Return a bias in a shape that it can be added in: (channels, 1, ...) after a Conv of the given rank."""
         if tensor is not None:
             values: Float32Array = numpy_helper.to_array(tensor)
             values = values * np.float32(number_of(node, "beta")) if rank is None else values.reshape(-1, *[1] * (rank - 2))

@@ -1,6 +1,6 @@
 """ONNX Runtime's own quantizer, for operators and formats that only it writes.
 
-Its import takes 50 MB, which calibration should not have to hold as well: who needs it imports this module where it is used.
+Its import takes 50 MB, which calibration should not have to hold as well: so callers import this module where they use it.
 """
 
 import logging
@@ -14,12 +14,11 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
-from pipeline.config.mode_settings import IntegerType, WeightOnlyConfig
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.session import open_session
@@ -37,7 +36,7 @@ class IntegerOperators:
     Attributes:
         weights: type of constants.
         activations: type of all else.
-        ranges: of the tensors that nodes touch; None: found while the model runs.
+        ranges: of the tensors that nodes touch; None: dynamic.
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
@@ -138,21 +137,6 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
     return quantized
 
 
-def with_weights_in_blocks(model: onnx.ModelProto, nodes: Sequence[str], mode: WeightOnlyConfig) -> onnx.ModelProto:
-    """Return the graph with the weights of MatMul nodes stored in blocks of few bits."""
-    settings = DefaultWeightOnlyQuantConfig(
-        block_size=mode.block_size,
-        is_symmetric=mode.symmetric,
-        accuracy_level=mode.accuracy_level or None,
-        bits=mode.bits,
-    )
-    quantizer = MatMulNBitsQuantizer(model, bits=mode.bits, nodes_to_include=list(nodes), algo_config=settings)
-    quantizer.process()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    return quantized
-
-
 def _fold_factors(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     """Give a Gemm constants that need no alpha and beta, and a bias with a value per column, in place.
 
@@ -183,7 +167,7 @@ def _fold_factors(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's quantizer tells the root logger from users.
+    """Keep what ONNX Runtime's quantizer logs to the root logger from users.
 
     It asks whether the model is already quantized as soon as another of our own passes has been there.
     """

@@ -1,8 +1,8 @@
-"""What the processor that the model will run on asks for."""
+"""What depends on the processor that the model will run on."""
 
 import platform
 
-from pipeline.config.mode_settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
 from pipeline.processor import cpu_flags
 
 
@@ -31,7 +31,7 @@ def needs_reduced_range(reduce_range: bool | None, target: Target | None) -> boo
 
 
 def saturates_here(reduce_range: bool | None, target: Target | None) -> bool:
-    """Return whether weights get 8 bits though this machine adds in 16: what is measured here is then worse than elsewhere."""
+    """Return whether weights get 8 bits although this machine adds in 16: what is measured here is worse than elsewhere."""
     return not needs_reduced_range(reduce_range, target) and _adds_in_16_bits()
 
 

@@ -29,8 +29,8 @@ def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Compari
         sort_by: a metric, speedup, bytes, latency_ms, ...; None: speedup.
 
     Raises:
-        ConfigError: a directory is no run, a glob matches nothing, a report is of another schema, or there is nothing of that
-            name to sort by.
+        ConfigError: a directory is not a run's, a glob matches nothing, a report is of another schema, or no run
+            has what to sort by.
     """
     return compare_directories(find_runs(patterns), sort_by)
 
@@ -61,7 +61,7 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
     """Return the directories of runs that are named, each once, in the order of the names.
 
     Raises:
-        ConfigError: nothing is named, a directory is no run, or a glob matches no run.
+        ConfigError: nothing is named, a directory is not a run's, or a glob matches no run.
     """
     if not patterns:
         raise ConfigError("compare: names no run. Give directories or globs: compare=[outputs/matcha/static/*,...].")
@@ -109,7 +109,7 @@ def _run_at(path: Path) -> Path:
         if inside
         else ""
     )
-    raise ConfigError(f"compare: {path} is no run's directory: it has no {REPORT_FILE}.{hint}")
+    raise ConfigError(f"compare: {path} is not a run's directory: it has no {REPORT_FILE}.{hint}")
 
 
 def _read(directory: Path) -> Report | FailedRun:

@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.report.search_schema import SearchLoss
+from pipeline.record.results import MeasuredLoss, NodeError
 from pipeline.report.typed_json import LEFT_OUT
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """A 95 % interval."""
+    """A 95 % interval over samples.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+    """
 
     low: float
     high: float
@@ -28,6 +33,7 @@ class MetricResult:
         samples: how many samples have it; None: all.
         interval: of the quantized model's value, over samples; None where it is not known.
         delta_interval: of the paired difference from fp32's value, of a metric against the truth.
+        output: the output that the value is of, where there are several: the worst one.
     """
 
     baseline: float | None
@@ -39,6 +45,7 @@ class MetricResult:
     samples: int | None = None
     interval: Bounds | None = None
     delta_interval: Bounds | None = None
+    output: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -82,19 +89,15 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class WorstSamples:
-    """The ids of the samples that are worst in the metric that tells most of single samples, worst first."""
+    """The samples that quantization changed most.
+
+    Attributes:
+        metric: the one that tells most of single samples.
+        samples: their ids, worst first.
+    """
 
     metric: str
     samples: list[str]
-
-
-@dataclass(frozen=True)
-class NodeNoise:
-    """A node whose output exists in both graphs, and its signal to quantization noise ratio; None: no difference."""
-
-    node: str
-    op_type: str
-    sqnr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class EvaluationReport:
         per_sample: the scores of each sample.
         worst: the samples that quantization changed most.
         noise: how both models came to see the same noise; None where the graph draws none.
+        states: output name -> the input that it is fed back to.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, of the metrics that a search was limited in.
         node_errors: graph -> the error of each of its nodes, in their order.
@@ -119,6 +123,7 @@ class EvaluationReport:
     per_sample: list[SampleResult] = field(default_factory=list)
     worst: WorstSamples | None = None
     noise: str | None = None
+    states: dict[str, str] = field(default_factory=dict)
     length_change: float | None = None
-    losses: dict[str, SearchLoss] = field(default_factory=dict)
-    node_errors: dict[str, list[NodeNoise]] = field(default_factory=dict)
+    losses: dict[str, MeasuredLoss] = field(default_factory=dict)
+    node_errors: dict[str, list[NodeError]] = field(default_factory=dict)

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from pipeline.measure.benchmark_result import GraphBenchmark, Speedup
 from pipeline.record.run_directory import CONFIG_FILE
-from pipeline.report.benchmark_schema import BenchmarkReport, SpeedupInterval
 from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.intervals import metric_interval
 from pipeline.report.schema import ArtifactReport, Report
@@ -52,7 +52,7 @@ class Row:
     data: str
     bytes: int
     baseline_bytes: int
-    speedup: SpeedupInterval | None
+    speedup: Speedup | None
     verdict: str | None
     latency_ms: float | None
     rtf: float | None
@@ -114,7 +114,7 @@ def _interval(report: Report, name: str) -> Bounds | None:
 
 
 def _conditions(
-    report: Report, config: Mapping[str, Any], artifact: ArtifactReport, measured: BenchmarkReport | None
+    report: Report, config: Mapping[str, Any], artifact: ArtifactReport, measured: GraphBenchmark | None
 ) -> dict[str, str]:
     """Return what must be the same before two runs can be ranked."""
     environment = report.environment

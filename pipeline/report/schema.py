@@ -12,7 +12,8 @@ report_loss}` and the status `interrupted`, which are new.
 
 from dataclasses import dataclass, field
 
-from pipeline.report.benchmark_schema import BenchmarkReport
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Applied, Inspection, Kept
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import LEFT_OUT
@@ -24,7 +25,13 @@ Environment = dict[str, str | int | list[str] | None]
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage of the run: its name, `done`, `pending` or the status of the run, and how long it took."""
+    """A stage of the run.
+
+    Attributes:
+        name: of the stage.
+        status: `done`, `pending` or the status of the run.
+        seconds: how long it took; None: it has not ended.
+    """
 
     name: str
     status: str
@@ -33,7 +40,13 @@ class StageRun:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that the run has read."""
+    """A file that the run has read.
+
+    Attributes:
+        path: relative to the project where it is part of it.
+        sha256: of its contents.
+        bytes: its size.
+    """
 
     path: str
     sha256: str
@@ -42,58 +55,16 @@ class InputFile:
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """A sample that the run went on without: the setting that names its set, its id, and why."""
+    """A sample that the run went on without.
+
+    Attributes:
+        set: the setting that names its data set.
+        sample: its id.
+        reason: why it could not be used.
+    """
 
     set: str
     sample: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class TensorShape:
-    """An input or output of a graph; a length that the graph leaves open is None, or a name."""
-
-    name: str
-    type: str
-    shape: list[int | str | None] | None
-
-
-@dataclass(frozen=True)
-class InspectionReport:
-    """What a graph is made of, where its time goes, and which mode is advised for it.
-
-    Attributes:
-        opset: version of the default operator set.
-        nodes: how many.
-        ops: operator type -> count.
-        parameters: values of all constants of float type.
-        macs: operator type -> multiply-accumulates of one inference on the probe.
-        time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
-        advised_mode: the mode that fits.
-        reasons: why.
-        probe: the sample that macs and time are of.
-        inputs: of the graph.
-        outputs: of the graph.
-    """
-
-    opset: int
-    nodes: int
-    ops: dict[str, int]
-    parameters: int
-    macs: dict[str, int]
-    time_share: dict[str, float]
-    advised_mode: str
-    reasons: list[str]
-    probe: str | None = None
-    inputs: list[TensorShape] = field(default_factory=list)
-    outputs: list[TensorShape] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class KeptNode:
-    """A node that could have been quantized and was not."""
-
-    node: str
     reason: str
 
 
@@ -118,40 +89,18 @@ class ArtifactReport:
     bytes: int
     baseline_bytes: int
     quantized_nodes: dict[str, str]
-    kept: list[KeptNode] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class AppliedRewrite:
-    """A rewrite of float operators that was kept.
+class RejectedRewrite:
+    """A rewrite that was not kept.
 
     Attributes:
         name: of the rewrite.
-        sites: how many places it changed.
-        speedup: against the graph before it; of all that were timed together.
-        max_difference: of any output from the original's, relative to the scale of that output, with all rewrites so far.
-        together: the names of all that were timed together, where it was not alone.
-        exactness: bitwise, algebraic or assumed.
-        assumption: where it is assumed: what of the inputs.
-        assumed_sites: how many of the places rest on that.
-        withheld_sites: further places, which `mode.assume=true` would change.
+        reason: why it was refused.
     """
-
-    name: str
-    sites: int
-    speedup: float | None
-    max_difference: float | None
-    together: list[str] = field(default_factory=list)
-    exactness: str = ""
-    assumption: str = ""
-    assumed_sites: int = 0
-    withheld_sites: int = 0
-
-
-@dataclass(frozen=True)
-class RejectedRewrite:
-    """A rewrite that was not kept, and why."""
 
     name: str
     reason: str
@@ -161,7 +110,7 @@ class RejectedRewrite:
 class GraphRewrites:
     """What became of each rewrite of a graph."""
 
-    applied: list[AppliedRewrite]
+    applied: list[Applied]
     rejected: list[RejectedRewrite]
 
 
@@ -184,7 +133,10 @@ class RunVerdict:
 
 @dataclass(frozen=True)
 class RunsOn:
-    """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17", and the processors that they were made for."""
+    """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17".
+
+    `processors` are those that the artifacts were made for.
+    """
 
     onnxruntime: str
     processors: list[str]
@@ -246,13 +198,13 @@ class Report:
     environment: Environment = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
-    inspect: dict[str, InspectionReport] | None = field(default=None, metadata=LEFT_OUT)
+    inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
     artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)
     runs_on: RunsOn | None = field(default=None, metadata=LEFT_OUT)
     calibrated_on: str | None = field(default=None, metadata=LEFT_OUT)
     rewrites: dict[str, GraphRewrites] | None = field(default=None, metadata=LEFT_OUT)
     search: dict[str, SearchReport] | None = field(default=None, metadata=LEFT_OUT)
     samples: SampleSplit | None = field(default=None, metadata=LEFT_OUT)
-    benchmark: dict[str, BenchmarkReport] | None = field(default=None, metadata=LEFT_OUT)
+    benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
     evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
     rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pipeline.record.results import MeasuredLoss
 from pipeline.report.typed_json import LEFT_OUT
 
 
@@ -48,17 +49,6 @@ class NodeDecision:
 
 
 @dataclass(frozen=True)
-class SearchLoss:
-    """The loss of the chosen candidate on some samples: value and 95 % interval over `samples` of them, where it is known."""
-
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    samples: int
-
-
-@dataclass(frozen=True)
 class SearchReport:
     """What a search for the precision of each node was asked for, has tried, and has chosen.
 
@@ -91,5 +81,5 @@ class SearchReport:
     stopped_early: bool | None = None
     method: str | None = None
     percentile: float | None = None
-    selection_loss: SearchLoss | None = field(default=None, metadata=LEFT_OUT)
-    report_loss: SearchLoss | None = field(default=None, metadata=LEFT_OUT)
+    selection_loss: MeasuredLoss | None = field(default=None, metadata=LEFT_OUT)
+    report_loss: MeasuredLoss | None = field(default=None, metadata=LEFT_OUT)

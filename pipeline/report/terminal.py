@@ -7,9 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.benchmark_schema import BenchmarkReport
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Inspection
 from pipeline.report.evaluation_schema import EvaluationReport
-from pipeline.report.schema import ArtifactReport, InspectionReport, Report, RerunDifferences
+from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.verdict import speed_verdict
 
@@ -36,6 +37,8 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(_sizes_and_speed(report.artifacts, report.benchmark or {}))
     if report.evaluation is not None:
         parts.append(_quality(report.evaluation))
+        if len(report.evaluation.outputs) > 1:
+            parts.append(_outputs(report.evaluation))
     if report.rerun is not None:
         parts.append(_rerun(report.rerun))
     parts += [
@@ -45,7 +48,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     return parts
 
 
-def _inspection(inspected: Mapping[str, InspectionReport]) -> Table:
+def _inspection(inspected: Mapping[str, Inspection]) -> Table:
     table = Table(title="Graph", title_justify="left")
     for column in ("graph", "nodes", "opset", "parameters", "MACs", "time goes to"):
         table.add_column(column, justify="right" if column in ("nodes", "opset", "parameters", "MACs") else "left")
@@ -77,7 +80,7 @@ def _search(graph: str, found: SearchReport) -> Table:
     return table
 
 
-def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, BenchmarkReport]) -> Table:
+def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, GraphBenchmark]) -> Table:
     table = Table(title="Size and speed", title_justify="left")
     for column in ("graph", "", "fp32", "quantized", "ratio"):
         table.add_column(column, justify="left" if column in ("graph", "") else "right")
@@ -101,7 +104,7 @@ def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, Be
     return table
 
 
-def _add_latency(table: Table, measured: BenchmarkReport) -> None:
+def _add_latency(table: Table, measured: GraphBenchmark) -> None:
     table.add_row("", f"latency, median, {measured.threads} thread(s)", f"{measured.baseline_ms.p50:.2f} ms",
                   f"{measured.quantized_ms.p50:.2f} ms", f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
 
@@ -114,8 +117,25 @@ def _quality(evaluation: EvaluationReport) -> Table:
         better = "higher" if metric.higher_is_better else "lower"
         some = metric.samples is not None and metric.samples != evaluation.samples
         shown = f"{name}, of {metric.samples} samples" if some else name
+        if metric.output is not None:  # of several outputs, the worst
+            shown += f" ({metric.output}{', fed back as state' if metric.output in evaluation.states else ''})"
         ends = "" if metric.interval is None else f"{format_number(metric.interval.low)}–{format_number(metric.interval.high)}"
         table.add_row(shown, format_number(metric.baseline), format_number(metric.quantized), ends, metric.unit, better)
+    return table
+
+
+def _outputs(evaluation: EvaluationReport) -> Table:
+    """Return each output with the metrics that it has, and the input that it is fed back to."""
+    metrics = list(dict.fromkeys(metric for found in evaluation.outputs.values() for metric in found))
+    table = Table(title="Outputs, each against fp32's", title_justify="left")
+    for column in ("output", *metrics):
+        table.add_column(column, justify="left" if column == "output" else "right")
+    for name, found in evaluation.outputs.items():
+        shown = f"{name} (fed back as {evaluation.states[name]})" if name in evaluation.states else name
+        table.add_row(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+    if evaluation.states:
+        table.caption = "What is fed back goes through the graph again at the next call, and its error with it."
+        table.caption_justify = "left"
     return table
 
 

@@ -8,16 +8,14 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.optimize.engine import Rewritten
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import Inspection, Kept
 from pipeline.record.run_log import RunLog
-from pipeline.report.benchmark_schema import BenchmarkReport
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.schema import (
     ArtifactReport,
     Environment,
     GraphRewrites,
     InputFile,
-    InspectionReport,
-    KeptNode,
     Report,
     SampleSplit,
     SkippedSample,
@@ -25,7 +23,7 @@ from pipeline.report.schema import (
 )
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import from_json
-from pipeline.stages.results import Inspection, Quantized
+from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
 
@@ -71,13 +69,13 @@ def report_of(
         environment=environment,
         warnings=list(run_log.warnings),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
-        inspect=None if inspection is None else _each(InspectionReport, inspection),
+        inspect=None if inspection is None else _each(Inspection, inspection),
         artifacts=None if quantized is None else [_artifact(artifact) for artifact in quantized.artifacts.values()],
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
         rewrites=None if quantized is None else {name: _rewrites(found) for name, found in quantized.rewritten.items()},
         search=None if quantized is None or not quantized.searches else _searches(quantized, evaluation),
-        benchmark=None if benchmarks is None else _each(BenchmarkReport, benchmarks),
+        benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),
     )
 
@@ -123,6 +121,6 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         artifact.size_bytes,
         artifact.baseline_bytes,
         dict(artifact.quantized_nodes),
-        [KeptNode(kept.node, kept.reason) for kept in artifact.kept],
+        [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
     )

@@ -10,9 +10,10 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
-from pipeline.stages.results import Inspection, Quantized
+from pipeline.stages.quantized import Quantized
 
 
 @dataclass

@@ -48,7 +48,7 @@ def test_with_a_limit_on_the_size_what_loses_least_of_the_small_ones_is_chosen(r
         ("mode.metric=wer_percent", "mode.metric: 'wer_percent': evaluation=audio does not compute it"),
         ("mode.metric=mse", "mode.max_loss: not set, and mse has no default limit"),
         ("mode.max_loss=-1", "mode.max_loss: -1.0 is out of limits"),
-        ("mode.op_types=[Cnov]", "mode.op_types: 'Cnov' is no operator type"),
+        ("mode.op_types=[Cnov]", "mode.op_types: 'Cnov' is not an operator type"),
     ],
 )
 def test_a_mistake_is_one_clear_error(run_quickly, override, message):

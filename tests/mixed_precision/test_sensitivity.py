@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.mode_settings import ModeKind, RangeMethod, StaticConfig
-from pipeline.config.settings import EvaluationConfig, SampleRateMismatch
+from pipeline.config.choices import ModeKind, RangeMethod, SampleRateMismatch
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.config.settings import EvaluationConfig
 from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.utterance_sets import utterances_in

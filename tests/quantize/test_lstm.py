@@ -66,7 +66,7 @@ def test_layers_that_share_their_weights_share_them_afterwards(build, make_weigh
 
 
 @pytest.mark.parametrize(
-    ("attributes", "reason"), [(", layout = 1", "layout"), ("", "no constant")], ids=["layout", "a weight that is computed"]
+    ("attributes", "reason"), [(", layout = 1", "layout"), ("", "not a constant")], ids=["layout", "a weight that is computed"]
 )
 def test_an_lstm_that_the_integer_operator_does_not_know_stays_float_with_the_reason(build, make_weight, attributes, reason):
     model, _ = lstm(build, make_weight, attributes)

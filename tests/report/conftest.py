@@ -84,7 +84,7 @@ def report():
             "graph": "encoder", "file": "encoder.int8.onnx", "sha256": "0" * 64, "bytes": 1_000_000,
             "baseline_bytes": 4_000_000,
             "quantized_nodes": {"/a/Conv": "int8, static ranges"}, "kernels": {"QLinearConv": 1},
-            "kept": [{"node": "/b/<i>MatMul", "reason": "its weight is no constant"}],
+            "kept": [{"node": "/b/<i>MatMul", "reason": "its weight is not a constant"}],
         }],
         "benchmark": {"encoder": measured},
         "evaluation": {

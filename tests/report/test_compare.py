@@ -179,7 +179,7 @@ def test_a_run_is_compared_once_however_often_it_is_named(report, save_run):
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"compare: .* is no run's directory: it has no report.json"):
+    with pytest.raises(ConfigError, match=r"compare: .* is not a run's directory: it has no report.json"):
         find_runs([str(tmp_path)])
 
 

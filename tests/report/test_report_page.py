@@ -162,7 +162,7 @@ def test_the_worst_samples_are_named_worst_first(report, tmp_path):
 def test_nodes_are_grouped_by_how_they_compute_or_why_they_were_kept(report, tmp_path):
     summaries = Page(page_of(report, tmp_path)).texts("summary")
     assert "1 Quantized int8, static ranges" in summaries
-    assert "1 Kept in fp32 its weight is no constant" in summaries
+    assert "1 Kept in fp32 its weight is not a constant" in summaries
 
 
 def test_sections_without_data_are_left_out(report, tmp_path):

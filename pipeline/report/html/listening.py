@@ -26,7 +26,13 @@ Mel = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Player:
-    """One version of a sentence: its audio as a data URI, its file and its length."""
+    """One version of a sentence.
+
+    Attributes:
+        uri: its audio, as a data URI.
+        file: its name in the run's directory.
+        seconds: its length.
+    """
 
     uri: str
     file: str

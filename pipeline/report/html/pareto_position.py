@@ -8,8 +8,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.errors import ConfigError
+from pipeline.measure.benchmark_result import Speedup
 from pipeline.record.run_directory import REPORT_FILE
-from pipeline.report.benchmark_schema import SpeedupInterval
 from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib
@@ -95,7 +95,7 @@ def _neighbours(own: Row, directory: Path) -> list[Row]:
 def _fp32(own: Row) -> Row:
     """Return the original as a row: as fast as itself, and exactly as good as it is."""
     metrics = {name: _as_fp32(metric) for name, metric in own.metrics.items()}
-    one = SpeedupInterval(1.0, 1.0, 1.0)
+    one = Speedup(1.0, 1.0, 1.0)
     return replace(own, mode=FP32, directory=FP32, bytes=own.baseline_bytes, speedup=one, metrics=metrics)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from pipeline.report.benchmark_schema import SpeedupInterval
+from pipeline.measure.benchmark_result import Speedup
 from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline
 
 Mel = npt.NDArray[np.float32]
@@ -31,7 +31,7 @@ class Range:
     high: float
 
 
-def speedup_range(label: str, speedup: SpeedupInterval) -> Range:
+def speedup_range(label: str, speedup: Speedup) -> Range:
     """Return a speed-up as one row of a picture."""
     return Range(label, speedup.median, speedup.low, speedup.high)
 

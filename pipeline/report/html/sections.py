@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, in_reading_order, leading_metrics
-from pipeline.report.benchmark_schema import BenchmarkReport
-from pipeline.report.evaluation_schema import MetricResult, NodeNoise
+from pipeline.record.results import NodeError
+from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
@@ -23,11 +24,17 @@ WORST_NODES = 8
 
 @dataclass(frozen=True)
 class GraphVerdict:
-    """The verdict on the speed of a graph, in words, and what it rests on."""
+    """The verdict on the speed of a graph.
+
+    Attributes:
+        graph: its role.
+        words: the verdict.
+        measured: what it rests on.
+    """
 
     graph: str
     words: str
-    measured: BenchmarkReport
+    measured: GraphBenchmark
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,7 @@ def node_errors(report: Report) -> list[ErrorView]:
     return found
 
 
-def _error_view(graph: str, errors: list[NodeNoise], quantized: Mapping[str, str], name: str) -> ErrorView | None:
+def _error_view(graph: str, errors: list[NodeError], quantized: Mapping[str, str], name: str) -> ErrorView | None:
     known = [(error, error.sqnr_db) for error in errors if error.sqnr_db is not None]
     if not known:
         return None
@@ -231,7 +238,7 @@ def inputs(report: Report) -> list[tuple[str, list[tuple[str, InputFile]]]]:
     return list(groups.items())
 
 
-def _latency_tile(of: str, measured: BenchmarkReport) -> Tile:
+def _latency_tile(of: str, measured: GraphBenchmark) -> Tile:
     """Return the latency at the median length: the ratio of all lengths is not the speed-up."""
     lengths = measured.lengths
     one = lengths.get("median") or next(iter(lengths.values()), None)

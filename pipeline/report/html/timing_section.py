@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.report.benchmark_schema import BenchmarkReport
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Inspection
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms
-from pipeline.report.schema import InspectionReport, Report
+from pipeline.report.schema import Report
 from pipeline.report.terminal import format_number
 
 SHOWN_OPS = 8  # in the picture
@@ -18,6 +19,8 @@ TABLE_OPS = 14
 @dataclass(frozen=True)
 class SpeedView:
     """Size and speed of a graph.
+
+    Rows are texts, as the page shows them.
 
     Attributes:
         graph: its role.
@@ -38,6 +41,8 @@ class SpeedView:
 class TimeView:
     """Where the time of a graph goes.
 
+    Times are those of the benchmark, shares those of ONNX Runtime's profiler.
+
     Attributes:
         graph: its role.
         picture: time by operator.
@@ -50,7 +55,7 @@ class TimeView:
     graph: str
     picture: Markup
     paired: bool
-    seen: InspectionReport | None
+    seen: Inspection | None
     rows: list[tuple[str, str, str]]
     trace: str | None
 
@@ -120,7 +125,7 @@ def _share(after: float, before: float) -> str:
     return f"{100 * after / before:.0f} %" if before else ""
 
 
-def _latency_rows(measured: BenchmarkReport) -> list[tuple[str, str, str, str, str]]:
+def _latency_rows(measured: GraphBenchmark) -> list[tuple[str, str, str, str, str]]:
     slow, fast = measured.baseline_ms, measured.quantized_ms
     rows = [
         ("Latency", label, ms(before), ms(after), _share(after, before))
@@ -154,7 +159,7 @@ def _latency_rows(measured: BenchmarkReport) -> list[tuple[str, str, str, str, s
     return rows
 
 
-def _speed_pictures(graph: str, measured: BenchmarkReport, number_: int) -> list[Markup]:
+def _speed_pictures(graph: str, measured: GraphBenchmark, number_: int) -> list[Markup]:
     others = measured.other_threads
     own = f"{measured.threads} threads" if measured.threads > 1 else "1 thread" if others else "quantized"
     rows = [plots.speedup_range(own, measured.speedup)]
