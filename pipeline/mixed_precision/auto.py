@@ -205,10 +205,8 @@ def _search(
     }
     plan = plan_of(groups, best.choice)
     plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    warnings = warnings_of(source.name, best, met, budget, candidates)
-    if builder.silent:
-        warnings = [*warnings, f"{source.name}: {note_on_silence(builder.silent)}"]
-    return Found(chosen, plan, rewritten, report, tuple(warnings))
+    silence = [f"{source.name}: {note_on_silence(builder.silent)}"] if builder.silent else []
+    return Found(chosen, plan, rewritten, report, (*warnings_of(source.name, best, met, budget, candidates), *silence))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:
