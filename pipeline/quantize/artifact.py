@@ -13,6 +13,7 @@ from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -202,7 +203,7 @@ def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
     if suffix == "fp32":  # mode=optimize promises no smaller type
         return
-    types = {tensor.data_type for tensor in model.graph.initializer}
+    types = {tensor.data_type for tensor in tensors_in(model)}
     promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS
     if types.isdisjoint(promised):
         raise StageError(
