@@ -3,9 +3,8 @@
     python sherpa_client.py <job.json> <result.npz>
 
 A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader"} or {"task": "speak", "acoustic", "vocoder",
-"tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from outside.
-The
-result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
+"tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from
+outside. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json

@@ -20,11 +20,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
 from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
-from pipeline.quantize.target import cpu_flags
+from pipeline.processor import cpu_flags
 from pipeline.quantize.user_notes import notes_on
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -35,9 +35,9 @@ QEMU = "qemu-x86_64"
 REPO = Path(__file__).resolve().parent.parent
 RUN_GRAPHS = "tests/run_graphs.py"
 EXACT = (  # tests that expect exact sums of integers
-    "tests/quantize/test_dynamic_rewrite.py",
-    "tests/quantize/test_fixed_scales.py",
-    "tests/quantize/test_qdq.py",
+    "tests/quantize/test_dynamic_ops.py",
+    "tests/quantize/test_static_matmul_scales.py",
+    "tests/quantize/test_qdq_writer.py",
     "tests/optimize/test_channels_last.py",
 )
 LIMIT_S = 600  # for a program that hangs; it says nothing about speed

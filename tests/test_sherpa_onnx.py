@@ -1,5 +1,6 @@
 """The real client: sherpa-onnx runs the models that ship, and everything that is made of them, as this project does."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 
 from pipeline.audio.resample import resample
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import manifest_lines
 from pipeline.evaluate.tts_scorer import Listener
@@ -23,15 +24,16 @@ from pipeline.models.matcha import Matcha
 from pipeline.models.model_sessions import ModelSessions
 from pipeline.models.text.espeak import symbols_of
 from pipeline.utterance import Utterance
+from tests.conftest import MODELS, MODES
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 pytest.importorskip("espeakng_loader", reason="needs the extra test")
 
 CLIPS = 20
-SENTENCES = 12
-WITHIN_POINTS = 2.0
+SENTENCES = 6
+WITHIN_WORDS = 1  # of about thirty
 NOISE_SCALE = 0.0  # neither draws any noise then, so that both say the same every time
-MADE = ("fp32", "dynamic", "static", "fp16", "weight_only")
+MADE = ("fp32", *MODES)
 LAID_OUT = (
     "mode=static",
     "mode.optimize=true",
@@ -53,22 +55,22 @@ def client(folder: Path, job) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def made(repo, run_in, tmp_path_factory):
+def made(repo, run_in, shipped_run, tmp_path_factory):
     """Return a function: model and mode -> its file; `fp32` is the model that ships."""
-    files: dict[tuple[str, str], Path] = {}
     shipped = {"asr": "asr/model.onnx", "matcha": "matcha/model-steps-3.onnx", **VOCODERS}
 
+    @functools.cache
     def make(model: str, mode: str) -> Path:
         if mode == "fp32":
             return repo / "data/models" / shipped[model]
-        if (model, mode) not in files:
-            folder = tmp_path_factory.mktemp(f"{model}_{mode}")
-            few = ("stages=[load,quantize]", "evaluation.samples=1", "calibration.samples=16")
+        if model in MODELS and mode in MODES:
+            run = shipped_run(model, mode)
+        else:
+            few = ("stages=[load,quantize]", "evaluation.samples=2", "calibration.samples=2")
             modes = LAID_OUT if mode == "laid_out" else (f"mode={mode}",)
-            run = run_in(folder, f"model={model}", *modes, *few).succeeded()
-            [artifact] = run.report["artifacts"]
-            files[model, mode] = run.directory / artifact["file"]
-        return files[model, mode]
+            run = run_in(tmp_path_factory.mktemp(f"{model}_{mode}"), f"model={model}", *modes, *few).succeeded()
+        [artifact] = run.report["artifacts"]
+        return run.directory / artifact["file"]
 
     return make
 
@@ -89,14 +91,14 @@ def test_the_recogniser_hears_the_same_words(made, repo, tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", MADE)
-def test_the_acoustic_model_says_the_same_words(speech, mode):
-    compare(speech("matcha", mode, "vocoder", "fp32"))
+def test_the_acoustic_model_and_its_vocoder_say_the_same_words(speech, mode):
+    compare(speech("matcha", mode, "vocoder", mode))
 
 
-@pytest.mark.parametrize("mode", MADE)
-@pytest.mark.parametrize("vocoder", VOCODERS)
-def test_the_vocoder_makes_the_same_words_audible(speech, vocoder, mode):
-    compare(speech("matcha", "fp32", vocoder, mode))
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_vocoder_of_convolutions_makes_the_same_words_audible(speech, mode):
+    """Of the modes that compute in integers; what the others store is made floats again, as in the test above."""
+    compare(speech("matcha", "fp32", "hifigan", mode))
 
 
 def test_a_vocoder_with_channels_last_is_heard_as_well(speech, made):
@@ -106,7 +108,9 @@ def test_a_vocoder_with_channels_last_is_heard_as_well(speech, made):
 
 
 def test_without_noise_the_speech_is_the_same_sample_by_sample(speech):
-    for ours, theirs in speech("matcha", "fp32", "hifigan", "fp32").audio:
+    same = speech("matcha", "fp32", "hifigan", "fp32")
+    compare(same)
+    for ours, theirs in same.audio:
         assert len(ours) == len(theirs)
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
@@ -128,7 +132,8 @@ class Speech:
 
 def compare(speech: Speech) -> None:
     ours, theirs = (wer_percent(speech.texts, transcripts) for transcripts in speech.heard)
-    assert abs(ours - theirs) <= WITHIN_POINTS, (ours, theirs, speech.heard)
+    words = sum(len(text.split()) for text in speech.texts)
+    assert abs(ours - theirs) * words / 100 < WITHIN_WORDS + 0.5, (ours, theirs, speech.heard)
     assert ours < 50, "what nobody understands proves nothing"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.errors import StageError
 from pipeline.runner import STAGES, selected_stages
 from pipeline.sample import Sample

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_directory() -> Path:
-    """Return where entries are kept if nothing else is said: below $XDG_CACHE_HOME, or ~/.cache."""
+    """Return where entries are kept by default: below $XDG_CACHE_HOME, or ~/.cache."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "speech-quantization-pipeline" / "calibration"
 

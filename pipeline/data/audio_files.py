@@ -8,7 +8,7 @@ import numpy.typing as npt
 import soundfile
 
 from pipeline.audio.resample import resample
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
 
 Audio = npt.NDArray[np.float32]
@@ -29,10 +29,10 @@ def read_audio(
         resampled: how audio of another rate gets the wanted one.
 
     Raises:
-        DataError: the file is missing, no audio, empty, not mono, not finite, or of another rate where that is refused.
+        DataError: the file is missing, not audio, empty, not mono, not finite, or of another rate where that is refused.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such audio file.")
+        raise DataError(f"{path}: audio file not found.")
     try:
         audio, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind
+from pipeline.config.choices import CalibrationKind
+from pipeline.config.settings import CalibrationConfig
 from pipeline.data.datasets import calibration_samples, refuse_or_skip
 from pipeline.errors import DataError
 from pipeline.graph.session import RunError

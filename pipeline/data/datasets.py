@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.audio.resample import resample
-from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig
 from pipeline.data.arrays import check_samples, read_arrays, read_labels
 from pipeline.data.audio_files import Resample, read_audio
 from pipeline.data.random_inputs import random_samples
@@ -18,6 +19,7 @@ from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterance
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.symbolic_dims import drop_contradicted_names
 from pipeline.models.speech_model import ReadAudio, SpeechModel
 from pipeline.paths import resolve_path
 from pipeline.record.run_log import RunLog
@@ -25,8 +27,8 @@ from pipeline.sample import Sample
 from pipeline.utterance import Utterance
 
 RANDOM_WARNING = (
-    "calibration=random: the ranges come from noise, not from speech. What the model then does to speech is not known; the "
-    "quality below is what it cost. Calibrate on real data: calibration=real or calibration=arrays."
+    "calibration=random: the ranges come from noise, not from speech. They may not fit speech; the quality below "
+    "shows the effect. Calibrate on real data: calibration=real or calibration=arrays."
 )
 
 LISTED = 20  # names in a message, at most
@@ -38,7 +40,7 @@ class EvaluationSample:
 
     Attributes:
         sample: the inputs of the first graph of the model.
-        utterance: what was said, where the set holds utterances.
+        utterance: its text and recording, where the set holds utterances.
         label: the right class, where the set has labels.
     """
 
@@ -63,7 +65,7 @@ def calibration_samples(
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
-    free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+    free = _free_inputs(source)
     wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     match config.kind:
         case CalibrationKind.random:
@@ -101,9 +103,9 @@ def evaluation_samples(
     """
     path = config.path or model.evaluation_path
     if path is None:
-        free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+        free = _free_inputs(source)
         run_log.warn(
-            "evaluation.path: not set, so outputs are compared on seeded noise. How the model does on real data is not known; "
+            "evaluation.path: not set, so outputs are compared on seeded noise. The quality on real data is unknown; "
             "give an .npz with evaluation.path."
         )
         noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
@@ -123,13 +125,12 @@ def evaluation_samples(
 
 
 def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
-    """Return the inputs that a caller must give: those that no constant of the graph has a default for."""
-    constants = {tensor.name for tensor in source.model.graph.initializer}
-    return [value for value in source.model.graph.input if value.name not in constants]
+    """Return the inputs that a caller may give; the optional ones are in `source.defaults`."""
+    return list(source.model.graph.input)
 
 
 def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resample = resample) -> ReadAudio:
-    """Return a function that reads recordings as the settings say, and notes each in the log of the run.
+    """Return a function that reads recordings by the settings, and notes each in the log of the run.
 
     Args:
         mismatch: what happens to audio of another sample rate.
@@ -148,17 +149,24 @@ def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resam
     return read
 
 
+def _free_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that have no value of their own."""
+    return [value for value in graph_inputs(source) if value.name not in source.fixed and value.name not in source.defaults]
+
+
 def _completed(sample: Sample, source: SourceGraph) -> Sample:
-    """Return a sample with the inputs that are always the same.
+    """Return a sample with the inputs that are always the same, and with the defaults of those that it leaves out.
 
     Raises:
-        DataError: it has another value for one.
+        DataError: it has another value for one that is fixed.
     """
     for name, value in source.fixed.items():
         given = sample.inputs.get(name)
         if given is not None and not np.array_equal(given, value):
             raise DataError(f"sample {sample.id!r}, input {name!r}: {given}, but model.fixed_inputs fixes it at {value}.")
-    return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
+    if not (source.fixed or source.defaults):
+        return sample
+    return dataclasses.replace(sample, inputs={**source.defaults, **sample.inputs, **source.fixed})
 
 
 def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str) -> None:
@@ -256,6 +264,7 @@ class _Wanted:
             found.append(dataclasses.replace(pair, sample=sample))
             if len(found) == self.limit:
                 break
+        drop_contradicted_names(source.model.graph, [item.sample for item in found])
         skipped = len(self.run_log.skipped) - before
         if not found:
             raise DataError(

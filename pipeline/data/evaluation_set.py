@@ -1,7 +1,7 @@
 """The evaluation set of a run, split into a part that choices are made on and a part that is reported.
 
-A model that is the best of many on some samples is better on them than on others: its figures there are flattered. So what
-is chosen (candidates of a search, range methods, rewrites) sees the selection part only, and the report sees the other part.
+A model that is the best of many on some samples is better on them than on others: its figures there are too good. So
+choices (candidates of a search, range methods, rewrites) see the selection part only, and the report the report part.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 
 TRACED_SAMPLES = 8  # that further graphs of a model are run on, for a probe and for timing
-FEW_SAMPLES = 16  # below which a part says little
+FEW_SAMPLES = 16  # fewer in a part are too few
 
 OnBad = Callable[[str, str], None]
 """(id of a sample, why it cannot be used) -> what the settings say of such samples."""
@@ -157,7 +157,7 @@ class EvaluationSet:
         items = evaluation_samples(self._model.adapter, self._model.entry, self._config, self._seed, self._run_log)
         if len(items) == 1:
             self._run_log.warn(
-                f"evaluation.path: one sample ({items[0].sample.id!r}) cannot be split, so checks and report use the same. "
+                f"evaluation.path: one sample ({items[0].sample.id!r}) cannot be split, so checks and report use the same one. "
                 "Give more samples."
             )
             whole = EvaluationPart(items, self._model, self._seed, self._on_bad)
@@ -166,7 +166,7 @@ class EvaluationSet:
         if len(report) < FEW_SAMPLES and (self._config.path or self._model.adapter.evaluation_path) is not None:
             self._run_log.warn(
                 f"evaluation.path: {len(report)} samples are left to report on, after {len(selection)} of {len(items)} were "
-                f"set aside for choices. Fewer than {FEW_SAMPLES} say little; give more samples."
+                f"set aside for choices. Fewer than {FEW_SAMPLES} are too few for reliable figures; give more samples."
             )
         parts = (EvaluationPart(part, self._model, self._seed, self._on_bad) for part in (selection, report))
         return next(parts), next(parts)

@@ -1,4 +1,4 @@
-"""Any set of utterances, told apart by what its path is.
+"""Any set of utterances, recognised by its path.
 
 A `.jsonl` file is a manifest, a `.txt` file holds a sentence a line, a folder with `wav.scp` is Kaldi's, another folder is
 one of audio files.
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.manifest import manifest_lines, text_lines
 from pipeline.errors import DataError
 from pipeline.utterance import OnBadSample, Utterance
@@ -35,8 +35,8 @@ def utterances_in(path: Path, key: str, on_bad: OnBadSample, left_out: LeftOut =
     Args:
         path: a manifest, a file of sentences, a Kaldi folder or a folder of audio.
         key: the config key that names it, for messages.
-        on_bad: told of what belongs to no utterance, such as a transcript without audio.
-        left_out: told of files in a folder of audio that are not taken for recordings.
+        on_bad: called with what belongs to no utterance, such as a transcript without audio.
+        left_out: called with the files in a folder of audio that are not recordings.
 
     Raises:
         DataError: there is nothing at the path, or not what a set is made of.
@@ -60,7 +60,7 @@ def kind_of(path: Path) -> CalibrationKind:
 
 
 def check_kind(path: Path, kind: CalibrationKind) -> None:
-    """Check that a path holds what `calibration=<kind>` says.
+    """Check that a path holds what `calibration=<kind>` needs.
 
     Raises:
         DataError: it holds something else.
@@ -68,12 +68,12 @@ def check_kind(path: Path, kind: CalibrationKind) -> None:
     if kind in NEEDED and path.exists() and (found := kind_of(path)) is not kind:
         raise DataError(
             f"calibration.path: {path} is {NEEDED[found]}, but calibration={kind.name} needs {NEEDED[kind]}. "
-            f"Say calibration={found.name}, or name another path."
+            f"Use calibration={found.name}, or name another path."
         )
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files that tell what is in a set, recordings aside."""
+    """Return the files that define a set, without its recordings."""
     return [path / "wav.scp", path / "text"] if path.is_dir() else [path]
 
 

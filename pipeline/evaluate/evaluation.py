@@ -13,8 +13,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.node_errors import NodeError
+from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, Pair
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
@@ -29,6 +28,7 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
@@ -46,8 +46,8 @@ class Evaluation:
         outputs: output name -> its metrics over all samples.
         states: output name -> the input that it is fed back to, of streaming models: its error grows from call to call.
         per_sample: id, scores and transcripts of each sample.
-        worst: the metric that tells most of single samples, and the ids of the samples that are worst in it.
-        noise: how both models came to see the same noise; None where the graph draws none.
+        worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
+        noise: how both models get the same noise; None where the graph draws none.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, with its interval, of the metrics that a search was limited in.
         node_errors: graph name -> the error of each of its nodes, in their order; empty where it was not measured.
@@ -78,7 +78,7 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
     for name in config.metrics:
         if name not in known:
             where = f" of evaluation={config.kind.name}" if name in METRICS else ""
-            raise ConfigError(f"evaluation.metrics: {name!r} is no metric{where}.{did_you_mean(name, known)}")
+            raise ConfigError(f"evaluation.metrics: {name!r} is not a metric{where}.{did_you_mean(name, known)}")
     if config.labels is not None and config.kind is not EvaluationKind.tensors:
         raise ConfigError("evaluation.labels: classes are compared by evaluation=tensors only.")
 
@@ -128,7 +128,7 @@ def evaluate(
             _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model.adapter, model.entry, config))
         scored.append(scores)
         on_sample()
-    if isinstance(model.adapter, TextToSpeech):  # what made the audio and heard it
+    if isinstance(model.adapter, TextToSpeech):  # the models that synthesised and recognised the audio
         run_log.read_hashed(*(file for name in model.adapter.companions for file in model[name].files))
     for scores, of_outputs in zip(scored, outputs.by_sample(), strict=True):
         scores.fidelity = {**of_outputs, **scores.fidelity}
@@ -276,7 +276,7 @@ def _sample_rate(model: SpeechModel, source: SourceGraph, config: EvaluationConf
     metadata = {entry.key: entry.value for entry in source.model.metadata_props}
     rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
     if rate is None:
-        raise ConfigError("evaluation.sample_rate_hz: not set, and the model's metadata does not tell it.")
+        raise ConfigError("evaluation.sample_rate_hz: not set, and not in the model's metadata.")
     return int(rate)
 
 

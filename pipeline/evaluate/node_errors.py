@@ -1,10 +1,10 @@
 """How far each tensor of a quantized graph has moved from fp32's: where along the graph the error comes from.
 
-Both graphs run on the same samples and the same noise, as their files say, without ONNX Runtime's fusions. Tensors are fetched
+Both graphs run on the same samples and the same noise, as saved, without ONNX Runtime's fusions. Tensors are fetched
 in batches of bounded size, so that memory does not grow with the graph; the price is that each batch runs what it depends on.
 
-A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and smoothing move
-a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
+A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and SmoothQuant
+move a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
 explains most of a difference, it is taken out first.
 """
 
@@ -25,28 +25,13 @@ from pipeline.graph.session import ORT_ERRORS, inputs_for
 from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.graph.value_info import FLOAT_TYPES
+from pipeline.record.results import NodeError
 from pipeline.sample import Array, Float32Array, FloatArray, Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
 SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
 VALUES_PER_CHANNEL = 16  # at least, before a factor per channel is anything but a fit to noise
-
-
-@dataclass(frozen=True)
-class NodeError:
-    """One node whose output exists in both graphs.
-
-    Attributes:
-        node: its name in the original.
-        op_type: its operator.
-        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none,
-            minus infinite where the quantized graph has NaN or infinity in fp32's place of a number.
-    """
-
-    node: str
-    op_type: str
-    sqnr_db: float
 
 
 def errors_along(
@@ -158,7 +143,7 @@ def _power(values: Float32Array) -> float:
 
 
 def _rounded(model: onnx.ModelProto) -> dict[str, str]:
-    """Return tensor -> the same tensor behind its QuantizeLinear and DequantizeLinear, where it is rounded."""
+    """Return tensor -> the same tensor after its QuantizeLinear and DequantizeLinear, where it is rounded."""
     integers = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     pairs = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers]
     return {integers[node.input[0]]: node.output[0] for node in pairs}

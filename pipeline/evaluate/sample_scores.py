@@ -27,7 +27,7 @@ class SampleScores:
     Attributes:
         fidelity: metric -> distance of the quantized model's output from fp32's.
         truth: metric -> (fp32's, the quantized model's) distance from the truth.
-        notes: what else a reader wants to know, such as transcripts.
+        notes: further values of the report, such as transcripts.
     """
 
     fidelity: dict[str, float] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Scorer(Protocol):
         """Score one sample."""
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Return the metrics that are no mean over samples: name -> (fp32's, the quantized model's)."""
+        """Return the metrics that are not a mean over samples: name -> (fp32's, the quantized model's)."""
 
 
 def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, float]]:
@@ -99,7 +99,7 @@ def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
             return reference[0][i], test[0][j]
     raise LengthsDifferError(
         f"the output {name!r} is of shape {list(test.shape)}, fp32's of {list(reference.shape)}: the quantized model decides "
-        "other lengths, and there is no common time axis to compare along. Exclude what decides them with "
+        "other lengths, and there is no common time axis to compare along. Exclude the nodes that decide them with "
         "mode.nodes_to_exclude."
     )
 
@@ -122,7 +122,7 @@ def summarize(
     """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`.
 
     A ratio that is infinite for equal outputs is averaged over the samples whose outputs differ, where there are any: one
-    sample that nothing happens to would make perfect of all.
+    unchanged sample would make the mean infinite.
     """
     given = {name: [s.fidelity[name] for s in scored if name in s.fidelity] for name in _keys(scored, "fidelity")}
     given = {name: differing(name, values) or values for name, values in given.items()}

@@ -8,8 +8,10 @@ attributes.py         attributes of nodes
 op_sets.py            sets of operator types, and how they differ
 prepare.py            what a quantizer gets: unique names, opset, folded constants, shapes
 fixed_inputs.py       inputs that are always the same, as constants
+input_defaults.py     inputs with a value of their own: weights that are listed as inputs, optional inputs
 noise_inputs.py       the noise that a graph draws, as an input
 node_patterns.py      which nodes a setting means
+sparse_constants.py   sparse constants as ordinary ones
 subgraph_scopes.py    names, with those inside the bodies of If, Loop and Scan
 subgraph.py           parts of a graph: upstream of tensors, downstream of nodes
 shorten_samples.py    shorter inputs for graphs that take inputs of any length

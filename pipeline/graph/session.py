@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,11 @@ LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+FLOAT_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
 }
 FATAL, ERROR = 4, 3  # levels of ONNX Runtime's log
 
@@ -147,7 +152,7 @@ def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
     """
     names = [output.name for output in session.get_outputs()]
     try:
-        found = session.run(names, dict(sample.inputs))
+        found = session.run(names, feeds_for(session, sample.inputs))
     except (*ORT_ERRORS, ValueError, RuntimeError) as error:
         raise RunError(sample.id, error) from error
     return {name: array for output, value in zip(names, found, strict=True) for name, array in named_arrays(output, value)}
@@ -175,3 +180,12 @@ def named_arrays(name: str, value: object) -> Iterator[tuple[str, Array]]:
 def inputs_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return those of some arrays that a session takes: a part of a graph needs not all inputs of the whole."""
     return {value.name: arrays[value.name] for value in session.get_inputs() if value.name in arrays}
+
+
+def feeds_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays in the types of a session's inputs: a graph in half precision may take half-precision inputs."""
+    types = {value.name: FLOAT_TYPES[value.type] for value in session.get_inputs() if value.type in FLOAT_TYPES}
+    return {
+        name: array.astype(types[name]) if name in types and array.dtype.kind == "f" and array.dtype != types[name] else array
+        for name, array in arrays.items()
+    }

@@ -1,4 +1,4 @@
-"""Shorter samples, where a graph takes inputs of any length: part of a sample says much the same as all of it.
+"""Shorter samples, where a graph takes inputs of any length: part of a sample gives nearly the same answer as all of it.
 
 A search runs a model hundreds of times, and a vocoder spends half a second on a sentence. Only where one axis of each input has
 a free length can a graph be given less of it without knowing what it means.
@@ -20,8 +20,9 @@ LEAST = 32  # of what is along the axis: frames, or samples
 def shorten(model: onnx.ModelProto, probe: Sequence[Sample], threads: int = 1) -> list[Sample]:
     """Return the beginning of each sample, so long that one inference takes about 25 ms; or the samples as they are.
 
-    For the choice among rewrites: which kernel is faster, and whether a change is exact, shows on a part. Only a graph with one
-    input is given less of it. Lengths are powers of two, so that a slower run of the machine seldom means another choice.
+    For the choice among rewrites: which kernel is faster, and whether a change is numerically equivalent, shows on a part.
+    Only a graph with one input is given less of it. Lengths are powers of two, so that a slower run of the machine seldom
+    means another choice.
     """
     axes = _free_axes(model, probe)
     if axes is None or len(axes) != 1:
@@ -36,7 +37,7 @@ def shorten(model: onnx.ModelProto, probe: Sequence[Sample], threads: int = 1) -
     return [_part(sample, axes, 0, length) for sample in probe]
 
 
-def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, least: int) -> list[Sample]:
+def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, least: int, threads: int = 1) -> list[Sample]:
     """Return the middle of each sample; the samples as they are where they cannot be cut.
 
     They can be where the inputs of a sample are equally long along their free axes, and the graph runs on the result.
@@ -46,6 +47,7 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
         samples: its inputs.
         share: what is kept of the sample of median length; all are cut to that length.
         least: positions that are kept at least.
+        threads: intra-op threads to run the graph with.
     """
     axes = _free_axes(model, samples)
     lengths = [None if axes is None else _length(sample, axes) for sample in samples]
@@ -55,7 +57,7 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
     kept = max(round(share * float(np.median(known))), least)
     cut = [_part(sample, axes, max((length - kept) // 2, 0), kept) for sample, length in zip(samples, known, strict=True)]
     try:
-        infer(open_session(model), cut[0])
+        infer(open_session(model, threads), cut[0])
     except Exception:  # ONNX Runtime's exceptions share no public base class; a graph may want a certain length
         return list(samples)
     return cut

@@ -23,9 +23,12 @@ def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
-def dims_of(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Return the shape of a graph's input; None for an axis whose size is left open."""
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
+    """Return the shape of a graph's input, None for an axis whose size is left open; None where no shape is declared."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
 def type_name(declared: onnx.TypeProto) -> str:

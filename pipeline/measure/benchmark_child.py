@@ -1,6 +1,6 @@
 """The child process of the benchmark: `python -m pipeline.measure.benchmark_graph FOLDER` does the job that lies in the folder.
 
-A process of its own, because a model can crash it (then nothing was timed, and the parent says so), because the
+A process of its own, because a model can crash it (then nothing was timed, and the parent reports it), because the
 parent's threads and memory would disturb the figures, and because peak memory is a property of a process.
 
 FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}.
@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 import psutil
 
-from pipeline.graph.session import ERROR, named_arrays, open_with, session_options
+from pipeline.graph.session import ERROR, feeds_for, named_arrays, open_with, session_options
 from pipeline.measure import paired_timing
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.sample import Array
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 
 def measured_session(path: str, threads: int, *, as_written: bool = False, profile: Path | None = None) -> ort.InferenceSession:
-    """Build a session as every one that is measured: with threads that don't spin.
+    """Build a session for measurement: with threads that do not spin.
 
     ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
     that the running one is timed on, and the faster model would suffer more.
@@ -70,7 +70,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
             start = time.perf_counter()
             session = measured_session(paths[role], job["threads"])
             load_ms[role].append((time.perf_counter() - start) * 1000.0)
-            runs[role] = functools.partial(_infer, session, samples)
+            runs[role] = functools.partial(_infer, session, [feeds_for(session, feeds) for feeds in samples])
             first_run_ms[role].append(paired_timing.time_ms(runs[role], len(samples) // 2))
         if round_index == 0:
             check_outputs(runs, len(samples))
@@ -128,7 +128,7 @@ def measure_memory(job: Json, samples: list[Feeds]) -> Json:
     if job["model"]:
         session = measured_session(job["model"], job["threads"])
         for feeds in samples:
-            session.run(None, feeds)
+            session.run(None, feeds_for(session, feeds))
     return {"peak_bytes": peak_resident_bytes()}
 
 
@@ -151,7 +151,7 @@ def profile(job: Json, samples: list[Feeds]) -> Json:
     """Run one sample under ONNX Runtime's profiler; the trace stays in the folder."""
     session = measured_session(job["model"], job["threads"], as_written=not job["optimize"], profile=Path(job["prefix"]))
     for _ in range(1 + job["runs"]):  # the first run also allocates; the reader of the trace leaves it out
-        session.run(None, samples[0])
+        session.run(None, feeds_for(session, samples[0]))
     return {"trace": session.end_profiling()}
 
 

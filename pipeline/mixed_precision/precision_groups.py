@@ -12,13 +12,15 @@ from types import MappingProxyType
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, ModeKind, StaticConfig
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import DynamicConfig, StaticConfig, with_settings_of
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.dynamic import plan_dynamic
 from pipeline.quantize.infinite_activations import keep_infinite
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import plan_static
+from pipeline.record.results import Kept
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Group:
         op_type: of all.
         nodes: in the order of the graph.
         weight: the constant that they share.
-        precisions: what they may become; fp32 goes without saying.
+        precisions: what they may become, besides fp32.
     """
 
     name: str
@@ -102,14 +104,4 @@ def plan_of(groups: Collection[Group], choice: Choice) -> Plan:
 
 def _dynamic(static: StaticConfig) -> DynamicConfig:
     """Return the settings of a dynamic mode with the same limits."""
-    return DynamicConfig(
-        name=static.name,
-        kind=ModeKind.dynamic,
-        nodes_to_quantize=static.nodes_to_quantize,
-        nodes_to_exclude=static.nodes_to_exclude,
-        op_types=static.op_types,
-        weight_only_op_types=[],
-        per_channel=static.per_channel,
-        reduce_range=static.reduce_range,
-        target=static.target,
-    )
+    return with_settings_of(static, DynamicConfig, kind=ModeKind.dynamic, weight_only_op_types=[])

@@ -42,16 +42,6 @@ class Recogniser(ModelFiles):
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.asr, EvaluationKind.tensors})
 
     @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The encoder."""
-        return "encoder"
-
-    @property
     def encoder(self) -> str:
         """The encoder's file."""
         raise NotImplementedError

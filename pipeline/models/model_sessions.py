@@ -1,4 +1,4 @@
-"""The graphs of one model, run by name: what an evaluation, a calibration and a probe run a whole model with."""
+"""The graphs of one model, run by name: how evaluation, calibration and probes run a whole model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import Array, Outputs, Sample
 
 AnyGraph = SourceGraph | Path | onnx.ModelProto
 
@@ -67,6 +67,8 @@ class ModelSessions:
 
         def run(graph: str, sample: Sample) -> Outputs:
             session, noisy = self._open(graph)
+            if defaults := self._defaults(graph):
+                sample = Sample(sample.id, {**defaults, **sample.inputs})
             noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
             given = Sample(sample.id, {**sample.inputs, **noise})
             outputs = self._remembered(graph, given, session)
@@ -94,6 +96,11 @@ class ModelSessions:
             self._free_bytes -= size
             self._known[key] = outputs
         return dict(self._known[key])
+
+    def _defaults(self, graph: str) -> Mapping[str, Array]:
+        """Return the optional inputs of a graph, and their values: a graph on its way to being quantized has none for them."""
+        original = self._graphs.get(graph)
+        return original.defaults if isinstance(original, SourceGraph) else {}
 
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:

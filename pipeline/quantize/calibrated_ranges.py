@@ -16,7 +16,8 @@ from pipeline.calibration.range_selection import (
 )
 from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import IntegerType, RangeMethod, StaticConfig
+from pipeline.config.choices import IntegerType, RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.sample import Sample

@@ -38,10 +38,10 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
             )
             for threads in config.thread_counts
         ]
-        results[name] = replace(first, other_threads=tuple(others))
+        results[name] = replace(first, other_threads=others)
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
-            if measured.verdict is Verdict.slower:
+            if measured.verdict == Verdict.slower:
                 context.run_log.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
             for warning in measured.warnings:
                 context.run_log.warn(f"{where}: {warning}")

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AutoConfig, StaticConfig
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
-from pipeline.evaluate.node_errors import NodeError, errors_along
+from pipeline.evaluate.node_errors import errors_along
 from pipeline.evaluate.uncertainty import ERROR_COUNTS
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import NodeError
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
 from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Inspection
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
@@ -97,7 +97,7 @@ def advise(macs: dict[str, int], time_share: dict[str, float], calibration: Cali
         ]
     return "dynamic", [
         *reasons,
-        "matrix products gain as much with ranges computed at run time, and no data can mislead them",
+        "matrix products gain as much with dynamic ranges, which need no calibration data",
     ]
 
 
@@ -110,12 +110,12 @@ def _parameters(graph: onnx.GraphProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
 
 
-def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    shape = dims_of(value) if value.type.tensor_type.HasField("shape") else None
-    return {"name": value.name, "type": type_name(value.type), "shape": shape}
+def _describe(value: onnx.ValueInfoProto) -> TensorShape:
+    dims = dims_of(value)
+    return TensorShape(value.name, type_name(value.type), None if dims is None else list(dims))
 
 
-def _outputs(source: SourceGraph) -> list[dict[str, Any]]:
+def _outputs(source: SourceGraph) -> list[TensorShape]:
     """Describe the outputs; what the graph does not declare of them is inferred, as ONNX Runtime does."""
     outputs = source.model.graph.output
     if all(value.type.WhichOneof("value") for value in outputs):

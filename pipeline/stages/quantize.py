@@ -10,12 +10,13 @@ import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
-from pipeline.config.settings import (
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import (
+    Algorithms,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
     Fp16Config,
-    IntegerType,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
@@ -24,10 +25,11 @@ from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.mixed_precision.auto import SearchInputs, search
-from pipeline.optimize.around_quantization import in_float, laid_out
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite
+from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
@@ -35,14 +37,16 @@ from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
-from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, nothing_to_do
+from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
+from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
+from pipeline.quantize.user_notes import notes_on, notes_on_bits, nothing_to_do, why_larger
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Quantized
+from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
 
@@ -64,6 +68,8 @@ def run(context: RunContext) -> Quantized:
     )  # fmt: skip
     for note in quantized.notes:
         context.run_log.warn(note)
+    for note in reversed(quantized.urgent):
+        context.run_log.warn_first(note)
     return replace(quantized, calibrated_on=context.calibration_set.description)
 
 
@@ -104,7 +110,9 @@ def quantize(
     for name, source in sources.items():
         mode = modes[name]
         _refuse_half_precision(source)
-        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
+        # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
+        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
+        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=preprocess)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             job.search(source, prepared, mode, search_inputs)
@@ -112,9 +120,11 @@ def quantize(
             job.quantize(source, prepared, mode)
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
-    notes = (*job.urgent, *job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
+    assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
+    # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.notes, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
-    return Quantized(artifacts, notes, job.rewritten, job.searches)
+    return Quantized(artifacts, notes, job.rewritten, job.searches, urgent=tuple(job.urgent))
 
 
 @dataclass
@@ -163,7 +173,9 @@ class _Job:
         if mode.optimize:
             self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
-        self.notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
+        self.notes += [
+            f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
+        ]
         plan = plan_for(prepared, mode)
         infinite = self._without_a_range(name, prepared.model, plan, mode)
         keep_infinite(prepared.model, plan, infinite)
@@ -178,10 +190,15 @@ class _Job:
     def _save(
         self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
     ) -> None:
-        self.staged[source.name] = save_artifact(
-            model, source, plan, suffix, self.directory, self.probes[source.name][0], external_data=mode.external_data
-        )
-        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+        bits = weight_bits(model)
+        artifact = save_artifact(
+            model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
+            external_data=mode.external_data, threads=self.threads,
+        )  # fmt: skip
+        self.staged[source.name] = artifact
+        if artifact.size_bytes > artifact.baseline_bytes:
+            self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
+        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
@@ -214,18 +231,23 @@ class _Job:
     def _static(
         self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig, infinite: Mapping[str, str]
     ) -> onnx.ModelProto:
-        algorithms = algorithms_of(mode)
-        samples = self.calibration[source.name] if algorithms.need_samples else ()
-        model = rewrite(model, plan, algorithms, samples, threads=self.threads)
+        samples = self.calibration[source.name] if mode.need_samples else ()
+        model = rewrite(model, plan, mode, samples, threads=self.threads)
         ranges: Ranges = {}
-        if tensors := tensors_to_calibrate(model, plan, mode):
+        while tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
                     model, samples, tensors, mode, without=infinite, threads=self.threads, seed=self.seed,
                     on_sample=lambda _: advance(),
                 )  # fmt: skip
-        model = fit(model, plan, mode, ranges, algorithms, samples, threads=self.threads)
+            if not (silent := silent_nodes(model, plan, mode, ranges)):
+                break
+            self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
+            keep_in_float(
+                model, plan, mode, {name: f"{tensor!r} was zero in all of calibration" for name, tensor in silent.items()}
+            )
+        model = fit(model, plan, mode, ranges, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
 
 
@@ -246,15 +268,6 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             raise AssertionError("what a search chooses is not planned before")
         case _:
             assert_never(mode)
-
-
-def algorithms_of(mode: AnyModeConfig) -> Algorithms:
-    """Return the algorithms that a mode's settings switch on; only a static one has any."""
-    if not isinstance(mode, StaticConfig):
-        return Algorithms()
-    return Algorithms(
-        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
-    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:
@@ -289,6 +302,11 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return "fp32"
         case _:
             assert_never(mode)
+
+
+def _half_precision(source: SourceGraph) -> bool:
+    """Say whether a graph holds constants of half precision."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors_in(source.model))
 
 
 def _refuse_half_precision(source: SourceGraph) -> None:

@@ -62,7 +62,7 @@ def test_recognisers_resample_as_their_client_and_vocoders_do_not(repo, tmp_path
     np.testing.assert_array_equal(asr.resample(audio, 8000, 16_000), kaldi_resample(audio, 8000, 16_000))
     assert np.abs(vocoder.resample(audio, 8000, 16_000) - kaldi_resample(audio, 8000, 16_000)).max() > 0.01
     soundfile.write(tmp_path / "a.wav", audio / 8, 8000, subtype="FLOAT")
-    from pipeline.config.settings import SampleRateMismatch
+    from pipeline.config.choices import SampleRateMismatch
 
     read = read_audio(tmp_path / "a.wav", 16_000, SampleRateMismatch.resample, [], asr.resample)
     np.testing.assert_array_equal(read, kaldi_resample(audio / 8, 8000, 16_000))

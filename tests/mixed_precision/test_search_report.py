@@ -1,0 +1,26 @@
+"""The table of nodes: what each has become, and why."""
+
+from types import SimpleNamespace
+
+import pytest
+from onnx import parser
+
+from pipeline.mixed_precision.candidates import Candidate
+from pipeline.mixed_precision.cost_model import KernelSaving
+from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.search_report import rows
+from pipeline.quantize.plan import Precision
+
+
+@pytest.mark.parametrize("fixed", [set(), {"layer"}])
+def test_a_product_with_a_scale_from_calibration_says_so(fixed):
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n,4] x, float[4,4] w) => (float[n,4] y) { [layer] y = MatMul (x, w) }'
+    )
+    group = Group("layer", "MatMul", ("layer",), "w", (Precision.dynamic_int8,))
+    key = ("layer", Precision.dynamic_int8)
+    best = Candidate("A1", dict([key]), loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5)
+    builder = SimpleNamespace(model=model)
+    [row] = rows(builder, [group], [], best, {key: 0.1}, {key: KernelSaving(1.0, 1.0, 100)}, "posterior_kl", fixed)
+    assert row["precision"] == "int8, dynamic ranges"
+    assert row["reason"].endswith(", with a scale from calibration") == bool(fixed)

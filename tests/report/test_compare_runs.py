@@ -1,0 +1,269 @@
+"""Runs side by side: what may be ranked, what differs beyond noise, and what bad input is answered with."""
+
+import copy
+import io
+import json
+
+import pytest
+from html_page import Page
+from rich.console import Console
+
+from pipeline.errors import ConfigError
+from pipeline.report.compare_runs import compare_runs, find_runs, write_comparison
+from pipeline.report.comparison_table import comparison_table
+from pipeline.report.html.comparison_page import comparison_page
+
+
+@pytest.fixture
+def three(report, save_run, tmp_path):
+    """Save three runs: `fast` (and large), `small` (and slow), and `bad`, which is beaten in everything; return the glob."""
+    for name, speed, size, posterior_kl in (
+        ("fast", 2.0, 2_000_000, 1.0),
+        ("small", 1.2, 1_000_000, 1.0),
+        ("bad", 1.1, 3_000_000, 9.0),
+    ):
+        run = copy.deepcopy(report)
+        run["mode"] = name
+        run["artifacts"][0]["bytes"] = size
+        run["benchmark"]["encoder"]["speedup"] = {"median": speed, "low": speed - 0.05, "high": speed + 0.05}
+        for sample in run["evaluation"]["per_sample"]:
+            sample["fidelity"]["posterior_kl"] *= posterior_kl
+        run["evaluation"]["metrics"]["posterior_kl"]["quantized"] *= posterior_kl
+        save_run(run, "2026-01-01_00-00-00")
+    return str(tmp_path / "outputs/*/*/*")
+
+
+def modes(comparison):
+    """Return the modes of the ranked runs, group by group."""
+    return [[row.mode for row in group.rows] for group in comparison.groups]
+
+
+def printed(comparison):
+    """Return what a wide terminal shows."""
+    console = Console(file=io.StringIO(), width=300)
+    console.print(comparison_table(comparison))
+    return console.file.getvalue()
+
+
+def test_runs_are_sorted_by_speed_where_nothing_else_is_named(three):
+    assert modes(compare_runs([three])) == [["fast", "small", "bad"]]
+
+
+@pytest.mark.parametrize(
+    ("sort_by", "first"), [("bytes", "small"), ("size_ratio", "small"), ("speedup", "fast"), ("mode", "bad")]
+)
+def test_runs_are_sorted_by_what_the_user_names_best_first(three, sort_by, first):
+    assert modes(compare_runs([three], sort_by))[0][0] == first
+
+
+def test_runs_can_be_sorted_by_a_metric(three):
+    assert modes(compare_runs([three], "posterior_kl"))[0][-1] == "bad"
+
+
+def test_an_infinite_signal_to_noise_ratio_is_the_best_one(report, save_run, tmp_path):
+    sqnr = {"baseline": None, "quantized": 40.0, "delta": None, "unit": "dB", "higher_is_better": True, "version": 1}
+    report["evaluation"]["metrics"]["sqnr_db"] = sqnr
+    save_run(report, "a")
+    sqnr["quantized"] = None
+    exact = save_run(report, "b")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")], "sqnr_db")
+    assert comparison.runs[0].row.directory == str(exact)
+    assert "∞ dB" in comparison_page(comparison, tmp_path)
+
+
+def test_an_unknown_order_is_answered_with_the_nearest_names(three):
+    with pytest.raises(ConfigError, match=r"sort_by: these runs have no 'sped_up'.*speedup"):
+        compare_runs([three], "sped_up")
+
+
+def test_the_front_holds_the_runs_that_no_other_one_beats(three):
+    [group] = compare_runs([three]).groups
+    assert {run.row.mode: run.front for run in group.runs} == {"fast": True, "small": True, "bad": False}
+
+
+def test_runs_whose_intervals_overlap_do_not_differ_beyond_noise(three):
+    [group] = compare_runs([three]).groups
+    assert group.orders["speedup"] == "1 > 2 ≈ 3"
+    assert [run.row.mode for run in group.runs if "speedup" in run.best] == ["fast"]
+
+
+def test_a_few_bytes_are_no_difference_in_size(report, save_run, tmp_path):
+    save_run(report, "a")
+    report["artifacts"][0]["bytes"] += 100
+    save_run(report, "b")
+    [group] = compare_runs([str(tmp_path / "outputs/*/*/*")]).groups
+    assert group.orders["bytes"] == "1 ≈ 2"
+
+
+def different_machine(report):
+    report["environment"]["cpu"] = "Another processor"
+
+
+def different_library(report):
+    report["environment"]["onnxruntime"] = "1.31.0"
+
+
+def different_samples(report):
+    report["evaluation"]["per_sample"][0]["text"] = "other words"
+
+
+def different_clips(report):
+    report["inputs"][1]["sha256"] = "9" * 64
+
+
+def different_original(report):
+    report["inputs"][0]["sha256"] = "9" * 64
+
+
+def different_threads(report):
+    report["benchmark"]["encoder"]["threads"] = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (different_machine, "machine Another processor"),
+        (different_library, "libraries onnxruntime 1.31.0"),
+        (different_samples, "evaluation set"),
+        (different_clips, "evaluation set"),
+        (different_original, "original"),
+        (different_threads, "threads 2"),
+    ],
+)
+def test_runs_under_different_conditions_are_not_ranked_together_and_it_is_said_why(report, save_run, tmp_path, change, said):
+    save_run(report, "a")
+    change(report)
+    save_run(report, "b")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    assert [len(group.rows) for group in comparison.groups] == [1, 1]
+    for shown in (printed(comparison), comparison_page(comparison, tmp_path)):
+        assert "not ranked" in shown
+        assert said in shown
+
+
+def test_other_calibration_data_does_not_keep_runs_apart(report, save_run, tmp_path):
+    save_run(report, "a")
+    report["inputs"][2]["sha256"] = "9" * 64
+    save_run(report, "b")
+    assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 1
+
+
+def test_calibration_arrays_beside_the_evaluation_arrays_do_not_keep_runs_apart(report, save_run, tmp_path):
+    config = "evaluation:\n  path: data/eval.npz\n"
+    report["inputs"][1:] = [{"path": "data/eval.npz", "sha256": "2" * 64, "bytes": 300}]
+    save_run(report, "a", config)
+    report["inputs"].append({"path": "data/calib.npz", "sha256": "3" * 64, "bytes": 300})
+    save_run(report, "b", config)
+    assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 1
+    report["inputs"][1]["sha256"] = "9" * 64
+    save_run(report, "c", config)
+    assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 2
+
+
+def test_the_settings_in_which_runs_differ_are_shown(report, save_run, tmp_path):
+    first = save_run(report, "a")
+    config = (first / "config.yaml").read_text(encoding="utf-8")
+    save_run(report, "b", config.replace("minmax", "entropy"))
+    [group] = compare_runs([str(tmp_path / "outputs/*/*/*")]).groups
+    assert [row.settings for row in group.rows] == [{"mode.method": "minmax"}, {"mode.method": "entropy"}]
+
+
+def test_a_run_is_compared_once_however_often_it_is_named(report, save_run):
+    directory = save_run(report, "a")
+    assert find_runs([str(directory), f"{directory}/", str(directory / "report.json"), f"{directory.parent}/*"]) == [directory]
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"compare: .* is not a run's directory: it has no report.json"):
+        find_runs([str(tmp_path)])
+
+
+def test_a_directory_that_holds_runs_is_answered_with_where_they_lie(report, save_run, tmp_path):
+    save_run(report, "a")
+    with pytest.raises(ConfigError, match=r"Runs lie deeper in it: compare=\[.*/outputs/\*/\*/\*/\]"):
+        find_runs([str(tmp_path / "outputs")])
+
+
+@pytest.mark.parametrize(("pattern", "said"), [("nothing", "does not exist"), ("no*", "matches nothing"), ("*", "but no run")])
+def test_a_name_that_leads_to_no_run_is_refused(tmp_path, pattern, said):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=said):
+        find_runs([str(tmp_path / pattern)])
+
+
+def test_naming_no_run_at_all_is_refused():
+    with pytest.raises(ConfigError, match="compare: names no run"):
+        find_runs([])
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"schema": 1}', ""])
+def test_a_damaged_report_is_listed_and_does_not_stop_the_others(report, save_run, tmp_path, damage):
+    save_run(report, "a")
+    broken = save_run(report, "b")
+    (broken / "report.json").write_text(damage, encoding="utf-8")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    assert len(comparison.runs) == 1
+    [failed] = comparison.failed
+    assert failed.status == "damaged"
+    assert "report.json" in printed(comparison)
+
+
+def test_a_failed_run_is_listed_with_its_error(report, save_run, tmp_path):
+    save_run(report, "a")
+    save_run({"schema": 2, "status": "failed", "error": "model.path: [no] <file>", "warnings": []}, "b")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    assert "model.path: [no] <file>" in printed(comparison)
+    assert "model.path: [no] &lt;file&gt;" in comparison_page(comparison, tmp_path)
+
+
+def test_runs_that_were_not_timed_or_not_evaluated_are_still_compared(report, save_run, tmp_path):
+    del report["benchmark"]
+    del report["evaluation"]
+    save_run(report, "a")
+    save_run(report, "b")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    assert len(comparison.groups[0].rows) == 2
+    assert Page(comparison_page(comparison, tmp_path)).unbalanced == []
+    assert "size" in printed(comparison)
+
+
+def test_the_page_links_to_the_pages_of_the_runs(three, tmp_path):
+    [first] = tmp_path.glob("outputs/asr/fast/*")
+    (first / "report.html").touch()
+    page = Page(write_comparison(compare_runs([three]), tmp_path / "sweep").read_text(encoding="utf-8"))
+    assert [attributes["href"] for attributes, _ in page.all("a")] == ["../outputs/asr/fast/2026-01-01_00-00-00/report.html"]
+    assert page.unbalanced == []
+
+
+def test_comparison_json_holds_a_row_per_graph(three, tmp_path):
+    write_comparison(compare_runs([three]), tmp_path)
+    rows = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert rows[0]["metrics"]["posterior_kl"]["interval"]["low"] <= rows[0]["metrics"]["posterior_kl"]["quantized"]
+
+
+@pytest.mark.parametrize("wrong", ["compare=[nothing]", "compare=[.]"])
+def test_a_comparison_that_is_refused_leaves_no_directory(run_quickly, tmp_path, wrong):
+    run = run_quickly(wrong)
+    assert run.exit_code == 2
+    assert "compare: " in run.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_ends_with_its_own_page(run_quickly, tmp_path):
+    few = ("evaluation.samples=2", "evaluation.listen=0", "evaluation.node_samples=0", "stages=[load,quantize,evaluate]")
+    run_quickly("-m", "model=vocoder", "mode=dynamic,weight_only", "sort_by=bytes", *few).succeeded()
+    [page] = tmp_path.glob("outputs/sweeps/*/comparison.html")
+    text = page.read_text(encoding="utf-8")
+    assert "2 runs side by side" in text
+    assert "weight_only" in text
+    assert "Best first by Size" in text
+    rows = json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))
+    assert rows[0]["bytes"] < rows[1]["bytes"]
+
+
+def test_an_order_without_anything_to_sort_is_refused(run_quickly, tmp_path):
+    run = run_quickly("model=vocoder", "sort_by=bytes")
+    assert run.exit_code == 2
+    assert "sort_by: only runs side by side are sorted" in run.stderr
+    assert not (tmp_path / "outputs").exists()
