@@ -35,9 +35,9 @@ QEMU = "qemu-x86_64"
 REPO = Path(__file__).resolve().parent.parent
 RUN_GRAPHS = "tests/run_graphs.py"
 EXACT = (  # tests that expect exact sums of integers
-    "tests/quantize/test_dynamic_rewrite.py",
-    "tests/quantize/test_fixed_scales.py",
-    "tests/quantize/test_qdq.py",
+    "tests/quantize/test_dynamic_ops.py",
+    "tests/quantize/test_static_matmul_scales.py",
+    "tests/quantize/test_qdq_writer.py",
     "tests/optimize/test_channels_last.py",
 )
 LIMIT_S = 600  # for a program that hangs; it says nothing about speed

@@ -29,7 +29,8 @@ from pipeline.graph.opset import use_one_default_domain
 from pipeline.graph.session import ORT_ERRORS, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.graph.sparse_constants import make_dense
+from pipeline.graph.subgraph_scopes import graphs_of, name_bodies, rename_in_bodies
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
 # result still allows it, when it loads the finished model.
@@ -67,6 +68,10 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
     """
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
+    ensure_names(model)
+    name_bodies(model.graph)
+    rename_in_bodies(model.graph)
+    make_dense(model.graph)
     names = {node.name for node in model.graph.node}
     notes: list[str] = []
     if opset is not None and opset < needed_opset:

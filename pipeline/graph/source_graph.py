@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
+from pipeline.graph.declared_shapes import drop_contradicted_shapes
 from pipeline.graph.fixed_inputs import fix_inputs
 from pipeline.graph.input_defaults import split_defaults
 from pipeline.graph.local_functions import inline_functions
@@ -95,6 +96,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         load_external_data_for_model(proto, str(file.parent))
         _drop_negative_dims(proto.graph)
+        drop_contradicted_shapes(proto)
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:

@@ -41,6 +41,7 @@ from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fold
 from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Kept, MeasuredLoss
@@ -160,14 +161,14 @@ def _search(
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
-    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST)
+    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
     infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
     groups, fixed = groups_of(prepared, static, infinite)
     tell("calibrating")
     builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration, infinite), threads=threads)
     groups = list(builder.groups)  # without integers for tensors that calibration has seen nothing of
     utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
-    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
+    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
     probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])
     evaluator = inputs.evaluator(source.name, budget.metric, selection[:samples])
     timed = [_typical([call.sample for calls in evaluator.calls for call in calls], source, threads)]
@@ -204,7 +205,8 @@ def _search(
     }
     plan = plan_of(groups, best.choice)
     plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    return Found(chosen, plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
+    silence = [f"{source.name}: {note_on_silence(builder.silent)}"] if builder.silent else []
+    return Found(chosen, plan, rewritten, report, (*warnings_of(source.name, best, met, budget, candidates), *silence))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:

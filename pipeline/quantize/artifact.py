@@ -14,6 +14,7 @@ from pipeline.graph.module_paths import module_of
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -68,6 +69,7 @@ def save_artifact(
     probe: Sample,
     *,
     external_data: bool | None,
+    threads: int = 1,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
 
@@ -82,6 +84,7 @@ def save_artifact(
         directory: of the run.
         probe: a sample.
         external_data: weights in a file beside the graph; None: only where it is too large without.
+        threads: intra-op threads that it is run with.
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
@@ -101,7 +104,7 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
         written = [path]
-    kernels = check_artifact(path, source, probe)
+    kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
     files, sha256 = hash_files(*written)
     return Artifact(
@@ -122,7 +125,7 @@ def _modules(source: SourceGraph, nodes: list[str]) -> dict[str, str]:
     return {node: module for node, module in found.items() if module and not node.startswith(module)}
 
 
-def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, int]:
+def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int = 1) -> dict[str, int]:
     """Run an artifact once, and return how ONNX Runtime runs it: see `integer_kernels`.
 
     Raises:
@@ -131,7 +134,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     """
     optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path, save_optimized=optimized), probe)
+        outputs = infer(open_session(path, threads, save_optimized=optimized), probe)
         kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
@@ -144,7 +147,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     ranks = {name: array.ndim for name, array in outputs.items()}
     if not broken and ranks == _declared_ranks(source):
         return kernels
-    original = infer(open_session(source.path), probe)  # what a graph declares may be missing, or wrong
+    original = infer(open_session(source.path, threads), probe)  # what a graph declares may be missing, or wrong
     if set(ranks) != set(original):
         raise StageError(f"{path.name} has the outputs {sorted(ranks)}, the original {sorted(original)}.")
     for name, array in original.items():
@@ -209,7 +212,7 @@ def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
     if suffix == "fp32":  # mode=optimize promises no smaller type
         return
-    types = {tensor.data_type for tensor in model.graph.initializer}
+    types = {tensor.data_type for tensor in tensors_in(model)}
     promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS
     if types.isdisjoint(promised):
         raise StageError(

@@ -12,7 +12,13 @@ from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.graph.subgraph_scopes import bodies, graphs_of
-from pipeline.quantize.fp16_cleanup import free_names, put_in_order, put_plain_outputs_back, take_plain_outputs
+from pipeline.quantize.fp16_cleanup import (
+    free_names,
+    put_in_order,
+    put_plain_outputs_back,
+    separate_constants,
+    take_plain_outputs,
+)
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.record.results import Kept
 
@@ -62,11 +68,13 @@ def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.
     free_names(model.graph)
     # What the bodies of a control-flow node take from around them is no input of it, which a cast could stand before.
     passing = {node.name for graph in graphs_of(model.graph) for node in graph.node if bodies(node)}
+    kept = [kept.node for kept in plan.kept if kept.node not in passing]
+    separate_constants(model.graph, set(kept))
     converted = convert_float_to_float16(
         model,
         keep_io_types=mode.keep_io_types,
         op_block_list=[*ALWAYS_FP32, *mode.ops_in_fp32],
-        node_block_list=[kept.node for kept in plan.kept if kept.node not in passing],
+        node_block_list=kept,
         disable_shape_infer=is_large(model),  # it serializes the graph, whose shapes preparation has inferred already
     )
     assert isinstance(converted, onnx.ModelProto)

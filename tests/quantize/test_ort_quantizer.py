@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config.mode_settings import Format, IntegerType
+from pipeline.config.choices import Format, IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes

@@ -1,7 +1,6 @@
 """What the page of one run shows: the report, in the order and the words of a reader."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -14,7 +13,7 @@ from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
-from pipeline.report.schema import InputFile, Report
+from pipeline.report.schema import ArtifactReport, InputFile, Report
 from pipeline.report.terminal import format_number
 from pipeline.report.verdict import LEADS, speed_verdict
 
