@@ -17,6 +17,7 @@ from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.config.choices import IntegerType
+from pipeline.errors import StageError
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
@@ -44,6 +45,9 @@ def with_integer_operators(
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
+
+    Raises:
+        StageError: the quantizer fails.
     """
     wanted = set(nodes)
     before = {node.name: tuple(node.input) for node in model.graph.node if node.name in wanted}
@@ -62,8 +66,14 @@ def with_integer_operators(
         sorted({node.op_type for node in model.graph.node if node.name in before}),
         options,
     )
-    with quiet():
-        quantizer.quantize_model()
+    try:
+        with quiet():
+            quantizer.quantize_model()
+    except Exception as error:  # it asserts, indexes and looks up what a valid graph need not have
+        raise StageError(
+            f"ONNX Runtime's quantizer fails on this graph ({type(error).__name__}: {error}). Static modes can do without it: "
+            "mode.format=qdq; or leave out the operator type that it fails on, with mode.op_types or mode.nodes_to_exclude."
+        ) from error
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
     return quantized, [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
