@@ -5,6 +5,7 @@ still has a process of its own, with its own arguments, working directory, envir
 Reads a JSON object per line (argv, folder, environment, stdout, stderr) and answers each with its exit status.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -14,10 +15,13 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from hydra.core.plugins import Plugins
+
 SCRIPT = Path(__file__).resolve().parent.parent / "run.py"
 LIBRARIES = (
     "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "pipeline.cli", "pipeline.runner",
-    "pipeline.report.terminal", "pipeline.rerun", "pipeline.report.compare_runs",
+    "pipeline.report.terminal", "pipeline.rerun", "pipeline.report.compare_runs", "pipeline.report.html.run_page",
+    "matplotlib.backends.backend_svg", "scipy.special", "kaldi_native_fbank", "PIL.Image",
 )  # fmt: skip
 
 
@@ -25,6 +29,9 @@ def serve() -> None:
     """Answer commands until standard input is closed."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    Plugins.instance()  # Hydra looks through all of its modules for them
+    gc.collect()
+    gc.freeze()  # what is here now is not looked through, and so not copied, by every child
 
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,6 +1,7 @@
 """What the tests share: the real command, the models that ship, real cases made elsewhere, and tiny graphs."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -26,7 +27,13 @@ SHIPPED = {  # model -> (its file, its graph)
     "vocoder": ("data/models/vocoder/vocos.onnx", "vocoder"),
     "asr": ("data/models/asr/model.onnx", "encoder"),
 }
-FEW = ("evaluation.samples=6", "evaluation.listen=1", "calibration.samples=8", "benchmark.seconds=0", "benchmark.runs=6")
+FEW = (  # keeps a run short; half of the evaluation samples are reported
+    "evaluation.samples=6", "evaluation.listen=2", "evaluation.node_samples=1", "calibration.samples=4",
+    "benchmark.seconds=0", "benchmark.runs=5", "benchmark.rounds=2",
+)  # fmt: skip
+MODELS = ("matcha", "vocoder", "asr")
+MODES = ("dynamic", "static", "fp16", "weight_only")
+BENCHMARKED = {("matcha", "static"), ("vocoder", "static"), ("asr", "static"), ("vocoder", "fp16")}  # run with all stages
 COMMAND_LIMIT_S = 900  # a command that hangs must not hang the suite; it says nothing about speed
 
 
@@ -113,12 +120,6 @@ def run_py(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def run_in():
-    """Return a function that runs the real command in a directory of the caller's choice."""
-    return run_command
-
-
-@pytest.fixture(scope="session")
 def command_server():
     """Return a process that runs commands without importing the libraries for each (command_server.py)."""
     server = subprocess.Popen(
@@ -128,34 +129,46 @@ def command_server():
         yield server
 
 
-@pytest.fixture
-def run_quickly(tmp_path, command_server):
-    """Return what `run_py` returns, for tests that run many short commands."""
+@pytest.fixture(scope="session")
+def run_in(command_server):
+    """Return a function that runs the command in a directory of the caller's choice, without importing the libraries."""
 
-    def run(*overrides: str) -> Run:
-        before = _run_directories(tmp_path)
-        command = {"argv": overrides, "folder": str(tmp_path), "environment": _surroundings(tmp_path)}
-        printed = {name: tmp_path / ".scratch" / name for name in ("stdout", "stderr")}
+    def run(folder: Path, *overrides: str) -> Run:
+        before = _run_directories(folder)
+        command = {"argv": overrides, "folder": str(folder), "environment": _surroundings(folder)}
+        printed = {name: folder / ".scratch" / name for name in ("stdout", "stderr")}
         for path in printed.values():
             path.write_bytes(b"")
         command_server.stdin.write(json.dumps(command | {name: str(path) for name, path in printed.items()}) + "\n")
         command_server.stdin.flush()
         exit_code = int(command_server.stdout.readline())
-        return _run(tmp_path, before, exit_code, *(path.read_text(encoding="utf-8") for path in printed.values()))
+        return _run(folder, before, exit_code, *(path.read_text(encoding="utf-8") for path in printed.values()))
 
     return run
+
+
+@pytest.fixture
+def run_quickly(tmp_path, run_in):
+    """Return what `run_py` returns, for tests of what happens inside of a command."""
+    return functools.partial(run_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shipped_run(tmp_path_factory, run_in):
+    """Return a function: (model that ships, mode) -> the run of that pair, made once; some with all stages, to save time."""
+
+    @functools.cache
+    def run(model: str, mode: str) -> Run:
+        stages = () if (model, mode) in BENCHMARKED else ("stages=[load,quantize,evaluate]",)
+        return run_in(tmp_path_factory.mktemp(f"{model}_{mode}"), f"model={model}", f"mode={mode}", *stages, *FEW)
+
+    return lambda model, mode: run(model, mode).succeeded()
 
 
 @pytest.fixture(scope="session")
 def repo():
     """Return the root of the repository."""
     return REPO
-
-
-@pytest.fixture(scope="session")
-def few():
-    """Return overrides that keep a run short."""
-    return FEW
 
 
 @pytest.fixture(scope="session")

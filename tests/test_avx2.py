@@ -35,9 +35,9 @@ QEMU = "qemu-x86_64"
 REPO = Path(__file__).resolve().parent.parent
 RUN_GRAPHS = "tests/run_graphs.py"
 EXACT = (  # tests that expect exact sums of integers
-    "tests/quantize/test_dynamic_rewrite.py",
-    "tests/quantize/test_fixed_scales.py",
-    "tests/quantize/test_qdq.py",
+    "tests/quantize/test_dynamic_ops.py",
+    "tests/quantize/test_static_matmul_scales.py",
+    "tests/quantize/test_qdq_writer.py",
     "tests/optimize/test_channels_last.py",
 )
 LIMIT_S = 600  # for a program that hangs; it says nothing about speed
@@ -109,10 +109,10 @@ def float_model(build, text):
 def quantized(source, mode, sample, folder):
     """Quantize as the command does, but that a layout counts as faster without a measurement; return the artifact."""
     folder.mkdir()
-    samples = {"model": [sample]}
+    samples = {source.name: [sample]}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
-        return quantize({"model": source}, mode, samples, samples, RunDirectory(folder)).artifacts["model"]
+        return quantize({source.name: source}, mode, samples, samples, RunDirectory(folder)).artifacts[source.name]
 
 
 def integer_weights(path):

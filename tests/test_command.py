@@ -71,8 +71,10 @@ def test_the_saved_settings_alone_reproduce_the_run(user_files, run_quickly, use
 
 
 def test_a_run_measures_on_several_numbers_of_threads_and_against_itself(user_files, run_quickly, users_model, users_data):
-    overrides = ("mode=static", "stages=[load,quantize,benchmark]", "benchmark.threads=[2,1]", "benchmark.self_check=true")
-    run = run_quickly(*users_model, *users_data, *overrides, "benchmark.runs=6", "benchmark.seconds=0").succeeded()
+    overrides = ("mode=static", "stages=[load,quantize,benchmark]", "benchmark.self_check=true")
+    threads = ("runtime.threads=2", "benchmark.threads=[1]")
+    quick = ("benchmark.runs=5", "benchmark.seconds=0", "benchmark.rounds=2")
+    run = run_quickly(*users_model, *users_data, *overrides, *threads, *quick).succeeded()
     measured = run.report["benchmark"]["model"]
     assert (measured["threads"], [other["threads"] for other in measured["other_threads"]]) == (2, [1])
     assert set(measured["self_check"]) == set(measured["speedup"]) == {"median", "low", "high"}

@@ -37,7 +37,7 @@ def shorten(model: onnx.ModelProto, probe: Sequence[Sample], threads: int = 1) -
     return [_part(sample, axes, 0, length) for sample in probe]
 
 
-def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, least: int) -> list[Sample]:
+def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, least: int, threads: int = 1) -> list[Sample]:
     """Return the middle of each sample; the samples as they are where they cannot be cut.
 
     They can be where the inputs of a sample are equally long along their free axes, and the graph runs on the result.
@@ -47,6 +47,7 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
         samples: its inputs.
         share: what is kept of the sample of median length; all are cut to that length.
         least: positions that are kept at least.
+        threads: intra-op threads to run the graph with.
     """
     axes = _free_axes(model, samples)
     lengths = [None if axes is None else _length(sample, axes) for sample in samples]
@@ -56,7 +57,7 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
     kept = max(round(share * float(np.median(known))), least)
     cut = [_part(sample, axes, max((length - kept) // 2, 0), kept) for sample, length in zip(samples, known, strict=True)]
     try:
-        infer(open_session(model), cut[0])
+        infer(open_session(model, threads), cut[0])
     except Exception:  # ONNX Runtime's exceptions share no public base class; a graph may want a certain length
         return list(samples)
     return cut

@@ -161,14 +161,14 @@ def _search(
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
-    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST)
+    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
     infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
     groups, fixed = groups_of(prepared, static, infinite)
     tell("calibrating")
     builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration, infinite), threads=threads)
     groups = list(builder.groups)  # without integers for tensors that calibration has seen nothing of
     utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
-    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST)
+    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
     probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])
     evaluator = inputs.evaluator(source.name, budget.metric, selection[:samples])
     timed = [_typical([call.sample for calls in evaluator.calls for call in calls], source, threads)]

@@ -9,10 +9,10 @@ import onnx
 
 from pipeline.errors import StageError
 from pipeline.graph.input_defaults import put_defaults_back
-from pipeline.graph.large_models import is_large
+from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
-from pipeline.graph.source_graph import SourceGraph, external_files
+from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
@@ -66,6 +66,7 @@ def save_artifact(
     probe: Sample,
     *,
     external_data: bool | None,
+    threads: int = 1,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
 
@@ -80,10 +81,11 @@ def save_artifact(
         directory: of the run.
         probe: a sample.
         external_data: weights in a file beside the graph; None: only where it is too large without.
+        threads: intra-op threads that it is run with.
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
-            probe, or is no valid ONNX file where the original is.
+            probe, is no valid ONNX file where the original is, or is too large for the one file that is asked for.
     """
     check_plan(model, original, plan)
     model = without_shapes(model)
@@ -92,17 +94,16 @@ def save_artifact(
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
-    if external_data or (external_data is None and is_large(model)):
-        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    if external_data is False and is_large(model):
+        raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
+    if external_data or is_large(model):
+        written = save_with_external_data(model, path)
     else:
         onnx.save_model(model, path)
-    kernels = check_artifact(path, source, probe)
+        written = [path]
+    kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
-    # saving has stored in the graph where its weights are
-    paths = [path, *external_files(model, path.parent)]
-    for file in paths:
-        file.chmod(path.stat().st_mode)  # onnx makes a file of weights that only its owner can read
-    files, sha256 = hash_files(*paths)
+    files, sha256 = hash_files(*written)
     return Artifact(
         source.name,
         path,
@@ -115,7 +116,7 @@ def save_artifact(
     )
 
 
-def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, int]:
+def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int = 1) -> dict[str, int]:
     """Run an artifact once, and return how ONNX Runtime runs it: see `integer_kernels`.
 
     Raises:
@@ -124,7 +125,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     """
     optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path, save_optimized=optimized), probe)
+        outputs = infer(open_session(path, threads, save_optimized=optimized), probe)
         kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
@@ -137,7 +138,7 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample) -> dict[str, 
     ranks = {name: array.ndim for name, array in outputs.items()}
     if not broken and ranks == _declared_ranks(source):
         return kernels
-    original = infer(open_session(source.path), probe)  # what a graph declares may be missing, or wrong
+    original = infer(open_session(source.path, threads), probe)  # what a graph declares may be missing, or wrong
     if set(ranks) != set(original):
         raise StageError(f"{path.name} has the outputs {sorted(ranks)}, the original {sorted(original)}.")
     for name, array in original.items():

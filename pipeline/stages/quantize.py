@@ -193,7 +193,7 @@ class _Job:
         bits = weight_bits(model)
         artifact = save_artifact(
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
-            external_data=mode.external_data,
+            external_data=mode.external_data, threads=self.threads,
         )  # fmt: skip
         self.staged[source.name] = artifact
         if artifact.size_bytes > artifact.baseline_bytes:

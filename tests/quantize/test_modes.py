@@ -276,7 +276,7 @@ def test_an_artifact_is_run_before_it_is_believed(source_of, build, what, make_n
 
 
 def test_an_artifact_that_does_not_pass_its_check_is_not_published(source_of, settings, conv_net, run_directory, monkeypatch):
-    def refuse(path, source, probe):
+    def refuse(path, *_):
         assert path.is_file()
         raise StageError("it does not run")
 

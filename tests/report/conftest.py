@@ -1,10 +1,7 @@
 """A real run that the tests of reports look at, and reports made by hand."""
 
 import copy
-import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,26 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def run_of(tmp_path_factory):
-    """Return a function: shipped model -> the directory of a real run of it, made once by the real command."""
-
-    @functools.cache
-    def run(model):
-        place = tmp_path_factory.mktemp("run")
-        settings = ("evaluation.samples=4", "calibration.samples=4", "benchmark.runs=5", "benchmark.seconds=0.1")
-        command = [sys.executable, str(ROOT / "run.py"), f"model={model}", "mode=static", *settings]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        [report] = place.glob(f"outputs/{model}/static/*/report.json")
-        return report.parent
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def run_directory(run_of):
+def run_directory(shipped_run):
     """Return the directory of a real run of the shipped vocoder."""
-    return run_of("vocoder")
+    return shipped_run("vocoder", "static").directory
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The pages in a real browser: headless Chromium."""
 
 import itertools
-import json
 
 import pytest
 from browser import Browser, missing_programs
@@ -21,17 +20,17 @@ def browser(tmp_path_factory):
         yield running
 
 
-HEARD = {"matcha": 3, "vocoder": 3, "asr": 0}  # model -> sentences that its page lets one hear and see
+HEARD = {"matcha": 2, "vocoder": 2, "asr": 0}  # model -> sentences that its page lets one hear and see
 
 
 @pytest.fixture(scope="module")
-def real_page(run_of, tmp_path_factory):
+def real_page(shipped_run, tmp_path_factory):
     """Return a function: model -> the page of a real run of it, where no other file of the run is."""
 
     def page(model):
         path = tmp_path_factory.mktemp("page") / "report.html"
-        report = json.loads((run_of(model) / "report.json").read_text(encoding="utf-8"))
-        path.write_text(page_of(report, run_of(model)), encoding="utf-8")
+        run = shipped_run(model, "static")
+        path.write_text(page_of(run.report, run.directory), encoding="utf-8")
         return path
 
     return page

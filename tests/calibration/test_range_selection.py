@@ -100,6 +100,7 @@ def test_on_what_a_model_computes_mse_and_entropy_find_what_brute_force_finds(re
     assert len(recorded) > 10
     for histogram in recorded:
         is_that_of_brute_force(histogram)
+    for histogram in recorded[::3]:
         is_the_least_divergence(histogram)
 
 

@@ -139,8 +139,8 @@ def test_a_graph_that_onnx_runtime_refuses_is_an_error_that_says_so(conv_net, sa
 
 
 @pytest.mark.parametrize(("model", "mode"), [("vocoder", "static"), ("matcha", "static"), ("matcha", "fp16")])
-def test_the_error_of_a_shipped_model_is_measured_in_every_part_of_it(run_quickly, few, model, mode):
-    run = run_quickly(f"model={model}", f"mode={mode}", "stages=[load,quantize,evaluate]", *few).succeeded()
+def test_the_error_of_a_shipped_model_is_measured_in_every_part_of_it(shipped_run, model, mode):
+    run = shipped_run(model, mode)
     [errors] = run.report["evaluation"]["node_errors"].values()
     known = [error["sqnr_db"] for error in errors if error["sqnr_db"] is not None]
     assert len(known) > 50

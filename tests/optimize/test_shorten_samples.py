@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 from small_graphs import graph_of, op_types
-from test_apply import REPO, always, mels, small, tokens
+from test_engine import REPO, always, mels, small, tokens
 
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.shorten_samples import LEAST, shorten
