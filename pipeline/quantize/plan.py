@@ -166,12 +166,12 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         return "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
-        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
-        if node.op_type == "MatMul" and products:
-            return None
         if len(node.input) > 1 and node.input[1] in transposed:
             source = transposed[node.input[1]]
             return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
+        if node.op_type == "MatMul" and products:
+            return None
         return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
