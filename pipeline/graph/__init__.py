@@ -7,9 +7,12 @@ shape_inference.py    types and shapes of all tensors
 attributes.py         attributes of nodes
 op_sets.py            sets of operator types, and how they differ
 prepare.py            what a quantizer gets: unique names, opset, folded constants, shapes
+local_functions.py    local functions, inlined under the names of their calls
+inlined_branches.py   names of nodes of an If whose condition is constant
+module_paths.py       the modules and calls of functions that a node lies in
 fixed_inputs.py       inputs that are always the same, as constants
 input_defaults.py     inputs with a value of their own: weights that are listed as inputs, optional inputs
-noise_inputs.py       the noise that a graph draws, as an input
+noise_inputs.py       the noise that a graph draws, from inputs
 node_patterns.py      which nodes a setting means
 sparse_constants.py   sparse constants as ordinary ones
 subgraph_scopes.py    names, with those inside the bodies of If, Loop and Scan

@@ -23,7 +23,14 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.target import saturates_here
 
-STORED = ("_int8", "_quantized", "_Q4", "_Q8", "_as_constant")  # ends the name of what a quantizer makes of a constant
+STORED = (
+    "_int8",
+    "_quantized",
+    "_Q4",
+    "_Q8",
+    "_as_constant",
+    "_as_float",
+)  # ends the name of what a quantizer makes of a constant
 
 
 def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:

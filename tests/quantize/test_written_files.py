@@ -199,6 +199,36 @@ def test_outputs_that_no_node_makes_survive_half_precision(written, settings, bu
     assert {found[name].dtype for name in "ywx"} == {np.dtype(np.float32 if keep else np.float16)}
 
 
+def test_a_node_that_keeps_fp32_reads_its_constants_exactly(written, settings, build, make_weight):
+    text = "g (float[n, 64] x) => (float[n, 64] y) { [half] a = MatMul (x, w) [exact] y = MatMul (a, w) }"
+    _, model, _ = written(build(text, w=make_weight(64, 64)), settings("fp16", nodes_to_exclude=["exact"]), sample(x=(3, 64)))
+    [node] = [node for node in model.graph.node if node.name == "exact"]
+    [held] = [tensor for tensor in model.graph.initializer if tensor.name == node.input[1]]
+    np.testing.assert_array_equal(numpy_helper.to_array(held), make_weight(64, 64))
+
+
+def test_nodes_of_a_body_that_stay_in_fp32_get_their_casts_there(written, settings, make_weight):
+    nodes = [
+        helper.make_node("MatMul", ["h", "w"], ["a"], name="left_out"),
+        helper.make_node("CumSum", ["a", "axis"], ["s"], name="always_fp32"),
+        helper.make_node("Tanh", ["s"], ["t"], name="half"),
+    ]
+    held = [numpy_helper.from_array(make_weight(64, 64), "w"), numpy_helper.from_array(np.array(1), "axis")]
+    then = helper.make_graph(nodes, "then", [], [value("t", ["n", 64])], held)
+    other = branch("else", make_weight(64, 64, seed=1))
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"], name="relu"),
+        helper.make_node("If", ["flag"], ["y"], name="if", then_branch=then, else_branch=other),
+    ]
+    inputs = [value("x", ["n", 64]), value("flag", [], TensorProto.BOOL)]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", ["n", 64])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    artifact, _, _ = written(model, settings("fp16", nodes_to_exclude=["left_out"]), with_flag(True), with_flag(False))
+    for given in (with_flag(True), with_flag(False)):
+        expected, found = (infer(open_session(graph), given)["y"] for graph in (model, artifact.path))
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+
 def test_an_optional_input_keeps_its_default(written, settings, build, make_weight):
     text = "g (float[n, 64] x, float[1] scale) => (float[n, 64] y) { [mm] a = MatMul (x, w) y = Mul (a, scale) }"
     given = Sample("a", {**sample(x=(3, 64)).inputs, "scale": np.array([3], np.float32)})
