@@ -73,8 +73,8 @@ class ModelSessions:
                 if graph in self._changed:
                     raise RunError(sample.id, error) from error
                 raise ModelError(
-                    f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not with "
-                    f"its optimizers, which every user's session has: {' '.join(str(error).split())}"
+                    f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not "
+                    f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
                 ) from error
             if defaults := self._defaults(graph):
                 sample = Sample(sample.id, {**defaults, **sample.inputs})
