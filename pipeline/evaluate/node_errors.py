@@ -28,6 +28,7 @@ from pipeline.graph.value_info import FLOAT_TYPES
 from pipeline.record.results import NodeError
 from pipeline.sample import Array, Float32Array, FloatArray, Sample
 
+LOWEST_DB = -200.0  # where the quantized graph has no number at all: a report has no infinity below
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
 SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
@@ -126,7 +127,7 @@ class _Difference:
         if not self.seen or self.signal == 0.0:
             return None
         if not math.isfinite(self.noise):  # NaN or infinity where fp32 has a number
-            return -math.inf
+            return LOWEST_DB
         noise, exact = self.noise, float(np.finfo(np.float32).eps) ** 2 * self.signal
         for aa, ab, bb in self.sums.values():
             left = float(np.sum(aa - np.divide(ab**2, bb, out=np.zeros_like(bb), where=bb > 0)))

@@ -4,13 +4,12 @@ A streaming model's state, a second head or token ids may be destroyed while the
 output alone would not tell.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.evaluate.sample_scores import differing, is_signal, tensor_scores, values_of
+from pipeline.evaluate.sample_scores import LOWEST, differing, is_signal, tensor_scores, values_of
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.tensor_metrics import DIRECTIONS, OF_MANY_VALUES, TENSOR_METRICS
 from pipeline.sample import Array, Outputs
@@ -101,7 +100,8 @@ class OutputScores:
             return {}
         reference, test = (np.concatenate(side) for side in zip(*pairs, strict=True))
         wanted = OF_MANY_VALUES - (DIRECTIONS if max(part.size for part, _ in pairs) == 1 else frozenset())
-        return {metric: function(reference, test) for metric, function in TENSOR_METRICS.items() if metric in wanted}
+        functions = {metric: function for metric, function in TENSOR_METRICS.items() if metric in wanted}
+        return {metric: max(function(reference, test), LOWEST) for metric, function in functions.items()}
 
 
 def _mean_of(scores: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -109,6 +109,5 @@ def _mean_of(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     found = {}
     for metric in dict.fromkeys(name for one in scores for name in one):
         values = [one[metric] for one in scores if metric in one]
-        mean = float(np.mean(differing(metric, values) or values))
-        found[metric] = mean if not math.isnan(mean) else -math.inf
+        found[metric] = float(np.mean(differing(metric, values) or values))
     return found

@@ -15,6 +15,8 @@ from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.tensor_metrics import DIRECTIONS, EXACT_METRICS, TENSOR_METRICS, values_to_compare
 from pipeline.sample import Array, Outputs
 
+LOWEST = -200.0  # dB, in the place of minus infinity, which a report would show as the infinity of equal outputs
+
 
 class LengthsDifferError(StageError):
     """An output is of another length than fp32's, and has no time axis to align."""
@@ -68,7 +70,8 @@ def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, 
         a, b = values_of(name, reference, quantized[name])
         if a.size:
             left_out = DIRECTIONS if a.size == 1 else frozenset()
-            scores[name] = {metric: function(a, b) for metric, function in TENSOR_METRICS.items() if metric not in left_out}
+            wanted = {metric: function for metric, function in TENSOR_METRICS.items() if metric not in left_out}
+            scores[name] = {metric: max(function(a, b), LOWEST) for metric, function in wanted.items()}
     return scores
 
 

@@ -9,6 +9,8 @@ DIRECTIONS = frozenset(
      "current", "old", "init", "initial", "last", "final", "r", "n", "t", "updated"}
 )  # fmt: skip
 
+STEPS = frozenset({"past", "present", "prev", "previous", "next", "last", "old", "new", "cur", "current", "initial", "final"})
+
 
 def states_of(graph: onnx.GraphProto) -> dict[str, str]:
     """Return the outputs that are fed back, and the input that each becomes.
@@ -34,7 +36,8 @@ def _words(name: str) -> tuple[str, ...]:
     """Return the words of a name but for those that say which way it goes."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("key_values", ""))
     words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", apart) if word]
-    return tuple(word for word in words if word not in DIRECTIONS)
+    kept = tuple(word for word in words if word not in DIRECTIONS)
+    return kept or (("",) if words and STEPS.issuperset(words) else ())  # past becomes present
 
 
 def _without_ends(name: str) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
-from pipeline.graph.session import infer, open_session
+from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
 from pipeline.sample import Array, Outputs, Sample
@@ -66,7 +67,15 @@ class ModelSessions:
         """
 
         def run(graph: str, sample: Sample) -> Outputs:
-            session, noisy = self._open(graph)
+            try:
+                session, noisy = self._open(graph)
+            except ORT_ERRORS as error:
+                if graph in self._changed:
+                    raise RunError(sample.id, error) from error
+                raise ModelError(
+                    f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not "
+                    f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
+                ) from error
             if defaults := self._defaults(graph):
                 sample = Sample(sample.id, {**defaults, **sample.inputs})
             noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}

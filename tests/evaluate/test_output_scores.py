@@ -190,6 +190,8 @@ def test_nothing_that_can_be_compared_is_an_error_that_says_so(compared, build):
         ("int64[1, 1] tokens, float[1, P] past_key, float[1, P] past_value",
          "float[1, 1] logits, float[1, S] present_key, float[1, S] present_value",
          {"present_key": "past_key", "present_value": "past_value"}),
+        ("float[1, T] x, float[1, P] past", "float[1, T] y, float[1, S] present", {"present": "past"}),
+        ("float[1, T] x, float[1, T] input", "float[1, T] y, float[1, T] output", {}),
         ("float[1, 8] mel, float[1, 4] speaker", "float[1, 8] mel_out, float[1, 4] other", {}),
         ("float[1, 8] x, float[1, 4] state", "float[1, 8] y, float[1, 6] new_state", {}),
     ],
