@@ -1,4 +1,4 @@
-"""What each algorithm of `pipeline/ptq/` buys, alone and together, with the same nodes quantized and at the same speed.
+"""What each algorithm of `pipeline/ptq/` improves, alone and together, with the same nodes quantized and at the same speed.
 
     python benchmarks/algorithms.py                              # prints a table per model
     python benchmarks/algorithms.py --models hifigan_v2 --write  # writes docs/algorithms.md as well
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.config.choices import RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import Algorithms, StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.data.datasets import calibration_samples, evaluation_samples  # noqa: E402
 from pipeline.evaluate.sample_scores import comparable  # noqa: E402
@@ -35,7 +37,7 @@ from pipeline.metrics.audio_metrics import log_mel_l1, log_mel_l1_of_audio  # no
 from pipeline.metrics.text_metrics import posterior_kl  # noqa: E402
 from pipeline.models.matcha import Matcha  # noqa: E402
 from pipeline.models.speech_model import Speaks, Transcribes  # noqa: E402
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite  # noqa: E402
+from pipeline.ptq.algorithms import fit, fold, rewrite  # noqa: E402
 from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.quantize.static import plan_static, quantize_static, tensors_to_calibrate  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
@@ -180,7 +182,7 @@ def quantized(case: Case, algorithms: Algorithms, mode: StaticConfig) -> onnx.Mo
     model = rewrite(prepared.model, plan, algorithms, case.calibration)
     tensors = tensors_to_calibrate(model, plan, mode)
     ranges = measured_ranges(model, case.calibration, tensors, mode, threads=1, seed=0, on_sample=lambda _: None)
-    model = fit(model, plan, mode, ranges, algorithms, case.calibration)
+    model = fit(model, plan, replace(mode, **asdict(algorithms)), ranges, case.calibration)
     return quantize_static(model, plan, mode, ranges)
 
 
@@ -214,14 +216,16 @@ def _cropped(sample: Sample) -> Sample:
 
 
 HEADER = """
-# What the algorithms buy
+# What each algorithm improves
 
-Written by `{command}`.
+Measured by `{command}`.
 
-Each algorithm is a switch; none of them adds a node to the graph, so that the model runs as fast as without. Distances are to
-fp32 on the evaluation data, smaller is better; "seconds" is the time that quantizing took, on the machine that measured. In
-hifigan_v2 the Conv of 32 or more channels are quantized, in the others what `mode=static` chooses. The methods are described,
-with their papers, in the modules of `pipeline/ptq/`.
+Each algorithm is a setting of `mode=static` (`none` is `mode.fold_batch_norm=false mode.cross_layer_equalization=false`):
+`mode.cross_layer_equalization`, `mode.smooth_quant`, `mode.rounding`, `mode.bias_correction`; `all` also has
+`mode.fold_batch_norm`. None of them adds a node to the graph, so the speed of the model stays the same. Distances are to fp32
+on the evaluation data, which no algorithm sees; smaller is better. "seconds" is the time of quantization on the machine that
+measured. In hifigan_v2, Convs with 32 or more channels are quantized; in the others, what `mode=static` chooses. The modules of
+`pipeline/ptq/` describe the methods and cite their papers.
 """
 
 

@@ -10,8 +10,8 @@ taken in turn. NNCF and onnxsim take part where they are installed. The real cas
 """
 
 import argparse
+import dataclasses
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
@@ -33,8 +33,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
+from pipeline.config.choices import ModeKind, RangeMethod  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
-from pipeline.config.settings import ModeKind, RangeMethod, RunConfig, StaticConfig  # noqa: E402
+from pipeline.config.mode_settings import StaticConfig  # noqa: E402
+from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
 from pipeline.data.datasets import (  # noqa: E402
     EvaluationSample,
@@ -55,6 +57,7 @@ from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
+from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
 
@@ -83,6 +86,10 @@ CASES: dict[str, tuple[list[str], str, tuple[float, ...]]] = {
     "spelling_cnn": (real("spelling_cnn", f"evaluation.labels={REAL / 'spelling_cnn/labels.npy'}"), "accuracy_percent", (0.5,)),
     "gtcrn_simple": (real("gtcrn_simple"), "relative_error", (0.05,)),
 }
+
+
+BOTH_DIRECTIONS = ("hifigan_v2", "asr")  # searched with selection part and report part exchanged as well
+EXCHANGED = "evaluation.exchange_parts=true"
 
 
 @dataclass
@@ -127,43 +134,68 @@ def comparison(name: str, seconds: float) -> str:
     case = case_of(overrides)
     found: dict[str, Path | str] = {}
     notes: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    exchanged: set[str] = set()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        runs = [(f"mode=auto, at most +{limit:g}", [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"])
-                for limit in limits]  # fmt: skip
+        runs = []
+        for limit in limits:
+            asked = [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"]
+            runs.append((f"mode=auto, at most +{limit:g}", asked))
+            if name in BOTH_DIRECTIONS:
+                runs.append((f"mode=auto, at most +{limit:g}, parts exchanged", [*asked, EXCHANGED]))
         runs.append(("mode=optimize", [*overrides, "mode=optimize"]))
         for number, (label, given) in enumerate(runs):
-            found[label], notes[label] = by_command(given, folder / f"run{number}")
+            found[label], notes[label], chosen[label] = by_command(given, folder / f"run{number}")
+            exchanged |= {label} if EXCHANGED in given else set()
         for number, (label, recipe) in enumerate(RECIPES.items()):
             found[label] = attempt(recipe, case, folder / f"recipe{number}.onnx")
         files = {label: file for label, file in found.items() if isinstance(file, Path)}
-        evaluator = case.evaluator(metric)
-        losses = {label: evaluator.loss(file).loss for label, file in files.items()}
+        evaluators = {False: case.evaluator(metric)}
+        if exchanged:
+            evaluators[True] = case_of([*overrides, EXCHANGED]).evaluator(metric)
+        losses = {
+            label: evaluators[label in exchanged].loss(file, with_interval=True).measured for label, file in files.items()
+        }
         models = {label: onnx.load(file) for label, file in files.items()}
         sizes = {label: file.stat().st_size / case.source.size_bytes for label, file in files.items()}
     ordered = sorted((item.sample for item in case.items), key=lambda s: sum(a.size for a in s.inputs.values()))
     speed = speedups(case.source.model, models, [ordered[0], ordered[len(ordered) // 2]], threads=1, seconds=seconds)
-    lines = [f"### {name}", "", f"| | speed | size | {metric}, more than fp32 | |", "|---|---|---|---|---|"]
+    lines = [
+        f"### {name}", "", f"| | speed | size | {metric}, more than fp32, on the report part | on the selection part | |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for label, file in found.items():
         if isinstance(file, str):
-            lines.append(f"| {label} | | | | {file} |")
+            lines.append(f"| {label} | | | | | {file} |")
         else:
-            lines.append(
-                f"| {label} | {speed[label]:.2f} | {sizes[label]:.2f} | {losses[label]:+.4g} | {notes.get(label, '')} |"
-            )
+            loss = _with_interval(None if losses[label] is None else dataclasses.asdict(losses[label]))
+            search = f"{chosen.get(label, '')} | {notes.get(label, '')}"
+            lines.append(f"| {label} | {speed[label]:.2f} | {sizes[label]:.2f} | {loss} | {search} |")
     return "\n".join(lines) + "\n"
 
 
-def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str]:
-    """Return the artifact of the real command, or why there is none; and what the search says of itself."""
+def _with_interval(loss: dict[str, float] | None) -> str:
+    """Return a loss with the ends of its interval, as far as they are known."""
+    if loss is None or loss["value"] is None:
+        return "infinite"
+    ends = "" if loss["low"] is None else f" ({loss['low']:+.3g} to {loss['high']:+.3g})"
+    return f"{loss['value']:+.4g}{ends}"
+
+
+def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str, str]:
+    """Return the artifact of the real command, or why there is none; how long a search took; and its loss where it chose."""
     command = [sys.executable, str(ROOT / "run.py"), *overrides, "stages=[load,quantize]", f"hydra.run.dir={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
-        return done.stderr.strip().splitlines()[-1], ""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    found = next(iter(report.get("search", {}).values()), None)
-    note = "" if found is None else f"{len(found['candidates'])} candidates in {found['seconds']:.0f} s"
-    return folder / report["artifacts"][0]["file"], note if found is None or found["met"] else f"{note}; budget not met"
+        return done.stderr.strip().splitlines()[-1], "", ""
+    report = read_report(folder, "benchmarks/auto.py")
+    file = folder / (report.artifacts or [])[0].file
+    found = next(iter((report.search or {}).values()), None)
+    if found is None:
+        return file, "", ""
+    note = f"{len(found.candidates)} candidates in {found.seconds:.0f} s{'' if found.met else '; budget not met'}"
+    return file, note, _with_interval(None if found.selection_loss is None else dataclasses.asdict(found.selection_loss))
 
 
 def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:

@@ -1,13 +1,17 @@
-"""What each rewrite gains on each model: python benchmarks/float_rewrites.py [model ...] [--threads N].
+"""What each rewrite gains on each model: python benchmarks/float_rewrites.py [model ...] [--threads N] [--assume].
 
 A row for each rewrite that finds a place: how many, its speed-up alone on the original, the speed-up of the graph before it in
 the chain where `apply` kept it, and the largest difference from the original relative to the output's scale. The last row of a
 model is all that was kept, timed against the original. Models that ship are always there; real cases where ../shared/real is.
+
+With --cost-of-proof, a row for each model instead: the speed-up of all rewrites over the original without and with mode.assume,
+and of the second over the first. The graphs are prepared as mode=optimize does it.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +23,8 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 from pipeline.graph.graph_editor import Graph  # noqa: E402
+from pipeline.graph.prepare import prepare  # noqa: E402
+from pipeline.graph.source_graph import load_graph  # noqa: E402
 from pipeline.measure.rewrite_gain import measure_gain  # noqa: E402
 from pipeline.models.ctc import Ctc  # noqa: E402
 from pipeline.models.vocoder import Vocoder  # noqa: E402
@@ -75,6 +81,19 @@ def load(name: str) -> tuple[onnx.ModelProto, list[Sample]]:
     return model, [vocoder.sample_of_mel(clip, vocoder.mel(audio)) for clip, audio in clips()]
 
 
+def cost_of_proof(name: str, threads: int) -> None:
+    """Print a row of one model: what rewrites gain without and with assumptions about the inputs."""
+    model, probe = load(name)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder) / "model.onnx")
+        prepared = prepare(load_graph(name, f"{folder}/model.onnx"), opset=None, needed_opset=7, preprocess=True).model
+    proven, assumed = (engine.apply(prepared, probe, threads=threads, assume=assume) for assume in (False, True))
+    pairs = ((model, proven.model), (model, assumed.model), (proven.model, assumed.model))
+    gains = [measure_gain(*pair, probe, threads, min_pairs=60, max_seconds=8.0).speedup for pair in pairs]
+    places = ", ".join(f"{one.name} {one.assumed_sites}" for one in assumed.applied if one.assumed_sites) or "none"
+    print(f"| {name} | {gains[0]:.2f} | {gains[1]:.2f} | {gains[2]:.3f} | {places} |", flush=True)
+
+
 def table(name: str, threads: int, *, assume: bool) -> None:
     """Print the rows of one model."""
     model, probe = load(name)
@@ -103,8 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("models", nargs="*", help=f"of {', '.join((*SHIPPED, *CASES))}; all that are there where none is given")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--assume", action="store_true", help="also rewrite what rests on assumptions about the inputs")
+    parser.add_argument("--cost-of-proof", action="store_true", help="what leaving out the assumed places costs")
     options = parser.parse_args(arguments)
     there = [*SHIPPED, *(name for name in CASES if (REAL / name).is_dir())]
+    if options.cost_of_proof:
+        print("| model | proven alone | with mode.assume=true | gain | assumed places that are kept |\n|---|---|---|---|---|")
+        for name in options.models or SHIPPED:
+            cost_of_proof(name, options.threads)
+        return
     for name in options.models or there:
         table(name, options.threads, assume=options.assume)
 

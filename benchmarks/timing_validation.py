@@ -10,7 +10,6 @@ Every figure is a ratio of two models that were timed in turn. The machine shoul
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -29,12 +28,13 @@ from onnx import TensorProto, helper, numpy_helper
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from rewrite import SHIPPED, load  # noqa: E402
+from float_rewrites import SHIPPED, load  # noqa: E402
 
 from pipeline.measure import benchmark_child  # noqa: E402
 from pipeline.measure.benchmark_graph import benchmark_graph  # noqa: E402
-from pipeline.measure.benchmark_result import Speedup  # noqa: E402
+from pipeline.measure.benchmark_result import Speedup  # noqa: E402  # noqa: E402
 from pipeline.measure.paired_timing import Pair, speedup_of  # noqa: E402
+from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "trust.md"
@@ -151,8 +151,8 @@ def parallel_sweep(benchmark: str) -> str:
     lines = [f"### {len(SWEEP)} runs, one after the other and all at once\n",
              "| run | one after the other | all at once | intervals overlap |", "|---|---|---|---|"]  # fmt: skip
     for (model, mode), one, other in zip(SWEEP, alone, at_once, strict=True):
-        overlap = one["low"] <= other["high"] and other["low"] <= one["high"]
-        shown = " | ".join(f"{s['median']:.3f} ({s['low']:.3f} to {s['high']:.3f})" for s in (one, other))
+        overlap = one.low <= other.high and other.low <= one.high
+        shown = " | ".join(f"{s.median:.3f} ({s.low:.3f} to {s.high:.3f})" for s in (one, other))
         lines.append(f"| {model} {mode} | {shown} | {'yes' if overlap else '**no**'} |")
     return "\n".join(lines) + "\n"
 
@@ -167,15 +167,14 @@ def _started(folder: Path, job: tuple[str, str], benchmark: str) -> tuple[Path, 
                                     text=True)  # fmt: skip
 
 
-def _speedup(started: tuple[Path, subprocess.Popen[str]]) -> dict[str, float]:
+def _speedup(started: tuple[Path, subprocess.Popen[str]]) -> Speedup:
     folder, process = started
     printed, _ = process.communicate()
     if process.returncode:
         raise SystemExit(printed)
-    [report] = folder.glob("outputs/*/*/*/report.json")
-    [measured] = json.loads(report.read_text(encoding="utf-8"))["benchmark"].values()
-    speedup: dict[str, float] = measured["speedup"]
-    return speedup
+    [path] = folder.glob("outputs/*/*/*/report.json")
+    [measured] = (read_report(path.parent, "report").benchmark or {}).values()
+    return measured.speedup
 
 
 def _spread(found: list[Speedup]) -> str:

@@ -2,11 +2,12 @@
 
     errors.py           errors that a user can act on
     paths.py            files that settings name: where they are, their hash
+    processor.py        the processor of this machine
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
     evaluation_kind.py  what quality means for a model
     config/             every setting; from Hydra's composition to typed settings, checked once
-    record/             what a run leaves: its directory, and the log of what it read and warned of
+    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
     graph/              ONNX graphs: loading, sessions, names, shapes, parts of a graph, edits
     audio/              signal processing that models, data and metrics share
     models/             one adapter per kind of model
@@ -20,8 +21,8 @@
     evaluate/           fp32 and quantized on the same inputs; the loss of a changed graph
     mixed_precision/    mode=auto: the precision of each node by sensitivity, gain and a greedy knapsack
     stages/             load, inspect, quantize, benchmark, evaluate: one file each
-    runner.py           the chain of stages, its order and its promises
     report/             report.json, the terminal, report.html, comparisons of runs
+    runner.py           the chain of stages, its order and its promises
     rerun.py            what differs when a past run is run again
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     cli.py              the command: run.py, and speech-quantize where the package is installed
@@ -32,17 +33,20 @@ imports only from those above it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.report.schema import Report
 
 __all__ = ["run"]
 
 
-def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+def run(overrides: Sequence[str] = ()) -> "Report":
     """Run the pipeline as `python run.py <overrides>` does, in this process, and return the report.
 
         import pipeline
         report = pipeline.run(["model=vocoder", "mode=dynamic", "evaluation.samples=4"])
-        report["benchmark"]["vocoder"]["speedup"]["median"]
+        report.benchmark["vocoder"].speedup.median
 
     The run's directory, `outputs/<model>/<mode>/<timestamp>/`, is made in the working directory, with the files that the
     command leaves there. Nothing is printed but progress bars, on a terminal. Hydra's global state is left as it was.
@@ -51,7 +55,7 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
         overrides: settings as on the command line: `group=option`, `key=value`. One run: no lists of values to sweep over.
 
     Returns:
-        What report.json holds.
+        What report.json holds, as `pipeline.report.schema.Report`.
 
     Raises:
         PipelineError: what a user can act on: a setting, a file, a sample. The report then says `failed`.

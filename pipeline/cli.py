@@ -9,10 +9,8 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -25,6 +23,7 @@ from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
 from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
+from pipeline.report.schema import Report
 
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
@@ -58,10 +57,14 @@ def run_job(composed: DictConfig) -> Objective:
 
     Returns:
         The values that `optimize_for` names; None where there is none, and where a job of a sweep failed: the other jobs go on.
+
+    Raises:
+        PipelineError: a job failed in a sweep that optimises: its sweeper decides whether the others go on.
     """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode is RunMode.MULTIRUN
+    optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
     if not gc.get_freeze_count():
         gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
@@ -73,17 +76,20 @@ def run_job(composed: DictConfig) -> Objective:
             return None
         report = execute(composed, folder, list(settings.overrides.task))
         _print(report, folder)
-        return objective_of(report, objective_names(composed.optimize_for), required=in_sweep and _optimises(settings))
+        return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
+        if in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
+        if optimises:
+            raise
         _report_failure(str(error))
         if not in_sweep:
             sys.exit(2)
-        note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         return None
 
 
-def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Run what Hydra composed, or the past run that it names, in a directory; return what its report.json holds.
+def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
+    """Run what Hydra composed, or the past run that it names, in a directory; return its report.
 
     Args:
         composed: the settings.
@@ -95,9 +101,11 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[st
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, finite, past_config_file
+    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
-    from pipeline.rerun import compare_with_past, read_past_report
+    from pipeline.report.report_file import read_report, write_report
+    from pipeline.report.schema import Report
+    from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
     directory = RunDirectory(folder)
@@ -105,24 +113,23 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[st
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
-            past = read_past_report(Path(composed.rerun))
+            past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = to_run_config(composed), to_plain(composed)
         check_names(objective_names(composed.optimize_for), config.stages)
     except PipelineError as error:
-        directory.write_report({"schema": 1, "status": "failed", "error": str(error), "warnings": []})
+        write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = finite(run_stages(config, directory))  # the page and the terminal show what the file holds
+    report = run_stages(config, directory)
     if past is not None:
-        report["rerun"] = compare_with_past(Path(composed.rerun), past, report)
-        directory.write_report(report)
+        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
-    return dict(report)
+    return report
 
 
-def _print(report: dict[str, Any], folder: Path) -> None:
+def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
     print_report(report, str(folder))
@@ -144,11 +151,6 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
 def _report_failure(message: str) -> None:
     """Print one clear message to standard error."""
     Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-
-
-def _optimises(settings: HydraConf) -> bool:
-    """Whether the sweeper makes something of what a job returns."""
-    return not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
 
 
 def _only_rerun(overrides: list[str]) -> None:

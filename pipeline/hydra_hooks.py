@@ -40,7 +40,7 @@ def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequenc
         sort_by: what they are sorted by.
 
     Raises:
-        ConfigError: `rerun` is no run, `compare` names none, or `sort_by` is given without runs to sort.
+        ConfigError: `rerun` is not a run, `compare` names none, or `sort_by` is given without runs to sort.
     """
     if compare:
         from pipeline.report.compare_runs import find_runs

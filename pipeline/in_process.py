@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +17,7 @@ from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
+from pipeline.report.schema import Report
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -25,7 +26,7 @@ LOG_FILE = "run.log"
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # Hydra's
 
 
-def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+def run(overrides: Sequence[str] = ()) -> Report:
     """Run what the command would run with these overrides; see `pipeline.run`."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: {overrides!r} is a text; give a list, such as ['model=vocoder', 'mode=dynamic'].")
@@ -43,11 +44,11 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise ConfigError(message) from error
     if isinstance(result, PipelineError):
         raise result
-    assert isinstance(result, dict)
+    assert isinstance(result, Report)
     return result
 
 
-def _run_job(composed: DictConfig) -> dict[str, Any] | PipelineError:
+def _run_job(composed: DictConfig) -> Report | PipelineError:
     """Return the report, or the error: Hydra prints what an exception that leaves this function is about."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)

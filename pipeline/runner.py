@@ -9,13 +9,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
+from pipeline.record.environment import environment
 from pipeline.record.run_directory import RunDirectory
-from pipeline.report.schema import environment, report_of
+from pipeline.report.report_file import write_report
+from pipeline.report.schema import Report, StageRun
+from pipeline.report.writer import report_of, stages_of
 from pipeline.stages import benchmark, evaluate, inspect, load, quantize
 from pipeline.stages.context import RunContext
 
@@ -48,20 +50,23 @@ STAGES = (
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
+def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
     """Run the selected stages in their order and return the report; it is written after every stage.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
     """
     context = RunContext(config, directory)
-    done: list[dict[str, Any]] = []
+    done: list[StageRun] = []
     surroundings = environment()
 
-    def write(status: str, error: str | None = None) -> dict[str, Any]:
-        report = report_of(context, status, done, surroundings, error)
-        directory.write_report(report)
-        return report
+    def write(status: str, error: str | None = None) -> Report:
+        report = report_of(
+            status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
+            environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
+            quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
+        )  # fmt: skip
+        return write_report(directory, report)
 
     write("running")
     try:
@@ -95,7 +100,7 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
     return selected
 
 
-def _run_stage(stage: Stage, context: RunContext) -> dict[str, Any]:
+def _run_stage(stage: Stage, context: RunContext) -> StageRun:
     log.info("%s", stage.name)
     start = time.perf_counter()
     with context.progress.bar(stage.name, None):
@@ -103,4 +108,4 @@ def _run_stage(stage: Stage, context: RunContext) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     assert getattr(context, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"
     log.info("%s took %.1f s", stage.name, seconds)
-    return {"name": stage.name, "status": "done", "seconds": round(seconds, 3)}
+    return StageRun(stage.name, "done", round(seconds, 3))

@@ -1,5 +1,6 @@
 """One sample: the arrays that one call of a graph takes, by input name."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,3 +35,12 @@ class Sample:
     def size(self) -> int:
         """The number of values in all inputs."""
         return sum(array.size for array in self.inputs.values())
+
+    @property
+    def digest(self) -> bytes:
+        """A hash of the inputs: their names, types, shapes and values."""
+        found = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(self.inputs.items()):
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
+        return found.digest()

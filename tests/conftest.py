@@ -286,7 +286,8 @@ def settings():
     """Return a function: `conf/mode/<name>.yaml` as typed settings, with changes."""
     from omegaconf import OmegaConf
 
-    from pipeline.config.settings import MODE_SCHEMAS, ModeKind
+    from pipeline.config.choices import ModeKind
+    from pipeline.config.mode_settings import MODE_SCHEMAS
 
     def mode(name: str, **changes: Any) -> Any:
         values = OmegaConf.load(REPO / "conf" / "mode" / f"{name}.yaml")

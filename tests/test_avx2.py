@@ -20,11 +20,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, Target
+from pipeline.config.choices import IntegerType, Target
 from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
-from pipeline.quantize.target import cpu_flags
+from pipeline.processor import cpu_flags
 from pipeline.quantize.user_notes import notes_on
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample

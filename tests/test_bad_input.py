@@ -25,7 +25,7 @@ def refused(run, *words):
         assert word in message
     for directory in run.directories:
         report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-        assert (report["schema"], report["status"]) == (1, "failed")
+        assert (report["schema"], report["status"]) == (2, "failed")
         assert " ".join(report["error"].split()) in " ".join(message.split())
         left = {path.name for path in directory.rglob("*") if path.is_file() and path.parent.name != ".hydra"}
         assert left <= {"report.json", "config.yaml", "run.log"}, left
@@ -420,12 +420,12 @@ def test_a_directory_that_holds_a_run_is_never_written_into(run_quickly, tmp_pat
 def test_a_rerun_of_a_directory_that_is_no_run_is_refused(run_quickly, tmp_path):
     (tmp_path / "holiday").mkdir()
     run = run_quickly("rerun=holiday")
-    refused(run, "rerun", "holiday", "no run's directory")
+    refused(run, "rerun", "holiday", "not a run's directory")
     assert not run.directories
 
 
 def test_a_rerun_of_a_directory_that_is_not_there_is_refused(run_quickly):
-    refused(run_quickly("rerun=nowhere"), "rerun", "nowhere", "no run's directory")
+    refused(run_quickly("rerun=nowhere"), "rerun", "nowhere", "not a run's directory")
 
 
 def test_a_rerun_with_other_overrides_is_refused_since_they_would_have_no_effect(users_run, run_quickly):
@@ -437,6 +437,12 @@ def test_a_rerun_of_a_run_whose_report_is_damaged_is_refused(users_run, run_quic
     past = users_run("mode=dynamic", "stages=[load]").succeeded()
     (past.directory / "report.json").write_text('{"schema": 1, "sta', encoding="utf-8")
     refused(run_quickly(f"rerun={past.directory}"), "rerun", "report.json", "damaged")
+
+
+def test_a_rerun_of_a_run_whose_report_is_of_another_schema_is_refused(users_run, run_quickly):
+    past = users_run("mode=dynamic", "stages=[load]").succeeded()
+    (past.directory / "report.json").write_text('{"schema": 3, "status": "done"}', encoding="utf-8")
+    refused(run_quickly(f"rerun={past.directory}"), "rerun", "schema 3", "reads 1 and 2", "run it again")
 
 
 def test_in_a_sweep_a_run_that_fails_does_not_stop_the_others_and_the_exit_status_says_it(

@@ -5,8 +5,9 @@ from typing import get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
+from pipeline.config.choices import CalibrationKind, Format, RangeMethod
 from pipeline.config.compose import RENAMED, read_run_config, save_config, to_plain, to_run_config
-from pipeline.config.settings import MODE_SCHEMAS, CalibrationKind, Format, RangeMethod, StaticConfig, WeightOnlyConfig
+from pipeline.config.mode_settings import MODE_SCHEMAS, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.models.vocoder import Vocoder
 
@@ -80,7 +81,7 @@ def weight_only(**changes):
         ({"stages": []}, r"stages: empty"),
         ({"model": {"_target_": "os.system"}}, r"model\._target_: 'os\.system' is not allowed"),
         ({"model": {"_target_": "pipeline.models.vocoder.Vocodr"}}, r"model\._target_.*cannot be imported"),
-        ({"model": {"_target_": "pipeline.models.speech_model.Path"}}, r"model\._target_.*is no adapter"),
+        ({"model": {"_target_": "pipeline.models.speech_model.Path"}}, r"model\._target_.*is not an adapter"),
         ({"mode": {"percentile": 20.0}}, r"mode\.percentile: 20\.0 is out of limits"),
         ({"mode": {"weight_type": "int4", "format": "qoperator"}}, r"mode\.format: qoperator is out of limits"),
         ({"benchmark": {"runs": 4}}, r"benchmark\.runs: 4 is out of limits; allowed: at least 5"),

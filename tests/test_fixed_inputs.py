@@ -78,7 +78,7 @@ def test_noise_has_that_value_too(run):
     [
         ("{sr: 16000}", 8000, "evaluation.path: sample 's0', input 'sr': 8000, but model.fixed_inputs fixes it at 16000"),
         ("{rate: 16000}", 16000, "model.fixed_inputs: the graph has no input 'rate'. Allowed: sr, x"),
-        ("{sr: 0.5}", 16000, "model.fixed_inputs.sr: 0.5 is no value of its type, int64"),
+        ("{sr: 0.5}", 16000, "model.fixed_inputs.sr: 0.5 is not a value of its type, int64"),
         (
             "{x: 0.5}",
             16000,

@@ -66,8 +66,9 @@ def test_an_order_without_runs_to_sort_is_refused():
         run_folder("matcha", "static", None, [], "bytes")
 
 
-def test_two_processes_that_start_together_get_a_directory_each(user_files, repo, users_model):
-    command = [sys.executable, str(repo / "run.py"), *users_model, *QUICK]
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=1,2")], ids=["runs", "sweeps"])
+def test_processes_that_start_together_get_a_directory_each(user_files, repo, users_model, sweep):
+    command = [sys.executable, str(repo / "run.py"), *sweep, *users_model, *QUICK]
     processes = [
         subprocess.Popen(command, cwd=user_files, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -76,7 +77,7 @@ def test_two_processes_that_start_together_get_a_directory_each(user_files, repo
         _, complaint = process.communicate(timeout=300)
         assert process.returncode == 0, complaint
     directories = list(user_files.glob("outputs/onnx/dynamic/*"))
-    assert len(directories) == 2
+    assert len(directories) == (4 if sweep else 2)
     for directory in directories:
         assert (directory / "run.log").read_text(encoding="utf-8").count("load took") == 1  # of one run only
         assert json.loads((directory / "report.json").read_text(encoding="utf-8"))["status"] == "done"

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 import pipeline
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.report.report_file import read_report
 
 QUICK = ("mode=dynamic", "stages=[load,quantize]")
 
@@ -23,8 +24,8 @@ def here(user_files, monkeypatch):
 def test_a_run_returns_its_report_and_leaves_the_usual_directory(here, users_model, capfd):
     report = pipeline.run([*users_model, *QUICK])
     [directory] = here.glob("outputs/onnx/dynamic/*")
-    assert report == json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    assert report["status"] == "done"
+    assert report == read_report(directory, "rerun")
+    assert report.status == "done"
     found = {path.name for path in directory.iterdir()}
     assert found == {".hydra", "config.yaml", "run.log", "report.json", "report.html", "model.int8.onnx"}
     assert "quantize took" in (directory / "run.log").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def test_a_program_that_uses_hydra_itself_keeps_its_own(here, users_model, tmp_p
 def test_a_past_run_can_be_run_again(here, users_model):
     pipeline.run([*users_model, *QUICK])
     [past] = here.glob("outputs/onnx/dynamic/*")
-    assert pipeline.run([f"rerun={past}"])["rerun"]["artifacts_identical"] == {"model.int8.onnx": True}
+    assert pipeline.run([f"rerun={past}"]).rerun.artifacts_identical == {"model.int8.onnx": True}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_past_run_can_be_run_again(here, users_model):
         (["mode=dynamic,static"], "Ambiguous value"),
         (["experiment=article"], "is a sweep"),
         (["compare=[outputs]"], "compare: outputs does not exist"),
-        (["rerun=nowhere"], "rerun: nowhere is no run's directory"),
+        (["rerun=nowhere"], "rerun: nowhere is not a run's directory"),
         ("model=onnx", "is a text; give a list"),
     ],
 )

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.rerun import compare_with_past, read_past_report
+from pipeline.report.report_file import read_report, report_from_json, report_to_json
+from pipeline.rerun import with_differences
 
 
 def contents(directory):
@@ -69,18 +70,32 @@ def test_a_run_that_failed_can_be_run_again_once_its_input_is_there(user_files, 
 
 
 def report(**changes):
-    return {
-        "schema": 1,
-        "inputs": [{"path": "a", "sha256": "1"}, {"path": "b", "sha256": "2"}],
+    """Return a small report."""
+    metric = {"baseline": 0.0, "delta": None, "unit": "", "higher_is_better": False}
+    artifact = {"graph": "model", "file": "model.int8.onnx", "sha256": "3", "bytes": 1, "baseline_bytes": 4}
+    parts = {
+        "inputs": [input_file("a", "1"), input_file("b", "2")],
         "environment": {"onnxruntime": "1.0", "cpu": "one"},
-        "artifacts": [{"file": "model.int8.onnx", "sha256": "3"}],
-        "evaluation": {"metrics": {"mse": {"quantized": 0.5}, "sqnr_db": {"quantized": None}}},
+        "artifacts": [{**artifact, "quantized_nodes": {}}],
         **changes,
     }
+    values = parts.pop("metrics", {"mse": 0.5, "sqnr_db": None})
+    metrics = {name: {**metric, "quantized": value} for name, value in values.items()}
+    evaluation = {"samples": 1, "metrics": metrics}
+    return report_from_json({"schema": 2, "status": "done", "evaluation": evaluation, **parts}, "report")
+
+
+def input_file(path, sha256):
+    return {"path": path, "sha256": sha256, "bytes": 1}
+
+
+def differences(past, now, directory):
+    """Return the `rerun` of report.json."""
+    return report_to_json(with_differences(now, past, directory))["rerun"]
 
 
 def test_nothing_differs_from_the_same(tmp_path):
-    found = compare_with_past(tmp_path, report(), report())
+    found = differences(report(), report(), tmp_path)
     assert found == {
         "of": str(tmp_path),
         "inputs_changed": [],
@@ -92,39 +107,38 @@ def test_nothing_differs_from_the_same(tmp_path):
 
 def test_other_versions_are_listed(tmp_path):
     now = report(environment={"onnxruntime": "1.1", "cpu": "one"})
-    assert compare_with_past(tmp_path, report(), now)["environment_changed"] == ["onnxruntime: 1.0 -> 1.1"]
+    assert differences(report(), now, tmp_path)["environment_changed"] == ["onnxruntime: 1.0 -> 1.1"]
 
 
 def test_inputs_that_are_new_or_gone_are_listed(tmp_path):
-    now = report(inputs=[{"path": "a", "sha256": "9"}, {"path": "c", "sha256": "2"}])
-    changed = compare_with_past(tmp_path, report(), now)["inputs_changed"]
+    now = report(inputs=[input_file("a", "9"), input_file("c", "2")])
+    changed = differences(report(), now, tmp_path)["inputs_changed"]
     assert changed == ["a: other contents", "b: no longer read", "c: not read before"]
 
 
 def test_metrics_that_moved_are_listed_with_both_values(tmp_path):
-    now = report(evaluation={"metrics": {"mse": {"quantized": 0.6}, "sqnr_db": {"quantized": 12.0}}})
-    moved = compare_with_past(tmp_path, report(), now)["metrics_moved"]
-    assert moved == {"mse": (0.5, 0.6), "sqnr_db": (None, 12.0)}
+    moved = differences(report(), report(metrics={"mse": 0.6, "sqnr_db": 12.0}), tmp_path)["metrics_moved"]
+    assert moved == {"mse": [0.5, 0.6], "sqnr_db": [None, 12.0]}
 
 
 def test_a_metric_that_differs_in_its_last_bits_has_not_moved(tmp_path):
-    now = report(evaluation={"metrics": {"mse": {"quantized": 0.5 + 1e-12}, "sqnr_db": {"quantized": None}}})
-    assert compare_with_past(tmp_path, report(), now)["metrics_moved"] == {}
+    now = report(metrics={"mse": 0.5 + 1e-12, "sqnr_db": None})
+    assert differences(report(), now, tmp_path)["metrics_moved"] == {}
 
 
 def test_an_artifact_that_is_no_longer_made_is_not_identical(tmp_path):
-    assert compare_with_past(tmp_path, report(), report(artifacts=[]))["artifacts_identical"] == {"model.int8.onnx": False}
+    assert differences(report(), report(artifacts=[]), tmp_path)["artifacts_identical"] == {"model.int8.onnx": False}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
 def test_a_file_that_is_no_report_is_refused(tmp_path, text):
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"rerun: .*report\.json"):
-        read_past_report(tmp_path)
+        read_report(tmp_path, "rerun")
 
 
 def test_the_report_of_a_run_that_ended_before_it_began_can_still_be_compared(tmp_path):
-    early = {"schema": 1, "status": "failed", "error": "mode: wrong", "warnings": []}
+    early = {"schema": 2, "status": "failed", "error": "mode: wrong", "warnings": []}
     (tmp_path / "report.json").write_text(json.dumps(early), encoding="utf-8")
-    found = compare_with_past(tmp_path, read_past_report(tmp_path), report())
+    found = differences(read_report(tmp_path, "rerun"), report(), tmp_path)
     assert found["inputs_changed"] == ["a: not read before", "b: not read before"]

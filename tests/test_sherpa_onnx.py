@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import manifest_lines
 from pipeline.evaluate.tts_scorer import Listener

@@ -1,4 +1,6 @@
-"""The features that icefall's recognisers were trained on."""
+"""The features that recognisers were trained on, as their clients compute them."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -6,24 +8,77 @@ import numpy.typing as npt
 from pipeline.errors import DataError
 
 
-def kaldi_fbank(audio: npt.NDArray[np.float32], sample_rate_hz: int) -> npt.NDArray[np.float32]:
-    """Return Kaldi's log filter-bank energies (frames, 80), as icefall's models are trained on.
+@dataclass(frozen=True)
+class Fbank:
+    """What one family of recognisers asks of Kaldi's log filter-bank energies.
 
-    Frames of 25 ms every 10 ms, upper edge 400 Hz below Nyquist, no dither, the last frame padded. Audio is (samples,) in
-    [-1, 1].
+    Attributes:
+        scale: of the samples: 1 for [-1, 1], 32768 where a model was trained on integers.
+        dither: standard deviation of the white noise that is added, in units of the scaled samples.
+        window: of a frame.
+        high_freq_hz: upper edge of the bands; zero or less: so far below Nyquist.
+        snip_edges: leave out frames that the recording does not fill; the last one is padded otherwise.
+    """
+
+    scale: float = 1.0
+    dither: float = 0.0
+    window: str = "povey"
+    high_freq_hz: float = -400.0
+    snip_edges: bool = False
+
+
+ICEFALL = Fbank()
+WENET = Fbank(scale=32_768.0, dither=1.0)
+FUNASR = Fbank(scale=32_768.0, window="hamming", high_freq_hz=0.0, snip_edges=True)
+
+
+def kaldi_fbank(audio: npt.NDArray[np.float32], sample_rate_hz: int, fbank: Fbank = ICEFALL) -> npt.NDArray[np.float32]:
+    """Return Kaldi's log filter-bank energies (frames, 80), of frames of 25 ms every 10 ms.
+
+    The defaults are those of icefall's models. Dither is drawn with a fixed seed, so that the same recording has the same
+    features every time; Kaldi draws it frame by frame.
+
+    Args:
+        audio: (samples,) in [-1, 1].
+        sample_rate_hz: of the audio.
+        fbank: what the model was trained on.
     """
     import kaldi_native_fbank as knf
 
     options = knf.FbankOptions()
     options.frame_opts.dither = 0
-    options.frame_opts.snip_edges = False
+    options.frame_opts.snip_edges = fbank.snip_edges
     options.frame_opts.samp_freq = sample_rate_hz
+    options.frame_opts.window_type = fbank.window
     options.mel_opts.num_bins = 80
-    options.mel_opts.high_freq = -400
+    options.mel_opts.high_freq = fbank.high_freq_hz
+    wave = audio if fbank.scale == 1.0 else audio * np.float32(fbank.scale)
+    if fbank.dither:
+        noise = np.random.default_rng(0).standard_normal(len(wave), dtype=np.float32)
+        wave = wave + np.float32(fbank.dither) * noise
     extractor = knf.OnlineFbank(options)
-    extractor.accept_waveform(sample_rate_hz, audio.tolist())
+    extractor.accept_waveform(sample_rate_hz, wave.tolist())
     extractor.input_finished()
     frames = [extractor.get_frame(index) for index in range(extractor.num_frames_ready)]
     if not frames:
         raise DataError(f"a recording of {len(audio)} samples is too short for one frame of 25 ms.")
     return np.stack(frames).astype(np.float32)
+
+
+def stacked_frames(
+    features: npt.NDArray[np.float32],
+    size: int,
+    shift: int,
+    neg_mean: npt.NDArray[np.float32],
+    inv_stddev: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Return the frames of FunASR's models (frames', size * bands): stacked, and normalised.
+
+    Each is `size` neighbours of (frames, bands), every `shift` frames (Pundak and Sainath, Lower Frame Rate Neural Network
+    Acoustic Models, 2016), plus `neg_mean`, times `inv_stddev`, which the metadata holds.
+    """
+    if len(features) < size:
+        raise DataError(f"a recording of {len(features)} frames of 10 ms is too short: the model takes {size} at once.")
+    count = (len(features) - size) // shift + 1
+    stacked = np.stack([features[k * shift : k * shift + size].reshape(-1) for k in range(count)])
+    return np.asarray((stacked + neg_mean) * inv_stddev, dtype=np.float32)

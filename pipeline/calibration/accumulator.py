@@ -18,7 +18,7 @@ class TensorAccumulator:
 
     Attributes:
         tensors: their names.
-        masks: returns tensors that may have infinities, with which the graph masks; they are not counted.
+        masks: returns tensors that may have infinities, which the graph masks with; these are not counted.
         axes: tensor -> axis along which its statistics are wanted as well.
         sizes: values of each tensor, int64 (tensors,).
         channels: tensor -> its statistics along that axis.
@@ -34,11 +34,11 @@ class TensorAccumulator:
         """Begin with the tensors of some sample, which is not added.
 
         Raises:
-            ModelError: a tensor holds no floating-point numbers.
+            ModelError: a tensor does not hold floating-point numbers.
         """
         for name, array in tensors.items():
             if array.dtype.kind != "f":
-                raise ModelError(f"Tensor {name!r} holds {array.dtype}, no floating-point numbers, and has no range.")
+                raise ModelError(f"Tensor {name!r} holds {array.dtype}, not floating-point numbers, so it has no range.")
         self.tensors = tuple(tensors)
         self.masks = masks
         self.axes = {name: axis for name, axis in (axes or {}).items() if name in tensors}
@@ -54,7 +54,7 @@ class TensorAccumulator:
         """Measure the tensors of one more sample, of any shape.
 
         Raises:
-            DataError: a value is NaN, or infinite where the graph does not mean it.
+            DataError: a value is NaN, or infinite where the graph does not mask with it.
         """
         arrays = [tensors[name] for name in self.tensors]
         sizes = np.array([array.size for array in arrays])
@@ -111,5 +111,5 @@ def _values(array: Array) -> Values:
     """Return the values of a tensor one after the other, without a copy where they are."""
     values = cast(Values, array)
     if array.dtype != np.float32 or not array.flags.carray:
-        values = np.require(array, np.float32, ["C", "A"])  # takes long to see that nothing is to be done
+        values = np.require(array, np.float32, ["C", "A"])  # is slow even where nothing has to be done
     return values.reshape(-1)

@@ -81,7 +81,7 @@ def measure(values: Values, tensor: int, low: Values, high: Values, exponents: C
 
     Args:
         values: of the sample, (n,).
-        tensor: its place among the tensors that the other arguments tell about.
+        tensor: its index among the tensors that the other arguments describe.
         low: the minimum of each, (tensors,); this one's is set, to 0 where there are no values.
         high: the maximum of each, (tensors,); this one's is set.
         exponents: as `BinCounts` has them, (tensors,); this one's is raised where it must be.

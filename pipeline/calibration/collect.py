@@ -2,7 +2,7 @@
 
 The cost is kept near that of inference by three means. Tensors leave ONNX Runtime without a copy, and their values are
 counted in one pass (`bins.py`). A graph with large tensors runs in segments (`segments.py`), so that memory holds those of
-one segment of one sample. And tensors that follow from others are not measured (`tensors.py`).
+one segment of one sample. And tensors that follow from others are not measured (`derived_tensors.py`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -48,7 +49,7 @@ def collect(
         on_sample: called with the number of samples done, after each.
 
     Raises:
-        ModelError: a tensor does not exist, or holds no floating-point numbers.
+        ModelError: a tensor does not exist, or does not hold floating-point numbers.
         DataError: there are no samples; one does not fit the graph; or a tensor has a value that is not finite: the message
             names the sample, the tensor and the position.
     """
@@ -65,20 +66,25 @@ def collect(
     stream = iter(samples() if callable(samples) else samples)
     first = next(stream, None)
     if first is None:
-        raise DataError("There is no calibration sample.")
+        raise DataError("The calibration set is empty.")
     graph_inputs = {value.name for value in graph.graph.input}
     computed = [tensor for tensor in wanted if tensor not in graph_inputs]
     onnxruntime.set_seed(seed)
     budget = SEGMENT_BYTES if histograms else 2 * SEGMENT_BYTES  # counts take memory as well
     segmented = SegmentedGraph(graph, computed, first, threads, budget)
 
+    def masks() -> Collection[str]:
+        return masked(frozenset(seen_masks))
+
     ids: list[str] = []
-    masks = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
+    seen_masks: set[str] = set()
+    masked = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
     parts: dict[tuple[str, ...], TensorAccumulator] = {}  # of the graph's inputs and of each segment
     for sample in chain([first], stream):
         ids.append(sample.id)
+        seen_masks.update(name for name, array in sample.inputs.items() if array.dtype.kind == "f" and (array == -np.inf).any())
         for name, array in sample.inputs.items():
-            if name not in wanted and array.dtype.kind == "f":
+            if name not in wanted and name not in seen_masks and array.dtype.kind == "f":
                 require_finite(name, array, sample)
         while not _add(
             sample, wanted, segmented, parts, partial(TensorAccumulator, histograms=histograms, masks=masks, axes=axes)
@@ -98,7 +104,7 @@ def _add(
     parts: dict[tuple[str, ...], TensorAccumulator],
     new_tallies: Callable[[Mapping[str, Array]], TensorAccumulator],
 ) -> bool:
-    """Measure one more sample; return False where the graph was cut anew, and everything has to be measured again."""
+    """Measure one more sample; return False where the graph was cut again, and everything has to be measured again."""
     given = {name: array for name, array in sample.inputs.items() if name in wanted}
     try:
         for measured in chain([given], segmented.run(sample)):

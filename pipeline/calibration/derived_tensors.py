@@ -1,6 +1,6 @@
 """Which tensors of a graph can need a range, and which of them follow exactly from another one.
 
-A tensor that is moved, not computed (Reshape, Transpose, ...), has the statistics of its source; one behind a Relu, Clip
+A tensor that is moved, not computed (Reshape, Transpose, ...), has the statistics of its source; one after a Relu, Clip
 or LeakyRelu has their image under that function. Neither is measured: fewer outputs to fetch, fewer fusions in the way.
 """
 
@@ -77,7 +77,7 @@ class DerivedTensor:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What can be said of a tensor without running the graph.
+    """What is known of a tensor without running the graph.
 
     Attributes:
         elem_type: of onnx.TensorProto.
@@ -98,7 +98,7 @@ class Inferred:
 
 
 def is_small(constant: TensorProto) -> bool:
-    """Whether a constant may decide shapes, which those that do hold a few numbers for."""
+    """Whether a constant may decide shapes: those that do hold only a few numbers."""
     return bytes_of(constant) < SMALL_BYTES
 
 
@@ -124,7 +124,7 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
     With the default, this is every tensor that any mode may give a range to: statistics of all of them, collected once,
     serve every method, type and selection of nodes; those `around_layers` serve every selection of layers, for less. What is
     computed from lengths and positions alone is left out: no mode quantizes it, and a logarithm of distances may be infinite
-    there, for a selection to throw away.
+    there, and be discarded by a selection.
     """
     types = _element_types(model.graph)
     if not all(types.get(name) for node in model.graph.node for name in node.output if name):
@@ -144,7 +144,7 @@ def quantizable_tensors(model: onnx.ModelProto, op_types: Collection[str] = QUAN
 
 
 def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
-    """Return the types of the tensors that a graph tells of."""
+    """Return the types of the tensors that a graph declares."""
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
@@ -171,12 +171,16 @@ def images(model: onnx.ModelProto) -> dict[str, DerivedTensor]:
     return found
 
 
-def masked_tensors(model: onnx.ModelProto) -> frozenset[str]:
+def masked_tensors(model: onnx.ModelProto, masks: Collection[str] = ()) -> frozenset[str]:
     """Return the tensors that may have infinities which the graph itself puts there, to mask with them.
 
     These are its infinite constants and what passes them on: moved, selected, or added to something.
+
+    Args:
+        model: the graph.
+        masks: inputs that hold infinities too, which a caller masks with.
     """
-    infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}
+    infinite = {name for name, tensor in constants_of(model) if _has_infinity(tensor)}.union(masks)
     for node in model.graph.node:
         if node.op_type == "ConstantOfShape":
             if (value := attribute(node, "value")) is not None and _has_infinity(value):

@@ -109,7 +109,7 @@ def bound(rows: FloatArray, start: int, end: int, levels: int) -> float:
 def candidates(bins: int, zero: int, start: int, levels: int, every: int) -> Ints:
     """Return the edges that ranges from `start` may end at, descending.
 
-    They lie as far apart as the histogram can tell them apart; of these, every so many.
+    They lie as far apart as the histogram resolves; of these, every so many.
     """
     nearest = min(max(start + levels, zero + 1), bins)
     ends = np.empty(len(SHARES), np.int64)
@@ -185,7 +185,7 @@ def entropy_range(histogram: Histogram, levels: int, symmetric: bool) -> tuple[f
     """Return the range with the least divergence for a histogram. It spans no fewer bins than levels."""
     if not histogram.edges.any():
         return 0.0, 0.0
-    levels = min(levels, 256)  # the source is about 8 bits: bins must outnumber levels, or nothing tells ranges apart
+    levels = min(levels, 256)  # the source is about 8 bits: bins must outnumber levels, or all ranges look alike
     counts, zero, width = binned(histogram.magnitudes() if symmetric else histogram)
     start, end = _search(counts, zero, levels // 2 if symmetric else levels, not symmetric)
     return (-width * end, width * end) if symmetric else (width * (start - zero), width * (end - zero))

@@ -16,14 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.calibration.derived_tensors import Inferred, constants_of, infer, is_small
 from pipeline.errors import DataError
-from pipeline.graph.session import ORT_ERRORS, Optimization, open_with, session_options
+from pipeline.graph.session import ORT_ERRORS, Optimization, feeds_for, open_with, session_options
 from pipeline.graph.subgraph import extract
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.graph.value_info import FLOAT_TYPES
 from pipeline.sample import Array, Sample
 
-UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not tell, until it has been seen
-RECUT = 8  # times the budget that a segment must take for the graph to be cut anew
+UNKNOWN_BYTES = 1 << 15  # of a tensor whose size the graph does not declare, until it has been seen
+RECUT = 8  # times the budget that a segment must take for the graph to be cut again
 
 
 class DoesNotRunError(DataError):
@@ -80,7 +80,7 @@ class SegmentedGraph:
         self._open({name: UNKNOWN_BYTES if size is None else size for name, size in sizes.items()})
 
     def recut(self) -> bool:
-        """Cut the graph anew where its segments take far more than the budget, as the first run has shown.
+        """Cut the graph again where its segments take far more than the budget, as the first run has shown.
 
         To be called after the first run. Where it returns True, the segments are others from now on.
         """
@@ -94,7 +94,7 @@ class SegmentedGraph:
     def join(self) -> bool:
         """Cut the graph no more, where its first run has failed; False where it is whole already, or has run before.
 
-        An operator may need what a cut takes from it: a Scan wants the shapes of what it makes, which ONNX Runtime works out
+        An operator may need what a cut takes from it: a Scan needs the shapes of its outputs, which ONNX Runtime works out
         from all that leads there.
         """
         if self._has_run or len(self.segments) < 2:
@@ -166,7 +166,7 @@ def run_session(
         DoesNotRunError: the sample does not fit the graph.
     """
     try:
-        return list(session.run(list(outputs), dict(inputs)))
+        return list(session.run(list(outputs), feeds_for(session, inputs)))
     except (*ORT_ERRORS, ValueError) as error:
         raise DoesNotRunError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_directory() -> Path:
-    """Return where entries are kept if nothing else is said: below $XDG_CACHE_HOME, or ~/.cache."""
+    """Return where entries are kept by default: below $XDG_CACHE_HOME, or ~/.cache."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "speech-quantization-pipeline" / "calibration"
 
@@ -40,6 +40,7 @@ def cached_statistics(
     samples: Sequence[Sample] | Callable[[], Iterator[Sample]],
     *,
     needed: Collection[str] | None = None,
+    without: Collection[str] = (),
     directory: Path | None = None,
     threads: int = 1,
     channel_axes: Mapping[str, int] | None = None,
@@ -55,6 +56,7 @@ def cached_statistics(
         needed: tensors whose statistics are wanted at least; None: every tensor that any mode may quantize. Where those that
             layers read and make suffice, all of these and nothing else are measured, so that any method, type or selection
             of layers finds what it needs in the same entry; all that any mode may quantize is measured otherwise, once.
+        without: tensors that are not measured: those that hold NaN or infinity (`infinite_tensors`).
         directory: where entries are kept; None: `default_directory()`.
         threads: of ONNX Runtime.
         channel_axes: tensor -> axis along which its statistics are wanted as well.
@@ -68,7 +70,7 @@ def cached_statistics(
     axes = dict(channel_axes or {})
     stream = samples() if callable(samples) else samples
     content = fingerprint(graph, stream, repr((sorted(axes.items()), threads, seed)))
-    measurable = quantizable_tensors(graph)
+    measurable = [tensor for tensor in quantizable_tensors(graph) if tensor not in without]
     layers = around_layers(graph, measurable)
     choices = [measurable] if needed is None or not set(needed) <= set(layers) else [measurable, layers]
 

@@ -17,27 +17,27 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.choices import Format, IntegerType, ModeKind
 from pipeline.config.help_text import help_node
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
-    STAGE_NAMES,
     AnyModeConfig,
     AutoConfig,
+    DynamicConfig,
+    Fp16Config,
+    ModeConfig,
+    OptimizeConfig,
+    StaticConfig,
+    WeightOnlyConfig,
+)
+from pipeline.config.settings import (
+    STAGE_NAMES,
     BenchmarkConfig,
     CalibrationConfig,
-    DynamicConfig,
     EvaluationConfig,
-    Format,
-    Fp16Config,
-    IntegerType,
-    ModeConfig,
-    ModeKind,
-    OptimizeConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
-    StaticConfig,
-    WeightOnlyConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 
@@ -79,7 +79,7 @@ def register_schemas() -> None:
 def _as_given(schema: type) -> type:
     """Return a schema that leaves switches as they were given.
 
-    OmegaConf would make `true` of 7 while it composes, and nobody could tell any more; `_convert` checks them instead.
+    OmegaConf would make `true` of 7 while it composes, and a wrong value would be lost; `_convert` checks them instead.
     """
     loosened: list[Any] = []
     for entry in dataclasses.fields(schema):
@@ -91,7 +91,7 @@ def _as_given(schema: type) -> type:
 def _switches(schema: type) -> dict[str, bool]:
     """Return the settings that are true or false: name -> whether null is allowed too."""
     hints = {name: hint for name, hint in get_type_hints(schema).items() if hint in (bool, bool | None)}
-    return {name: hint != bool for name, hint in hints.items()}  # noqa: E721  a union is no type
+    return {name: hint != bool for name, hint in hints.items()}  # noqa: E721  a union is not a type
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -183,7 +183,7 @@ def _adapter_class(composed: DictConfig) -> type:
     except Exception as error:  # Hydra raises ImportError, ValueError or its own, by how far it came
         raise ConfigError(f"model._target_: {target} cannot be imported: {error}") from error
     if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter)):
-        raise ConfigError(f"model._target_: {target} is no adapter: an adapter is a dataclass.")
+        raise ConfigError(f"model._target_: {target} is not an adapter: an adapter is a dataclass.")
     return adapter
 
 
@@ -195,7 +195,7 @@ def _graph_modes(composed: DictConfig, problems: list[str]) -> dict[str, AnyMode
         graph = str(name)
         key = f"graph_modes.{graph}"
         if not isinstance(node, DictConfig):
-            problems.append(f"{key}: {str(node)!r} is no mode; choose one with +mode@{key}=<mode>.")
+            problems.append(f"{key}: {str(node)!r} is not a mode; choose one with +mode@{key}=<mode>.")
             continue
         found: list[str] = []
         modes[graph] = _convert(given, graph, _mode_schema(node, key), found)

@@ -33,7 +33,8 @@ Settings beside the groups:
 {settings}
 
 Any setting can be given as key=value, such as mode.method=mse or evaluation.samples=20.
-Keys and values of a run: {command} --cfg job     What each means: python -m pipeline.config.settings_table
+Keys and values of a run: {command} --cfg job
+What each one means: python -m pipeline.config.settings_table
 Completion in bash: eval "$({command} --shell-completion install=bash)"
 """
 

@@ -16,17 +16,11 @@ import yaml
 from hydra.utils import get_class
 from omegaconf import MISSING
 
+from pipeline.config.choices import ModeKind
 from pipeline.config.help_text import GROUPS, options_of
+from pipeline.config.mode_settings import MODE_SCHEMAS, ModeConfig
 from pipeline.config.setting_docs import documented, own_docs
-from pipeline.config.settings import (
-    MODE_SCHEMAS,
-    BenchmarkConfig,
-    CalibrationConfig,
-    EvaluationConfig,
-    ModeConfig,
-    ModeKind,
-    RunSchema,
-)
+from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, RunSchema
 from pipeline.paths import config_directory
 
 PAGE = Path("docs") / "settings.md"

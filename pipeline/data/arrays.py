@@ -1,4 +1,4 @@
-"""Arrays of the user's, and the check of every sample against what the graph takes."""
+"""Arrays of the user, and the check of every sample against what the graph takes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
     """Read at most `limit` samples from an .npz whose arrays are named `<sample>/<input name>`, in the file's order.
 
     Raises:
-        DataError: the file is missing, no .npz, empty, or an array's name has no sample.
+        DataError: the file is missing, not an .npz, empty, or an array's name has no sample.
     """
     if not path.is_file():
         raise DataError(f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.")
@@ -31,7 +31,7 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
                     continue  # further on, a file that was written input by input holds more of the samples before
                 samples.setdefault(sample, {})[input_name] = arrays[name]
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{key}: {path} is no .npz that numpy reads ({error}).") from error
+        raise DataError(f"{key}: {path} is not an .npz that numpy reads ({error}).") from error
     if not samples:
         raise DataError(f"{key}: {path} holds no arrays; at least one sample is needed.")
     return [Sample(name, inputs) for name, inputs in samples.items()]
@@ -55,8 +55,11 @@ def read_labels(path: Path) -> npt.NDArray[np.integer]:
 def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProto], key: str) -> None:
     """Check each sample against the graph's inputs.
 
+    One of several inputs may be empty, as a cache is at the first step.
+
     Raises:
-        DataError: names the sample and the input that is missing, unknown, of a wrong type or shape, or not finite.
+        DataError: names the sample and the input that is missing, unknown, of a wrong type or shape, or not finite; or all
+            that the sample holds is empty.
     """
     declared = {value.name: value for value in inputs}
     for sample in samples:
@@ -65,20 +68,25 @@ def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProt
             raise DataError(f"{where} lacks the input {missing[0]!r}. The model takes {', '.join(declared)}.")
         for name, array in sample.inputs.items():
             if name not in declared:
-                raise DataError(f"{where} has an input {name!r} that the model has not.{did_you_mean(name, declared)}")
+                raise DataError(f"{where} has an input {name!r} that the model does not have.{did_you_mean(name, declared)}")
             _check_array(array, declared[name], f"{where}, input {name!r}")
+        if sample.inputs and not sample.size:
+            name, array = next(iter(sample.inputs.items()))
+            raise DataError(f"{where}, input {name!r}: of shape {list(array.shape)}, which is empty, as all inputs are.")
 
 
 def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, where: str) -> None:
     dtype, dims = dtype_of(value), dims_of(value)
-    if array.dtype != dtype:
-        raise DataError(f"{where}: of type {array.dtype}, but the model takes {dtype}.")
-    fits = len(dims) == array.ndim and all(size in (None, found) for size, found in zip(dims, array.shape, strict=True))
-    if not fits:
-        expected = "[" + ", ".join("any" if size is None else str(size) for size in dims) + "]"
-        raise DataError(f"{where}: of shape {list(array.shape)}, but the model takes {expected}.")
-    if array.size == 0:
-        raise DataError(f"{where}: of shape {list(array.shape)}, which is empty.")
+    text = dtype.kind == "O" and array.dtype.kind in "OSU"  # numpy has a type for each length of text, ONNX has one
+    if array.dtype != dtype and not text:
+        raise DataError(f"{where}: of type {array.dtype}, but the model takes {'text' if dtype.kind == 'O' else dtype}.")
+    if dims is not None:
+        fits = len(dims) == array.ndim and all(size in (None, found) for size, found in zip(dims, array.shape, strict=True))
+        if not fits:
+            expected = "[" + ", ".join("any" if size is None else str(size) for size in dims) + "]"
+            raise DataError(f"{where}: of shape {list(array.shape)}, but the model takes {expected}.")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        position = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"{where}: {array[position]} at {position}; only finite values can be used.")
+        wrong = np.argwhere(~(np.isfinite(array) | (array == -np.inf)))  # a mask that is added holds minus infinity
+        if len(wrong):
+            position = tuple(int(i) for i in wrong[0])
+            raise DataError(f"{where}: {array[position]} at {position}; only finite values, and -inf in masks, can be used.")

@@ -1,5 +1,6 @@
 """Recordings: mono audio at the sample rate of the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,31 @@ import numpy.typing as npt
 import soundfile
 
 from pipeline.audio.resample import resample
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
 
+Audio = npt.NDArray[np.float32]
+Resample = Callable[[Audio, int, int], Audio]
+"""(audio (samples,), its rate in Hz, the wanted rate) -> audio."""
 
-def read_audio(path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, warnings: list[str]) -> npt.NDArray[np.float32]:
+
+def read_audio(
+    path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, warnings: list[str], resampled: Resample = resample
+) -> Audio:
     """Read mono audio as float32 (samples,) in [-1, 1] at `sample_rate_hz`.
 
+    Args:
+        path: the file.
+        sample_rate_hz: the rate that is wanted.
+        mismatch: what happens to audio of another rate.
+        warnings: what a user must know is appended here.
+        resampled: how audio of another rate gets the wanted one.
+
     Raises:
-        DataError: the file is missing, no audio, empty, not mono, not finite, or of another rate where that is refused.
+        DataError: the file is missing, not audio, empty, not mono, not finite, or of another rate where that is refused.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such audio file.")
+        raise DataError(f"{path}: audio file not found.")
     try:
         audio, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:
@@ -39,4 +53,4 @@ def read_audio(path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, wa
     warning = f"{path.parent}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
     if warning not in warnings:
         warnings.append(warning)
-    return resample(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)
+    return resampled(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind
-from pipeline.data.datasets import calibration_samples
+from pipeline.config.choices import CalibrationKind
+from pipeline.config.settings import CalibrationConfig
+from pipeline.data.datasets import calibration_samples, refuse_or_skip
+from pipeline.errors import DataError
+from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import traced
 from pipeline.record.run_log import RunLog
@@ -59,5 +62,31 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         noise = self._config.kind is CalibrationKind.random
         if noise or graph == entry:
             source = model[graph] if noise else model.entry
-            return calibration_samples(model.adapter, source, self._config, self._seed, self._run_log)
+            samples = calibration_samples(model.adapter, source, self._config, self._seed, self._run_log)
+            return self._that_run(graph, samples)
         return traced(model.originals, model.adapter.infer, self.entry, self._seed, graph)
+
+    def _that_run(self, graph: str, samples: list[Sample]) -> list[Sample]:
+        """Return the samples that the original graph runs on: what it fails on says nothing about quantization.
+
+        Raises:
+            DataError: there is none, or a bad one is refused.
+        """
+        good, key = [], "calibration.path"
+        for number, sample in enumerate(samples):
+            try:
+                self._model.originals.runner([self._seed, number])(graph, sample)
+            except RunError as error:
+                reason = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
+                if self._config.kind is CalibrationKind.random:
+                    raise DataError(
+                        f"calibration=random: noise does not suit {graph}: {reason} Give real samples: calibration=arrays "
+                        "calibration.path=<npz>."
+                    ) from error
+                refuse_or_skip(key, self._config.on_bad_sample, self._run_log, sample.id, reason)
+                self._run_log.warn(f"{key}: samples that the original model does not run on were skipped; see `skipped`.")
+                continue
+            good.append(sample)
+        if not good:
+            raise DataError(f"{key}: the original model runs on none of the {len(samples)} samples; see `skipped`.")
+        return good

@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.config.settings import CalibrationConfig, CalibrationKind, EvaluationConfig, OnBadSample, SampleRateMismatch
+from pipeline.audio.resample import resample
+from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig
 from pipeline.data.arrays import check_samples, read_arrays, read_labels
-from pipeline.data.audio_files import read_audio
+from pipeline.data.audio_files import Resample, read_audio
 from pipeline.data.random_inputs import random_samples
 from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterances_in
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.symbolic_dims import drop_contradicted_names
 from pipeline.models.speech_model import ReadAudio, SpeechModel
 from pipeline.paths import resolve_path
 from pipeline.record.run_log import RunLog
@@ -24,8 +27,8 @@ from pipeline.sample import Sample
 from pipeline.utterance import Utterance
 
 RANDOM_WARNING = (
-    "calibration=random: the ranges come from noise, not from speech. What the model then does to speech is not known; the "
-    "quality below is what it cost. Calibrate on real data: calibration=real or calibration=arrays."
+    "calibration=random: the ranges come from noise, not from speech. They may not fit speech; the quality below "
+    "shows the effect. Calibrate on real data: calibration=real or calibration=arrays."
 )
 
 
@@ -35,7 +38,7 @@ class EvaluationSample:
 
     Attributes:
         sample: the inputs of the first graph of the model.
-        utterance: what was said, where the set holds utterances.
+        utterance: its text and recording, where the set holds utterances.
         label: the right class, where the set has labels.
     """
 
@@ -60,7 +63,7 @@ def calibration_samples(
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
-    free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+    free = _free_inputs(source)
     wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     match config.kind:
         case CalibrationKind.random:
@@ -98,9 +101,9 @@ def evaluation_samples(
     """
     path = config.path or model.evaluation_path
     if path is None:
-        free = [value for value in graph_inputs(source) if value.name not in source.fixed]
+        free = _free_inputs(source)
         run_log.warn(
-            "evaluation.path: not set, so outputs are compared on seeded noise. How the model does on real data is not known; "
+            "evaluation.path: not set, so outputs are compared on seeded noise. The quality on real data is unknown; "
             "give an .npz with evaluation.path."
         )
         noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
@@ -120,17 +123,22 @@ def evaluation_samples(
 
 
 def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
-    """Return the inputs that a caller must give: those that no constant of the graph has a default for."""
-    constants = {tensor.name for tensor in source.model.graph.initializer}
-    return [value for value in source.model.graph.input if value.name not in constants]
+    """Return the inputs that a caller may give; the optional ones are in `source.defaults`."""
+    return list(source.model.graph.input)
 
 
-def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog) -> ReadAudio:
-    """Return a function that reads recordings as the settings say, and notes each in the log of the run."""
+def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resample = resample) -> ReadAudio:
+    """Return a function that reads recordings by the settings, and notes each in the log of the run.
+
+    Args:
+        mismatch: what happens to audio of another sample rate.
+        run_log: notes what was read.
+        resampled: how it gets the wanted one: for what a model is fed with, as its client does; for metrics, the default.
+    """
 
     def read(path: Path, sample_rate_hz: int) -> npt.NDArray[np.float32]:
         warnings: list[str] = []
-        audio = read_audio(path, sample_rate_hz, mismatch, warnings)
+        audio = read_audio(path, sample_rate_hz, mismatch, warnings, resampled)
         for warning in warnings:
             run_log.warn(warning)
         run_log.read(path)
@@ -139,17 +147,43 @@ def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog) -> ReadAudio:
     return read
 
 
+def _free_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that have no value of their own."""
+    return [value for value in graph_inputs(source) if value.name not in source.fixed and value.name not in source.defaults]
+
+
 def _completed(sample: Sample, source: SourceGraph) -> Sample:
-    """Return a sample with the inputs that are always the same.
+    """Return a sample with the inputs that are always the same, and with the defaults of those that it leaves out.
 
     Raises:
-        DataError: it has another value for one.
+        DataError: it has another value for one that is fixed.
     """
     for name, value in source.fixed.items():
         given = sample.inputs.get(name)
         if given is not None and not np.array_equal(given, value):
             raise DataError(f"sample {sample.id!r}, input {name!r}: {given}, but model.fixed_inputs fixes it at {value}.")
-    return dataclasses.replace(sample, inputs={**sample.inputs, **source.fixed}) if source.fixed else sample
+    if not (source.fixed or source.defaults):
+        return sample
+    return dataclasses.replace(sample, inputs={**source.defaults, **sample.inputs, **source.fixed})
+
+
+def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str) -> None:
+    """Do with a sample that cannot be used what the settings say.
+
+    Args:
+        key: the setting that names its set.
+        on_bad: what to do.
+        run_log: notes a sample that is skipped.
+        sample: its id.
+        reason: why it cannot be used.
+
+    Raises:
+        DataError: such samples are refused.
+    """
+    if on_bad is OnBadSample.refuse:
+        group = key.partition(".")[0]
+        raise DataError(f"{key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+    run_log.skip(key, sample, reason)
 
 
 @dataclass
@@ -184,10 +218,10 @@ class _Wanted:
     def from_utterances(
         self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
     ) -> list[EvaluationSample]:
-        read = audio_reader(self.mismatch, self.run_log)
+        read = audio_reader(self.mismatch, self.run_log, model.resample)
 
         def pairs() -> Iterator[tuple[EvaluationSample | None, tuple[str, str] | None]]:
-            for utterance in utterances_in(path, self.key, self._bad):
+            for utterance in utterances_in(path, self.key, self._bad, self._left_out):
                 # Token ids of the data that ships are those of the model that ships; another model reads the text.
                 known = dataclasses.replace(utterance, tokens=None) if own and model.dir is not None else utterance
                 try:
@@ -228,6 +262,7 @@ class _Wanted:
             found.append(dataclasses.replace(pair, sample=sample))
             if len(found) == self.limit:
                 break
+        drop_contradicted_names(source.model.graph, [item.sample for item in found])
         skipped = len(self.run_log.skipped) - before
         if not found:
             raise DataError(
@@ -236,11 +271,15 @@ class _Wanted:
                 else f"{self.key}: {path} is empty; at least one sample is needed."
             )
         if skipped:
-            self.run_log.warn(f"{self.key}: {skipped} of {skipped + len(found)} samples of {path} were skipped; see `skipped`.")
+            names = ", ".join(entry["sample"] for entry in self.run_log.skipped[before : before + 5])
+            more = f" and {skipped - 5} more" if skipped > 5 else ""
+            self.run_log.warn(f"{self.key}: {skipped} of {skipped + len(found)} files or samples of {path} were skipped: "
+                              f"{names}{more}; see `skipped`.")  # fmt: skip
         return found
 
+    def _left_out(self, file: str, reason: str) -> None:
+        """Note a file that is not taken for a sample; it may be anything, so that it is no reason to stop."""
+        self.run_log.skip(self.key, file, reason)
+
     def _bad(self, sample: str, reason: str) -> None:
-        if self.on_bad is OnBadSample.refuse:
-            group = self.key.partition(".")[0]
-            raise DataError(f"{self.key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
-        self.run_log.skip(self.key, sample, reason)
+        refuse_or_skip(self.key, self.on_bad, self.run_log, sample, reason)

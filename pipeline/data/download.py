@@ -47,18 +47,18 @@ def download(url: str, sha256: str | None, cache: Path, on_progress: OnProgress)
         url: http or https.
         sha256: what the file must be, in hexadecimal; None: anything.
         cache: the directory that keeps it.
-        on_progress: told how far it came.
+        on_progress: called with the bytes so far.
 
     Raises:
-        ConfigError: the URL or the hash is none.
+        ConfigError: the URL or the hash is invalid.
         DataError: the server does not answer, has no such file, or the file is another one; or an archive is damaged.
     """
     parts = urlsplit(url)
     name = Path(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc or not name:
-        raise ConfigError(f"model.url: {url!r} is no http or https address of a file.")
+        raise ConfigError(f"model.url: {url!r} is not an http or https address of a file.")
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise ConfigError(f"model.sha256: {sha256!r} is no SHA-256: 64 hexadecimal digits are needed.")
+        raise ConfigError(f"model.sha256: {sha256!r} is not a SHA-256: 64 hexadecimal digits are needed.")
     place = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
     place.mkdir(parents=True, exist_ok=True)
     file = place / name
@@ -92,7 +92,7 @@ def _fetch(url: str, file: Path, on_progress: OnProgress) -> None:
                 return
             problem = "the connection broke"
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # the part is longer than the file: it was of another file
+            if error.code == 416:  # the part is longer than the file, so it belongs to another file
                 partial.unlink(missing_ok=True)
             elif error.code < 500:
                 raise DataError(

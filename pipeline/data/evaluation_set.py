@@ -1,51 +1,80 @@
 """The evaluation set of a run, split into a part that choices are made on and a part that is reported.
 
-A model that is the best of many on some samples is better on them than on others: its figures there are flattered. So what
-is chosen (candidates of a search, range methods, rewrites) sees the selection part only, and the report sees the other part.
+A model that is the best of many on some samples is better on them than on others: its figures there are too good. So
+choices (candidates of a search, range methods, rewrites) see the selection part only, and the report the report part.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from pipeline.config.settings import EvaluationConfig
-from pipeline.data.datasets import EvaluationSample, evaluation_samples
-from pipeline.errors import StageError
+from pipeline.data.datasets import EvaluationSample, evaluation_samples, refuse_or_skip
+from pipeline.errors import DataError, StageError
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import traced
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 
 TRACED_SAMPLES = 8  # that further graphs of a model are run on, for a probe and for timing
-FEW_SAMPLES = 16  # below which a part says little
+FEW_SAMPLES = 16  # fewer in a part are too few
+
+OnBad = Callable[[str, str], None]
+"""(id of a sample, why it cannot be used) -> what the settings say of such samples."""
 
 
 class EvaluationPart(Mapping[str, list[Sample]]):
     """Some samples of an evaluation set; and graph name -> what the graph is given when the model runs on them.
 
-    Attributes:
-        samples: those of the first graph of the model, with what is known about them.
+    The original runs on each sample before anything else does: one that it fails on is bad, whatever is made of the model.
+    Outputs are kept (`LoadedModel.originals`), so that those who compare with them need not run it a second time.
     """
 
-    def __init__(self, samples: Sequence[EvaluationSample], model: LoadedModel, seed: int) -> None:
-        """Run nothing yet."""
-        self.samples = list(samples)
-        self._model, self._seed = model, seed
+    def __init__(self, samples: Sequence[EvaluationSample], model: LoadedModel, seed: int, on_bad: OnBad) -> None:
+        """Run nothing yet.
+
+        Args:
+            samples: those of the first graph of the model, with what is known about them.
+            model: the original.
+            seed: of the noise.
+            on_bad: told of a sample that the original does not run on; raises where such samples are refused.
+        """
+        self._given, self._model, self._seed, self._on_bad = list(samples), model, seed, on_bad
+        self._good: list[EvaluationSample] = []
+        self._checked = 0  # of the samples, in their order
+        self._runs: dict[str, bool] = {}  # id -> whether the original runs on it
         self._traced: dict[str, list[Sample]] = {}
 
     @property
+    def samples(self) -> list[EvaluationSample]:
+        """All samples that the original runs on.
+
+        Raises:
+            DataError: there is none, or a bad one is refused.
+        """
+        return self.first(len(self._given))
+
+    @property
     def ids(self) -> list[str]:
-        """The ids of the samples."""
-        return [item.sample.id for item in self.samples]
+        """The ids of the samples, without those that the original is known not to run on."""
+        return [item.sample.id for item in self._given if self._runs.get(item.sample.id, True)]
+
+    def first(self, count: int) -> list[EvaluationSample]:
+        """Return so many of the samples that the original runs on, the first ones; all where there are no more."""
+        while len(self._good) < count and self._checked < len(self._given):
+            item = self._given[self._checked]
+            if self._is_good(item):
+                self._good.append(item)
+            self._checked += 1
+        return self._good[:count] or self._none_left()
 
     def __getitem__(self, graph: str) -> list[Sample]:
         """Return what a graph is given; a further graph on a few of the samples."""
-        samples = [item.sample for item in self.samples]
         if graph == self._model.adapter.entry:
-            return samples
+            return [item.sample for item in self.samples]
         if graph not in self._traced:
-            model = self._model
-            self._traced[graph] = traced(model.originals, model.adapter.infer, samples[:TRACED_SAMPLES], self._seed, graph)
+            model, samples = self._model, [item.sample for item in self.first(TRACED_SAMPLES)]
+            self._traced[graph] = traced(model.originals, model.adapter.infer, samples, self._seed, graph)
         return self._traced[graph]
 
     def __iter__(self) -> Iterator[str]:
@@ -61,7 +90,14 @@ class EvaluationPart(Mapping[str, list[Sample]]):
 
         Raises:
             StageError: the graph is not run on the first samples.
+            DataError: the original runs on no sample, or a bad one is refused.
         """
+        if graph == self._model.adapter.entry:
+            ordered = sorted(self._given, key=lambda item: item.sample.size)
+            middle = len(ordered) // 2
+            nearest = sorted(range(len(ordered)), key=lambda place: abs(place - middle))
+            found = next((ordered[place] for place in nearest if self._is_good(ordered[place])), None)
+            return (found or self._none_left()[0]).sample
         samples = self[graph]
         if not samples:
             raise StageError(f"{graph} is not run on the first samples of the evaluation set, so it cannot be checked.")
@@ -69,7 +105,22 @@ class EvaluationPart(Mapping[str, list[Sample]]):
 
     def probes(self, graph: str) -> list[Sample]:
         """Return the sample of median size, and two others."""
+        if graph == self._model.adapter.entry:
+            return [self.probe(graph), *(item.sample for item in self.first(2))]
         return [self.probe(graph), *self[graph][:2]]
+
+    def _is_good(self, item: EvaluationSample) -> bool:
+        """Run the original on a sample, once, on the noise that it gets in an evaluation."""
+        name = item.sample.id
+        if name not in self._runs:
+            fault = self._model.fault_of(item.sample, [self._seed, len(self._good)])
+            if fault is not None:
+                self._on_bad(name, fault)
+            self._runs[name] = fault is None
+        return self._runs[name]
+
+    def _none_left(self) -> list[EvaluationSample]:
+        raise DataError(f"evaluation.path: the original model runs on none of the {len(self._given)} samples; see `skipped`.")
 
 
 class EvaluationSet:
@@ -106,19 +157,28 @@ class EvaluationSet:
         items = evaluation_samples(self._model.adapter, self._model.entry, self._config, self._seed, self._run_log)
         if len(items) == 1:
             self._run_log.warn(
-                f"evaluation.path: one sample ({items[0].sample.id!r}) cannot be split, so checks and report use the same. "
+                f"evaluation.path: one sample ({items[0].sample.id!r}) cannot be split, so checks and report use the same one. "
                 "Give more samples."
             )
-            whole = EvaluationPart(items, self._model, self._seed)
+            whole = EvaluationPart(items, self._model, self._seed, self._on_bad)
             return whole, whole
         selection, report = split(items, self._seed, exchange=self._config.exchange_parts)
         if len(report) < FEW_SAMPLES and (self._config.path or self._model.adapter.evaluation_path) is not None:
             self._run_log.warn(
                 f"evaluation.path: {len(report)} samples are left to report on, after {len(selection)} of {len(items)} were "
-                f"set aside for choices. Fewer than {FEW_SAMPLES} say little; give more samples."
+                f"set aside for choices. Fewer than {FEW_SAMPLES} are too few for reliable figures; give more samples."
             )
-        parts = (EvaluationPart(part, self._model, self._seed) for part in (selection, report))
+        parts = (EvaluationPart(part, self._model, self._seed, self._on_bad) for part in (selection, report))
         return next(parts), next(parts)
+
+    def _on_bad(self, sample: str, reason: str) -> None:
+        if self._config.path is None and self._model.adapter.evaluation_path is None:
+            raise DataError(
+                f"evaluation.path: not set, and the seeded noise in the place of data does not suit the model: {reason} Give "
+                "real samples: evaluation.path=<npz>."
+            )
+        refuse_or_skip("evaluation.path", self._config.on_bad_sample, self._run_log, sample, reason)
+        self._run_log.warn("evaluation.path: samples that the original model does not run on were skipped; see `skipped`.")
 
 
 def split(

@@ -1,4 +1,4 @@
-"""Seeded noise in the place of data: what people calibrate on who have none."""
+"""Seeded noise in place of data."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pipeline.sample import Sample
 
 
 def random_samples(inputs: Sequence[onnx.ValueInfoProto], count: int, length: int, seed: int) -> list[Sample]:
-    """Return seeded noise shaped by a graph's inputs: what people calibrate on who have no data.
+    """Return seeded noise shaped by a graph's inputs.
 
     Floats are standard normal, integers are drawn from 1 to 7 (small enough for any token table), and an integer input
     whose name speaks of a length gets the length itself. An axis whose size the graph leaves open gets 1 if it is the
@@ -24,6 +24,11 @@ def random_samples(inputs: Sequence[onnx.ValueInfoProto], count: int, length: in
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         for value in inputs:
             dtype, dims = dtype_of(value), dims_of(value)
+            if dims is None:
+                raise DataError(
+                    f"calibration=random: the graph declares no shape for the input {value.name!r}. Give real samples with "
+                    "calibration=arrays."
+                )
             shape = [size or (1 if axis == 0 else length) for axis, size in enumerate(dims)]
             if np.issubdtype(dtype, np.floating):
                 arrays[value.name] = rng.standard_normal(shape).astype(dtype)

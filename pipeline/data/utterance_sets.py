@@ -1,18 +1,24 @@
-"""Any set of utterances, told apart by what its path is.
+"""Any set of utterances, recognised by its path.
 
 A `.jsonl` file is a manifest, a `.txt` file holds a sentence a line, a folder with `wav.scp` is Kaldi's, another folder is
 one of audio files.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.manifest import manifest_lines, text_lines
 from pipeline.errors import DataError
 from pipeline.utterance import OnBadSample, Utterance
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})  # what libsndfile reads
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64",
+     ".rf64", ".sph", ".nist", ".voc", ".avr", ".pvf", ".paf", ".svx", ".8svx", ".iff", ".ircam", ".sf", ".htk", ".sds", ".xi",
+     ".wve", ".mat", ".mpc", ".sd2"}
+)  # fmt: skip
+"""The endings of the files that libsndfile reads and whose header says what is in them."""
 NEEDED = {
     CalibrationKind.audio: "a folder of audio files",
     CalibrationKind.manifest: "a .jsonl manifest, or a Kaldi folder with wav.scp",
@@ -20,13 +26,16 @@ NEEDED = {
 }
 
 
-def utterances_in(path: Path, key: str, on_bad: OnBadSample) -> Iterator[Utterance]:
+def utterances_in(
+    path: Path, key: str, on_bad: OnBadSample, left_out: OnBadSample = lambda _name, _reason: None
+) -> Iterator[Utterance]:
     """Yield the utterances of a set, in its order.
 
     Args:
         path: a manifest, a file of sentences, a Kaldi folder or a folder of audio.
         key: the config key that names it, for messages.
-        on_bad: told of what belongs to no utterance, such as a transcript without audio.
+        on_bad: called with what belongs to no utterance, such as a transcript without audio.
+        left_out: called with the files in a folder of audio that are not recordings.
 
     Raises:
         DataError: there is nothing at the path, or not what a set is made of.
@@ -35,7 +44,7 @@ def utterances_in(path: Path, key: str, on_bad: OnBadSample) -> Iterator[Utteran
         case CalibrationKind.sentences:
             yield from _sentences(path, key)
         case CalibrationKind.audio:
-            yield from _recordings(path, key)
+            yield from _recordings(path, key, left_out)
         case _ if path.is_dir():
             yield from _kaldi(path, key, on_bad)
         case _:
@@ -50,7 +59,7 @@ def kind_of(path: Path) -> CalibrationKind:
 
 
 def check_kind(path: Path, kind: CalibrationKind) -> None:
-    """Check that a path holds what `calibration=<kind>` says.
+    """Check that a path holds what `calibration=<kind>` needs.
 
     Raises:
         DataError: it holds something else.
@@ -58,12 +67,12 @@ def check_kind(path: Path, kind: CalibrationKind) -> None:
     if kind in NEEDED and path.exists() and (found := kind_of(path)) is not kind:
         raise DataError(
             f"calibration.path: {path} is {NEEDED[found]}, but calibration={kind.name} needs {NEEDED[kind]}. "
-            f"Say calibration={found.name}, or name another path."
+            f"Use calibration={found.name}, or name another path."
         )
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files that tell what is in a set, recordings aside."""
+    """Return the files that define a set, without its recordings."""
     return [path / "wav.scp", path / "text"] if path.is_dir() else [path]
 
 
@@ -75,12 +84,22 @@ def _sentences(path: Path, key: str) -> Iterator[Utterance]:
             yield Utterance(f"{path.stem}_{number:03d}", text=line.strip())
 
 
-def _recordings(folder: Path, key: str) -> Iterator[Utterance]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+def _recordings(folder: Path, key: str, left_out: OnBadSample) -> Iterator[Utterance]:
+    """Yield the recordings of a folder by their paths in it; two that differ in their endings alone keep them in their ids."""
+    present = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = [file for file in present if file.suffix.lower() in AUDIO_SUFFIXES]
+    for file in present:
+        if file.suffix.lower() not in AUDIO_SUFFIXES:
+            left_out(
+                file.relative_to(folder).as_posix(),
+                f"{file}: no ending of a file that libsndfile reads. Convert it to WAV or FLAC if it is a recording.",
+            )
     if not files:
         raise DataError(f"{key}: {folder} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
+    stems = Counter(file.with_suffix("") for file in files)
     for file in files:
-        yield Utterance(file.relative_to(folder).with_suffix("").as_posix(), audio=file)
+        named = file if stems[file.with_suffix("")] > 1 else file.with_suffix("")
+        yield Utterance(named.relative_to(folder).as_posix(), audio=file)
 
 
 def _kaldi(folder: Path, key: str, on_bad: OnBadSample) -> Iterator[Utterance]:

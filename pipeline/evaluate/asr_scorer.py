@@ -9,7 +9,7 @@ from pipeline.sample import Outputs
 
 
 class AsrScorer:
-    """Collects transcripts, and how far posteriors move: they tell long before a word changes."""
+    """Collects transcripts and the divergence of posteriors, which change long before a word does."""
 
     def __init__(self, model: Transcribes) -> None:
         """Take the model that turns outputs into words."""
@@ -39,7 +39,7 @@ class AsrScorer:
         )
 
     def _divergence(self, baseline: Outputs, quantized: Outputs) -> dict[str, float]:
-        if not isinstance(self._model, HasPosteriors):  # a transducer's depend on what it has said so far
+        if not isinstance(self._model, HasPosteriors):  # those of a transducer depend on its output so far
             return {}
         return {"posterior_kl": posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))}
 

@@ -1,4 +1,4 @@
-"""`evaluation=audio`: what a vocoder, or any model whose first output is audio, makes audible."""
+"""`evaluation=audio`: the audio of a vocoder, or of any model whose first output is audio."""
 
 import numpy as np
 import numpy.typing as npt

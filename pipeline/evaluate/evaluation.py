@@ -1,7 +1,8 @@
 """The evaluate stage: fp32 and quantized on the same inputs and the same noise, scored by the model's own metrics."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -12,19 +13,22 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.node_errors import NodeError
-from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize, tensor_scores
+from pipeline.evaluate.measured_loss import measured_loss
+from pipeline.evaluate.output_scores import OutputScores, Pair
+from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.session import RunError
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.states import states_of
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, metrics_of
-from pipeline.metrics.tensor_metrics import TENSOR_METRICS
+from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
@@ -38,11 +42,12 @@ class Evaluation:
         samples: how many were scored.
         metrics: name -> baseline, quantized, delta, unit, higher_is_better, version, samples (how many have it), and 95 %
             intervals over samples: `interval` of the quantized model's value, `delta_interval` of the paired difference from
-            fp32's; None where not known.
-        outputs: output name -> tensor metrics, means over samples.
+            fp32's; None where not known. Of several outputs, `output` is the worst one, which the value is of.
+        outputs: output name -> its metrics over all samples.
+        states: output name -> the input that it is fed back to, of streaming models: its error grows from call to call.
         per_sample: id, scores and transcripts of each sample.
-        worst: the metric that tells most of single samples, and the ids of the samples that are worst in it.
-        noise: how both models came to see the same noise; None where the graph draws none.
+        worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
+        noise: how both models get the same noise; None where the graph draws none.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, with its interval, of the metrics that a search was limited in.
         node_errors: graph name -> the error of each of its nodes, in their order; empty where it was not measured.
@@ -54,6 +59,7 @@ class Evaluation:
     per_sample: list[dict[str, Any]]
     worst: dict[str, Any] | None
     noise: str | None
+    states: dict[str, str] = field(default_factory=dict)
     length_change: float = 0.0
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
@@ -72,7 +78,7 @@ def check_evaluation(model: SpeechModel, config: EvaluationConfig) -> None:
     for name in config.metrics:
         if name not in known:
             where = f" of evaluation={config.kind.name}" if name in METRICS else ""
-            raise ConfigError(f"evaluation.metrics: {name!r} is no metric{where}.{did_you_mean(name, known)}")
+            raise ConfigError(f"evaluation.metrics: {name!r} is not a metric{where}.{did_you_mean(name, known)}")
     if config.labels is not None and config.kind is not EvaluationKind.tensors:
         raise ConfigError("evaluation.labels: classes are compared by evaluation=tensors only.")
 
@@ -112,31 +118,40 @@ def evaluate(
     scorer = scorer_of(model.adapter, model.entry, config, run_log, model.threads)
     pair = _Pair(model, artifacts)
     scored: list[SampleScores] = []
-    by_output: list[dict[str, dict[str, float]]] = []
+    outputs = OutputScores()
     for number, item in enumerate(items):
-        baseline, quantized, fidelity = pair.run(item.sample, [seed, number])
-        by_output.append(fidelity)
+        baseline, quantized, pairs = pair.run(item.sample, [seed, number])
+        outputs.add(pairs)
         scores = scorer.score(item, baseline, quantized)
-        scores.fidelity = {**next(iter(fidelity.values())), **scores.fidelity}
         heard = scores.notes.pop("audio", None)
         if heard is not None and number < config.listen:
             _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model.adapter, model.entry, config))
         scored.append(scores)
         on_sample()
-    if isinstance(model.adapter, TextToSpeech):  # what made the audio and heard it
+    if isinstance(model.adapter, TextToSpeech):  # the models that synthesised and recognised the audio
         run_log.read_hashed(*(file for name in model.adapter.companions for file in model[name].files))
+    for scores, of_outputs in zip(scored, outputs.by_sample(), strict=True):
+        scores.fidelity = {**of_outputs, **scores.fidelity}
+    by_output, totals = outputs.by_output, {**outputs.totals(), **scorer.totals()}
+    if not by_output and not totals:
+        raise StageError("none of the model's outputs can be compared: on no sample does fp32 give a value that is finite.")
+    for name in pair.not_a_number:
+        run_log.warn(f"{name}: fp32's own output holds NaN on some samples; those values are not compared.")
     per_sample = [per_sample_entry(item, scores) for item, scores in zip(items, scored, strict=True)]
-    metrics = _with_intervals(summarize(config.metrics, scored, scorer.totals()), per_sample)
+    metrics = _with_intervals(summarize(config.metrics, scored, totals), per_sample)
+    if len(by_output) > 1:
+        metrics = {name: {**metric, **_of_output(name, outputs.worst)} for name, metric in metrics.items()}
     worst = worst_samples(per_sample)
     return Evaluation(
         samples=len(items),
         metrics=metrics,
-        outputs=_mean_by_output(by_output),
+        outputs=by_output,
         per_sample=per_sample,
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
+        states=pair.states,
         length_change=pair.length_change,
-        losses={name: found for name in losses_in if (found := measured_loss(name, scored, scorer.totals(), items))},
+        losses={name: found for name in losses_in if (found := measured_loss(name, scored, totals, items))},
     )
 
 
@@ -144,8 +159,10 @@ class _Pair:
     """A model as it was and as it has become, run on the same samples and the same noise."""
 
     def __init__(self, model: LoadedModel, artifacts: Mapping[str, Artifact]) -> None:
-        self._model = model.adapter
+        self._loaded, self._model = model, model.adapter
         self._artifacts = artifacts
+        self.graphs = list(model)
+        self.not_a_number: dict[str, None] = {}  # outputs that fp32 itself gives NaN in
         self._before = model.originals
         changed = {name: artifact.path for name, artifact in artifacts.items()}
         self._after = ModelSessions(model, model.threads, changed)
@@ -153,29 +170,65 @@ class _Pair:
         self.suffix = next(iter(artifacts.values())).path.name.split(".")[-2]
         self.noise = self._same_noise()
 
-    def run(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, dict[str, dict[str, float]]]:
-        """Return the outputs before and after, and the tensor metrics of each output of each quantized graph."""
+    def run(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, list[Pair]]:
+        """Return the outputs before and after, and those of each inference of a quantized graph beside its original's."""
         calls: tuple[list[Call], list[Call]] = ([], [])
         baseline = self._model.infer(sample, self._before.runner(seed, calls[0]))
-        quantized = self._model.infer(sample, self._after.runner(seed, calls[1]))
+        quantized = self._changed(lambda: self._model.infer(sample, self._after.runner(seed, calls[1])))
         self.length_change = max(self.length_change, length_change(baseline, quantized))
+        originals: dict[str, Iterator[Call]] = {name: iter([c for c in calls[0] if c.graph == name]) for name in self.graphs}
         for call in calls[1]:
-            _check_finite(call, self._artifacts)
-        fidelity: dict[str, dict[str, float]] = {}
+            self._check_usable(call, next(originals[call.graph], None))
+        pairs: list[Pair] = []
         rerun = self._after.runner(seed)
-        for graph in self._artifacts:
-            scores = []
-            for call in calls[0]:
-                if call.graph == graph:
-                    # Only the first graph is sure to have been given the same in both runs.
-                    same = call is calls[0][0]
-                    outputs = calls[1][0].outputs if same else rerun(graph, call.sample)
-                    scores.append(tensor_scores(call.outputs, outputs))
-            fidelity |= {self._name(graph, output): mean for output, mean in _mean_by_output(scores).items()}
-        return baseline, quantized, fidelity
+        for call in calls[0]:
+            if call.graph in self._artifacts:
+                # Only the first graph is sure to have been given the same in both runs.
+                same = call is calls[0][0]
+                outputs = calls[1][0].outputs if same else self._changed(partial(rerun, call.graph, call.sample))
+                pairs.append((self._prefix(call.graph), call.outputs, outputs))
+                self._note_nan(call)
+        return baseline, quantized, pairs
 
-    def _name(self, graph: str, output: str) -> str:
-        return output if len(self._artifacts) == 1 else f"{graph}.{output}"
+    def _changed(self, run: Callable[[], Outputs]) -> Outputs:
+        try:
+            return run()
+        except RunError as error:
+            files = ", ".join(artifact.path.name for artifact in self._artifacts.values())
+            raise StageError(
+                f"{files}: does not run on sample {error.sample!r}, on which the original does: {error.reason}. Exclude the "
+                "node that it names with mode.nodes_to_exclude, or quantize fewer operator types with mode.op_types."
+            ) from error
+
+    def _check_usable(self, call: Call, original: Call | None) -> None:
+        """Check that a graph's outputs are as finite as its original's."""
+        file = self._artifacts[call.graph].path.name if call.graph in self._artifacts else f"the graph {call.graph}"
+        for name, array in call.outputs.items():
+            reference = original.outputs.get(name) if original is not None else None
+            if broken := broken_values(np.zeros(0, array.dtype) if reference is None else reference, array):
+                raise DataError(
+                    f"{file}: the output {name!r} holds NaN or Inf on sample {call.sample.id!r} where fp32's is finite, or a "
+                    f"number where fp32's is infinite ({broken} of {array.size} values). A value has left the range of its "
+                    "type; keep its node in fp32 with mode.nodes_to_exclude."
+                )
+
+    def _note_nan(self, call: Call) -> None:
+        for name, array in call.outputs.items():
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                self.not_a_number[self._prefix(call.graph) + name] = None
+
+    def _prefix(self, graph: str) -> str:
+        return "" if len(self._artifacts) == 1 else f"{graph}."
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Outputs that are fed back to inputs, and those inputs."""
+        found = {graph: states_of(self._loaded[graph].model.graph) for graph in self._artifacts}
+        return {
+            self._prefix(graph) + output: self._prefix(graph) + given
+            for graph, states in found.items()
+            for output, given in states.items()
+        }
 
     def _same_noise(self) -> str | None:
         drawing = []
@@ -223,15 +276,8 @@ def _sample_rate(model: SpeechModel, source: SourceGraph, config: EvaluationConf
     metadata = {entry.key: entry.value for entry in source.model.metadata_props}
     rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
     if rate is None:
-        raise ConfigError("evaluation.sample_rate_hz: not set, and the model's metadata does not tell it.")
+        raise ConfigError("evaluation.sample_rate_hz: not set, and not in the model's metadata.")
     return int(rate)
-
-
-def _check_finite(call: Call, artifacts: Mapping[str, Artifact]) -> None:
-    file = artifacts[call.graph].path.name if call.graph in artifacts else f"the graph {call.graph}"
-    for name, array in call.outputs.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise DataError(f"{file}: the output {name!r} holds NaN or Inf on sample {call.sample.id!r}.")
 
 
 def _write_audio(directory: RunDirectory, name: str, suffix: str, heard: tuple[Any, Any], sample_rate_hz: int) -> Path:
@@ -243,11 +289,8 @@ def _write_audio(directory: RunDirectory, name: str, suffix: str, heard: tuple[A
     return folder
 
 
-def _mean_by_output(by_output: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        output: {metric: float(np.mean([scores[output][metric] for scores in by_output])) for metric in TENSOR_METRICS}
-        for output in by_output[0]
-    }
+def _of_output(metric: str, worst: Mapping[str, str]) -> dict[str, str]:
+    return {"output": worst[metric]} if metric in worst else {}
 
 
 def _with_intervals(metrics: dict[str, dict[str, Any]], samples: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """How much worse a changed graph makes its model, in one metric, on the same samples and the same noise, again and again.
 
 The evaluate stage scores one finished run and keeps everything; a search asks hundreds of times for one number. Here fp32
-runs once, what is heard or transcribed of it is kept, and only the graph in question is run anew.
+runs once, its audio and transcripts are kept, and only the graph in question is run again.
 """
 
 import dataclasses
@@ -15,21 +15,25 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.evaluation import scorer_of
-from pipeline.evaluate.measured_loss import MeasuredLoss, measured_loss
-from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change, tensor_scores
+from pipeline.evaluate.measured_loss import measured_loss
+from pipeline.evaluate.output_scores import OutputScores
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.session import RunError
 from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
+from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What a changed graph costs.
+    """The loss of a changed graph.
 
     Attributes:
         loss: in the metric: how much worse than fp32.
@@ -46,7 +50,7 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
     """Check that a loss can be measured in a metric.
 
     Raises:
-        ConfigError: there is no such metric, the evaluation does not compute it, or fp32's own value is infinite.
+        ConfigError: the metric does not exist, the evaluation does not compute it, or fp32's own value is infinite.
     """
     known = metrics_of(kind)
     finite = [name for name in known if METRICS[name].baseline != np.inf]
@@ -104,18 +108,18 @@ class LossEvaluator:
         return np.random.default_rng([self._seed, number])
 
     def loss(self, model: onnx.ModelProto | Path, samples: int | None = None, *, with_interval: bool = False) -> Loss:
-        """Return what the model loses with another graph in the place of its own.
+        """Return the loss of the model with another graph in the place of its own.
 
         Args:
             model: the other graph, with the same inputs and outputs.
             samples: on the first so many; None: on all.
-            with_interval: also say how sure the loss is.
+            with_interval: also compute its interval.
         """
         after = ModelSessions(self._model, self._model.threads, {self.graph: model})
         return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:
-        """Return what the model loses where its graph gives other outputs.
+        """Return the loss of the model where its graph gives other outputs.
 
         Args:
             outputs: (number of the sample, what the graph is given) -> what it gives instead.
@@ -132,22 +136,30 @@ class LossEvaluator:
         arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
         scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
+        outputs = OutputScores()
         change = 0.0
         for number, item in enumerate(items):
-            before, after = self._before[number], self._adapter.infer(item.sample, run_of(number))
-            if any(np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all() for a in after.values()):
+            before = self._before[number]
+            try:
+                after = self._adapter.infer(item.sample, run_of(number))
+            except RunError:  # as unusable as one that gives NaN
+                return Loss(float("inf"), float("inf"))
+            if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))
             try:
+                if METRICS[self.metric].of_outputs:
+                    outputs.add([("", before, after)])
                 scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
             except LengthsDifferError:
                 return Loss(float("inf"), length_change(before, after))
             scores.notes.clear()  # audio among them
             scored.append(scores)
             change = max(change, length_change(before, after))
-        found = measured_loss(
-            self.metric, scored, {} if scorer is None else scorer.totals(), items, with_interval=with_interval
-        )
-        if found is None:
+        totals = {**outputs.totals(), **({} if scorer is None else scorer.totals())}
+        if METRICS[self.metric].of_outputs:
+            scored = [SampleScores(scores) for scores in outputs.by_sample()]
+        found = measured_loss(self.metric, scored, totals, items, with_interval=with_interval)
+        if found is None or found.value is None:
             raise ConfigError(
                 f"mode.metric: {self.metric} cannot be computed on the evaluation set: it needs what the set does not hold "
                 "(recordings, texts or labels)."
@@ -156,8 +168,8 @@ class LossEvaluator:
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""
-        if METRICS[self.metric].source is Source.posteriors:
-            assert isinstance(self._adapter, HasPosteriors)
-            posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
-            return SampleScores({self.metric: posterior_kl(*posteriors)})
-        return SampleScores(next(iter(tensor_scores(before, after).values())))
+        if METRICS[self.metric].source is not Source.posteriors:
+            return SampleScores()  # `OutputScores` has it
+        assert isinstance(self._adapter, HasPosteriors)
+        posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
+        return SampleScores({self.metric: posterior_kl(*posteriors)})

@@ -1,30 +1,11 @@
-"""How much worse than fp32 a model is in one metric, and how sure that is."""
+"""How much worse than fp32 a model is in one metric, with an interval."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import SampleScores, per_sample_entry, summarize
 from pipeline.evaluate.uncertainty import loss_interval
-
-
-@dataclass(frozen=True)
-class MeasuredLoss:
-    """A loss with its 95 % interval over samples.
-
-    Attributes:
-        metric: what it is measured in.
-        value: how much worse than fp32; below zero is better.
-        low: lower end of the interval; None where the samples do not tell.
-        high: upper end.
-        samples: how many it was measured on.
-    """
-
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    samples: int
+from pipeline.record.results import MeasuredLoss
 
 
 def measured_loss(

@@ -1,10 +1,10 @@
 """How far each tensor of a quantized graph has moved from fp32's: where along the graph the error comes from.
 
-Both graphs run on the same samples and the same noise, as their files say, without ONNX Runtime's fusions. Tensors are fetched
+Both graphs run on the same samples and the same noise, as saved, without ONNX Runtime's fusions. Tensors are fetched
 in batches of bounded size, so that memory does not grow with the graph; the price is that each batch runs what it depends on.
 
-A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and smoothing move
-a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
+A tensor that the quantized graph rounds is compared after rounding, since that is what is read. Equalization and SmoothQuant
+move a factor per channel out of activations into weights, which changes such tensors and no result: where a factor per channel
 explains most of a difference, it is taken out first.
 """
 
@@ -25,27 +25,13 @@ from pipeline.graph.session import ORT_ERRORS, inputs_for
 from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.graph.value_info import FLOAT_TYPES
+from pipeline.record.results import NodeError
 from pipeline.sample import Array, Float32Array, FloatArray, Sample
 
 BUDGET_BYTES = 32 << 20  # of one graph's tensors that are fetched at once, where one alone is not larger
 EXPLAINS_MOST = 4.0  # times less difference with a factor per channel than without: 6 dB
 SUMMED_AT_ONCE = 1 << 14  # values in float32; the sums of these are added in float64
 VALUES_PER_CHANNEL = 16  # at least, before a factor per channel is anything but a fit to noise
-
-
-@dataclass(frozen=True)
-class NodeError:
-    """One node whose output exists in both graphs.
-
-    Attributes:
-        node: its name in the original.
-        op_type: its operator.
-        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none.
-    """
-
-    node: str
-    op_type: str
-    sqnr_db: float
 
 
 def errors_along(
@@ -111,12 +97,14 @@ class _Difference:
         if reference.shape != test.shape or not reference.size:
             return
         a, b = np.asarray(reference, np.float32), np.asarray(test, np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             signal, noise = _power(a), _power(a - b)
-        if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
-            usual = np.isfinite(a)
-            a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
-            signal, noise = _power(a), _power(a - b) if np.isfinite(b).all() else math.inf
+            if not math.isfinite(signal + noise):  # masks hold minus infinity on purpose
+                usual = np.isfinite(a)
+                a, b = np.where(usual, a, np.float32(0)), np.where(usual, b, np.float32(0))
+                # squares of large values do not fit in float32
+                signal = float(np.sum(np.square(a, dtype=np.float64)))
+                noise = float(np.sum(np.square(np.subtract(a, b, dtype=np.float64)))) if np.isfinite(b).all() else math.inf
         self.seen = True
         self.signal += signal
         self.noise += noise
@@ -137,6 +125,8 @@ class _Difference:
         """Return the ratio; None where nothing could be compared."""
         if not self.seen or self.signal == 0.0:
             return None
+        if not math.isfinite(self.noise):  # NaN or infinity where fp32 has a number
+            return -math.inf
         noise, exact = self.noise, float(np.finfo(np.float32).eps) ** 2 * self.signal
         for aa, ab, bb in self.sums.values():
             left = float(np.sum(aa - np.divide(ab**2, bb, out=np.zeros_like(bb), where=bb > 0)))
@@ -153,7 +143,7 @@ def _power(values: Float32Array) -> float:
 
 
 def _rounded(model: onnx.ModelProto) -> dict[str, str]:
-    """Return tensor -> the same tensor behind its QuantizeLinear and DequantizeLinear, where it is rounded."""
+    """Return tensor -> the same tensor after its QuantizeLinear and DequantizeLinear, where it is rounded."""
     integers = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     pairs = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers]
     return {integers[node.input[0]]: node.output[0] for node in pairs}

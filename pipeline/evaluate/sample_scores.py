@@ -12,7 +12,7 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import StageError
 from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.metrics.metric_registry import METRICS
-from pipeline.metrics.tensor_metrics import TENSOR_METRICS
+from pipeline.metrics.tensor_metrics import DIRECTIONS, EXACT_METRICS, TENSOR_METRICS, values_to_compare
 from pipeline.sample import Array, Outputs
 
 
@@ -27,7 +27,7 @@ class SampleScores:
     Attributes:
         fidelity: metric -> distance of the quantized model's output from fp32's.
         truth: metric -> (fp32's, the quantized model's) distance from the truth.
-        notes: what else a reader wants to know, such as transcripts.
+        notes: further values of the report, such as transcripts.
     """
 
     fidelity: dict[str, float] = field(default_factory=dict)
@@ -42,27 +42,48 @@ class Scorer(Protocol):
         """Score one sample."""
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Return the metrics that are no mean over samples: name -> (fp32's, the quantized model's)."""
+        """Return the metrics that are not a mean over samples: name -> (fp32's, the quantized model's)."""
 
 
 def tensor_scores(baseline: Outputs, quantized: Outputs) -> dict[str, dict[str, float]]:
-    """Return the tensor metrics of each float output, the first one first.
+    """Return the metrics of each output that can be compared: of signals the tensor metrics, of all else the agreement.
 
     Where a spectrogram, (1, bands, frames) or (1, frames, bands), has become longer or shorter, its frames are aligned first.
+    Left out are outputs without a value, and those that fp32 itself gives no finite value for.
 
     Raises:
-        LengthsDifferError: an output has another shape, and no time axis to align.
-        StageError: no output is a float tensor.
+        LengthsDifferError: an output has another shape, and no time axis to align; or a sequence has another length.
     """
+    if other := sorted(baseline.keys() ^ quantized.keys()):
+        raise LengthsDifferError(
+            f"the output {other[0]!r} is given by only one of the two graphs: the quantized model decides other lengths. "
+            "Exclude what decides them with mode.nodes_to_exclude."
+        )
     scores = {}
     for name, reference in baseline.items():
-        if not np.issubdtype(reference.dtype, np.floating):
+        if not is_signal(reference):
+            if reference.size or quantized[name].size:
+                scores[name] = {metric: function(reference, quantized[name]) for metric, function in EXACT_METRICS.items()}
             continue
-        a, b = comparable(name, reference, quantized[name])
-        scores[name] = {metric: function(a, b) for metric, function in TENSOR_METRICS.items()}
-    if not scores:
-        raise StageError("none of the model's outputs is a float tensor, so there is nothing to compare.")
+        a, b = values_of(name, reference, quantized[name])
+        if a.size:
+            left_out = DIRECTIONS if a.size == 1 else frozenset()
+            scores[name] = {metric: function(a, b) for metric, function in TENSOR_METRICS.items() if metric not in left_out}
     return scores
+
+
+def is_signal(array: Array) -> bool:
+    """Return whether a distance between values means something: floats, and integers of up to 16 bits, which hold audio.
+
+    Longer integers are token ids, classes and lengths.
+    """
+    kind = array.dtype.kind
+    return bool(kind in "fcV" or (kind in "iu" and array.itemsize <= 2))  # V: bfloat16, which is not numpy's own
+
+
+def values_of(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
+    """Return the values of two outputs that can be compared; see `comparable` and `values_to_compare`."""
+    return values_to_compare(*comparable(name, reference, test))
 
 
 def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
@@ -78,7 +99,7 @@ def comparable(name: str, reference: Array, test: Array) -> tuple[Array, Array]:
             return reference[0][i], test[0][j]
     raise LengthsDifferError(
         f"the output {name!r} is of shape {list(test.shape)}, fp32's of {list(reference.shape)}: the quantized model decides "
-        "other lengths, and there is no common time axis to compare along. Exclude what decides them with "
+        "other lengths, and there is no common time axis to compare along. Exclude the nodes that decide them with "
         "mode.nodes_to_exclude."
     )
 
@@ -101,7 +122,7 @@ def summarize(
     """Return the report's `evaluation.metrics`: the mean over samples of each metric, in the order of `METRICS`.
 
     A ratio that is infinite for equal outputs is averaged over the samples whose outputs differ, where there are any: one
-    sample that nothing happens to would make perfect of all.
+    unchanged sample would make the mean infinite.
     """
     given = {name: [s.fidelity[name] for s in scored if name in s.fidelity] for name in _keys(scored, "fidelity")}
     given = {name: differing(name, values) or values for name, values in given.items()}

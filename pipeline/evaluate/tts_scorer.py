@@ -1,4 +1,4 @@
-"""`evaluation=tts`: mel spectrograms and lengths against fp32's, and what a recogniser hears in the speech.
+"""`evaluation=tts`: mel spectrograms and lengths against fp32's, and the transcript of the speech by a recogniser.
 
 A quantized acoustic model predicts other durations in some sentences. Their mels are aligned before they are compared, and
 the difference in length is a metric of its own; nothing is cut off.
@@ -26,7 +26,7 @@ Audio = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Listener:
-    """A recogniser that hears synthesised speech."""
+    """A recogniser of synthesised speech."""
 
     model: Ctc
     session: onnxruntime.InferenceSession
@@ -76,17 +76,17 @@ class TtsScorer:
             return scores
         speech = (np.asarray(baseline["audio"], np.float32), np.asarray(quantized["audio"], np.float32))
         scores.notes["audio"] = speech
-        if len(speech[0]) == len(speech[1]):  # of another length, there is no sample to compare a sample with
+        if len(speech[0]) == len(speech[1]):  # samples of speech of another length do not correspond
             scores.fidelity["mr_stft"] = mr_stft(*speech)
         if self._listener is not None and item.utterance is not None and item.utterance.text:
-            heard = [self._listener.transcript(audio, self._model.rate_hz) for audio in speech]
+            transcribed = [self._listener.transcript(audio, self._model.rate_hz) for audio in speech]
             self._texts.append(spoken_words(item.utterance.text))
-            for transcripts, transcript in zip(self._transcripts, heard, strict=True):
+            for transcripts, transcript in zip(self._transcripts, transcribed, strict=True):
                 transcripts.append(transcript)
             scores.notes |= {
                 "text": spoken_words(item.utterance.text),
-                "baseline_transcript": heard[0],
-                "quantized_transcript": heard[1],
+                "baseline_transcript": transcribed[0],
+                "quantized_transcript": transcribed[1],
             }
         return scores
 

@@ -1,6 +1,6 @@
-"""How sure the metrics of an evaluation are: bootstrap intervals over its samples; and which samples are the worst.
+"""The uncertainty of an evaluation's metrics: bootstrap intervals over its samples; and which samples are the worst.
 
-All of it follows from the report's `evaluation.per_sample`, so that it can be had of any report.
+All of it follows from the report's `evaluation.per_sample`, so that it can be computed from any report.
 """
 
 import math
@@ -20,7 +20,7 @@ Entry = Mapping[str, Any]
 
 
 def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
-    """Return a metric of the quantized model with its interval; None where the samples do not tell.
+    """Return a metric of the quantized model with its interval; None where it cannot be computed.
 
     Args:
         samples: the report's `evaluation.per_sample`.
@@ -29,7 +29,7 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
     if METRICS[name].aggregate in ERROR_COUNTS:
         return _rate([(after, length) for _, after, length in _errors(samples, name)])
     given = [sample["fidelity"][name] for sample in samples if name in sample.get("fidelity", {})]
-    if METRICS[name].baseline == math.inf:  # the mean is over samples whose outputs differ; JSON says null of the others
+    if METRICS[name].baseline == math.inf:  # the mean is over samples whose outputs differ; in JSON the others are null
         values = [value for value in given if value is not None and value != math.inf]
         return mean_interval(values, resamples=RESAMPLES) if len(values) > 1 and np.isfinite(values).all() else None
     if any(value is None or not math.isfinite(value) for value in given):
@@ -47,7 +47,7 @@ def change_interval(samples: Sequence[Entry], name: str) -> Interval | None:
 
 
 def loss_interval(samples: Sequence[Entry], name: str) -> Interval | None:
-    """Return how much worse than fp32 a metric is, with its interval; None where the samples do not tell."""
+    """Return how much worse than fp32 a metric is, with its interval; None where it cannot be computed."""
     metric = METRICS[name]
     if metric.baseline is None:
         change = change_interval(samples, name)
@@ -74,7 +74,7 @@ def sample_value(sample: Entry, name: str) -> float | None:
 
 
 def worst_samples(samples: Sequence[Entry], count: int = 5) -> tuple[str, list[Entry]] | None:
-    """Return the metric that tells most of single samples, and the samples that are worst in it, worst first.
+    """Return the most sensitive metric of single samples, and the samples that are worst in it, worst first.
 
     None where quantization changed nothing, or single samples are not known.
     """
@@ -95,7 +95,7 @@ def _truth(sample: Entry, name: str) -> tuple[float, float] | None:
 
 
 def _errors(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
-    """Return the errors of fp32 and of the quantized model, and the length of what was said, of each sample with a text."""
+    """Return the errors of fp32 and of the quantized model, and the length of the reference, of each sample with a text."""
     count = ERROR_COUNTS[METRICS[name].aggregate]
     found = []
     for sample in samples:

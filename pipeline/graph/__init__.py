@@ -8,6 +8,7 @@ attributes.py         attributes of nodes
 op_sets.py            sets of operator types, and how they differ
 prepare.py            what a quantizer gets: unique names, opset, folded constants, shapes
 fixed_inputs.py       inputs that are always the same, as constants
+input_defaults.py     inputs with a value of their own: weights that are listed as inputs, optional inputs
 noise_inputs.py       the noise that a graph draws, as an input
 node_patterns.py      which nodes a setting means
 subgraph_scopes.py    names, with those inside the bodies of If, Loop and Scan

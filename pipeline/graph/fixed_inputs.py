@@ -1,7 +1,7 @@
 """Inputs that are always the same for a user, as constants of the graph.
 
-A sampling rate that an If chooses between two models by is an example: with a constant in its place, folding leaves the one
-model that the user runs. The graph still takes such an input, and ignores it, so that nobody has to call it otherwise.
+A sampling rate by which an If chooses between two models is an example: with a constant in its place, folding leaves the one
+model that the user runs. The graph still takes such an input, and ignores it, so that callers need not change.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def fix_inputs(graph: onnx.GraphProto, fixed: Mapping[str, float]) -> dict[str, 
     """Let every node read constants in place of some inputs, in place; return the values, in the inputs' types and shapes.
 
     Raises:
-        ModelError: there is no such input, it has more than one element, or its type has no such value.
+        ModelError: the input does not exist, it has more than one element, or its type has no such value.
     """
     if not fixed:
         return {}
@@ -34,11 +34,13 @@ def fix_inputs(graph: onnx.GraphProto, fixed: Mapping[str, float]) -> dict[str, 
         if name not in inputs:
             raise ModelError(f"{KEY}: the graph has no input {name!r}.{did_you_mean(name, inputs)}")
         dtype, dims = dtype_of(inputs[name]), dims_of(inputs[name])
+        if dims is None:
+            raise ModelError(f"{KEY}.{name}: the graph declares no shape for the input; only one of one element can be fixed.")
         if any(size not in (1, None) for size in dims):
             raise ModelError(f"{KEY}.{name}: the input takes {dims}; only an input of one element can be fixed.")
         array = np.full([1] * len(dims), value).astype(dtype)
         if not np.array_equal(array, np.full([1] * len(dims), value)) and dtype.kind != "f":
-            raise ModelError(f"{KEY}.{name}: {value} is no value of its type, {dtype}.")
+            raise ModelError(f"{KEY}.{name}: {value} is not a value of its type, {dtype}.")
         constants[name] = names.fresh(f"{name}_fixed")
         graph.initializer.append(numpy_helper.from_array(array, constants[name]))
         found[name] = array

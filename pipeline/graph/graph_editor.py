@@ -25,6 +25,11 @@ __all__ = ["Array", "Graph", "attribute"]
 
 Array = npt.NDArray[Any]
 
+INTEGERS = frozenset(
+    getattr(onnx.TensorProto, name)
+    for name in ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+)
+
 
 class Graph:
     """A copy of a model, with an index of its tensors.
@@ -112,6 +117,14 @@ class Graph:
         """Return whether a tensor is known to be boolean."""
         kind = self._kinds().get(tensor)
         return kind is not None and kind.elem_type == onnx.TensorProto.BOOL
+
+    def is_integer(self, tensor: str) -> bool:
+        """Return whether a tensor is known to hold integers or booleans."""
+        array = self.constant(tensor)
+        if array is not None:
+            return array.dtype.kind in "iub"
+        kind = self._kinds().get(tensor)
+        return kind is not None and kind.elem_type in INTEGERS
 
     def channel_row(self, tensor: str, rank: int, channels: int) -> Array | None:
         """Return a float constant that is broadcast along all axes but the second, as (channels,); None for any other."""

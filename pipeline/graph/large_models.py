@@ -1,7 +1,7 @@
 """Graphs above 2 GB, where a protobuf message ends: such a model cannot be serialized in memory.
 
-Its weights are what is large. What needs the graph as one message gets a copy without their values, and what needs the values
-gets a file with the weights beside it.
+Its weights are the large part. Code that needs the graph as one message gets a copy without their values; code that needs the
+values gets a file with the weights beside it.
 """
 
 import math

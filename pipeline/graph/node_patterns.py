@@ -1,4 +1,4 @@
-"""Which nodes a setting means: exact names, globs, operator types; nothing is passed over in silence."""
+"""Which nodes a setting means: exact names, globs, operator types; a name that matches nothing is an error."""
 
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -46,7 +46,7 @@ def check_op_types(wanted: Sequence[str], supported: Iterable[str], present: Col
     for op_type in wanted:
         if op_type not in known:
             where = " (the graph has it, but this mode cannot quantize it)" if op_type in present else ""
-            raise ConfigError(f"{key}: {op_type!r} is no operator type of this mode{where}.{did_you_mean(op_type, known)}")
+            raise ConfigError(f"{key}: {op_type!r} is not an operator type of this mode{where}.{did_you_mean(op_type, known)}")
     return list(wanted)
 
 

@@ -1,9 +1,9 @@
-"""Make the noise that a graph draws inside an input, so that two graphs can be run on the same noise.
+"""Turn the noise that a graph draws into an input, so that two graphs can be run on the same noise.
 
 Two runs of one Matcha model differ, since it draws the noise that its flow starts from. To compare fp32 with int8, both
 graphs get a flat table of standard numbers as a further input, and every random operator takes its values from there. The
 table is laid out with the last axis (time) slowest: frame t sees the same noise whatever length the model has predicted,
-so that another duration at the end of a sentence does not change its beginning. The files that are shipped keep their own
+so that another duration at the end of a sentence does not change its beginning. The saved files keep their own
 random operators; only the copies that are evaluated are changed.
 """
 

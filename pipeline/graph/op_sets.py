@@ -1,9 +1,12 @@
 """Sets of operator types that several parts of the pipeline ask about, and how they differ."""
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Linear operators that multiply their first input with their second: what the modes quantize if nothing else is said."""
+"""Linear operators that multiply their first input with their second: what the modes quantize by default."""
 
-WEIGHTED_OPS = LAYERS | {"LSTM", "GRU", "Attention"}
+FUSED_LAYERS = frozenset({"FusedConv", "NhwcFusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul"})
+"""What ONNX Runtime makes of a layer and its neighbours when it optimises a model: no mode quantizes it any more."""
+
+WEIGHTED_OPS = LAYERS | FUSED_LAYERS | {"LSTM", "GRU", "Attention"}
 """Operators whose second input is a weight: the layers, and those that some mode quantizes as a whole. What of them a mode
 leaves in fp32 is reported with a reason."""
 

@@ -1,14 +1,16 @@
 """ONNX Runtime sessions: the one place that builds their options and opens them, on the CPU and quiet."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
+from pipeline.errors import DataError
 from pipeline.sample import Array, Outputs, Sample
 
 if TYPE_CHECKING:  # the process that measures speed and memory opens files only, and does without onnx
@@ -21,10 +23,29 @@ LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+FLOAT_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+}
 FATAL, ERROR = 4, 3  # levels of ONNX Runtime's log
 
 ORT_ERRORS = (capi.Fail, capi.InvalidArgument, capi.InvalidGraph, capi.NotImplemented, capi.RuntimeException)
 """What ONNX Runtime raises where a graph or its inputs do not fit; these share no public base class."""
+
+
+class RunError(DataError):
+    """ONNX Runtime does not run a graph on a sample.
+
+    Attributes:
+        sample: the id of the sample.
+        reason: ONNX Runtime's own words, on one line.
+    """
+
+    def __init__(self, sample: str, error: BaseException) -> None:
+        """Take the sample's id, and what was raised."""
+        self.sample, self.reason = sample, " ".join(str(error).split())
+        super().__init__(f"sample {sample!r}: ONNX Runtime does not run the graph on it: {self.reason}")
 
 
 def session_options(
@@ -124,11 +145,47 @@ def _register_shared_arena() -> None:
 
 
 def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
-    """Run one inference and return its outputs by name."""
+    """Run one inference and return its outputs by name: see `named_arrays`.
+
+    Raises:
+        RunError: the graph does not run on the sample.
+    """
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(sample.inputs)), strict=True))
+    try:
+        found = session.run(names, feeds_for(session, sample.inputs))
+    except (*ORT_ERRORS, ValueError, RuntimeError) as error:
+        raise RunError(sample.id, error) from error
+    return {name: array for output, value in zip(names, found, strict=True) for name, array in named_arrays(output, value)}
+
+
+def named_arrays(name: str, value: object) -> Iterator[tuple[str, Array]]:
+    """Yield the arrays that an output holds, each with a name.
+
+    A tensor has the output's name; the tensors of a sequence are `name[0]`, `name[1]`, ...; the values of a map are
+    `name[key]`; an optional output that is empty has none.
+    """
+    match value:
+        case np.ndarray() | np.generic():
+            yield name, np.asarray(value)
+        case list():
+            for position, part in enumerate(value):
+                yield from named_arrays(f"{name}[{position}]", part)
+        case dict():
+            for key, part in value.items():
+                yield from named_arrays(f"{name}[{key}]", part)
+        case int() | float() | str():  # values of a map
+            yield name, np.asarray(value)
 
 
 def inputs_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return those of some arrays that a session takes: a part of a graph needs not all inputs of the whole."""
     return {value.name: arrays[value.name] for value in session.get_inputs() if value.name in arrays}
+
+
+def feeds_for(session: onnxruntime.InferenceSession, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays in the types of a session's inputs: a graph in half precision may take half-precision inputs."""
+    types = {value.name: FLOAT_TYPES[value.type] for value in session.get_inputs() if value.type in FLOAT_TYPES}
+    return {
+        name: array.astype(types[name]) if name in types and array.dtype.kind == "f" and array.dtype != types[name] else array
+        for name, array in arrays.items()
+    }

@@ -1,8 +1,8 @@
 """Tensors that decide shapes: durations, lengths, masks, and the nodes that do nothing but compute them.
 
-A rounding error in such a tensor is no noise but another shape: a predicted duration that falls on the other side of an
-integer, a mask that is 0.998 instead of 1, a length that no longer matches. Quantized, a graph then dies in a Concat, or
-speaks at another pace. Two sets of nodes must therefore stay as they are:
+A rounding error in such a tensor is not noise but another shape: a predicted duration that falls on the other side of an
+integer, a mask that is 0.998 instead of 1, a length that no longer matches. A graph that is quantized there fails in a Concat,
+or speaks at another pace. Two sets of nodes must therefore stay as they are:
 
 - *deciding*: every path from the node ends in a decision. A decision is an operator that makes a number discrete (Ceil,
   Round, a comparison, a Cast to an integer) and whose result then is a shape (of Reshape, Expand, Range, ...) or meets
@@ -12,7 +12,7 @@ speaks at another pace. Two sets of nodes must therefore stay as they are:
   So are whole numbers that a model is given (characters, samples as int16) and waves of positions (sines and cosines, which
   attention knows its distances by). But a layer that multiplies any of them with its weight makes ordinary data of it. What
   sums whole numbers (a running sum as a product with ones) or multiplies each position with frequencies (which sums nothing)
-  is no such layer.
+  is not such a layer.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     "Pad": (1,), "Resize": (1, 2, 3), "Split": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "TopK": (1,), "Trilu": (1,),
     "CumSum": (1,), "Loop": (0, 1), "If": (0,),
 }  # fmt: skip
-# op type -> inputs that select values, and so are no data either
+# op type -> inputs that select values, and so are not data either
 INDEX_INPUTS: dict[str, tuple[int, ...]] = {
     "Gather": (1,), "GatherElements": (1,), "GatherND": (1,), "ScatterND": (1,), "ScatterElements": (1,), "OneHot": (0,),
 }  # fmt: skip
@@ -54,7 +54,7 @@ INTEGER_TYPES = frozenset(
 
 
 class _Step(NamedTuple):
-    """A node as it is looked at, several times: asking protobuf takes longer.
+    """What is needed of a node several times: reading it from protobuf takes longer.
 
     Attributes:
         node: itself.
@@ -126,7 +126,7 @@ def _decided(graph: onnx.GraphProto, steps: Sequence[_Step]) -> tuple[set[str], 
 
 
 def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
-    """Say whether a product sums several inputs, weighted by other than whole numbers."""
+    """Return whether a product sums several inputs, weighted by other than whole numbers."""
     weight = weights.get(node.input[1])
     if weight is None or len(weight.dims) < 2 or weight.data_type not in FLOAT_TYPES:
         return False

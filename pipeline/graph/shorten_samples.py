@@ -1,4 +1,4 @@
-"""Shorter samples, where a graph takes inputs of any length: part of a sample says much the same as all of it.
+"""Shorter samples, where a graph takes inputs of any length: part of a sample gives nearly the same answer as all of it.
 
 A search runs a model hundreds of times, and a vocoder spends half a second on a sentence. Only where one axis of each input has
 a free length can a graph be given less of it without knowing what it means.
@@ -20,8 +20,9 @@ LEAST = 32  # of what is along the axis: frames, or samples
 def shorten(model: onnx.ModelProto, probe: Sequence[Sample], threads: int = 1) -> list[Sample]:
     """Return the beginning of each sample, so long that one inference takes about 25 ms; or the samples as they are.
 
-    For the choice among rewrites: which kernel is faster, and whether a change is exact, shows on a part. Only a graph with one
-    input is given less of it. Lengths are powers of two, so that a slower run of the machine seldom means another choice.
+    For the choice among rewrites: which kernel is faster, and whether a change is numerically equivalent, shows on a part.
+    Only a graph with one input is given less of it. Lengths are powers of two, so that a slower run of the machine seldom
+    means another choice.
     """
     axes = _free_axes(model, probe)
     if axes is None or len(axes) != 1:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
 from pipeline.graph.fixed_inputs import fix_inputs
+from pipeline.graph.input_defaults import split_defaults
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.opset import opset_of
 from pipeline.graph.session import open_session
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import HashedFile, hash_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
@@ -40,6 +42,7 @@ class SourceGraph:
         sha256: of the contents of all of them.
         model: the parsed graph.
         fixed: inputs that it takes but ignores, since they are always the same, and their values.
+        defaults: optional inputs, and the values that they have where a caller gives none.
     """
 
     name: str
@@ -48,6 +51,7 @@ class SourceGraph:
     sha256: str
     model: onnx.ModelProto
     fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    defaults: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -81,7 +85,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     if not file.is_file():
         near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
         hint = f" {file.parent} holds {', '.join(near)}." if near else ""
-        raise ModelError(f"model.path: there is no file {file}.{hint}")
+        raise ModelError(f"model.path: file not found: {file}.{hint}")
     try:
         proto = onnx.load(file, load_external_data=False)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
@@ -99,14 +103,15 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
     files, sha256 = hash_files(*paths)
-    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}))
+    defaults = split_defaults(proto)
+    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}), defaults)
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
-    """Return the files beside a model that hold its weights, each once."""
+    """Return the files beside a model that hold its weights, those of bodies and Constant nodes too, each once."""
     names = {
-        entry.value
-        for tensor in model.graph.initializer
+        PurePosixPath(entry.value).as_posix()
+        for tensor in tensors_in(model)
         if tensor.data_location == onnx.TensorProto.EXTERNAL
         for entry in tensor.external_data
         if entry.key == "location"
@@ -115,7 +120,7 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
 
 
 def _drop_negative_dims(graph: onnx.GraphProto) -> None:
-    """Remove the sizes below zero by which some exporters (PaddlePaddle's) say that an axis may have any."""
+    """Remove the negative sizes by which some exporters (PaddlePaddle's) mark a dynamic axis."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:

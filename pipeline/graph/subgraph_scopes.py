@@ -37,6 +37,62 @@ def name_bodies(graph: onnx.GraphProto) -> None:
                     used.add(name)
 
 
+def rename_in_bodies(graph: onnx.GraphProto) -> None:
+    """Give every tensor of a body a name that no other tensor of the model has, in place.
+
+    Two branches of an If may use one name for two tensors. What looks tensors up by name would take one for the other.
+    """
+    names = {value.name for value in (*graph.input, *graph.initializer)}
+    names.update(name for node in graph.node for name in node.output)
+    every = Names(graph)
+    for node in graph.node:
+        for body in bodies(node):
+            _rename_body(body, names, every, {})
+
+
+def _rename_body(body: onnx.GraphProto, taken: set[str], every: "Names", outer: dict[str, str]) -> None:
+    """Rename the tensors of a body whose names are taken, and read those of the graphs around it by their new names."""
+    own = [value.name for value in (*body.input, *body.initializer)]
+    own += [sparse.values.name for sparse in body.sparse_initializer]
+    own += [name for node in body.node for name in node.output if name]
+    new = {name: every.fresh(name) for name in dict.fromkeys(own) if name in taken}
+    taken.update(own)
+    taken.update(new.values())
+    known = {name: found for name, found in outer.items() if name not in own} | new
+    for entry in (*body.input, *body.initializer, *body.output, *body.value_info):
+        entry.name = known.get(entry.name, entry.name)
+    for sparse in body.sparse_initializer:
+        sparse.values.name = known.get(sparse.values.name, sparse.values.name)
+    for node in body.node:
+        for tensors in (node.input, node.output):
+            for index, name in enumerate(tensors):
+                if name in known:
+                    tensors[index] = known[name]
+        for inner in bodies(node):
+            _rename_body(inner, taken, every, known)
+
+
+def tensors_in(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield all tensors that a model holds: constants and attributes, in its graph, in bodies and in local functions."""
+    for graph in graphs_of(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
+    for function in model.functions:
+        nodes += function.node
+        for body in (body for node in function.node for body in bodies(node)):
+            for graph in graphs_of(body):
+                yield from graph.initializer
+                nodes += graph.node
+    for entry in (entry for node in nodes for entry in node.attribute):
+        if entry.HasField("t"):
+            yield entry.t
+        yield from entry.tensors
+        for sparse in (*([entry.sparse_tensor] if entry.HasField("sparse_tensor") else []), *entry.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+
+
 def input_tensors(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node reads: its inputs, and what its bodies take from the graphs around them."""
     yield from filter(None, node.input)

@@ -5,13 +5,16 @@ length, the result of a broadcast, the axes that a Slice does not cut. Each rule
 the inputs are; a dimension that equals a number is that number.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
+
+from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.sample import Sample
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -46,6 +49,28 @@ def equal_dims(nodes: Sequence[onnx.NodeProto], shapes: dict[str, Shape], consta
                 kept, replaced = (first(one), first(other)) if isinstance(names[0], str) else (names[0], names[1])
                 same[replaced] = kept  # type: ignore[index]
     return {name: first(name) for name in same}
+
+
+def drop_contradicted_names(graph: onnx.GraphProto, samples: Iterable[Sample]) -> None:
+    """Remove the names of axes that are of different lengths in one sample, in place.
+
+    Some exporters give one name to all axes of free length. ONNX Runtime takes two tensors of such axes for equally large,
+    and lets them share memory.
+    """
+    declared = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}
+    wrong: set[str] = set()
+    for sample in samples:
+        lengths: dict[str, int] = {}
+        for name, array in sample.inputs.items():
+            for dim, length in zip(declared.get(name, []), array.shape, strict=False):
+                if dim and lengths.setdefault(dim, length) != length:
+                    wrong.add(dim)
+    if not wrong:
+        return
+    for value in (value for scope in graphs_of(graph) for value in (*scope.input, *scope.output, *scope.value_info)):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in wrong:
+                axis.ClearField("dim_param")
 
 
 def _equal(

@@ -1,6 +1,6 @@
 """The child process of the benchmark: `python -m pipeline.measure.benchmark_graph FOLDER` does the job that lies in the folder.
 
-A process of its own, because a model can crash it (then nothing was timed, and the parent says so), because the
+A process of its own, because a model can crash it (then nothing was timed, and the parent reports it), because the
 parent's threads and memory would disturb the figures, and because peak memory is a property of a process.
 
 FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}.
@@ -21,8 +21,9 @@ import numpy as np
 import onnxruntime as ort
 import psutil
 
-from pipeline.graph.session import ERROR, open_with, session_options
+from pipeline.graph.session import ERROR, feeds_for, named_arrays, open_with, session_options
 from pipeline.measure import paired_timing
+from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.sample import Array
 
 Feeds = dict[str, Array]
@@ -30,7 +31,7 @@ Json = dict[str, Any]
 
 
 def measured_session(path: str, threads: int, *, as_written: bool = False, profile: Path | None = None) -> ort.InferenceSession:
-    """Build a session as every one that is measured: with threads that don't spin.
+    """Build a session for measurement: with threads that do not spin.
 
     ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
     that the running one is timed on, and the faster model would suffer more.
@@ -69,7 +70,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
             start = time.perf_counter()
             session = measured_session(paths[role], job["threads"])
             load_ms[role].append((time.perf_counter() - start) * 1000.0)
-            runs[role] = functools.partial(_infer, session, samples)
+            runs[role] = functools.partial(_infer, session, [feeds_for(session, feeds) for feeds in samples])
             first_run_ms[role].append(paired_timing.time_ms(runs[role], len(samples) // 2))
         if round_index == 0:
             check_outputs(runs, len(samples))
@@ -103,19 +104,23 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
 def check_outputs(runs: dict[str, paired_timing.Run], samples: int) -> None:
     """Refuse to time a model whose outputs are not usable: it would be fast for the wrong reason."""
     for index in range(samples):
-        outputs: dict[str, Any] = {role: run(index) for role, run in runs.items()}
+        outputs = {role: _arrays(run(index)) for role, run in runs.items()}
         if len(outputs["baseline"]) != len(outputs["quantized"]):
             raise ValueError(
                 f"the original has {len(outputs['baseline'])} outputs, the quantized model {len(outputs['quantized'])}"
             )
-        for role, arrays in outputs.items():
-            for position, array in enumerate(arrays):
-                if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                    raise ValueError(f"output {position} of the {role} model holds NaN or infinity")
         for position, (a, b) in enumerate(zip(outputs["baseline"], outputs["quantized"], strict=True)):
+            if broken_values(a, b):
+                raise ValueError(
+                    f"output {position} of the quantized model holds NaN or infinity where the original's does not"
+                )
             # Lengths may differ (a quantized TTS predicts other durations), ranks may not.
             if a.ndim != b.ndim:
                 raise ValueError(f"output {position} has {a.ndim} axes, but {b.ndim} in the quantized model")
+
+
+def _arrays(outputs: Any) -> list[Array]:  # noqa: ANN401  what ONNX Runtime returns
+    return [array for value in outputs for _, array in named_arrays("", value)]
 
 
 def measure_memory(job: Json, samples: list[Feeds]) -> Json:
@@ -123,7 +128,7 @@ def measure_memory(job: Json, samples: list[Feeds]) -> Json:
     if job["model"]:
         session = measured_session(job["model"], job["threads"])
         for feeds in samples:
-            session.run(None, feeds)
+            session.run(None, feeds_for(session, feeds))
     return {"peak_bytes": peak_resident_bytes()}
 
 
@@ -146,7 +151,7 @@ def profile(job: Json, samples: list[Feeds]) -> Json:
     """Run one sample under ONNX Runtime's profiler; the trace stays in the folder."""
     session = measured_session(job["model"], job["threads"], as_written=not job["optimize"], profile=Path(job["prefix"]))
     for _ in range(1 + job["runs"]):  # the first run also allocates; the reader of the trace leaves it out
-        session.run(None, samples[0])
+        session.run(None, feeds_for(session, samples[0]))
     return {"trace": session.end_profiling()}
 
 

@@ -27,7 +27,7 @@ __all__ = [
     "profile_ops",
 ]
 
-NOISY_WIDTH = 0.10  # of the interval, relative to the speed-up: beyond it, the machine was too busy to tell
+NOISY_WIDTH = 0.10  # of the interval, relative to the speed-up: beyond it, the machine was too busy
 
 
 def benchmark_graph(
@@ -59,14 +59,14 @@ def benchmark_graph(
         min_pairs: at least so many pairs are timed,
         min_seconds: and for at least so long.
         warmup_seconds: bound of each round's warm-up.
-        rounds: how often both sessions are built anew.
+        rounds: how often both sessions are built again.
         audio_seconds: length of the audio that each sample is or becomes, for the real-time factor.
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
         trace: where to write a Chrome trace of both models; they are profiled where it is given.
 
     Raises:
-        StageError: there is no sample, or a model crashes, fails, or gives outputs that are not finite.
+        StageError: no sample was given, or a model crashes, fails, or gives outputs that are not finite.
     """
     if not samples:
         raise StageError("The benchmark needs at least one sample, but got none.")
@@ -120,7 +120,7 @@ def benchmark_graph(
         baseline_ms=percentiles_of([pair.baseline_ms for pair in pairs]),
         quantized_ms=percentiles_of([pair.quantized_ms for pair in pairs]),
         speedup=speedup,
-        verdict=speedup.verdict,
+        verdict=speedup.verdict.value,
         lengths=lengths,
         rtf=sum(latency.quantized_ms for latency in lengths.values()) / heard_ms if heard_ms else None,
         baseline_rtf=sum(latency.baseline_ms for latency in lengths.values()) / heard_ms if heard_ms else None,
@@ -132,7 +132,7 @@ def benchmark_graph(
         quantized_peak_bytes=peaks[1],
         runtime_peak_bytes=peaks[2],
         self_check=self_speedup,
-        warnings=tuple(benchmark_warnings(speedup, self_speedup, times, threads, rounds)),
+        warnings=benchmark_warnings(speedup, self_speedup, times, threads, rounds),
         op_times=op_times,
     )
 
@@ -168,7 +168,7 @@ def _latency(sample: Sample, audio_seconds: float | None, pairs: Sequence[Pair])
 def benchmark_warnings(
     speedup: Speedup, self_check: Speedup | None, times: dict[str, Any], threads: int, rounds: int
 ) -> list[str]:
-    """Say why the figures may not be trusted."""
+    """Return why the figures may be unreliable."""
     found = []
     others, cores = float(times["others_cores"]), int(times["cores"])
     if others > cores - 0.9 * threads:  # a tenth of what it needs is lost to what any machine does in the background
@@ -179,14 +179,14 @@ def benchmark_warnings(
     width = (speedup.high - speedup.low) / speedup.median
     if width > NOISY_WIDTH:
         found.append(
-            f"The interval of the speed-up is {100 * width:.0f} % wide: the machine was too busy to tell. "
+            f"The interval of the speed-up is {100 * width:.0f} % wide: the machine was too busy for a reliable figure. "
             "Repeat it on a quiet machine, or with more benchmark.runs."
         )
     if self_check is not None and self_check.verdict is not Verdict.same:
         found.append(
             f"The original came out {self_check.median:.3f} times as fast as itself ({self_check.low:.3f} to "
-            f"{self_check.high:.3f}): believe no difference of that size."
+            f"{self_check.high:.3f}): differences of that size are not reliable."
         )
     if 2 * int(times["warm_rounds"]) < rounds:
-        found.append("The models still got faster when the time for warming up was over: latencies may be too high.")
+        found.append("The models still got faster when the time for warm-up was over: latencies may be too high.")
     return found

@@ -1,11 +1,11 @@
-"""What the benchmark measured: frozen values that `dataclasses.asdict` turns into the report's `benchmark.<graph>`."""
+"""What the benchmark measured: the report's `benchmark.<graph>`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What the interval of the speed-up allows one to say."""
+    """What follows from the interval of the speed-up."""
 
     faster = "faster"
     slower = "slower"
@@ -14,7 +14,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Latency of one inference over all timed runs, in ms."""
+    """Latency of one inference over all timed runs.
+
+    Attributes:
+        p50: median, in ms.
+        p90: 90th percentile, in ms.
+        p99: 99th percentile, in ms.
+    """
 
     p50: float
     p90: float
@@ -23,7 +29,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Speedup:
-    """Median of the paired ratios baseline / quantized (above 1: quantized is faster) and its 95 % interval."""
+    """How many times as fast as the original: the paired ratios baseline / quantized.
+
+    Attributes:
+        median: of the ratios; above 1, the quantized model is faster.
+        low: lower end of the 95 % interval.
+        high: upper end.
+    """
 
     median: float
     low: float
@@ -31,7 +43,7 @@ class Speedup:
 
     @property
     def verdict(self) -> Verdict:
-        """`same` where the interval holds 1: then the data do not tell which model is faster."""
+        """`same` where the interval holds 1: then the data do not show which model is faster."""
         if self.low > 1.0:
             return Verdict.faster
         return Verdict.slower if self.high < 1.0 else Verdict.same
@@ -44,7 +56,7 @@ class LengthLatency:
     Attributes:
         sample: id of the sample.
         elements: number of values in its inputs.
-        audio_seconds: length of its audio; None where the model makes or hears none.
+        audio_seconds: length of its audio; None where the model neither reads nor produces audio.
         baseline_ms: median latency of the original.
         quantized_ms: median latency of the quantized model.
         speedup: median of the paired ratios.
@@ -85,11 +97,11 @@ class GraphBenchmark:
     Attributes:
         threads: intra-op threads of both sessions.
         pairs: number of timed pairs.
-        rounds: how often both sessions were built anew.
+        rounds: how often both sessions were built again.
         baseline_ms: latency of the original, all lengths together.
         quantized_ms: latency of the quantized model, likewise.
         speedup: how many times faster the quantized model is.
-        verdict: what the speed-up's interval allows one to say.
+        verdict: faster, slower or same: from the interval of the speed-up.
         lengths: latency of the "short", "median" and "long" sample; "median" alone where all are of one length.
         rtf: real-time factor of the quantized model: the lengths' median latencies over their audio's time, below 1 is
             faster than real time; None where there is no audio.
@@ -102,7 +114,7 @@ class GraphBenchmark:
         quantized_peak_bytes: the quantized model's.
         runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
-        warnings: why the numbers may not be trusted; empty on a quiet machine.
+        warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
         other_threads: the same graph on the further numbers of threads that were asked for.
     """
@@ -113,7 +125,7 @@ class GraphBenchmark:
     baseline_ms: Percentiles
     quantized_ms: Percentiles
     speedup: Speedup
-    verdict: Verdict
+    verdict: str
     lengths: dict[str, LengthLatency]
     rtf: float | None
     baseline_rtf: float | None
@@ -123,8 +135,8 @@ class GraphBenchmark:
     quantized_first_run_ms: float
     baseline_peak_bytes: int
     quantized_peak_bytes: int
-    runtime_peak_bytes: int
-    self_check: Speedup | None
-    warnings: tuple[str, ...]
+    runtime_peak_bytes: int | None = None
+    self_check: Speedup | None = None
+    warnings: list[str] = field(default_factory=list)
     op_times: OpTimes | None = None
-    other_threads: "tuple[GraphBenchmark, ...]" = ()
+    other_threads: "list[GraphBenchmark]" = field(default_factory=list)

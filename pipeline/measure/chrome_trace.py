@@ -1,7 +1,7 @@
 """Where the time of the original and of the quantized model goes, and one Chrome trace that shows both.
 
 The trace opens in chrome://tracing and in Perfetto (ui.perfetto.dev): one inference of each model, as two processes that start
-at the same moment. The format: "Trace Event Format", Google, 2016.
+at the same time. The format: "Trace Event Format", Google, 2016.
 """
 
 import json

@@ -1,10 +1,10 @@
 """Paired, interleaved timing and what follows from the times. Pure: the clock and the runs are given.
 
-Two models that are timed one after the other see two machines: another load, another clock rate. Two runs next to each
-other see nearly the same one, so the ratio of each pair is taken first, and the median of the ratios is the speed-up.
+Two models that are timed one after the other see different states of the machine: load, clock rate. Two runs next to each
+other see nearly the same state, so the ratio of each pair is taken first, and the median of the ratios is the speed-up.
 
-Pairs of one session share its luck (where its weights lie in memory moves a latency by percents, for as long as the
-session lives). Both sessions are therefore built anew in every round, and the bootstrap draws rounds, then pairs.
+Pairs of one session share its placement in memory, which moves a latency by percents for as long as the session
+lives. Both sessions are therefore built again in every round, and the bootstrap draws rounds, then pairs.
 """
 
 import itertools
@@ -145,7 +145,7 @@ def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -
     The bootstrap draws rounds, then pairs of each. Drawn from a handful of rounds, its intervals come out too narrow,
     so their halves are stretched by t(rounds - 1) / z * sqrt(rounds / (rounds - 1)), as is usual for few clusters
     (Cameron, Gelbach and Miller 2008, "Bootstrap-based improvements for inference with clustered errors"). One round
-    can tell nothing about others: its interval is of that round alone.
+    gives no information about others: its interval is of that round alone.
     """
     rounds = sorted({pair.round for pair in pairs})
     ratios = [np.log([pair.ratio for pair in pairs if pair.round == index]) for index in rounds]

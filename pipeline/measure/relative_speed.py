@@ -1,4 +1,4 @@
-"""How fast several graphs are beside their original: runs of all of them in turn, ratios of neighbours, the median.
+"""How fast several graphs are relative to their original: runs of all of them in turn, ratios of neighbours, the median.
 
 For choosing among candidates, in this process and quick; see session_rounds.py.
 """
@@ -17,7 +17,7 @@ from pipeline.sample import Sample
 Key = TypeVar("Key")
 
 HOPELESS = 0.9  # of the speed of the fastest, after which a graph is not run again
-ROUNDS = 3  # sessions are built anew: where weights happen to lie in memory moves a latency by percents
+ROUNDS = 3  # sessions are built again: where weights happen to lie in memory moves a latency by percents
 
 
 def speedups(

@@ -26,7 +26,7 @@ CLEAR_GAIN, CLEAR = 1.02, 0.001  # more than where weights lie can make, with wh
 
 @dataclass(frozen=True)
 class Gain:
-    """What a change gained: the median ratio of the paired times, whether it is clearly faster, and how many pairs say so."""
+    """What a change gained: the median ratio of the paired times, whether it is clearly faster, and from how many pairs."""
 
     speedup: float
     faster: bool
@@ -47,7 +47,7 @@ def measure_gain(
 ) -> Gain:
     """Time two graphs on the shortest samples of a probe.
 
-    Each round opens both anew, one first in one round and the other in the next: what is opened later runs some two percent
+    Each round opens both again, one first in one round and the other in the next: what is opened later runs some two percent
     faster (with a 2 ms conformer), which the two orders show and cancel. Faster means: by half a percent, with ratios that
     chance gives once in fifty times where nothing is gained (Wilcoxon's signed-rank test, which weighs by how much a pair was
     won). What is clear after both orders ends it; what looks like a gain but is not certain is timed longer.
@@ -96,7 +96,7 @@ def _is_clear(level: float, ratios: FloatArray) -> bool:
 
 
 def _is_open(level: float, ratios: FloatArray) -> bool:
-    """Return whether there seems to be a gain that only more pairs can tell from noise."""
+    """Return whether there seems to be a gain that only more pairs can separate from noise."""
     return level >= np.log(LEAST_GAIN) and _chance(ratios, "greater") > CERTAIN
 
 

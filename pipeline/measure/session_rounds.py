@@ -1,8 +1,8 @@
-"""One round of timing in this process: sessions opened anew, warmed up, then run in turn.
+"""One round of timing in this process: sessions opened again, warmed up, then run in turn.
 
-For a choice among graphs. What a report says is measured by benchmark_graph.py, in processes of their own. With one thread
-the clock is the time that the processor spent here, so that other programs on the machine disturb little. With more it is
-the clock on the wall, since the threads wait for each other.
+For a choice among graphs. The figures of a report are measured by benchmark_graph.py, in separate processes. With one thread
+the clock is the CPU time of this process, which other programs on the machine hardly change. With more it is wall time,
+since the threads wait for each other.
 """
 
 import time

@@ -19,6 +19,7 @@ class Source(Enum):
     """What a metric is computed from."""
 
     tensors = "the output tensors"
+    exact = "outputs that are equal or are not: token ids, classes, decisions, lengths"
     spectrogram = "mel spectrograms"
     audio = "audio: a text-to-speech model needs its vocoder for it"
     posteriors = "posteriors of a recogniser"
@@ -88,9 +89,14 @@ class Metric:
         return self.source is Source.audio
 
     @property
+    def of_outputs(self) -> bool:
+        """Whether it is computed for each output of a graph."""
+        return self.source in (Source.tensors, Source.exact)
+
+    @property
     def needs_scorer(self) -> bool:
         """Whether it needs more than the outputs of both models: a truth, or something that turns outputs into others."""
-        return self.source not in (Source.tensors, Source.posteriors)
+        return not self.of_outputs and self.source is not Source.posteriors
 
 
 # Default limits are differences that are hard to hear or hardly change a result. In nats of the log-mel: noise of 0.1 nat on
@@ -99,24 +105,29 @@ _TABLE = (
     # Against the fp32 output, for any model.
     Metric(
         name="mse", description="mean squared difference from the fp32 output", source=Source.tensors, evaluations=EVERY_KIND,
-        priority=10,
+        version=2, priority=10,
     ),
     Metric(
-        name="relative_error", description="mean |difference| over mean |fp32 output|", source=Source.tensors,
-        evaluations=EVERY_KIND, default_limit=0.05, default_of=(TENSORS,), priority=9,
+        name="relative_error", description="mean |difference| over mean |fp32 output|; of integers, the share that differs",
+        source=Source.tensors, evaluations=EVERY_KIND, version=2, default_limit=0.05, default_of=(TENSORS,), priority=9,
     ),
     Metric(
         name="sqnr_db", description="power of the fp32 output over power of the difference, where there is one",
-        source=Source.tensors, evaluations=EVERY_KIND, unit="dB", higher_is_better=True, version=2, baseline=math.inf,
+        source=Source.tensors, evaluations=EVERY_KIND, unit="dB", higher_is_better=True, version=3, baseline=math.inf,
         priority=7, title="Signal to noise", compared="against fp32, higher is better", of_sample=True,
     ),
     Metric(
         name="cosine", description="cosine similarity to the fp32 output", source=Source.tensors, evaluations=EVERY_KIND,
-        higher_is_better=True, baseline=1.0, default_limit=0.01,
+        higher_is_better=True, version=2, baseline=1.0, default_limit=0.01,
     ),
     Metric(
         name="max_abs_error", description="largest absolute difference from the fp32 output", source=Source.tensors,
-        evaluations=EVERY_KIND, of_sample=True,
+        evaluations=EVERY_KIND, version=2, of_sample=True,
+    ),
+    Metric(
+        name="agreement_percent", description="share of token ids, classes, decisions and lengths that are fp32's",
+        source=Source.exact, evaluations=EVERY_KIND, unit="%", higher_is_better=True, baseline=100.0, default_limit=1.0,
+        proxy="relative_error", priority=11,
     ),
     # Against the fp32 output: audio, mels, posteriors, durations.
     Metric(

@@ -14,7 +14,7 @@ from pipeline.sample import FloatArray
 def spoken_words(text: str) -> str:
     """Return what is heard of a text: words in lower case, one space between, no punctuation but the apostrophe of a word.
 
-    What references and transcripts go through before they are compared: nobody hears a full stop.
+    What references and transcripts go through before they are compared: a full stop is not heard.
     """
     kept = (c if c == "'" or not unicodedata.category(c).startswith("P") else " " for c in text.casefold())
     return " ".join("".join(kept).split())

@@ -3,21 +3,24 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
+from pipeline.calibration.derived_tensors import quantizable_tensors
+from pipeline.calibration.infinite_tensors import infinite_tensors
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import AutoConfig, EvaluationConfig, ModeKind, RangeMethod, StaticConfig
+from pipeline.config.choices import ModeKind, RangeMethod
+from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
+from pipeline.config.settings import EvaluationConfig
 from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
-from pipeline.evaluate.measured_loss import MeasuredLoss
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -36,10 +39,11 @@ from pipeline.mixed_precision.sensitivity import sensitivities
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fold
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.ptq.algorithms import fold
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Kept, MeasuredLoss
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -94,9 +98,9 @@ class SearchInputs:
         """Return what scores changes of a graph."""
         return LossEvaluator(self.model, graph, items, self.evaluation, metric, seed=self.seed)
 
-    def statistics_of(self, samples: Sequence[Sample]) -> Measured:
-        """Return the function that collects statistics of a graph on samples."""
-        return lambda model: cached_statistics(model, samples, threads=self.model.threads, seed=self.seed)
+    def statistics_of(self, samples: Sequence[Sample], without: Collection[str]) -> Measured:
+        """Return the function that collects statistics of a graph on samples, of all but some tensors."""
+        return lambda model: cached_statistics(model, samples, without=without, threads=self.model.threads, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,12 @@ def _search(
         prepared = replace(prepared, model=with_shapes(rewritten.model))
     fold(prepared.model, Algorithms(fold_batch_norm=True))
     static = _static(mode)
-    groups, fixed = groups_of(prepared, static)
     calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
+    infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
+    groups, fixed = groups_of(prepared, static, infinite)
     tell("calibrating")
-    builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration), threads=threads)
+    builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration, infinite), threads=threads)
+    groups = list(builder.groups)  # without integers for tensors that calibration has seen nothing of
     utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
     probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
     probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])
@@ -203,16 +209,13 @@ def _search(
 
 def _static(mode: AutoConfig) -> StaticConfig:
     """Return the settings of the quantizer that makes candidates."""
-    return StaticConfig(
-        name=mode.name,
+    return with_settings_of(
+        mode,
+        StaticConfig,
         kind=ModeKind.static,
-        nodes_to_quantize=mode.nodes_to_quantize,
-        nodes_to_exclude=mode.nodes_to_exclude,
-        op_types=mode.op_types,
+        method=mode.method or RangeMethod.minmax,
         dynamic_op_types=[],  # which operators get which precision is what the search decides
         weight_only_op_types=[],
-        percentile=mode.percentile,
-        target=mode.target,
         min_channels=1,  # the search measures what a narrow Conv gains
         fold_batch_norm=False,
         cross_layer_equalization=False,

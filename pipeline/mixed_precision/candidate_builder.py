@@ -4,22 +4,25 @@ What does not depend on the choice is done once: equalisation, smoothing and the
 follow, the rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import onnx
 
 from pipeline.calibration.statistics import Statistics
-from pipeline.config.settings import RangeMethod, StaticConfig
+from pipeline.config.choices import RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
 from pipeline.ptq.bias_correction import correct_biases
 from pipeline.ptq.cross_layer_equalization import equalize
 from pipeline.ptq.gptq import round_weights
+from pipeline.ptq.own_weights import separate_weights
 from pipeline.ptq.smooth_quant import smooth_quant
 from pipeline.quantize.calibrated_ranges import ranges_from
 from pipeline.quantize.plan import Plan, Precision
-from pipeline.quantize.static import Ranges, quantize_static, tensors_to_calibrate
+from pipeline.quantize.silent_tensors import nodes_touching
+from pipeline.quantize.static import Ranges, pair_settings, quantize_static, tensors_to_calibrate
 from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
 from pipeline.sample import Sample
 
@@ -53,12 +56,12 @@ class Builder:
         *,
         threads: int,
     ) -> None:
-        self.groups = tuple(groups)
         self._static, self._samples, self._threads = static, samples, threads
         everything = plan_of(groups, most_integer(groups))
         levelled = equalize(model, everything, samples, threads=threads)
         self.model = smooth_quant(levelled, everything, samples, threads=threads)
         self._statistics = measured(self.model)
+        self.groups = tuple(self._with_ranges(groups, everything))
         self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
 
@@ -66,6 +69,21 @@ class Builder:
     def static(self) -> StaticConfig:
         """The settings that graphs are made with."""
         return self._static
+
+    def _with_ranges(self, groups: Sequence[Group], everything: Plan) -> list[Group]:
+        """Return the groups without integers for tensors that were zero in all of calibration: no range of them is known."""
+        tensors = tensors_to_calibrate(self.model, everything, self._static)
+        silent = {name for name in tensors if self._statistics[name].low == 0 == self._statistics[name].high}
+        if not silent:
+            return list(groups)
+        nodes = everything.nodes(Precision.static_int8)
+        touching = nodes_touching(self.model, nodes, pair_settings(self._static), silent)
+        found = []
+        for group in groups:
+            static = touching.keys().isdisjoint(group.nodes)
+            left = tuple(p for p in group.precisions if static or p is not Precision.static_int8)
+            found += [replace(group, precisions=left)] if left else []
+        return found
 
     def use(self, method: RangeMethod, percentile: float) -> None:
         """Take ranges by another method from now on; the percentile is of the method of that name."""
@@ -88,7 +106,7 @@ class Builder:
             of: a part of the float graph that holds these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
-            fixed_scales: with scales from calibration for products of matrices, which are otherwise found at run time.
+            fixed_scales: with scales from calibration for products of matrices, which otherwise have dynamic ranges.
 
         Raises:
             StageError: a node cannot be quantized after all; names it.
@@ -100,7 +118,7 @@ class Builder:
             return model
         ranges = self._ranges_of(model, plan)
         if rounding:
-            self._round(model, {group.weight for group in self.groups if group.name in choice})
+            self._round(model, [group for group in self.groups if group.name in choice])
         if bias_correction:
             model = correct_biases(
                 model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads
@@ -109,7 +127,7 @@ class Builder:
         if not fixed_scales:
             return quantized
         seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
-        whole = replace(self._static, method=RangeMethod.minmax)  # as it would be at run time: nothing is clipped
+        whole = replace(self._static, method=RangeMethod.minmax)  # as with a dynamic range: nothing is clipped
         return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
@@ -125,16 +143,21 @@ class Builder:
         self._ranges.update(ranges_from(self._statistics, missing, self._static))
         return {tensor: self._ranges[tensor] for tensor in tensors}
 
-    def _round(self, model: onnx.ModelProto, weights: Collection[str]) -> None:
-        """Put rounded weights in the place of the named ones."""
+    def _round(self, model: onnx.ModelProto, groups: Sequence[Group]) -> None:
+        """Put rounded weights in the place of those of some groups; what else reads one keeps it as it was."""
         if self._rounded is None:
             plan = plan_of(self.groups, most_integer(self.groups))
             ranges = self._ranges_of(self.model, plan)
             rounded = round_weights(self.model, plan, self._static, ranges, self._samples, threads=self._threads)
-            self._rounded = initializers_of(rounded)
+            constants = initializers_of(rounded)
+            inputs = {node.name: node.input[1] for node in rounded.graph.node if len(node.input) > 1}
+            self._rounded = {group.weight: constants[inputs[group.name]] for group in self.groups}
+        copies = separate_weights(model, {node for group in groups for node in group.nodes}, "rounded")
         constants = initializers_of(model)
-        for name in weights:
-            constants[name].CopyFrom(self._rounded[name])
+        for weight in {group.weight for group in groups}:
+            target = copies.get(weight, weight)
+            constants[target].CopyFrom(self._rounded[weight])
+            constants[target].name = target
 
 
 def most_integer(groups: Sequence[Group]) -> dict[str, Precision]:

@@ -1,6 +1,7 @@
 """What a search keeps to where the user names no metric or no limit: one for each kind of evaluation."""
 
-from pipeline.config.settings import AutoConfig, EvaluationConfig
+from pipeline.config.mode_settings import AutoConfig
+from pipeline.config.settings import EvaluationConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import check_metric
 from pipeline.metrics.metric_registry import METRICS, default_metric

@@ -8,15 +8,19 @@ around both.
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, ModeKind, StaticConfig
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import DynamicConfig, StaticConfig, with_settings_of
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.dynamic import plan_dynamic
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.quantize.infinite_activations import keep_infinite
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import plan_static
+from pipeline.record.results import Kept
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Group:
         op_type: of all.
         nodes: in the order of the graph.
         weight: the constant that they share.
-        precisions: what they may become; fp32 goes without saying.
+        precisions: what they may become, besides fp32.
     """
 
     name: str
@@ -41,13 +45,18 @@ class Group:
 Choice = Mapping[str, Precision]
 """Group name -> its precision; a group that is left out stays fp32."""
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group], list[Kept]]:
+
+def groups_of(
+    prepared: PreparedGraph, static: StaticConfig, infinite: Mapping[str, str] = NOTHING
+) -> tuple[list[Group], list[Kept]]:
     """Return the groups of a graph that may be quantized, and the nodes that may not, with reasons.
 
     Args:
         prepared: the graph.
         static: what limits the choice: operator types, named and excluded nodes.
+        infinite: tensors without a range, each with the sample that shows it.
 
     Raises:
         ConfigError: a name or a type means nothing in this graph.
@@ -59,6 +68,8 @@ def groups_of(prepared: PreparedGraph, static: StaticConfig) -> tuple[list[Group
         Precision.dynamic_int8: plan_dynamic(prepared, at_run_time),
         Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=sorted(LAYERS))),
     }
+    for plan in plans.values():
+        keep_infinite(prepared.model, plan, infinite)
     allowed: dict[str, list[Precision]] = defaultdict(list)
     for precision, plan in plans.items():
         for name, planned in plan.precisions.items():
@@ -93,14 +104,4 @@ def plan_of(groups: Collection[Group], choice: Choice) -> Plan:
 
 def _dynamic(static: StaticConfig) -> DynamicConfig:
     """Return the settings of a dynamic mode with the same limits."""
-    return DynamicConfig(
-        name=static.name,
-        kind=ModeKind.dynamic,
-        nodes_to_quantize=static.nodes_to_quantize,
-        nodes_to_exclude=static.nodes_to_exclude,
-        op_types=static.op_types,
-        weight_only_op_types=[],
-        per_channel=static.per_channel,
-        reduce_range=static.reduce_range,
-        target=static.target,
-    )
+    return with_settings_of(static, DynamicConfig, kind=ModeKind.dynamic, weight_only_op_types=[])

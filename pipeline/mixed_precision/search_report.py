@@ -9,7 +9,8 @@ from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_fro
 from pipeline.mixed_precision.cost_model import KernelSavings
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.mixed_precision.sensitivity import Losses
-from pipeline.quantize.plan import Kept, Precision
+from pipeline.quantize.plan import Precision
+from pipeline.record.results import Kept
 
 LIMITS = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
 
@@ -67,7 +68,7 @@ def rows(
         scale = ", with a scale from calibration" if node.name in fixed_scales else ""
         reason = (
             f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}{scale}" if precision is not None
-            else f"{shown.value} is no faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
+            else f"{shown.value} is not faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
             else f"{shown.value} would gain {gain.ms:.3g} ms; there was no time to measure what it costs" if loss is None
             else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
         )  # fmt: skip

@@ -1,17 +1,16 @@
 """What each group costs when it alone is quantized, in the metric that the user cares about.
 
 The error that a node makes says little about what is heard of it: a hiss of the last convolution costs nothing in SQNR, and
-a phase error costs much that nobody hears (ranked by the error of its own output, a node's place is next to random). So the
-graph is quantized for real, one group at a time, and scored by the metric. That is affordable because ranges come from one
-calibration, samples are short, and only what lies behind the group runs again: all other tensors that this part reads are
-those of the float graph.
+a phase error costs much in SQNR and is not heard. Ranked by the error of its own output, a node's place is next to random. So
+the graph is quantized for real, one group at a time, and scored by the metric. That is affordable because ranges come from
+one calibration, samples are short, and only what lies downstream of the group runs again: all other tensors that this part
+reads are those of the float graph.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import onnx
 from onnx import helper
 
@@ -45,7 +44,7 @@ def sensitivities(
     Args:
         builder: makes the graphs.
         evaluator: scores them, on samples that should be short.
-        wanted: (group, precision) to measure, the most promising groups first; what nobody would choose need not be.
+        wanted: (group, precision) to measure, the most promising groups first; what would not be chosen need not be measured.
         threads: intra-op threads.
         until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
         on_group: called after each group.
@@ -63,7 +62,7 @@ def sensitivities(
         read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
         tensors = list(_float_tensors(base, list(read), evaluator, threads))
         # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
-        arrays = {name for name in read if all(isinstance(found[name], np.ndarray) for found in tensors)}
+        arrays = {name for name in read if all(name in found for found in tensors)}
         for group in chunk:
             if time.monotonic() >= until:
                 return losses

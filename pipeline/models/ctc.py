@@ -1,5 +1,6 @@
-"""CTC recognisers as sherpa-onnx runs them: Kaldi features become log-probabilities of tokens."""
+"""Recognisers of one graph as sherpa-onnx runs them: Kaldi features become log-probabilities of tokens."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -8,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.audio.ctc_decode import ctc_greedy
-from pipeline.audio.kaldi_fbank import kaldi_fbank
+from pipeline.audio.kaldi_fbank import kaldi_fbank, stacked_frames
+from pipeline.audio.kaldi_resample import kaldi_resample
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.models.model_files import ModelFiles, header_of
+from pipeline.graph.value_info import dtype_of
+from pipeline.models.model_files import ModelFiles, header_of, metadata_of, number_in
+from pipeline.models.recogniser_families import Family, family_of
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.tokens import read_tokens
 from pipeline.paths import resolve_path
@@ -27,23 +31,15 @@ class Recogniser(ModelFiles):
 
     Attributes:
         tokens_path: a line `<token> <id>` each; null: tokens.txt in `dir` or beside the model.
+        features: how the client computes them: icefall, wenet, sense_voice, paraformer; null: what the metadata says.
         sample_rate_hz: of the recordings.
     """
 
     tokens_path: str | None = None
     _: KW_ONLY
+    features: str | None = None
     sample_rate_hz: int = 16_000
     evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.asr, EvaluationKind.tensors})
-
-    @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The encoder."""
-        return "encoder"
 
     @property
     def encoder(self) -> str:
@@ -62,12 +58,22 @@ class Recogniser(ModelFiles):
 
     def sample_of_audio(self, name: str, audio: npt.NDArray[np.float32]) -> Sample:
         """Return the inputs for mono audio (samples,) in [-1, 1]."""
-        features = kaldi_fbank(audio, self.sample_rate_hz)[None]
-        inputs: dict[str, npt.NDArray[np.generic]] = {"x": features}
-        length = self._length_type
-        if length is not None:
-            inputs["x_lens"] = np.array([features.shape[1]], dtype=length)
+        family = self.family
+        features = kaldi_fbank(audio, self.sample_rate_hz, family.fbank)
+        if family.stacked:
+            features = stacked_frames(features, *self._stacking)
+        names = self._inputs_of(self.encoder, family.inputs or ("x", "x_lens"))
+        inputs: dict[str, npt.NDArray[np.generic]] = {(family.inputs or ("x",))[0]: features[None]}
+        values = {"language": 0, "text_norm": self._number("without_itn", 15)}
+        for place, (other, dtype) in enumerate(names.items()):
+            if other not in inputs:
+                value = values.get(other, len(features)) if place > 1 else len(features)
+                inputs[other] = np.array([value], dtype=dtype)
         return Sample(name, inputs)
+
+    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
+        """Resample audio (samples,) as the client of a recogniser does."""
+        return kaldi_resample(audio, from_hz, to_hz)
 
     def words(self, ids: npt.NDArray[np.integer] | list[int]) -> str:
         """Return the words that token ids spell."""
@@ -76,7 +82,32 @@ class Recogniser(ModelFiles):
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the recording: frames of 10 ms; None for a graph that is not given a recording."""
         del outputs
-        return float(sample.inputs["x"].shape[1] * 0.01) if "x" in sample.inputs else None
+        name = (self.family.inputs or ("x",))[0]
+        frames = sample.inputs[name].shape[1] if name in sample.inputs else None
+        return None if frames is None else float(frames * 0.01 * (self._stacking[1] if self.family.stacked else 1))
+
+    @cached_property
+    def family(self) -> Family:
+        """What the client does before and after the graph.
+
+        Raises:
+            ModelError: the setting or the metadata names none that is known.
+        """
+        return family_of(self.features, metadata_of(self.encoder), self.encoder)
+
+    @cached_property
+    def _stacking(self) -> tuple[int, int, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """How many frames are stacked, every how many, and what normalises them."""
+        metadata, shapes = metadata_of(self.encoder), []
+        for key in ("neg_mean", "inv_stddev"):
+            if key not in metadata:
+                raise ModelError(f"{resolve_path(self.encoder)}: its metadata has no {key}, which normalises the features.")
+            shapes.append(np.array(metadata[key].replace(",", " ").split(), dtype=np.float32))
+        return self._number("lfr_window_size", 7), self._number("lfr_window_shift", 6), shapes[0], shapes[1]
+
+    def _number(self, key: str, default: int) -> int:
+        found = number_in(metadata_of(self.encoder), key, self.encoder)
+        return default if found is None else found
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -124,23 +155,22 @@ class Recogniser(ModelFiles):
             return
         constants = {tensor.name for tensor in model.graph.initializer}
         given = [value.name for value in model.graph.input if value.name not in constants]
-        if set(given) - {"x", "x_lens"} or "x" not in given:
+        known = self.family.inputs or ("x", "x_lens")
+        if set(given) - set(known) or known[0] not in given:
+            shown = ", ".join(given[:4]) + (", ..." if len(given) > 4 else "")
             raise ModelError(
-                f"{resolve_path(self.encoder)} takes {', '.join(given[:4])}{', ...' if len(given) > 4 else ''}; a recogniser "
-                "of whole recordings takes x and x_lens. A streaming model is quantized as any ONNX file: model=onnx "
+                f"{resolve_path(self.encoder)} takes {shown}; a recogniser of whole recordings (model.features: "
+                f"{self.family.name}) takes {' and '.join(known)}. A streaming model is quantized as any ONNX file: model=onnx "
                 "calibration=arrays."
             )
 
-    @cached_property
-    def _length_type(self) -> np.dtype[np.generic] | None:
-        """The type of `x_lens`; None where the graph takes none (icefall's --keep-x-lens 0)."""
-        import onnx
-
-        model = header_of(self.encoder)
+    def _inputs_of(self, file: str, known: Sequence[str]) -> dict[str, np.dtype[np.generic]]:
+        """Return the inputs that a graph takes, and their types; x_lens may be left out (icefall's --keep-x-lens 0)."""
+        model = header_of(file)
         if model is None:
-            return np.dtype(np.int64)
-        types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(types["x_lens"])) if "x_lens" in types else None
+            return dict.fromkeys(known, np.dtype(np.int64))
+        constants = {tensor.name for tensor in model.graph.initializer}
+        return {value.name: dtype_of(value) for value in model.graph.input if value.name not in constants}
 
 
 @dataclass
@@ -164,7 +194,7 @@ class Ctc(Recogniser):
             ModelError: they do not.
         """
         self.check_inputs()
-        self.check_classes(self.encoder, "log_probs")
+        self.check_classes(self.encoder, "logits" if self.family.stacked else "log_probs")
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the encoder."""
@@ -172,10 +202,19 @@ class Ctc(Recogniser):
 
     def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the log-probabilities (frames, tokens) of the frames that are speech."""
-        length = int(outputs["log_probs_len"][0]) if "log_probs_len" in outputs else None
-        return np.asarray(outputs["log_probs"][0, :length], dtype=np.float32)
+        if not self.family.stacked:
+            length = int(outputs["log_probs_len"][0]) if "log_probs_len" in outputs else None
+            return np.asarray(outputs["log_probs"][0, :length], dtype=np.float32)
+        scores, *lengths = outputs.values()  # logits, and the number of tokens where the graph predicts it
+        count = int(lengths[0].reshape(-1)[0]) if lengths and not self.family.is_ctc else None
+        logits = np.asarray(scores[0, :count], dtype=np.float32)
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
     def transcript(self, outputs: Outputs) -> str:
         """Return the words of the greedy path."""
-        posteriors = self.posteriors(outputs)
-        return self.words(ctc_greedy(posteriors, len(posteriors), blank_id=0))
+        posteriors, family = self.posteriors(outputs), self.family
+        if family.is_ctc:
+            return self.words(ctc_greedy(posteriors, len(posteriors), blank_id=0)[family.skipped :])
+        ends = {index for index, token in enumerate(self.tokens) if token in ("</s>", "<s>", "<blank>")}
+        return self.words([int(index) for index in posteriors.argmax(axis=-1) if index not in ends])

@@ -1,12 +1,22 @@
 """A model whose graphs have been read: each file is parsed and hashed once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from pipeline.graph.session import RunError
 from pipeline.graph.source_graph import SourceGraph, load_graph
-from pipeline.models.model_sessions import ModelSessions
+from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import SpeechModel
+from pipeline.sample import Array, Sample
+
+REMEMBERED_BYTES = 256 << 20
+FROZEN_LENGTH = (
+    " Where samples of all lengths but one fail, the graph was exported for that length, whatever it declares: export it again "
+    "with a dynamic axis there, or give samples of that length."
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,40 @@ class LoadedModel(Mapping[str, SourceGraph]):
 
     @cached_property
     def originals(self) -> ModelSessions:
-        """Sessions of all graphs as they were."""
-        return ModelSessions(self, self.threads)
+        """Sessions of all graphs as they were; what they give is kept, within bounds, for the next who asks."""
+        return ModelSessions(self, self.threads, remember_bytes=REMEMBERED_BYTES)
+
+    def fault_of(self, sample: Sample, seed: Sequence[int]) -> str | None:
+        """Run the original on a sample of its first graph, before anything is blamed on quantization.
+
+        Returns:
+            Why the sample cannot be used; None where it can.
+        """
+        calls: list[Call] = []
+        try:
+            self.adapter.infer(sample, self.originals.runner(seed, calls))
+        except RunError as error:
+            fault = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
+            return fault + (FROZEN_LENGTH if any(word in error.reason.lower() for word in ("shape", "dimension")) else "")
+        outputs = [(name, array) for call in calls for name, array in call.outputs.items() if array.dtype.kind == "f"]
+        masked = any(array.dtype.kind == "f" and _is_infinite_feature(array) for array in sample.inputs.values())
+        for name, array in outputs:
+            if (masked and np.isnan(array).any()) or (array.size and np.isnan(array).all()):
+                return (
+                    f"sample {sample.id!r}: the original model itself gives NaN in its output {name!r} on it, so that nothing "
+                    "can be compared. Correct the sample (a logarithm of zero?) or leave it out."
+                )
+        return None
 
     @cached_property
     def _companions(self) -> dict[str, SourceGraph]:
         return {}
+
+
+def _is_infinite_feature(array: Array) -> bool:
+    """Return whether an input holds minus infinity beside all kinds of numbers, as the logarithm of silence does.
+
+    A mask that is added to something holds it beside zeros.
+    """
+    infinite = np.isinf(array)
+    return bool(infinite.any()) and bool(np.any(array[~infinite] != 0))

@@ -1,4 +1,4 @@
-"""Matcha-TTS as icefall exports it: tokens become a mel spectrogram, whose length the model predicts, and that speech."""
+"""Matcha-TTS as icefall exports it: tokens -> mel spectrogram, whose length the model predicts -> speech."""
 
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
@@ -29,11 +29,11 @@ class Matcha(ModelFiles):
         path: the ONNX file: x, x_length, noise_scale, length_scale -> mel (1, 80, frames).
         dir: a directory such as matcha-icefall-en_US-ljspeech: model-steps-N.onnx, tokens.txt and, for Chinese, lexicon.txt.
         quantize: the parts that the mode applies to: acoustic, vocoder, or both; the others stay as they are.
-        vocoder_path: an ONNX vocoder that makes the mels audible; null: no audio, no round trip.
-        asr_path: a CTC recogniser, `tokens.txt` beside it, that hears what was said; null: no round trip.
+        vocoder_path: an ONNX vocoder for the mels; null: no audio, no round trip.
+        asr_path: a CTC recogniser, `tokens.txt` beside it, for the round-trip word error rate; null: no round trip.
         noise_scale: temperature of the noise that the flow starts from.
         length_scale: above 1 is slower speech.
-        sample_rate_hz: of the speech; null: what the metadata says.
+        sample_rate_hz: of the speech; null: from the metadata.
         hop_length: samples per frame of the mel.
     """
 
@@ -83,7 +83,7 @@ class Matcha(ModelFiles):
 
     @cached_property
     def vocoder(self) -> Vocoder | None:
-        """What makes mels audible, if anything does."""
+        """The vocoder, if there is one."""
         if self.vocoder_path is None:
             return None
         return Vocoder("vocoder", self.vocoder_path, hop_length=self.hop_length)
@@ -166,7 +166,7 @@ class Matcha(ModelFiles):
 
     @cached_property
     def _token_rows(self) -> int | None:
-        """How many tokens the graph knows: the rows of the table that it looks `x` up in; None where it cannot be told."""
+        """How many tokens the graph knows: the rows of the table that it looks `x` up in; None where it is not known."""
         model = header_of(self.acoustic_path)
         if model is None:
             return None
@@ -186,7 +186,7 @@ class Matcha(ModelFiles):
         else:
             raise DataError(f"{where} has no tokens, and how text becomes tokens is not known: {self.name} lacks {FRONT_ENDS}.")
         if not ids:
-            raise DataError(f"{where}: nothing in its text {utterance.text!r} can be spoken.")
+            raise DataError(f"{where}: its text {utterance.text!r} has nothing that can be spoken.")
         return tuple(with_blanks(ids, number_in(metadata, "pad_id", self.acoustic_path) or 0))
 
     def _ids_by_espeak(self, text: str, metadata: dict[str, str], where: str) -> list[int]:
@@ -204,7 +204,7 @@ class Matcha(ModelFiles):
     def _tokens(self) -> dict[str, int]:
         path = self.beside("tokens.txt", self.acoustic_path)
         if path is None:
-            raise DataError(f"there is no tokens.txt beside {self.acoustic_path}, which text is turned into tokens with.")
+            raise DataError(f"{self.acoustic_path} has no tokens.txt beside it, which is needed to convert text to tokens.")
         return read_tokens(path, "model.dir")
 
     @cached_property

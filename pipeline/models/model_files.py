@@ -1,4 +1,4 @@
-"""Where a model's files are, and what their metadata says."""
+"""Where a model's files are, and their metadata."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -6,8 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
+from pipeline.audio.resample import resample
 from pipeline.errors import ModelError
 from pipeline.paths import resolve_path
 
@@ -47,6 +50,16 @@ class ModelFiles:
         raise NotImplementedError
 
     @property
+    def companions(self) -> dict[str, str]:
+        """The graphs that are only run: none, unless a model has others."""
+        return {}
+
+    @property
+    def entry(self) -> str:
+        """The graph that an utterance enters: the first one."""
+        return next(iter(self.graphs))
+
+    @property
     def side_files(self) -> list[Path]:
         """The token table and the lexicon beside the graphs; they may be missing."""
         folders = dict.fromkeys(resolve_path(path).parent for path in self.graphs.values())
@@ -60,6 +73,10 @@ class ModelFiles:
 
     def check(self) -> None:
         """Nothing to check."""
+
+    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
+        """Resample a recording (samples,) to the rate of the model."""
+        return resample(audio, from_hz, to_hz)
 
     def named(self, what: str, *patterns: str) -> str:
         """Return the file that `path` names, or that is found in `dir`.
@@ -87,10 +104,10 @@ def find_in(folder: Path, what: str, *patterns: str) -> Path:
     """Return the best file of a directory: by pattern, fp32 before fp16 and int8, the newest name first.
 
     Raises:
-        ModelError: there is no such directory, or no such file in it.
+        ModelError: the directory does not exist, or has no such file.
     """
     if not folder.is_dir():
-        raise ModelError(f"model.dir: there is no directory {folder}.")
+        raise ModelError(f"model.dir: directory not found: {folder}.")
     for pattern in patterns:
         if files := sorted(folder.glob(pattern), key=_number, reverse=True):
             original = [file for file in files if not {"int8", "fp16"} & set(file.stem.replace("-", ".").split("."))]
@@ -105,13 +122,13 @@ def _number(file: Path) -> list[int]:
 
 
 def metadata_of(path: str | Path) -> dict[str, str]:
-    """Return the metadata of an ONNX file; empty where there is no such file (loading it tells what is wrong)."""
+    """Return the metadata of an ONNX file; empty where there is no such file (loading it reports the error)."""
     model = header_of(path)
     return {} if model is None else {entry.key: entry.value for entry in model.metadata_props}
 
 
 def header_of(path: str | Path) -> onnx.ModelProto | None:
-    """Return the parsed graph without its weights; None where it is no ONNX file."""
+    """Return the parsed graph without its weights; None where it is not an ONNX file."""
     file = resolve_path(str(path))
     return _parsed(file, file.stat().st_mtime_ns) if file.is_file() else None
 
@@ -120,7 +137,7 @@ def header_of(path: str | Path) -> onnx.ModelProto | None:
 def _parsed(file: Path, _modified: int) -> onnx.ModelProto | None:
     try:
         model = onnx.load(file, load_external_data=False)
-    except Exception:  # `load` says what is wrong with it; protobuf's errors share no base class with onnx's
+    except Exception:  # `load` reports what is wrong with it; protobuf's errors share no base class with onnx's
         return None
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")  # shapes are what is asked for; weights would stay in memory
@@ -131,14 +148,14 @@ def number_in(metadata: dict[str, str], key: str, path: str) -> int | None:
     """Return a number of the metadata; None where it is not there.
 
     Raises:
-        ModelError: it is no number.
+        ModelError: it is not a number.
     """
     if key not in metadata:
         return None
     try:
         return int(metadata[key])
     except ValueError:
-        raise ModelError(f"{resolve_path(path)}: its metadata has {key}={metadata[key]!r}, which is no number.") from None
+        raise ModelError(f"{resolve_path(path)}: its metadata has {key}={metadata[key]!r}, which is not a number.") from None
 
 
 def agreed(setting: int | None, metadata: int | None, default: int, key: str, path: str) -> int:
@@ -149,7 +166,7 @@ def agreed(setting: int | None, metadata: int | None, default: int, key: str, pa
     """
     if setting is not None and metadata is not None and setting != metadata:
         raise ModelError(
-            f"{key}: {setting}, but the metadata of {resolve_path(path)} says {metadata}. Leave the setting out, or name the "
+            f"{key}: {setting}, but the metadata of {resolve_path(path)} has {metadata}. Leave the setting out, or name the "
             "model that it is of."
         )
     return next((value for value in (setting, metadata) if value is not None), default)

@@ -1,4 +1,4 @@
-"""The graphs of one model, run by name: what an evaluation, a calibration and a probe run a whole model with."""
+"""The graphs of one model, run by name: how evaluation, calibration and probes run a whole model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import Array, Outputs, Sample
 
 AnyGraph = SourceGraph | Path | onnx.ModelProto
 
@@ -36,7 +36,12 @@ class ModelSessions:
     """The graphs of one model, each opened when it is first run; those that draw noise are given it from outside."""
 
     def __init__(
-        self, graphs: Mapping[str, AnyGraph], threads: int, changed: Mapping[str, Path | onnx.ModelProto] | None = None
+        self,
+        graphs: Mapping[str, AnyGraph],
+        threads: int,
+        changed: Mapping[str, Path | onnx.ModelProto] | None = None,
+        *,
+        remember_bytes: int = 0,
     ) -> None:
         """Open nothing yet.
 
@@ -44,9 +49,12 @@ class ModelSessions:
             graphs: name -> graph.
             threads: intra-op threads of each session.
             changed: name -> the graph in the place of that one.
+            remember_bytes: outputs that are kept at most, for the same inputs to be run once only.
         """
         self._graphs, self._changed = graphs, changed or {}
         self._threads = threads
+        self._free_bytes = remember_bytes
+        self._known: dict[tuple[str, bytes], Outputs] = {}
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
 
     def runner(self, seed: Sequence[int], calls: list[Call] | None = None) -> Run:
@@ -59,8 +67,11 @@ class ModelSessions:
 
         def run(graph: str, sample: Sample) -> Outputs:
             session, noisy = self._open(graph)
+            if defaults := self._defaults(graph):
+                sample = Sample(sample.id, {**defaults, **sample.inputs})
             noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
-            outputs = infer(session, Sample(sample.id, {**sample.inputs, **noise}))
+            given = Sample(sample.id, {**sample.inputs, **noise})
+            outputs = self._remembered(graph, given, session)
             if calls is not None:
                 calls.append(Call(graph, sample, outputs))
             return outputs
@@ -71,6 +82,25 @@ class ModelSessions:
         """Return the tables of noise that a graph is given: name -> kind; empty where it draws none."""
         noisy = self._open(graph)[1]
         return {} if noisy is None else noisy.tables
+
+    def _remembered(self, graph: str, sample: Sample, session: onnxruntime.InferenceSession) -> Outputs:
+        """Run a graph, or return what it gave for the same inputs before."""
+        if not (self._free_bytes or self._known):
+            return infer(session, sample)
+        key = (graph, sample.digest)
+        if key not in self._known:
+            outputs = infer(session, sample)
+            size = sum(array.nbytes for array in outputs.values())
+            if size > self._free_bytes:
+                return outputs
+            self._free_bytes -= size
+            self._known[key] = outputs
+        return dict(self._known[key])
+
+    def _defaults(self, graph: str) -> Mapping[str, Array]:
+        """Return the optional inputs of a graph, and their values: a graph on its way to being quantized has none for them."""
+        original = self._graphs.get(graph)
+        return original.defaults if isinstance(original, SourceGraph) else {}
 
     def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
         if graph not in self._opened:

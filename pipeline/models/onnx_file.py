@@ -1,4 +1,4 @@
-"""Any ONNX file: its inputs are arrays, its outputs are compared as they are, or heard where they are audio."""
+"""Any ONNX file: its inputs are arrays, its outputs are compared as tensors, or as audio."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,16 +35,6 @@ class OnnxFile(ModelFiles):
         """The one graph."""
         return {"model": self.named("model", "*.onnx")}
 
-    @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The one graph."""
-        return "model"
-
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the one graph."""
         return run("model", sample)
@@ -62,7 +52,7 @@ class OnnxFile(ModelFiles):
         )
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
-        """Return None: nothing says that this is speech."""
+        """Return None: whether this is speech is not known."""
         del sample, outputs
         return None
 

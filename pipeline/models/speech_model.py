@@ -58,7 +58,7 @@ class SpeechModel(Protocol):
 
     @property
     def companions(self) -> dict[str, str]:
-        """The graphs that are only run, to hear or to score the result: name -> path as configured."""
+        """The graphs that are only run, to synthesise or to score the result: name -> path as configured."""
 
     @property
     def entry(self) -> str:
@@ -78,19 +78,22 @@ class SpeechModel(Protocol):
             DataError: the utterance lacks what the model reads.
         """
 
+    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
+        """Return a recording (samples,) at another sample rate, as whoever runs the model does."""
+
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the whole model on inputs of its first graph; return the outputs that it is judged by."""
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
-        """Return how long the speech of one inference of one graph is; None where it neither speaks nor hears."""
+        """Return how long the speech of one inference of one graph is; None where it neither reads nor produces audio."""
 
 
 @runtime_checkable
 class TextToSpeech(Protocol):
-    """A model that says a text: it predicts a mel spectrogram and, where it has a vocoder, audio.
+    """A text-to-speech model: it predicts a mel spectrogram and, where it has a vocoder, audio.
 
     Attributes:
-        asr_path: a CTC recogniser that hears what was said; None: no round trip.
+        asr_path: a CTC recogniser for the round trip; None: no round trip.
     """
 
     asr_path: str | None
@@ -103,10 +106,10 @@ class TextToSpeech(Protocol):
         """Return the natural-log mel (bands, frames)."""
 
     def mel_depends_on(self, graph: str) -> bool:
-        """Return whether a graph of the model has part in the mel, or only in what follows."""
+        """Return whether the mel depends on a graph of the model, or only what follows does."""
 
     def without_audio(self) -> SpeechModel:
-        """Return the model as it predicts mels only: what no metric listens to need not be spoken."""
+        """Return the model without vocoder and recogniser: audio that no metric needs is not synthesised."""
 
 
 @runtime_checkable
@@ -127,7 +130,7 @@ class Transcribes(Protocol):
 
 @runtime_checkable
 class HasPosteriors(Protocol):
-    """A recogniser that says how sure it is, frame by frame."""
+    """A recogniser that gives posteriors, frame by frame."""
 
     def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the log-probabilities (frames, classes) of the frames that are speech."""

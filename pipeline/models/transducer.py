@@ -1,4 +1,4 @@
-"""Transducers as icefall exports them: encoder, decoder and joiner are three graphs, and a search makes words of them."""
+"""Transducers as icefall exports them: encoder, decoder and joiner are three graphs, and a search produces words from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,7 +48,7 @@ class Transducer(Recogniser):
         """How many tokens the decoder looks back at.
 
         Raises:
-            ModelError: neither the metadata nor the graph tells.
+            ModelError: neither the metadata nor the graph has it.
         """
         path = self.graphs["decoder"]
         size = number_in(metadata_of(path), "context_size", path)
@@ -57,7 +57,7 @@ class Transducer(Recogniser):
             size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         if not size:
             raise ModelError(
-                f"{resolve_path(path)}: its metadata has no context_size, which says how many tokens the decoder looks at."
+                f"{resolve_path(path)}: its metadata has no context_size, the number of tokens that the decoder looks at."
             )
         return size
 
@@ -74,7 +74,7 @@ class Transducer(Recogniser):
         tokens = number_in(metadata_of(decoder), "vocab_size", decoder)
         if tokens is not None and tokens != len(self.tokens):
             raise ModelError(
-                f"{resolve_path(decoder)}: its metadata says vocab_size={tokens}, but tokens.txt has {len(self.tokens)} "
+                f"{resolve_path(decoder)}: its metadata has vocab_size={tokens}, but tokens.txt has {len(self.tokens)} "
                 "tokens. They are of different models; name the right table with model.tokens_path."
             )
 
@@ -107,6 +107,6 @@ class Transducer(Recogniser):
     def _inputs(self, part: str) -> list[str]:
         model = header_of(self.graphs[part])
         if model is None:
-            raise ModelError(f"model.dir: {self.graphs[part]} is no ONNX model.")
+            raise ModelError(f"model.dir: {self.graphs[part]} is not an ONNX model.")
         constants = {tensor.name for tensor in model.graph.initializer}
         return [value.name for value in model.graph.input if value.name not in constants]

@@ -25,10 +25,10 @@ class Vocoder(ModelFiles):
 
     Attributes:
         path: the ONNX file; outputs `mag`, `x`, `y` (Vocos), or one output that is audio (HiFi-GAN).
-        input_name: of the mel (1, bands, frames); null: what the graph calls it.
-        sample_rate_hz: of the audio; null: what the metadata says.
-        n_fft: FFT and window length of the mel, and of Vocos' inverse STFT; null: what the metadata says.
-        hop_length: samples per frame; null: what the metadata says.
+        input_name: of the mel (1, bands, frames); null: its name in the graph.
+        sample_rate_hz: of the audio; null: from the metadata.
+        n_fft: FFT and window length of the mel, and of Vocos' inverse STFT; null: from the metadata.
+        hop_length: samples per frame; null: from the metadata.
     """
 
     input_name: str | None = None
@@ -42,16 +42,6 @@ class Vocoder(ModelFiles):
     def graphs(self) -> dict[str, str]:
         """The one graph."""
         return {"vocoder": self._file}
-
-    @property
-    def companions(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def entry(self) -> str:
-        """The one graph."""
-        return "vocoder"
 
     @property
     def rate_hz(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, AutoConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_inference import with_shapes
@@ -64,6 +64,15 @@ def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], 
         if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
             rewritten = replace(rewritten, model=model)
     return rewritten
+
+
+def notes_on_assumptions(graph: str, rewritten: Rewritten) -> list[str]:
+    """Return a sentence for each rewrite that rests on an assumption about the inputs of a graph."""
+    return [
+        f"{graph}: {applied.name} (places: {applied.assumed_sites}) assumes that {applied.assumption} (mode.assume=true)."
+        for applied in rewritten.applied
+        if applied.assumed_sites
+    ]
 
 
 def layouts_for(mode: AnyModeConfig) -> list[str]:

@@ -21,37 +21,11 @@ from pipeline.measure.rewrite_gain import Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
+from pipeline.record.results import Applied
 from pipeline.sample import Sample
 
 SLOWER = "not faster here"
 PASSES = 4  # of one rewrite over a graph: a dimension that became known makes others known
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A rewrite that was kept.
-
-    Attributes:
-        name: of the rewrite.
-        sites: how many places it changed.
-        speedup: against the graph before it: the median of the paired ratios; of all that were timed together.
-        max_difference: of any output from the original's, relative to the scale of that output, with all rewrites so far.
-        together: the names of all that were timed together, where it was not alone.
-        exactness: "bitwise", "algebraic" or "assumed": of its weakest place (`rewrite_registry.Exactness`).
-        assumption: where it is assumed: what of the inputs, in a sentence.
-        assumed_sites: how many of the places rest on that.
-        withheld_sites: further places, which `mode.assume=true` would change.
-    """
-
-    name: str
-    sites: int
-    speedup: float
-    max_difference: float
-    together: tuple[str, ...] = ()
-    exactness: str = Exactness.algebraic.value
-    assumption: str = ""
-    assumed_sites: int = 0
-    withheld_sites: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +145,7 @@ class _Search:
         elif reason:
             self.rejected |= dict.fromkeys(sites, reason)
         else:
-            together = tuple(sites) if len(sites) > 1 else ()
+            together = list(sites) if len(sites) > 1 else []
             kept = [
                 _applied(rewrite, sites[rewrite.name], speedup, difference, together)
                 for rewrite in rewrites
@@ -208,7 +182,7 @@ def _differs(difference: float) -> str:
     return f"differs by {difference:.1e} of the output's scale, more than {LIMIT:.0e}"
 
 
-def _applied(rewrite: Rewrite, sites: Sites, speedup: float, difference: float, together: tuple[str, ...]) -> Applied:
+def _applied(rewrite: Rewrite, sites: Sites, speedup: float, difference: float, together: list[str]) -> Applied:
     exactness = Exactness.assumed if sites.assumed else rewrite.exactness
     assumption = rewrite.assumption if sites.assumed else ""
     return Applied(

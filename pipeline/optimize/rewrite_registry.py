@@ -38,8 +38,8 @@ NORMS = "norms"
 class Exactness(Enum):
     """How far a rewritten graph computes the same as the one before it.
 
-    Two things are taken for granted everywhere: no tensor is empty, and where a graph computes with a value, it is a finite
-    number. (An infinity in the input of a Conv spreads in the original as well, only not as far.)
+    Taken for granted everywhere: no tensor is empty, no input is NaN, and where a graph computes with a value, it is finite (an
+    infinity in the input of a Conv spreads in the original as well, only not as far).
     """
 
     bitwise = "bitwise"
@@ -238,7 +238,7 @@ REWRITES: tuple[Rewrite, ...] = (
 )
 
 # These give Convs the layout that their kernels like best. They come after quantization, which decides what is left float:
-# a Conv over an image of height 1 is no faster in integers than one over time.
+# a Conv over an image of height 1 is not faster in integers than one over time.
 LAYOUTS: tuple[Rewrite, ...] = tuple(
     r
     for name in ("integer_channels_last", "conv1d_to_conv2d", "conv1d_to_conv2d_wide", "time_to_channels", "keep_nchwc_layout")
@@ -257,4 +257,4 @@ def check_names(names: Sequence[str], key: str) -> None:
     known = [rewrite.name for rewrite in REWRITES]
     for name in names:
         if name not in known:
-            raise ConfigError(f"{key}: there is no rewrite {name!r}.{did_you_mean(name, known)}")
+            raise ConfigError(f"{key}: no rewrite {name!r}.{did_you_mean(name, known)}")

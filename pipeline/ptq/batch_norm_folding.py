@@ -1,4 +1,4 @@
-"""Fold a BatchNormalization into the convolution in front of it.
+"""Fold a BatchNormalization into the convolution before it.
 
 Jacob et al. 2018 (arXiv:1712.05877), section 3.2: at inference, a batch normalization is one factor and one offset per
 channel, which the weight and the bias of the convolution take over. ONNX Runtime does it for Conv when it loads a model, but
@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from pipeline.graph.attributes import attribute, float_attribute, int_attribute
 from pipeline.graph.prepare import initializers_of
-from pipeline.graph.subgraph_scopes import drop_unread
+from pipeline.graph.subgraph_scopes import Names, drop_unread, input_tensors
 from pipeline.ptq.channel_groups import Side, spread
 from pipeline.sample import Array, Float32Array
 
@@ -23,10 +23,10 @@ def fold_batch_normalization(model: onnx.ModelProto) -> list[str]:
     """Fold every BatchNormalization that directly follows a Conv or ConvTranspose, in place; return the names of those.
 
     One is left alone where the convolution's output has another reader or is an output of the graph, or where anything it
-    needs is no constant.
+    needs is not a constant.
     """
     graph = model.graph
-    readers = Counter(tensor for node in graph.node for tensor in node.input)
+    readers = Counter(tensor for node in graph.node for tensor in input_tensors(node))
     readers.update(output.name for output in graph.output)
     makers = {node.output[0]: node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
     folded: list[str] = []
@@ -53,7 +53,8 @@ def _fold(model: onnx.ModelProto, maker: onnx.NodeProto, node: onnx.NodeProto) -
     weight, *bias = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
     norm = [numpy_helper.to_array(constants[name]) for name in node.input[1:5]]
     # under new names: another node may share the constants
-    names = [f"{node.name}_folded_weight", f"{node.name}_folded_bias"]
+    every = Names(model.graph)
+    names = [every.fresh(f"{node.name}_folded_weight"), every.fresh(f"{node.name}_folded_bias")]
     arrays = folded_constants(maker, weight, bias[0] if bias else None, node, norm)
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in zip(names, arrays, strict=True))
     del maker.input[1:]
@@ -65,7 +66,7 @@ def _fold(model: onnx.ModelProto, maker: onnx.NodeProto, node: onnx.NodeProto) -
 def folded_constants(
     layer: onnx.NodeProto, weight: Array, bias: Array | None, node: onnx.NodeProto, norm: Sequence[Array]
 ) -> tuple[Float32Array, Float32Array]:
-    """Return the weight and the bias of a convolution that does the work of the batch normalization behind it as well.
+    """Return the weight and the bias of a convolution that does the work of the batch normalization after it as well.
 
         g (w * x + b - m) / sqrt(v + e) + h = (w a) * x + (b - m) a + h,    a = g / sqrt(v + e), one number a channel
 

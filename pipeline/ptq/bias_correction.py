@@ -1,8 +1,8 @@
-"""Bias correction: take back what quantization adds to the mean of each channel.
+"""Bias correction: compensate what quantization adds to the mean of each channel.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv:1906.04721), section 4.2,
 in its empirical form: the mean of a node's output over calibration data is made the same in the quantized graph as in the
-float one, by changing the bias. It has to be sequential: a node is corrected with the part in front of it already quantized
+float one, by changing the bias. It has to be sequential: a node is corrected with the part upstream already quantized
 and corrected. All at once, every node would correct the errors of those before it once more, which does harm.
 """
 
@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import StaticConfig
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import initializers_of
+from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate, weighted_nodes
 from pipeline.quantize.plan import Plan
@@ -30,7 +31,7 @@ class Bias:
     """A constant that is added to each channel of a node's output.
 
     Attributes:
-        node: the node.
+        node: whose output it is added to.
         constant: the name of the constant.
         tensor: the sum.
         axis: of its channels.
@@ -91,7 +92,7 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
     constants = initializers_of(model)
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in model.graph.node:
-        for tensor in node.input:
+        for tensor in input_tensors(node):
             readers[tensor].append(node)
     outputs = {output.name for output in model.graph.output}
     found: dict[str, Bias] = {}
@@ -108,11 +109,15 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
         channels = constants[node.input[1]].dims[-1] if node.op_type == "MatMul" else None
         for name in candidates:
             shape = list(constants[name].dims) if name in constants else []
-            # one value per channel, and not shared with anything that is no bias of this kind
+            # one value per channel, and not shared with anything that is not a bias of this kind
             if shape and int(np.prod(shape)) == shape[-1] and channels in (None, shape[-1]):
                 found[node.name] = Bias(node.name, name, target, axis)
     uses = Counter(bias.constant for bias in found.values())
-    return {name: bias for name, bias in found.items() if uses[bias.constant] == len(readers[bias.constant])}
+    return {
+        name: bias
+        for name, bias in found.items()
+        if uses[bias.constant] == len(readers[bias.constant]) and bias.constant not in outputs
+    }
 
 
 def channel_means(model: onnx.ModelProto, biases: Collection[Bias], samples: Sequence[Sample], threads: int) -> ChannelMeans:

@@ -1,4 +1,4 @@
-"""Find the groups of channels that can be rescaled: what each operator does with a factor per channel.
+"""Find the groups of channels that can be rescaled: how each operator treats a factor per channel.
 
 An operator that is not named here, or that decides shapes, forbids factors on all that it reads and writes.
 """
@@ -27,6 +27,9 @@ class _Search:
         self.constants = {name: tensor for name, tensor in initializers_of(model).items()}
         values = (*self.graph.input, *self.graph.value_info, *self.graph.output)
         self.ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+        self.lengths = {
+            v.name: [dim.dim_value or dim.dim_param or None for dim in v.type.tensor_type.shape.dim] for v in values
+        }
         self.parent: dict[Axis | Side, Axis | Side] = {}
         self.blocked: set[Axis | Side] = set()
         self.closed: set[str] = set()  # tensors all of whose axes are blocked
@@ -120,11 +123,19 @@ class _Search:
         for index in range(self.ranks[target]):
             self.join(Axis(source, index), Axis(target, index))
 
+    def broadcasts(self, source: str, target: str, index: int) -> bool:
+        """Say whether an axis of one position is repeated along that of a sum: one factor cannot be many."""
+        here, there = self.lengths[source][index], self.lengths[target][index]
+        return here != there and 1 in (here, there)
+
     def adds(self, node: onnx.NodeProto) -> bool:
         if len({self.ranks[name] for name in (*node.input, *node.output)}) > 1:
             return False
         for name in node.input:
             self.pass_on(name, node.output[0])
+            for index in range(self.ranks[name]):
+                if self.broadcasts(name, node.output[0], index):
+                    self.blocked.add(Axis(name, index))
         return True
 
     def combines(self, node: onnx.NodeProto, constant: str) -> bool:
@@ -140,6 +151,8 @@ class _Search:
         for index in range(self.ranks[target]):
             here, there, own = Axis(source, index), Axis(target, index), index - missing
             varies = own >= 0 and shape[own] > 1
+            if varies and self.lengths[source][index] == 1:
+                self.blocked.update((here, there))
             if node.op_type in ("Add", "Sub"):
                 self.join(here, there)
                 if varies:

@@ -1,11 +1,11 @@
 """Cross-layer equalization: move the differences between channels out of activations, into weights.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv:1906.04721), section 4.1.
-A tensor has one scale for all channels, so that one loud channel leaves few levels to the others. Between two convolutions
-with Relu or LeakyRelu between them, channel c can be divided by s[c] in the first one's weights and multiplied in the
-second one's, exactly. The paper levels the ranges of the weights on both sides; here weights have a scale per channel
-already, and it pays to level the measured maxima of the activations, which are what is rounded coarsely. The paper's pairs
-become groups (`channels.py`): all tensors of a residual stream can be rescaled together.
+A tensor has one scale for all channels, so that one channel of large values leaves few levels to the others. Between two
+convolutions with Relu or LeakyRelu between them, channel c can be divided by s[c] in the first one's weights and multiplied
+in the second one's, exactly. The paper levels the ranges of the weights on both sides; here weights have a scale per
+channel already, and it pays to level the measured maxima of the activations, which are what is rounded coarsely. The
+paper's pairs become groups (`channel_groups.py`): all tensors of a residual stream can be rescaled together.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ from pipeline.ptq.channel_search import channel_groups
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.sample import FloatArray, Sample
 
-FLOOR = 1 / 64  # of a quiet channel's maximum relative to the loudest: a dead one need not be raised to full range
+FLOOR = 1 / 64  # of a channel's maximum relative to the largest: a dead channel need not be raised to full range
 
 
 def equalize(
@@ -83,7 +83,7 @@ def factors_of(activations: Sequence[FloatArray], weights: FloatArray, strength:
 
     Args:
         activations: the largest magnitude of each channel (channels,), one array per tensor of a group. Tensors of a stream
-            may differ in size, so that each counts relative to its own loudest channel.
+            may differ in size, so that each counts relative to its own largest channel.
         weights: the largest magnitude by which each channel is multiplied (channels,).
         strength: 1: by activations alone; 0: by weights alone.
     """

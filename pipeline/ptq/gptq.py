@@ -1,4 +1,4 @@
-"""Float32Array rounding by reconstruction: up or down, whichever keeps a node's output.
+"""Weight rounding by reconstruction: up or down, whichever keeps a node's output.
 
 Rounding each weight to the nearest integer is not best for the sum of products (Nagel et al. 2020, "Up or Down? Adaptive
 Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expected squared error of its output is e H eᵀ for the
@@ -16,9 +16,11 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
+from pipeline.ptq.own_weights import separate_weights
 from pipeline.ptq.second_moments import reads_patches, second_moments
 from pipeline.ptq.simulate import steps_of, weight_grid, weighted_nodes
 from pipeline.quantize.plan import Plan
@@ -32,15 +34,11 @@ BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the 
 
 
 def round_weights(
-    model: onnx.ModelProto,
-    plan: Plan,
-    mode: StaticConfig,
-    ranges: Ranges,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
+    model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights that lie on the grid of their integers and keep the outputs of their nodes.
+
+    A weight that a float node or an output reads too stays as it is; the planned nodes get one of their own.
 
     Covers Conv and MatMul with int8 weights; others are left to the quantizer.
 
@@ -54,6 +52,8 @@ def round_weights(
     """
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
+    separate_weights(rounded, {node.name for node in weighted_nodes(model, plan)}, "rounded")
+    own = {node.name: node.input[1] for node in rounded.graph.node if len(node.input) > 1}
     constants = initializers_of(rounded)
     shapes = {name: tuple(tensor.dims) for name, tensor in constants.items()}
     nodes = [node for node in weighted_nodes(model, plan) if reads_patches(node, shapes[node.input[1]])]
@@ -61,7 +61,8 @@ def round_weights(
     for batch in _batches(nodes, shapes):
         moments = second_moments(model, batch, samples, threads)
         for name, node in {node.input[1]: node for node in batch}.items():
-            weight = numpy_helper.to_array(constants[name])
+            target = own[node.name]
+            weight = numpy_helper.to_array(constants[target])
             grid = weight_grid(weight, node, plan, mode)
             if grid.kind is IntegerType.int8:
                 low, high = ranges.get(node.input[0], (0.0, 0.0))
@@ -69,7 +70,7 @@ def round_weights(
                 new = reconstruct(
                     weight, steps_of(grid, weight.ndim), moments[name], noise, transposed=node.op_type == "MatMul"
                 )
-                constants[name].CopyFrom(numpy_helper.from_array(new, name))
+                constants[target].CopyFrom(numpy_helper.from_array(new, target))
     return rounded
 
 

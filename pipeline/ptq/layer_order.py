@@ -1,4 +1,4 @@
-"""The order in which errors travel: nodes by level, and the tensors of a graph streamed over samples."""
+"""Nodes by level, in the order in which errors propagate, and the tensors of a graph streamed over samples."""
 
 from collections.abc import Collection, Iterator, Sequence
 

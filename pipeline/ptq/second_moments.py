@@ -1,4 +1,4 @@
-"""Second moments of what linear nodes read, streamed: E[x xᵀ] over patches of a convolution or rows of a matrix product."""
+"""Second moments of the inputs of linear nodes, streamed: E[x xᵀ] over patches of a convolution or rows of a matrix product."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.layer_order import stream
 from pipeline.sample import FloatArray, Sample
 
-POSITIONS = 512  # of each sample's output, drawn at random: neighbours say much the same, and moments cost positions * inputs²
+POSITIONS = 512  # of each sample's output, drawn at random: neighbours are much the same, and moments cost positions * inputs²
 
 Values = npt.NDArray[np.float32]
 

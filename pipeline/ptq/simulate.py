@@ -1,4 +1,4 @@
-"""A quantized graph, simulated in float: what the algorithms look at while they choose weights and biases.
+"""A quantized graph, simulated in float: what the algorithms use to choose weights and biases.
 
 Activations pass through a QuantizeLinear and a DequantizeLinear where the finished graph rounds them, weights are the floats
 that their integers stand for, and the operators compute in float: the same numbers up to float rounding. Every tensor keeps
@@ -11,9 +11,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType, StaticConfig
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
+from pipeline.ptq.own_weights import separate_weights
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import Placement, place_pairs
 from pipeline.quantize.qdq_writer import activation_qparams
@@ -57,6 +59,7 @@ def simulate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ran
     """
     simulated = onnx.ModelProto()
     simulated.CopyFrom(model)
+    separate_weights(simulated, {node.name for node in weighted_nodes(simulated, plan)}, "simulated")
     constants = initializers_of(simulated)
     for name, node in {node.input[1]: node for node in weighted_nodes(simulated, plan)}.items():
         weight = numpy_helper.to_array(constants[name])
@@ -83,7 +86,7 @@ class _Pairs:
         self.constants = initializers_of(model)
 
     def inserted(self, dynamic: set[str]) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes of the graph, with pairs between them; the named ones get their ranges at run time."""
+        """Yield the nodes of the graph, with pairs between them; the named ones get dynamic ranges."""
         readers = {use for uses in self.placement.readers.values() for use in uses}
         at_run_time = {node.input[0] for node in self.graph.node if node.name in dynamic}
         for value in self.graph.input:
@@ -94,7 +97,7 @@ class _Pairs:
             for position, tensor in enumerate(node.input):
                 if node.name in dynamic and position == 0:
                     node.input[position] = f"{tensor}/dynamic{SUFFIX}"
-                elif tensor in self.placement.made or (index, position) in readers:
+                elif tensor in self.placement.produced_int or (index, position) in readers:
                     node.input[position] = tensor + SUFFIX
             yield node
             for tensor in original.output:
@@ -104,7 +107,7 @@ class _Pairs:
         """Yield the nodes that round a tensor, if it is rounded."""
         root = self.placement.grids.get(tensor)
         if root is not None:
-            grid = activation_qparams(root, self.placement, self.constants, self.settings, self.ranges)
+            grid = activation_qparams(root, self.constants, self.settings, self.ranges)
             names = [f"{tensor}/scale", f"{tensor}/zero_point"]
             zero_point = grid.zero_point.astype(numpy_type(grid.kind))
             self.graph.initializer.extend([tensor_of(grid.scale, names[0]), tensor_of(zero_point, names[1])])
@@ -112,7 +115,7 @@ class _Pairs:
             yield helper.make_node("QuantizeLinear", [tensor, *names], [integers], name=f"{tensor}/quantize")
             yield helper.make_node("DequantizeLinear", [integers, *names], [tensor + SUFFIX], name=f"{tensor}/dequantize")
         if at_run_time:
-            source = tensor + SUFFIX if tensor in self.placement.made else tensor
+            source = tensor + SUFFIX if tensor in self.placement.produced_int else tensor
             made = [f"{tensor}/dynamic/{part}" for part in ("integers", "scale", "zero_point")]
             yield helper.make_node("DynamicQuantizeLinear", [source], made, name=f"{tensor}/dynamic/quantize")
             output = f"{tensor}/dynamic{SUFFIX}"

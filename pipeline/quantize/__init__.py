@@ -3,15 +3,19 @@
 plan.py                  which precision each node gets, and why the others keep fp32
 static.py, dynamic.py, weight_only.py, fp16.py    the modes
 calibrated_ranges.py     from calibration samples to the ranges of a static mode
+silent_tensors.py        tensors that were zero in all of calibration
 qdq_placement.py         where Q/DQ pairs go; qdq_writer.py: writes them
 operators.py             what a quantizer has to know of each operator type
 qparams.py               scales and zero points: the arithmetic of linear quantization
 dynamic_ops.py           integer operators with dynamic ranges; static_matmul_scales.py: with known scales
 weight_storage.py        weights stored as int8, computation in float
+block_weights.py         weights in blocks of 4 or 8 bits
+fp16_cleanup.py          what the converter to half precision trips over, and leaves behind
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
-target.py                what the processor asks for
+target.py                what depends on the processor
 exclusions.py            excluded nodes, where several graphs follow one mode
+plan_check.py            the finished graph beside the plan
 artifact.py              saving, and the checks before a file gets its name
-user_notes.py            what a user is told of the result
+user_notes.py            messages to the user about the result
 """

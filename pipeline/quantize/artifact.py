@@ -8,12 +8,15 @@ import numpy as np
 import onnx
 
 from pipeline.errors import StageError
+from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph, external_files
 from pipeline.paths import hash_files
-from pipeline.quantize.plan import Kept, Plan
+from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan_check import check_plan
+from pipeline.record.results import Kept
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
@@ -54,6 +57,7 @@ class Artifact:
 
 def save_artifact(
     model: onnx.ModelProto,
+    original: onnx.ModelProto,
     source: SourceGraph,
     plan: Plan,
     suffix: str,
@@ -67,12 +71,26 @@ def save_artifact(
 
     Metadata is copied from the original: sherpa-onnx refuses a model without it.
 
+    Args:
+        model: the quantized graph.
+        original: the prepared float graph, which the plan is of.
+        source: the graph as loaded.
+        plan: what the report will say of each node.
+        suffix: the type in the file's name.
+        directory: of the run.
+        probe: a sample.
+        external_data: weights in a file beside the graph; None: only where it is too large without.
+        threads: intra-op threads that it is run with.
+
     Raises:
-        StageError: the graph holds no weight of the type that its name promises, or does not run on the probe.
+        StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
+            probe, or is no valid ONNX file where the original is.
     """
+    check_plan(model, original, plan)
     model = without_shapes(model)
     del model.metadata_props[:]
     model.metadata_props.extend(source.model.metadata_props)
+    put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
     if external_data or (external_data is None and is_large(model)):
@@ -80,8 +98,12 @@ def save_artifact(
     else:
         onnx.save_model(model, path)
     kernels = check_artifact(path, source, probe, threads)
-    # saving has told the graph where its weights are
-    files, sha256 = hash_files(path, *external_files(model, path.parent))
+    check_format(path, source)
+    # saving has stored in the graph where its weights are
+    paths = [path, *external_files(model, path.parent)]
+    for file in paths:
+        file.chmod(path.stat().st_mode)  # onnx makes a file of weights that only its owner can read
+    files, sha256 = hash_files(*paths)
     return Artifact(
         source.name,
         path,
@@ -130,6 +152,33 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int 
     return kernels
 
 
+def check_format(path: Path, source: SourceGraph) -> None:
+    """Check that an artifact is as valid as its original: by ONNX's checker, with strict shape inference where that passes.
+
+    Files are checked, not graphs in memory, which end at 2 GB.
+
+    Raises:
+        StageError: the checker refuses what it accepts of the original.
+    """
+    for full in (True, False):
+        if (problem := _problem(path, full=full)) is None:
+            return
+        if _problem(source.path, full=full) is None:
+            raise StageError(
+                f"{path.name} is no valid ONNX file, which other tools would refuse, though the original is one: {problem}. "
+                "Exclude the node that it names with mode.nodes_to_exclude; and please report this graph."
+            )
+
+
+def _problem(path: Path, *, full: bool) -> str | None:
+    """Return what ONNX's checker has against a file, in one line; None: nothing."""
+    try:
+        onnx.checker.check_model(str(path), full_check=full)
+    except Exception as error:  # ValidationError, InferenceError and what C++ raises share no base class
+        return " ".join(str(error).split())[:400]
+    return None
+
+
 def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:
     """Return what an optimised graph holds: counts of integer operators and of Q/DQ nodes that could not be fused."""
     counts = Counter(node.op_type for node in optimized.graph.node)
@@ -146,7 +195,7 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
-    """Return how many axes each output of a graph has, as it says; None where it does not say."""
+    """Return how many axes each output of a graph has, as declared; None where it is not declared."""
     outputs = {output.name: output.type.tensor_type for output in source.model.graph.output}
     return {name: len(tensor.shape.dim) if tensor.HasField("shape") else None for name, tensor in outputs.items()}
 

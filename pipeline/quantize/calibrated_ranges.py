@@ -1,6 +1,6 @@
 """From calibration samples to ranges: the range engine measures, the mode's method decides."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import assert_never
 
 import onnx
@@ -16,7 +16,8 @@ from pipeline.calibration.range_selection import (
 )
 from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import IntegerType, RangeMethod, StaticConfig
+from pipeline.config.choices import IntegerType, RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.sample import Sample
@@ -30,6 +31,7 @@ def measured_ranges(
     tensors: Sequence[str],
     mode: StaticConfig,
     *,
+    without: Collection[str] = (),
     threads: int,
     seed: int,
     on_sample: Callable[[int], None],
@@ -44,6 +46,7 @@ def measured_ranges(
         samples: the calibration set.
         tensors: whose ranges are wanted.
         mode: how a range follows from what was seen.
+        without: tensors that are not measured: they have no range.
         threads: intra-op threads.
         seed: of the graph's own noise.
         on_sample: called with the number of samples done.
@@ -51,7 +54,9 @@ def measured_ranges(
     Raises:
         DataError: a sample does not fit the graph, or leads to NaN or Inf.
     """
-    statistics = cached_statistics(model, samples, needed=tensors, threads=threads, seed=seed, on_sample=on_sample)
+    statistics = cached_statistics(
+        model, samples, needed=tensors, without=without, threads=threads, seed=seed, on_sample=on_sample
+    )
     return ranges_from(statistics, tensors, mode)
 
 

@@ -7,7 +7,8 @@ operators for them.
 
 import onnx
 
-from pipeline.config.settings import DynamicConfig, IntegerType
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import DynamicConfig
 from pipeline.errors import StageError
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import PreparedGraph
@@ -30,7 +31,7 @@ def plan_dynamic(prepared: PreparedGraph, mode: DynamicConfig) -> Plan:
 
 
 def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
-    """Let the nodes of a plan stay in fp32 that no integer operator with ranges at run time can replace."""
+    """Let the nodes of a plan stay in fp32 that no integer operator with dynamic ranges can replace."""
     planned = set(plan.nodes(Precision.dynamic_int8))
     outermost = {id(node) for node in model.graph.node}
     scopes = list(graphs_of(model.graph))
@@ -42,7 +43,7 @@ def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
         elif id(node) not in outermost:
             reason = f"inside a body of If, Loop or Scan, where {node.op_type} stays float"
         elif node.op_type == "Gather" and not _is_float(constants.get(node.input[0])):
-            reason = "its table is no float32 constant"
+            reason = "its table is not a float32 constant"
         else:
             reason = None
         if reason is not None:

@@ -1,4 +1,4 @@
-"""Integer operators with ranges of activations that are computed while the model runs.
+"""Integer operators with dynamic ranges of activations.
 
 A node becomes the operators below, with the names and in the form that ONNX Runtime fuses to DynamicQuantizeMatMul or
 MatMulIntegerToFloat (matmul_integer_to_float.cc, dynamic_quantize_matmul_fusion.cc); all nodes that read an activation share
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.subgraph_scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
@@ -61,17 +61,17 @@ class _Weight:
 def cannot_compute(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> str | None:
     """Return why a node has no integer operator here, or None."""
     if node.op_type not in SUPPORTED:
-        return f"{node.op_type} has no integer operator with ranges at run time"
+        return f"{node.op_type} has no integer operator with dynamic ranges"
     weight = constants.get(node.input[1])
     if weight is None:
-        return "its weight is no constant"
+        return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     if node.op_type == "Gemm":
         if int_attribute(node, "transA", 0):
             return "it transposes its input"
         if len(node.input) > 2 and node.input[2] and number_of(node, "beta") != 1 and node.input[2] not in constants:
-            return "it scales a bias that is no constant"
+            return "it scales a bias that is not a constant"
     return None
 
 
@@ -194,7 +194,7 @@ class _Rewriting:
     def _bias(
         self, node: onnx.NodeProto, name: str, tensor: onnx.TensorProto | None, rank: int | None, nodes: list[onnx.NodeProto]
     ) -> str:
-        """Return a bias in a shape that it can be added in: (channels, 1, ...) behind a Conv of the given rank."""
+        """Return a bias in a shape that it can be added in: (channels, 1, ...) after a Conv of the given rank."""
         if tensor is not None:
             values: Float32Array = numpy_helper.to_array(tensor)
             values = values * np.float32(number_of(node, "beta")) if rank is None else values.reshape(-1, *[1] * (rank - 2))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.prepare import prepare

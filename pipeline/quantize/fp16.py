@@ -3,17 +3,22 @@
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from pipeline.config.settings import Fp16Config
+from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
-from pipeline.quantize.plan import Kept, Plan, Precision
+from pipeline.graph.source_graph import QUANTIZED_OPS
+from pipeline.graph.subgraph_scopes import bodies, graphs_of
+from pipeline.quantize.fp16_cleanup import free_names, put_in_order, put_plain_outputs_back, take_plain_outputs
+from pipeline.quantize.plan import Plan, Precision
+from pipeline.record.results import Kept
 
 # The converter changes the type of their output, but not the `dtype` that they are asked for.
 RANDOM_OPS = (*NORMAL, *UNIFORM)
+ALWAYS_FP32 = (*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS, *sorted(QUANTIZED_OPS))
 
 
 def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
@@ -22,22 +27,24 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     Raises:
         ConfigError: a name or an operator type in the settings means nothing in this graph.
     """
-    graph = prepared.model.graph
-    names = {node.name for node in graph.node}
-    types = {node.op_type for node in graph.node}
+    scopes = list(graphs_of(prepared.model.graph))
+    nodes = [node for scope in scopes for node in scope.node]
+    names = {node.name for node in nodes}
+    types = {node.op_type for node in nodes}
     for op_type in mode.ops_in_fp32:
         if op_type not in types:
             raise ConfigError(f"mode.ops_in_fp32: the graph has no {op_type!r}.{did_you_mean(op_type, types)}")
     named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize")
     excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude")
-    fixed = shape_deciding_nodes(graph)
+    fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
     plan = Plan()
-    for node in graph.node:
-        reason = (
+    inherited: dict[str, str] = {}
+    for node in nodes:
+        reason = inherited.get(node.name) or (
             "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
-            else f"{node.op_type} stays fp32" if node.op_type in (*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS)
+            else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32
             else "decides shapes, or reads what was decided" if node.name in fixed
             else None
         )  # fmt: skip
@@ -45,17 +52,24 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             plan.precisions[node.name] = Precision.fp16
         else:
             plan.kept.append(Kept(node.name, reason))
+            inherited.update({inner.name: reason for body in bodies(node) for inner in body.node})
     return plan
 
 
 def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.ModelProto:
-    """Return the graph in half precision, with casts around what keeps fp32."""
+    """Return the graph in half precision, with casts around what keeps fp32; the one given is changed."""
+    plain = take_plain_outputs(model.graph)
+    free_names(model.graph)
+    # What the bodies of a control-flow node take from around them is no input of it, which a cast could stand before.
+    passing = {node.name for graph in graphs_of(model.graph) for node in graph.node if bodies(node)}
     converted = convert_float_to_float16(
         model,
         keep_io_types=mode.keep_io_types,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS, *mode.ops_in_fp32],
-        node_block_list=[kept.node for kept in plan.kept],
+        op_block_list=[*ALWAYS_FP32, *mode.ops_in_fp32],
+        node_block_list=[kept.node for kept in plan.kept if kept.node not in passing],
         disable_shape_infer=is_large(model),  # it serializes the graph, whose shapes preparation has inferred already
     )
     assert isinstance(converted, onnx.ModelProto)
+    put_plain_outputs_back(converted.graph, plain, half=not mode.keep_io_types)
+    put_in_order(converted)
     return converted

@@ -1,4 +1,4 @@
-"""What a quantizer has to know of each type of operator: which of its inputs hold values, and what it does to them."""
+"""What a quantizer needs to know of each operator type: which inputs hold values, and what it does to them."""
 
 from collections.abc import Mapping
 
@@ -51,12 +51,12 @@ def unfit_constants(node: onnx.NodeProto, constants: Constants) -> str | None:
     if not multiplies(node):
         return None
     if node.op_type != "MatMul" and node.input[1] not in constants:
-        return "its weight is no constant"
+        return "its weight is not a constant"
     bias = node.input[2] if len(node.input) > 2 else ""
     if bias and bias not in constants:
-        return "its bias is no constant"
+        return "its bias is not a constant"
     if bias and any(size != 1 for size in constants[bias].dims[:-1]):
-        return "its bias is no vector"
+        return "its bias is not a vector"
     return None
 
 

@@ -3,7 +3,7 @@
 ONNX Runtime quantizes by itself what it finds between a DequantizeLinear and a QuantizeLinear: the float weights of a Conv,
 ConvTranspose or Gemm become int8 there, with one scale for all channels (weight_bias_quantization.cc; since 1.20). A node
 that was excluded for its sensitivity is then quantized after all, and worse than by any quantizer: in a depthwise network, one
-such node took the classes from 83 % right to 2 %. A Clip without limits between the two computes nothing, and ends that.
+such node lowered the accuracy from 83 % to 2 %. A Clip without limits between the two computes nothing, and ends that.
 """
 
 from collections import Counter

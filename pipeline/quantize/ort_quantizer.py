@@ -1,6 +1,6 @@
 """ONNX Runtime's own quantizer, for operators and formats that only it writes.
 
-Its import takes 50 MB, which calibration should not have to hold as well: who needs it imports this module where it is used.
+Its import takes 50 MB, which calibration should not have to hold as well: so callers import this module where they use it.
 """
 
 import logging
@@ -12,12 +12,11 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
-from pipeline.config.settings import IntegerType, WeightOnlyConfig
+from pipeline.config.choices import IntegerType
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
@@ -41,7 +40,7 @@ def with_integer_operators(
         nodes: their names.
         weights: type of constants.
         activations: type of all else.
-        ranges: of the tensors that they touch; None: found while the model runs.
+        ranges: of the tensors that they touch; None: dynamic.
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
@@ -70,24 +69,9 @@ def with_integer_operators(
     return quantized, [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
 
 
-def with_weights_in_blocks(model: onnx.ModelProto, nodes: Sequence[str], mode: WeightOnlyConfig) -> onnx.ModelProto:
-    """Return the graph with the weights of MatMul nodes stored in blocks of few bits."""
-    settings = DefaultWeightOnlyQuantConfig(
-        block_size=mode.block_size,
-        is_symmetric=mode.symmetric,
-        accuracy_level=mode.accuracy_level or None,
-        bits=mode.bits,
-    )
-    quantizer = MatMulNBitsQuantizer(model, bits=mode.bits, nodes_to_include=list(nodes), algo_config=settings)
-    quantizer.process()
-    quantized = quantizer.model.model
-    assert isinstance(quantized, onnx.ModelProto)
-    return quantized
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's quantizer tells the root logger from users.
+    """Keep what ONNX Runtime's quantizer logs to the root logger from users.
 
     It asks whether the model is already quantized as soon as another of our own passes has been there.
     """

@@ -6,15 +6,19 @@ from enum import Enum
 
 import onnx
 
-from pipeline.config.settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
-from pipeline.graph.op_sets import LAYERS, WEIGHTED_OPS
+from pipeline.graph.op_sets import FUSED_LAYERS, LAYERS, WEIGHTED_OPS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.quantize.weight_storage import bytes_as_int8, output_axis
+from pipeline.record.results import Kept
 
+FLOAT_BYTES = 4
+NODE_BYTES = 256  # of a DequantizeLinear, with its names
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
 
 
@@ -22,18 +26,10 @@ class Precision(Enum):
     """How a node computes and stores its weight."""
 
     static_int8 = "int8, static ranges"
-    dynamic_int8 = "int8, ranges at run time"
+    dynamic_int8 = "int8, dynamic ranges"
     weight_int8 = "int8 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A node that stays in fp32, and why."""
-
-    node: str
-    reason: str
 
 
 @dataclass
@@ -98,19 +94,22 @@ def plan_nodes(
             "rounding error there is another shape, so it is never quantized. Leave it out."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
+    transposed = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose" and node.input[0] in weights}
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
             continue
         precision = _precision(node, dynamic, stored, default)
         reason = (
-            f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
+            f"ONNX Runtime has already fused it ({node.op_type}); quantize the model as it was exported"
+            if node.op_type in FUSED_LAYERS
+            else f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
-            else "inside a body of If, Loop or Scan, where only ranges at run time work"
+            else "inside a body of If, Loop or Scan, where only dynamic ranges work"
             if node.name in inner and precision is not Precision.dynamic_int8
-            else _unfit(node, mode, weights, precision, explicitly=node.name in mode.nodes_to_quantize)
+            else _unfit(node, mode, weights, precision, transposed, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:
             plan.precisions[node.name] = precision
@@ -138,23 +137,24 @@ def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], defa
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
-    """Match patterns against the graph as it is now; say so where preparation has removed what a pattern means."""
+    """Match patterns against the graph as it is now; report where preparation has removed what a pattern means."""
     try:
         return match_nodes(patterns, names, key)
     except ConfigError:
         for pattern in patterns:
             match_nodes([pattern], names | prepared.folded, key)  # a misspelt name is reported as such
         raise ConfigError(
-            f"{key}: preparation has folded away all that {patterns} means; with mode.preprocess=false the graph stays as "
+            f"{key}: preparation has folded all nodes that {patterns} matches; with mode.preprocess=false the graph stays as "
             "exported."
         ) from None
 
 
-def _unfit(
+def _unfit(  # noqa: PLR0911 (one return per reason)
     node: onnx.NodeProto,
     mode: AnyModeConfig,
     weights: dict[str, onnx.TensorProto],
     precision: Precision,
+    transposed: dict[str, str],
     *,
     explicitly: bool,
 ) -> str | None:
@@ -164,7 +164,12 @@ def _unfit(
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
-        return None if node.op_type == "MatMul" and products else "its weight is no constant"
+        if node.op_type == "MatMul" and products:
+            return None
+        if len(node.input) > 1 and node.input[1] in transposed:
+            source = transposed[node.input[1]]
+            return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"
     values = 1
@@ -172,6 +177,10 @@ def _unfit(
         values *= size
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
+    if precision is Precision.weight_int8 and node.op_type in LAYERS:
+        stored = bytes_as_int8(values, weight.dims[output_axis(node, len(weight.dims))])
+        if stored + NODE_BYTES >= FLOAT_BYTES * values:
+            return "its weight would be no smaller as int8 with its scales"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
         channels = min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1))
         if channels < mode.min_channels:

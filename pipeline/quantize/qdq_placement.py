@@ -8,7 +8,7 @@ that it makes goes into QuantizeLinear nodes (qdq_selectors.cc). What follows fr
   such a reader touches is integers too;
 - a node that moves values (Reshape, Transpose, ...) is quantized where its input is, with the scale of its input: then it
   moves integers. By itself it would gain nothing;
-- behind a Relu or Clip that nothing else precedes, the pair's own limits cut the values: the pair goes there, the node goes.
+- after a Relu or Clip that alone reads its input, the limits of the pair clip the values: the pair replaces the node.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.subgraph_scopes import bodies, tensors_read
 from pipeline.quantize.operators import (
     CARRIED,
@@ -79,32 +79,30 @@ class Placement:
 
     Attributes:
         grids: tensor -> the tensor or constant whose scale its pair has, itself or one that it only moves values of.
-        made: those of them that a quantized node makes: all their readers get integers.
+        produced_int: those of them that a quantized node makes: all their readers get integers.
         readers: of the others -> who gets integers, as (index of the node, index of its input).
         constants: (constant, node, input) that are quantized as activations are.
         weights: index of the node -> its weight.
         biases: index of the node -> the factor of its bias (beta of a Gemm).
-        fixed: outputs of Softmax, whose range is 0 to 1 (1/256, which QLinearSoftmax counts in, was measured to be no better).
-        folded: tensor that is no more -> output of the Relu or Clip that read it.
-        gone: the indices of those Relu and Clip nodes.
-        idle: name of a node that was asked for and stays float -> why.
+        folded: removed tensor -> output of the Relu or Clip that read it.
+        absorbed: the indices of those Relu and Clip nodes, which are removed.
+        skipped: name of a node that was asked for and stays float -> why.
     """
 
     grids: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
+    produced_int: set[str] = field(default_factory=set)
     readers: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     constants: list[tuple[str, int, int]] = field(default_factory=list)
     weights: dict[int, Weight] = field(default_factory=dict)
     biases: dict[int, float] = field(default_factory=dict)
-    fixed: set[str] = field(default_factory=set)
     folded: dict[str, str] = field(default_factory=dict)
-    gone: set[int] = field(default_factory=set)
-    idle: dict[str, str] = field(default_factory=dict)
+    absorbed: set[int] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def measured(self, constants: Collection[str]) -> list[str]:
         """Return the tensors whose ranges must be known, in the order of the graph."""
         roots = dict.fromkeys(self.grids.values())
-        return [tensor for tensor in roots if tensor not in constants and tensor not in self.fixed]
+        return [tensor for tensor in roots if tensor not in constants]
 
 
 def place_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairSettings) -> Placement:
@@ -143,13 +141,13 @@ class _Placing:
                 continue
             reason = self._refusal(node)
             if reason is not None:
-                self._placement.idle[node.name] = reason
+                self._placement.skipped[node.name] = reason
             elif multiplies(node) or node.op_type in COMPUTING | STARTING or looks_up(node, self._constants):
                 self._start(index, node)
             else:
                 followers.append((index, node))
         for index, node in followers:
-            if index not in self._placement.gone:
+            if index not in self._placement.absorbed:
                 self._follow(index, node)
         self._carry()
         self._settle()
@@ -186,8 +184,6 @@ class _Placing:
         for tensor in node.output if node.op_type == "Split" else node.output[:1]:
             if self._is_float(tensor):
                 self._make(tensor, source)
-                if node.op_type == "Softmax":
-                    self._placement.fixed.add(self._placement.folded.get(tensor, tensor))
 
     def _weigh(self, index: int, node: onnx.NodeProto) -> None:
         name = node.input[1]
@@ -212,11 +208,11 @@ class _Placing:
             if self._settings.symmetric:  # integers reach below zero: the node stays, but what it will cut needs no range
                 source = cut
             else:
-                self._placement.gone.add(follower)
+                self._placement.absorbed.add(follower)
                 self._placement.folded[tensor] = cut
                 tensor = cut
         self._placement.grids[tensor] = source or tensor
-        self._placement.made.add(tensor)
+        self._placement.produced_int.add(tensor)
 
     def _cut_by(self, tensor: str) -> int | None:
         """Return the Relu or Clip whose work the limits of the integers do, where it alone reads the tensor."""
@@ -231,10 +227,10 @@ class _Placing:
         """Quantize a node where what it reads is quantized."""
         data = data_inputs(node)
         if not all(tensor in self._placement.grids for tensor in data):
-            self._placement.idle[node.name] = "its input is float: quantized alone it would be no faster"
+            self._placement.skipped[node.name] = "its input is float: quantized alone it would be no faster"
             return
         if node.op_type in self._settings.float_outputs:
-            self._placement.idle[node.name] = f"{node.op_type} is in mode.float_outputs"
+            self._placement.skipped[node.name] = f"{node.op_type} is in mode.float_outputs"
             return
         for position, tensor in enumerate(node.input):
             if tensor in data:
@@ -242,7 +238,7 @@ class _Placing:
         self._make(node.output[0], data[0] if node.op_type in MOVING else None)
 
     def _carry(self) -> None:
-        """Give integers to nodes that nobody asked for, where all around them is integers: then their kernel is so too.
+        """Give integers to nodes that were not planned, where all around them is integers: then their kernel is integer too.
 
         An Add between quantized Convs is an example. Its float form would need two more conversions.
         """
@@ -269,7 +265,7 @@ class _Placing:
             maker = makers.get(source)
             if maker is None or maker.op_type not in CARRIED or source in grids or moved not in grids:
                 continue
-            if moved not in self._placement.made and all(tensor in grids for tensor in maker.input):
+            if moved not in self._placement.produced_int and all(tensor in grids for tensor in maker.input):
                 grids[source] = grids[moved] = source
                 readers[source].append((index, 0))
 

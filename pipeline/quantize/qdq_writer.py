@@ -1,7 +1,7 @@
 """Static quantization as Q/DQ pairs, in time linear in the size of the graph.
 
-ONNX Runtime's quantizer searches all nodes for each tensor; here each node is looked at once: `placement` says where pairs
-go, `integers` what the numbers are, and this file writes the graph. Weights and biases become integers behind a
+ONNX Runtime's quantizer searches all nodes for each tensor; here each node is looked at once: `qdq_placement` decides where
+pairs go, `qparams` computes the numbers, and this file writes the graph. Weights and biases become integers before a
 DequantizeLinear, each once for all that share it.
 """
 
@@ -46,7 +46,7 @@ def insert_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairS
     placement = place_pairs(model, nodes, settings)
     unknown = sorted(set(nodes) - {node.name for node in model.graph.node})
     problems = [f"{name}: the graph has no such node" for name in unknown]
-    problems += [f"{name}: {reason}" for name, reason in placement.idle.items()]
+    problems += [f"{name}: {reason}" for name, reason in placement.skipped.items()]
     problems += [f"no range of the tensor {t!r}" for t in placement.measured(_constants(model)) if t not in ranges]
     if problems:
         raise StageError(f"{len(problems)} nodes or tensors of the plan cannot be quantized: {problems[0]}.")
@@ -54,12 +54,10 @@ def insert_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairS
 
 
 def activation_qparams(
-    tensor: str, placement: Placement, constants: Mapping[str, onnx.TensorProto], settings: PairSettings, ranges: Ranges
+    tensor: str, constants: Mapping[str, onnx.TensorProto], settings: PairSettings, ranges: Ranges
 ) -> QuantParams:
-    """Return the integers of a tensor that a pair rounds: over a fixed range, that of a constant, or what was measured."""
-    if tensor in placement.fixed:
-        low, high = 0.0, 1.0
-    elif tensor in constants:
+    """Return the integers of a tensor that a pair rounds: over that of a constant, or what was measured."""
+    if tensor in constants:
         values = numpy_helper.to_array(constants[tensor])
         low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     else:
@@ -110,14 +108,14 @@ class _Writer:
         for value in self._graph.input:
             yield from self._pair(nodes, value.name)
         for index, node in enumerate(nodes):
-            if index in self._placement.gone:
+            if index in self._placement.absorbed:
                 continue
             yield from self._before[index]
             outputs = []
             for position, tensor in enumerate(node.output):
                 output = self._placement.folded.get(tensor, tensor)
                 outputs.append(output)
-                made = output in self._placement.made
+                made = output in self._placement.produced_int
                 node.output[position] = self._names.fresh(f"{output}_QuantizeLinear_Input") if made else output
             yield node
             for position, output in enumerate(outputs):
@@ -132,7 +130,7 @@ class _Writer:
             return []
         stored = self._activation(root)
         integers = self._names.fresh(f"{tensor}_QuantizeLinear_Output")
-        if tensor in self._placement.made:
+        if tensor in self._placement.produced_int:
             restored = tensor
         else:
             restored = self._names.fresh(f"{tensor}_DequantizeLinear_Output")
@@ -146,7 +144,7 @@ class _Writer:
     def _activation(self, root: str) -> _Stored:
         """Return the grid that a tensor, and those that only move its values, have."""
         if root not in self._grids:
-            grid = activation_qparams(root, self._placement, self._constants, self._settings, self._ranges)
+            grid = activation_qparams(root, self._constants, self._settings, self._ranges)
             self._grids[root] = self._store(root, grid)
         return self._grids[root]
 
@@ -222,7 +220,7 @@ class _Writer:
     # Pieces of the graph
 
     def _constant(self, index: int, name: str, integers: np.ndarray, stored: _Stored, axis: int | None = None) -> str:
-        """Return the name of an integer constant as float again, for the first time in front of a node."""
+        """Return the name of an integer constant as float again, for the first time before a node."""
         restored = self._names.fresh(f"{name}_DequantizeLinear_Output")
         inputs = [self._put(integers, f"{name}_quantized"), stored.scale, stored.zero_point]
         self._before[index].append(self._dequantize(name, inputs, restored, stored.grid.axis if axis is None else axis))

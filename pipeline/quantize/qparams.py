@@ -1,7 +1,7 @@
 """The arithmetic of linear quantization: value ≈ scale * (integer - zero point).
 
 The numbers are those that ONNX Runtime's quantizer computes (quant_utils.py, qdq_quantizer.py), to the last bit, so that a
-model means the same whoever rewrote it. They differ where those are no good: a tensor in which calibration saw nothing but
+model means the same whoever rewrote it. They differ where those are not suitable: a tensor in which calibration saw nothing but
 zeros gets the zero point at the lowest integer in signed types as well, so that a folded Relu still cuts below zero; and
 channels without any value but zero keep the zero point of the others, which QLinearConv wants to be one and the same.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.sample import Float32Array
 
 Integers = npt.NDArray[np.generic]
@@ -46,7 +46,7 @@ class QuantParams:
             shape[self.axis] = -1
         low, high = limits(self.kind)
         integers = np.rint(values / self.scale.reshape(shape))
-        integers += self.zero_point.reshape(shape).astype(integers.dtype)  # exact: what is no longer so is beyond the limits
+        integers += self.zero_point.reshape(shape).astype(integers.dtype)  # exact: values that are not are beyond the limits
         saturated: Integers = np.clip(integers, low, high).astype(numpy_type(self.kind))
         return saturated
 
@@ -130,7 +130,7 @@ def widened_for_bias(weights: QuantParams, input_scale: Float32Array, bias: Floa
     """Return the grid of weights, with scales so large that each bias fits 32 bits at the scale of its products.
 
     The way out of TensorFlow Lite (quantization_utils.cc): a channel of tiny weights loses some of their precision, which
-    is better than a bias that is cut.
+    is better than a bias that is clipped.
 
     Args:
         weights: the grid of weights, with or without an axis.

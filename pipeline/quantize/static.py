@@ -1,15 +1,16 @@
 """Static quantization: integer weights and activations, with ranges from calibration.
 
-Ranges come from the range engine (`pipeline.calibration`). MatMul runs on ranges computed at run time where the mode says
-so, since the result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
+Ranges come from the range engine (`pipeline.calibration`). MatMul gets dynamic ranges by default (`mode.dynamic_op_types`),
+since its result then stays float: between float neighbours that is faster than a Q/DQ pair on either side, and loses
 nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime's quantizer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 
-from pipeline.config.settings import Format, IntegerType, StaticConfig
+from pipeline.config.choices import Format, IntegerType
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -21,7 +22,7 @@ from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.target import activation_type_of, needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
-__all__ = ["Ranges", "plan_static", "quantize_static", "tensors_to_calibrate"]
+__all__ = ["Ranges", "keep_in_float", "plan_static", "quantize_static", "tensors_to_calibrate"]
 
 
 def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
@@ -33,9 +34,22 @@ def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
         supported = INTEGER_OPERATORS | {"ConvTranspose", "Gemm"}
     plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static_int8)
     keep_what_has_no_operator(prepared.model, plan)
-    if mode.format is Format.qdq:
-        plan.keep(place_pairs(prepared.model, plan.nodes(Precision.static_int8), pair_settings(mode)).idle)
+    keep_in_float(prepared.model, plan, mode, {})
     return plan
+
+
+def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reasons: Mapping[str, str]) -> None:
+    """Let nodes of a plan stay in fp32 after all, and with them those that gain nothing without them.
+
+    Args:
+        model: the prepared graph.
+        plan: is changed.
+        mode: its settings.
+        reasons: node name -> why.
+    """
+    plan.keep(reasons)
+    if mode.format is Format.qdq:
+        plan.keep(place_pairs(model, plan.nodes(Precision.static_int8), pair_settings(mode)).skipped)
 
 
 def pair_settings(mode: StaticConfig) -> PairSettings:

@@ -1,9 +1,9 @@
 """Products of integers whose scale is known before they run.
 
-    dequantize(quantize(x; s, z) W) with s and z from calibration, where they were found from each x at run time
+    dequantize(quantize(x; s, z) W) with s and z from calibration, which were computed from each x (dynamic)
 
 DynamicQuantizeLinear goes over its input once more than QuantizeLinear, for its extremes. The output stays float, as that of
-`com.microsoft.MatMulIntegerToFloat`, which ONNX Runtime makes of such products itself where their scale is found at run time
+`com.microsoft.MatMulIntegerToFloat`, to which ONNX Runtime itself fuses such products with a dynamic scale
 (matmul_integer_to_float.cc). What is lost: values beyond what calibration has seen are clipped.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.graph_editor import Graph
 from pipeline.quantize.dynamic_ops import PRODUCT
 from pipeline.quantize.qparams import qparams_of_range
@@ -38,7 +38,7 @@ class _Product:
 
 
 def tensors_with_scales_at_run_time(model: onnx.ModelProto) -> list[str]:
-    """Return the tensors that are quantized with a scale that is found at run time."""
+    """Return the tensors that are quantized with a dynamic scale."""
     return [node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
 
 

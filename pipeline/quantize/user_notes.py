@@ -1,11 +1,12 @@
-"""What a user is told of a quantized graph: what has become of it, why it is no faster, why nothing has changed."""
+"""Messages to the user about a quantized graph: notes, why it is not faster, why nothing has changed."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.config.mode_settings import (
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
@@ -14,12 +15,15 @@ from pipeline.config.settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
+from pipeline.graph.large_models import SMALL_BYTES, bytes_of
 from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.target import saturates_here
+
+STORED = ("_int8", "_quantized", "_Q4", "_Q8", "_as_constant")  # ends the name of what a quantizer makes of a constant
 
 
 def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
@@ -44,11 +48,11 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             )
         case AutoConfig():
             return (
-                "it was faster when the search timed it; the machine was perhaps busy then or now. Run again, or ask for more "
-                "with mode.min_speedup."
+                "it was faster when the search timed it; the machine may have been busy then or now. Run again, or ask for "
+                "more with mode.min_speedup."
             )
         case OptimizeConfig():
-            return "each rewrite measured faster alone; the machine was perhaps busy. Run again."
+            return "each rewrite measured faster alone; the machine may have been busy. Run again."
         case _:
             assert_never(mode)
 
@@ -61,9 +65,9 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     inner = [node for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS]
     if inner and not plan.kept:
         return (
-            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with ranges "
-            "at run time: mode=dynamic mode.subgraphs=true. Where an input that is always the same for you decides (a sampling "
-            "rate), fix it, and ranges can come from calibration too: model.fixed_inputs={sr: 16000}."
+            f"{nothing}: all {len(inner)} of its layers lie inside the bodies of If, Loop or Scan. Quantize them with "
+            "dynamic ranges: mode=dynamic mode.subgraphs=true. Where a constant input decides which body runs (a sampling "
+            "rate), fix it, and calibration can give static ranges too: model.fixed_inputs={sr: 16000}."
         )
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
@@ -73,14 +77,57 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     )
 
 
+def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto) -> str:
+    """Return that a file is larger than its original, and why."""
+    twice = _stored_twice(model)
+    floats = sum(bytes_of(tensor) for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    why = (
+        f"{len(twice)} of its weights, {twice[0]!r} among them, are there twice, since other nodes or outputs need them in "
+        "float: exclude the nodes that read the smaller form (mode.nodes_to_exclude)"
+        if twice
+        else f"{floats} bytes of constants stay float, and scales, zero points and nodes take more than integers save; "
+        "quantize other nodes or types (mode.op_types), or fewer"
+    )
+    return (
+        f"{name}: {artifact.path.name} is {artifact.size_bytes / artifact.baseline_bytes:.2f} times as large as the original "
+        f"({artifact.size_bytes} of {artifact.baseline_bytes} bytes): {why}."
+    )
+
+
+def _stored_twice(model: onnx.ModelProto) -> list[str]:
+    """Return the float constants that are in the graph in a smaller type too."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    return [
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and bytes_of(tensor) >= SMALL_BYTES
+        and any(other != tensor.name and other.startswith(f"{tensor.name}_") and other.endswith(STORED) for other in held)
+    ]
+
+
+def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
+    """Return what a file holds beside the bits that were asked for."""
+    wanted = int(suffix.removeprefix("int")) if suffix.startswith("int") else None
+    others = {width: count for width, count in bits.items() if width != wanted and count >= SMALL_BYTES}
+    if wanted in (None, 8) or not others:
+        return []
+    total = sum(bits.values())
+    shares = ", ".join(f"{100 * count / total:.0f} % have {width} bits" for width, count in sorted(others.items()))
+    return [
+        f"{name}: of its integer weights {shares}, not {wanted}: that many bits there are for the weights of MatMul only "
+        "(mode.bits), or of nodes with static ranges (mode.weight_type)."
+    ]
+
+
 def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
-    """Return what a user must know of what became of a graph."""
+    """Return what a user must know of a finished graph."""
     notes = [
-        f"{source.name}: it takes {name} and ignores it: as model.fixed_inputs says, it is always {value.item():g}."
+        f"{source.name}: it takes {name} and ignores it: model.fixed_inputs fixes it at {value.item():g}."
         for name, value in source.fixed.items()
     ]
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if bodies and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
+    if bodies and not isinstance(mode, Fp16Config) and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
         notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
     if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):
         reduce_range = None if isinstance(mode, AutoConfig) else mode.reduce_range

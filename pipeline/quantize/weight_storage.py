@@ -7,12 +7,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
-from pipeline.graph.subgraph_scopes import drop_unread
+from pipeline.graph.subgraph_scopes import Names, drop_unread
 from pipeline.quantize.qparams import qparams_of_weights
 from pipeline.sample import Float32Array
+
+SCALE_BYTES = 4
 
 
 def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
@@ -25,10 +27,11 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     for node in model.graph.node:
         if node.name in nodes:
             readers.setdefault((node.input[1], output_axis(node, len(weights[node.input[1]].dims))), []).append(node)
+    names = Names(model.graph)
     dequantizers: list[onnx.NodeProto] = []
     for (name, axis), users in readers.items():
-        restored = f"{name}_dequantized_{axis}"
-        dequantizers.append(_dequantizer(model.graph, weights[name], restored, axis))
+        restored = names.fresh(f"{name}_dequantized_{axis}")
+        dequantizers.append(_dequantizer(model.graph, weights[name], restored, axis, names))
         for node in users:
             node.input[1] = restored
     nodes_after = [*dequantizers, *model.graph.node]
@@ -50,15 +53,20 @@ def output_axis(node: onnx.NodeProto, rank: int) -> int:
             return rank - 1
 
 
+def bytes_as_int8(values: int, channels: int) -> int:
+    """Return how many bytes a weight takes as int8, its scales included."""
+    return values + SCALE_BYTES * channels
+
+
 def quantize_symmetric(weight: Float32Array, axis: int) -> tuple[npt.NDArray[np.int8], Float32Array]:
     """Return int8 values of the weight's shape, and a scale per index of `axis`: weight ≈ values * scale."""
     grid = qparams_of_weights(weight, IntegerType.int8, axis=axis, reduced=False)
     return grid.quantize(weight).astype(np.int8, copy=False), grid.scale
 
 
-def _dequantizer(graph: onnx.GraphProto, weight: onnx.TensorProto, output: str, axis: int) -> onnx.NodeProto:
+def _dequantizer(graph: onnx.GraphProto, weight: onnx.TensorProto, output: str, axis: int, names: Names) -> onnx.NodeProto:
     values, scale = quantize_symmetric(numpy_helper.to_array(weight), axis)
-    graph.initializer.append(numpy_helper.from_array(values, f"{output}_int8"))
-    graph.initializer.append(numpy_helper.from_array(scale, f"{output}_scale"))
-    inputs = [f"{output}_int8", f"{output}_scale"]
-    return helper.make_node("DequantizeLinear", inputs, [output], name=f"{output}_DequantizeLinear", axis=axis)
+    inputs = [names.fresh(f"{output}_int8"), names.fresh(f"{output}_scale")]
+    graph.initializer.append(numpy_helper.from_array(values, inputs[0]))
+    graph.initializer.append(numpy_helper.from_array(scale, inputs[1]))
+    return helper.make_node("DequantizeLinear", inputs, [output], name=names.fresh(f"{output}_DequantizeLinear"), axis=axis)

@@ -1,7 +1,6 @@
 """A run's own directory: written atomically, never shared with another run."""
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,12 @@ def past_config_file(rerun: str) -> Path:
     """Return the config.yaml of a past run.
 
     Raises:
-        ConfigError: `rerun` is no run's directory.
+        ConfigError: `rerun` is not a run's directory.
     """
     path = Path(rerun) / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(
-            f"rerun: {rerun} is no run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
+            f"rerun: {rerun} is not a run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
             "outputs/<model>/<mode>/<timestamp>."
         )
     return path
@@ -49,8 +48,8 @@ class RunDirectory:
         staged.replace(target)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        """Write report.json. A number that JSON does not know (infinite, not a number) becomes null."""
-        self.write_text(REPORT_FILE, json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        """Write report.json; no number in it is infinite or NaN."""
+        self.write_text(REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def staging(self, name: str) -> Path:
         """Return where an artifact is written before it is checked; `publish` gives it its name."""
@@ -71,18 +70,3 @@ class RunDirectory:
             for path in place.iterdir():
                 path.unlink()
             place.rmdir()
-
-
-def finite(value: Any) -> Any:  # noqa: ANN401
-    """Return what JSON can hold: a number that is infinite or none becomes null, a path its text."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [finite(item) for item in value]
-        case Path():
-            return str(value)
-        case _:
-            return value

@@ -7,52 +7,18 @@ groups of their own, and the comparison says why.
 import glob
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.record.run_directory import REPORT_FILE
-from pipeline.report.ranking import DEFAULT_ORDER, Group, Row, ranked_groups, value_of
-from pipeline.report.run_rows import rows_of
+from pipeline.report.ranking import DEFAULT_ORDER, Comparison, FailedRun, Group, RankedRun, has, ranked_groups
+from pipeline.report.report_file import DamagedReportError, read_report
+from pipeline.report.run_rows import Row, rows_of
+from pipeline.report.schema import Report
+from pipeline.report.typed_json import to_json
 
 JSON_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """A run that has no numbers to compare, and why."""
-
-    directory: str
-    label: str
-    status: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side.
-
-    Attributes:
-        groups: runs that may be ranked together, in the order in which they were named.
-        failed: runs without numbers.
-        notes: what must be known before numbers are compared.
-        sorted_by: what decides the order within a group.
-    """
-
-    groups: list[Group]
-    failed: list[FailedRun]
-    notes: list[str]
-    sorted_by: str
-
-    @property
-    def rows(self) -> list[Row]:
-        """A row per graph of every run, failed ones last: what comparison.json holds."""
-        failed = [
-            {"directory": run.directory, "status": run.status, "error": run.error, "run": run.label} for run in self.failed
-        ]
-        return [row for group in self.groups for row in group.rows] + failed
 
 
 def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Comparison:
@@ -63,7 +29,8 @@ def compare_runs(patterns: Sequence[str], sort_by: str | None = None) -> Compari
         sort_by: a metric, speedup, bytes, latency_ms, ...; None: speedup.
 
     Raises:
-        ConfigError: a directory is no run, a glob matches nothing, or there is nothing of that name to sort by.
+        ConfigError: a directory is not a run's, a glob matches nothing, a report is of another schema, or no run
+            has what to sort by.
     """
     return compare_directories(find_runs(patterns), sort_by)
 
@@ -72,7 +39,7 @@ def compare_directories(directories: Sequence[Path], sort_by: str | None = None)
     """Compare runs whose directories are known; one without a report that can be read is listed as failed.
 
     Raises:
-        ConfigError: there is nothing of that name to sort by.
+        ConfigError: a report is of another schema, or there is nothing of that name to sort by.
     """
     rows: list[Row] = []
     failed: list[FailedRun] = []
@@ -87,8 +54,6 @@ def compare_directories(directories: Sequence[Path], sort_by: str | None = None)
             failed.append(FailedRun(str(directory), _label(report, directory), "done", "It has quantized nothing."))
     order = sort_by or DEFAULT_ORDER
     groups = ranked_groups(rows, order)
-    for group in groups:
-        _thin_settings(group.rows)
     return Comparison(groups, failed, _notes(groups, order), order)
 
 
@@ -96,7 +61,7 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
     """Return the directories of runs that are named, each once, in the order of the names.
 
     Raises:
-        ConfigError: nothing is named, a directory is no run, or a glob matches no run.
+        ConfigError: nothing is named, a directory is not a run's, or a glob matches no run.
     """
     if not patterns:
         raise ConfigError("compare: names no run. Give directories or globs: compare=[outputs/matcha/static/*,...].")
@@ -125,8 +90,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     from pipeline.report.html.comparison_page import comparison_page
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows = json.dumps(comparison.rows, indent=2, ensure_ascii=False) + "\n"
-    for name, text in ((JSON_FILE, rows), (PAGE_FILE, comparison_page(comparison, folder))):
+    entries = [_ranked_entry(run) for run in comparison.runs] + [_failed_entry(run) for run in comparison.failed]
+    text_of_entries = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+    for name, text in ((JSON_FILE, text_of_entries), (PAGE_FILE, comparison_page(comparison, folder))):
         staged = folder / f".{name}"
         staged.write_text(text, encoding="utf-8")
         staged.replace(folder / name)
@@ -143,39 +109,31 @@ def _run_at(path: Path) -> Path:
         if inside
         else ""
     )
-    raise ConfigError(f"compare: {path} is no run's directory: it has no {REPORT_FILE}.{hint}")
+    raise ConfigError(f"compare: {path} is not a run's directory: it has no {REPORT_FILE}.{hint}")
 
 
-def _read(directory: Path) -> dict[str, Any] | FailedRun:
-    path = directory / REPORT_FILE
+def _read(directory: Path) -> Report | FailedRun:
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return FailedRun(str(directory), directory.name, "damaged", f"{path} cannot be read: {error}.")
-    if not isinstance(report, dict) or "schema" not in report or "status" not in report:
-        return FailedRun(
-            str(directory), directory.name, "damaged", f"{path} is no run's report: it has no schema or no status."
-        )
-    if report["status"] == "done":
+        report = read_report(directory, "compare")
+    except DamagedReportError as error:
+        return FailedRun(str(directory), directory.name, "damaged", error.reason)
+    if report.status == "done":
         return report
-    why = report.get("error") or "It was not over when its report was read."
-    return FailedRun(str(directory), _label(report, directory), str(report["status"]), str(why))
+    why = report.error or "It was not over when its report was read."
+    return FailedRun(str(directory), _label(report, directory), report.status, why)
 
 
-def _thin_settings(rows: Sequence[Row]) -> None:
-    """Leave of each row's settings those in which it differs from another run of the same mode."""
-    by_mode: dict[str, list[Row]] = {}
-    for row in rows:
-        by_mode.setdefault(row["mode"], []).append(row)
-    for members in by_mode.values():
-        keys = dict.fromkeys(key for row in members for key in row["settings"])
-        apart = [key for key in keys if len({str(row["settings"].get(key)) for row in members}) > 1]
-        for row in members:
-            row["settings"] = {key: row["settings"][key] for key in apart if key in row["settings"]}
+def _ranked_entry(run: RankedRun) -> dict[str, object]:
+    """Return a run as comparison.json holds it."""
+    return {**to_json(run.row), "rank": run.rank, "front": run.front, "best": list(run.best), "ties": list(run.ties)}
 
 
-def _label(report: dict[str, Any], directory: Path) -> str:
-    return " ".join(str(part) for part in (report.get("model"), report.get("mode"), directory.name) if part)
+def _failed_entry(run: FailedRun) -> dict[str, object]:
+    return {"directory": run.directory, "status": run.status, "error": run.error, "run": run.label}
+
+
+def _label(report: Report, directory: Path) -> str:
+    return " ".join(part for part in (report.model, report.mode, directory.name) if part)
 
 
 def _notes(groups: Sequence[Group], order: str) -> list[str]:
@@ -188,15 +146,15 @@ def _notes(groups: Sequence[Group], order: str) -> list[str]:
             here, there = group.conditions, earlier[0].conditions
             apart = [f"{key} {here[key]}, there {there[key]}" for key in here if here[key] != there[key]]
             notes.append(f"{_named(group)} not ranked with {_ranks(earlier[0])}: {'; '.join(apart)}.")
-        missing = [str(row["rank"]) for row in group.rows if value_of(row, order) is None]
-        if 0 < len(missing) < len(group.rows):
+        missing = [str(run.rank) for run in group.runs if not has(run.row, order)]
+        if 0 < len(missing) < len(group.runs):
             notes.append(f"Without {order}, so last: {', '.join(missing)}.")
     return notes
 
 
 def _ranks(group: Group) -> str:
-    return ", ".join(str(row["rank"]) for row in group.rows)
+    return ", ".join(str(run.rank) for run in group.runs)
 
 
 def _named(group: Group) -> str:
-    return f"Runs {_ranks(group)} are" if len(group.rows) > 1 else f"Run {_ranks(group)} is"
+    return f"Runs {_ranks(group)} are" if len(group.runs) > 1 else f"Run {_ranks(group)} is"

@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.metrics.metric_registry import leading_metrics
-from pipeline.report.compare_runs import Comparison
-from pipeline.report.ranking import Group, Row
+from pipeline.report.ranking import Comparison, Group, RankedRun
 from pipeline.report.terminal import VERDICT_STYLES, format_number
 
 FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell
@@ -40,17 +39,18 @@ def comparison_table(comparison: Comparison) -> Lines:
 
 def _group_table(group: Group) -> Table:
     table = Table(title=escape(group.title), title_justify="left")
-    names = [name for name in leading_metrics() if any(name in row["metrics"] for row in group.rows)][:3]
+    names = [name for name in leading_metrics() if any(name in row.metrics for row in group.rows)][:3]
     for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", *names, "front"):
         left = column in ("mode", "settings", "calibrated on", "speed-up", "front")
         table.add_column(column, justify="left" if left else "right")
-    for row in group.rows:
-        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items()) or Path(row["directory"]).name
-        seconds = "" if row["quantize_seconds"] is None else f"{row['quantize_seconds']:.1f} s"
+    for run in group.runs:
+        row = run.row
+        settings = ", ".join(f"{key}={value}" for key, value in row.settings.items()) or Path(row.directory).name
+        seconds = "" if row.quantize_seconds is None else f"{row.quantize_seconds:.1f} s"
         table.add_row(
-            str(row["rank"]), row["mode"], escape(settings), escape(row["data"]), seconds,
-            f"{row['bytes'] / row['baseline_bytes']:.2f}{_tie(row, 'bytes')}", _speedup(row),
-            *(_quality(row, name) for name in names), "★" if row["front"] else "",
+            str(run.rank), row.mode, escape(settings), escape(row.data), seconds,
+            f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", _speedup(run),
+            *(_quality(run, name) for name in names), "★" if run.front else "",
         )  # fmt: skip
     table.caption = "\n".join(f"{column}: {order}" for column, order in group.orders.items())
     if table.caption:
@@ -59,21 +59,20 @@ def _group_table(group: Group) -> Table:
     return table
 
 
-def _speedup(row: Row) -> str:
-    found = row["speedup"]
-    if found is None:
+def _speedup(run: RankedRun) -> str:
+    found, verdict = run.row.speedup, run.row.verdict
+    if found is None or verdict is None:
         return ""
-    text = f"[{VERDICT_STYLES[row['verdict']]}]{found['median']:.2f}[/] ({found['low']:.2f}–{found['high']:.2f})"
-    return text + _tie(row, "speedup")
+    return f"[{VERDICT_STYLES[verdict]}]{found.median:.2f}[/] ({found.low:.2f}–{found.high:.2f})" + _tie(run, "speedup")
 
 
-def _quality(row: Row, name: str) -> str:
-    metric = row["metrics"].get(name)
+def _quality(run: RankedRun, name: str) -> str:
+    metric = run.row.metrics.get(name)
     if metric is None:
         return ""
-    baseline = "" if metric["baseline"] in (0, None) else f"{format_number(metric['baseline'])} → "
-    return f"{baseline}{format_number(metric['quantized'])}{_tie(row, name)}"
+    baseline = "" if metric.baseline in (0, None) else f"{format_number(metric.baseline)} → "
+    return f"{baseline}{format_number(metric.quantized)}{_tie(run, name)}"
 
 
-def _tie(row: Row, column: str) -> str:
-    return " ≈" if column in row["ties"] else ""
+def _tie(run: RankedRun, column: str) -> str:
+    return " ≈" if column in run.ties else ""

@@ -1,11 +1,12 @@
 """How sure the metrics of a report are, and which of its samples are the worst: read from the report, else found again."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluate import uncertainty
 from pipeline.metrics.bootstrap import Interval
+from pipeline.report.schema import Report
+from pipeline.report.typed_json import to_json
 
 
 @dataclass(frozen=True)
@@ -23,32 +24,28 @@ class BadSample:
     text: str | None
 
 
-def metric_interval(report: Mapping[str, Any], name: str) -> Interval | None:
+def metric_interval(report: Report, name: str) -> Interval | None:
     """Return where a metric of the quantized model lies: the report's `interval`, else bootstrapped over its samples.
 
     None where the report keeps no values of single samples.
     """
-    evaluation = report.get("evaluation", {})
-    entry = evaluation.get("metrics", {}).get(name, {})
-    given = entry.get("interval")
-    if given is not None and entry.get("quantized") is not None:
-        return Interval(entry["quantized"], given["low"], given["high"])
-    return uncertainty.sample_interval(evaluation.get("per_sample", []), name)
+    metric = None if report.evaluation is None else report.evaluation.metrics.get(name)
+    if metric is not None and metric.interval is not None and metric.quantized is not None:
+        return Interval(metric.quantized, metric.interval.low, metric.interval.high)
+    return uncertainty.sample_interval(_samples(report), name)
 
 
-def difference_interval(report: Mapping[str, Any], name: str) -> Interval | None:
+def difference_interval(report: Report, name: str) -> Interval | None:
     """Return quantized - fp32 of a metric against the truth, paired sample by sample; None for other metrics."""
-    evaluation = report.get("evaluation", {})
-    entry = evaluation.get("metrics", {}).get(name, {})
-    given = entry.get("delta_interval")
-    if given is not None and entry.get("delta") is not None:
-        return Interval(entry["delta"], given["low"], given["high"])
-    return uncertainty.change_interval(evaluation.get("per_sample", []), name)
+    metric = None if report.evaluation is None else report.evaluation.metrics.get(name)
+    if metric is not None and metric.delta_interval is not None and metric.delta is not None:
+        return Interval(metric.delta, metric.delta_interval.low, metric.delta_interval.high)
+    return uncertainty.change_interval(_samples(report), name)
 
 
-def worst_samples(report: Mapping[str, Any], count: int = 5) -> tuple[str, list[BadSample]] | None:
+def worst_samples(report: Report, count: int = 5) -> tuple[str, list[BadSample]] | None:
     """Return the metric that tells most of single samples, and the samples that are worst in it, worst first."""
-    found = uncertainty.worst_samples(report.get("evaluation", {}).get("per_sample", []), count)
+    found = uncertainty.worst_samples(_samples(report), count)
     if found is None:
         return None
     name, worst = found
@@ -58,3 +55,8 @@ def worst_samples(report: Mapping[str, Any], count: int = 5) -> tuple[str, list[
         )
         for sample in worst
     ]
+
+
+def _samples(report: Report) -> list[dict[str, Any]]:
+    """Return the samples as the evaluate stage knows them."""
+    return [] if report.evaluation is None else [to_json(sample) for sample in report.evaluation.per_sample]

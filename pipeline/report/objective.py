@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError, StageError, did_you_mean
-from pipeline.metrics.metric_registry import METRICS
+from pipeline.metrics.metric_registry import METRICS, in_reading_order
+from pipeline.report.evaluation_schema import MetricResult
+from pipeline.report.schema import Report
 
 Objective = float | tuple[float, ...] | None
 OF_ARTIFACTS = ("bytes", "size_ratio")
@@ -41,13 +43,14 @@ def check_names(names: Sequence[str] | None, stages: Sequence[str]) -> None:
             raise ConfigError(f"optimize_for: {name} comes from the stage {stage}, which is not in stages.")
 
 
-def objective_of(report: Mapping[str, Any], names: Sequence[str] | None, *, required: bool = False) -> Objective:
+def objective_of(report: Report, names: Sequence[str] | None, *, required: bool = False) -> Objective:
     """Return the values of a finished run.
 
     Args:
-        report: what report.json holds.
+        report: of the run.
         names: metrics (their value for the quantized model), `speedup` (over fp32; of several graphs, of their sum of median
-            latencies), `bytes` (of all artifacts) or `size_ratio` (to fp32's); None: the first metric of the report.
+            latencies), `bytes` (of all artifacts) or `size_ratio` (to fp32's); None: the metric that a report of this model is
+            read by first.
         required: whether no value is an error where `names` is None.
 
     Returns:
@@ -56,12 +59,11 @@ def objective_of(report: Mapping[str, Any], names: Sequence[str] | None, *, requ
     Raises:
         StageError: the run does not have a value of that name, or it is not a finite number.
     """
-    metrics = report.get("evaluation", {}).get("metrics", {})
+    metrics = {} if report.evaluation is None else report.evaluation.metrics
     if names is None:
-        first = next(iter(metrics), None)
-        value = None if first is None else metrics[first]["quantized"]
+        first = next((name for name in in_reading_order() if name in metrics), None)
         if not required:
-            return value if value is None else float(value)
+            return None if first is None else metrics[first].quantized
         if first is None:
             raise StageError("optimize_for: this run has no metric: it was not evaluated. Name another value: speedup, bytes.")
         names = [first]
@@ -69,22 +71,19 @@ def objective_of(report: Mapping[str, Any], names: Sequence[str] | None, *, requ
     return values[0] if len(values) == 1 else values
 
 
-def _value(report: Mapping[str, Any], metrics: Mapping[str, Any], name: str) -> float:
-    artifacts, benchmarks = report.get("artifacts", []), report.get("benchmark", {})
+def _value(report: Report, metrics: Mapping[str, MetricResult], name: str) -> float:
+    artifacts, benchmarks = report.artifacts or [], list((report.benchmark or {}).values())
     found: float | None
     if name == "speedup" and len(benchmarks) == 1:
-        found = next(iter(benchmarks.values()))["speedup"]["median"]
+        found = benchmarks[0].speedup.median
     elif name == "speedup" and benchmarks:
-        before, after = (
-            sum(measured[side]["p50"] for measured in benchmarks.values()) for side in ("baseline_ms", "quantized_ms")
-        )
-        found = before / after
+        found = sum(graph.baseline_ms.p50 for graph in benchmarks) / sum(graph.quantized_ms.p50 for graph in benchmarks)
     elif name in OF_ARTIFACTS and artifacts:
-        found = sum(artifact["bytes"] for artifact in artifacts)
+        found = sum(artifact.bytes for artifact in artifacts)
         if name == "size_ratio":
-            found /= sum(artifact["baseline_bytes"] for artifact in artifacts)
+            found /= sum(artifact.baseline_bytes for artifact in artifacts)
     elif name in metrics:
-        found = metrics[name]["quantized"]
+        found = metrics[name].quantized
     else:
         has = [*metrics, *(OF_BENCHMARK if benchmarks else ()), *(OF_ARTIFACTS if artifacts else ())]
         raise StageError(f"optimize_for: this run has no {name}.{did_you_mean(name, has)}")

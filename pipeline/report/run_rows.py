@@ -2,98 +2,159 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from pipeline.measure.benchmark_result import GraphBenchmark, Speedup
 from pipeline.record.run_directory import CONFIG_FILE
+from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.intervals import metric_interval
+from pipeline.report.schema import ArtifactReport, Report
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "kaldi_native_fbank", "jiwer")  # those that move a number
-Row = dict[str, Any]
 
 
-def rows_of(directory: Path, report: Mapping[str, Any]) -> list[Row]:
-    """Return a row per graph of a finished run; `settings` are all of its settings, flat, for the caller to thin out."""
+@dataclass(frozen=True)
+class Row:
+    """One graph of a finished run; what was not measured is None.
+
+    Attributes:
+        model: its name.
+        mode: its name.
+        directory: of the run.
+        status: of the run.
+        graph: its role.
+        quantize_seconds: how long the quantize stage took.
+        data: what it was calibrated on.
+        bytes: of the artifact.
+        baseline_bytes: of the original.
+        speedup: with its interval.
+        verdict: faster, slower or same.
+        latency_ms: median, of the quantized model.
+        rtf: real-time factor of the quantized model.
+        load_ms: time to build a session of the quantized model.
+        peak_bytes: peak memory of a process that runs the quantized model.
+        metrics: name -> values of both models, and the interval.
+        conditions: what must be the same before two runs can be ranked.
+        settings: settings of the run, flat: name -> value.
+    """
+
+    model: str
+    mode: str
+    directory: str
+    status: str
+    graph: str
+    quantize_seconds: float | None
+    data: str
+    bytes: int
+    baseline_bytes: int
+    speedup: Speedup | None
+    verdict: str | None
+    latency_ms: float | None
+    rtf: float | None
+    load_ms: float | None
+    peak_bytes: int | None
+    metrics: dict[str, MetricResult]
+    conditions: dict[str, str]
+    settings: dict[str, Any]
+
+
+def rows_of(directory: Path, report: Report) -> list[Row]:
+    """Return a row per graph of a finished run; `settings` are those of mode, calibration and seed, all of them."""
     config = _config(directory)
-    metrics = {
-        name: dict(metric) | {"interval": _interval(report, name)}
-        for name, metric in report.get("evaluation", {}).get("metrics", {}).items()
-    }
-    seconds = next((stage["seconds"] for stage in report["stages"] if stage["name"] == "quantize"), None)
+    evaluated = {} if report.evaluation is None else report.evaluation.metrics
+    metrics = {name: replace(metric, interval=_interval(report, name)) for name, metric in evaluated.items()}
+    seconds = next((stage.seconds for stage in report.stages if stage.name == "quantize"), None)
     rows = []
-    for artifact in report.get("artifacts", []):
-        measured = report.get("benchmark", {}).get(artifact["graph"], {})
-        row = {
-            "model": report["model"],
-            "mode": report["mode"],
-            "directory": str(directory),
-            "status": report["status"],
-            "graph": artifact["graph"],
-            "quantize_seconds": seconds,
-            "data": report.get("calibrated_on") or _calibrated_on(config),
-            "bytes": artifact["bytes"],
-            "baseline_bytes": artifact["baseline_bytes"],
-            "speedup": measured.get("speedup"),
-            "verdict": measured.get("verdict"),
-            "latency_ms": measured.get("quantized_ms", {}).get("p50"),
-            "rtf": measured.get("rtf"),
-            "load_ms": measured.get("quantized_load_ms"),
-            "peak_bytes": measured.get("quantized_peak_bytes"),
-            "metrics": metrics,
-            "conditions": _conditions(report, config, artifact, measured),
-            "settings": _flat({key: value for key, value in config.items() if key in ("mode", "calibration", "seed")}),
-        }
+    for artifact in report.artifacts or []:
+        measured = (report.benchmark or {}).get(artifact.graph)
+        row = Row(
+            model=report.model or "",
+            mode=report.mode or "",
+            directory=str(directory),
+            status=report.status,
+            graph=artifact.graph,
+            quantize_seconds=seconds,
+            data=report.calibrated_on or _calibrated_on(config),
+            bytes=artifact.bytes,
+            baseline_bytes=artifact.baseline_bytes,
+            speedup=None if measured is None else measured.speedup,
+            verdict=None if measured is None else measured.verdict,
+            latency_ms=None if measured is None else measured.quantized_ms.p50,
+            rtf=None if measured is None else measured.rtf,
+            load_ms=None if measured is None else measured.quantized_load_ms,
+            peak_bytes=None if measured is None else measured.quantized_peak_bytes,
+            metrics=metrics,
+            conditions=_conditions(report, config, artifact, measured),
+            settings=_flat({key: value for key, value in config.items() if key in ("mode", "calibration", "seed")}),
+        )
         rows.append(row)
     return rows
 
 
-def _interval(report: Mapping[str, Any], name: str) -> dict[str, float] | None:
+def with_differing_settings(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with those settings alone in which they differ from another run of the same mode."""
+    by_mode: dict[str, list[Row]] = {}
+    for row in rows:
+        by_mode.setdefault(row.mode, []).append(row)
+    apart: dict[str, list[str]] = {}
+    for mode, members in by_mode.items():
+        keys = dict.fromkeys(key for row in members for key in row.settings)
+        apart[mode] = [key for key in keys if len({str(row.settings.get(key)) for row in members}) > 1]
+    return [replace(row, settings={key: row.settings[key] for key in apart[row.mode] if key in row.settings}) for row in rows]
+
+
+def _interval(report: Report, name: str) -> Bounds | None:
     found = metric_interval(report, name)
-    return None if found is None else {"low": found.low, "high": found.high}
+    return None if found is None else Bounds(found.low, found.high)
 
 
 def _conditions(
-    report: Mapping[str, Any], config: Mapping[str, Any], artifact: Mapping[str, Any], measured: Mapping[str, Any]
+    report: Report, config: Mapping[str, Any], artifact: ArtifactReport, measured: GraphBenchmark | None
 ) -> dict[str, str]:
     """Return what must be the same before two runs can be ranked."""
-    environment = report.get("environment", {})
-    originals = sorted(entry["sha256"] for entry in report.get("inputs", []) if entry["path"].endswith(".onnx"))
+    environment = report.environment
+    flags = environment.get("cpu_flags")
+    originals = sorted(entry.sha256 for entry in report.inputs if entry.path.endswith(".onnx"))
     return {
-        "graph": report["model"] if report["model"] == artifact["graph"] else f"{report['model']}, {artifact['graph']}",
-        "original": _digest([originals, artifact["baseline_bytes"]]),
+        "graph": str(report.model) if report.model == artifact.graph else f"{report.model}, {artifact.graph}",
+        "original": _digest([originals, artifact.baseline_bytes]),
         "machine": ", ".join(
             str(part)
-            for part in (environment.get("cpu"), f"{environment.get('cores')} cores", *environment.get("cpu_flags", []))
+            for part in (
+                environment.get("cpu"),
+                f"{environment.get('cores')} cores",
+                *(flags if isinstance(flags, list) else []),
+            )
         ),
         "libraries": ", ".join(f"{name} {environment[name]}" for name in LIBRARIES if environment.get(name)),
         "evaluation set": _evaluation_set(report, config),
-        "threads": str(measured["threads"]) if measured else "not timed",
+        "threads": "not timed" if measured is None else str(measured.threads),
     }
 
 
-def _evaluation_set(report: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _evaluation_set(report: Report, config: Mapping[str, Any]) -> str:
     """Return a hash of what was evaluated: samples, texts, files, and the versions of the metrics."""
-    evaluation = report.get("evaluation")
+    evaluation = report.evaluation
     if evaluation is None:
         return "not evaluated"
     settings = config.get("evaluation") or {}
     place = settings.get("path") or (config.get("model") or {}).get("evaluation_path")
     folder = str(Path(place).parent) if place and Path(place).suffix else place
     files = [
-        (Path(entry["path"]).name, entry["sha256"])
-        for entry in report.get("inputs", [])
-        if place and _same_place(entry["path"], place, folder)
+        (Path(entry.path).name, entry.sha256) for entry in report.inputs if place and _same_place(entry.path, place, folder)
     ]
-    samples = [(sample["id"], sample.get("text")) for sample in evaluation.get("per_sample", [])]
-    versions = {name: metric.get("version") for name, metric in evaluation["metrics"].items()}
-    seed = config.get("seed") if evaluation.get("noise") else None
+    samples = [(sample.id, sample.text) for sample in evaluation.per_sample]
+    versions = {name: metric.version for name, metric in evaluation.metrics.items()}
+    seed = config.get("seed") if evaluation.noise else None
     shown = _digest(
         [settings.get("kind"), settings.get("sample_rate_hz"), sorted(files), samples, sorted(versions.items()), seed]
     )
-    return f"{evaluation['samples']} samples ({shown})"
+    return f"{evaluation.samples} samples ({shown})"
 
 
 def _same_place(path: str, place: str, folder: str | None) -> bool:

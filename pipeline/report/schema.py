@@ -1,141 +1,210 @@
-"""report.json, schema 1: a contract, since tools outside of this project read it."""
+"""report.json, schema 2: a contract, since tools outside of this project read it.
 
-import dataclasses
-import platform
-import subprocess
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+Each class is an object of the file, each attribute a key of it. A float that may be None is null in the file where it is
+infinite or not a number, which JSON cannot say. Attributes with LEFT_OUT are absent from the file while they are None; all
+others are written. `benchmark_schema.py`, `evaluation_schema.py` and `search_schema.py` hold the parts of these names, and
+`report_file.py` reads and writes.
 
-import psutil
+Schema 2 differs from schema 1 in `artifacts.quantized_nodes`, which was a list of names beside `precisions` with the same
+names as keys, and is {name: precision} now; and in `verdict`, `samples`, `runs_on`, `search.<graph>.{selection_loss,
+report_loss}` and the status `interrupted`, which are new.
+"""
 
-from pipeline.quantize.target import cpu_flags
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    from pipeline.stages.context import RunContext
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Applied, Inspection, Kept
+from pipeline.report.evaluation_schema import EvaluationReport
+from pipeline.report.search_schema import SearchReport
+from pipeline.report.typed_json import LEFT_OUT
 
-SCHEMA = 1
-LIBRARIES = (
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "scipy",
-    "hydra-core",
-    "omegaconf",
-    "soundfile",
-    "kaldi-native-fbank",
-    "jiwer",
-)
-RELEVANT_FLAGS = (
-    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_tile", "f16c", "asimd", "asimddp", "i8mm",
-    "fphp", "sve", "sve2",
-)  # fmt: skip
+SCHEMA = 2
+
+Environment = dict[str, str | int | list[str] | None]
 
 
-def report_of(
-    state: "RunContext", status: str, done: list[dict[str, Any]], surroundings: dict[str, Any], error: str | None
-) -> dict[str, Any]:
-    """Return the report of a run as far as it has come.
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of the run.
 
-    Args:
-        state: what the stages have given.
-        status: running, done or failed.
-        done: name, status and seconds of each finished stage.
-        surroundings: what `environment` returned.
-        error: the message, where the run failed.
+    Attributes:
+        name: of the stage.
+        status: `done`, `pending` or the status of the run.
+        seconds: how long it took; None: it has not ended.
     """
-    report: dict[str, Any] = {"schema": SCHEMA, "status": status}
-    if error is not None:
-        report["error"] = error
-    report |= {
-        "model": state.config.model.name,
-        "mode": state.config.mode.name,
-        "stages": [*done, *_unfinished(state, status, done)],
-        "inputs": state.run_log.inputs,
-        "environment": surroundings,
-        "warnings": state.run_log.warnings,
-        "skipped": state.run_log.skipped,
-    }
-    if (ids := state.evaluation_set.ids if state.model is not None else None) is not None:
-        report["samples"] = ids
-    if state.inspection is not None:
-        report["inspect"] = {name: dataclasses.asdict(found) for name, found in state.inspection.items()}
-    if state.quantized is not None:
-        report["artifacts"] = [_artifact(artifact) for artifact in state.quantized.artifacts.values()]
-        report["calibrated_on"] = state.quantized.calibrated_on
-        report["rewrites"] = {name: _rewrites(found) for name, found in state.quantized.rewritten.items()}
-        if state.quantized.searches:
-            report["search"] = {
-                name: found | {"report_loss": _report_loss(state, found["metric"])}
-                for name, found in state.quantized.searches.items()
-            }
-    if state.benchmarks is not None:
-        report["benchmark"] = {name: dataclasses.asdict(found) for name, found in state.benchmarks.items()}
-    if state.evaluation is not None:
-        report["evaluation"] = dataclasses.asdict(state.evaluation)
-    return report
+
+    name: str
+    status: str
+    seconds: float | None
 
 
-def environment() -> dict[str, Any]:
-    """Return what a result depends on beside its inputs: versions, processor, commit."""
-    flags = cpu_flags()
-    return {
-        "python": platform.python_version(),
-        **{name.replace("-", "_"): version(name) for name in LIBRARIES},
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cpu_flags": [flag for flag in RELEVANT_FLAGS if flag in flags],
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
-        "commit": _commit(),
-    }
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the run has read.
+
+    Attributes:
+        path: relative to the project where it is part of it.
+        sha256: of its contents.
+        bytes: its size.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
 
 
-def _unfinished(state: "RunContext", status: str, done: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    finished = {stage["name"] for stage in done}
-    rest = [name for name in state.config.stages if name not in finished]
-    return [{"name": name, "status": status if number == 0 else "pending", "seconds": None} for number, name in enumerate(rest)]
+@dataclass(frozen=True)
+class SkippedSample:
+    """A sample that the run went on without.
+
+    Attributes:
+        set: the setting that names its data set.
+        sample: its id.
+        reason: why it could not be used.
+    """
+
+    set: str
+    sample: str
+    reason: str
 
 
-def _report_loss(state: "RunContext", metric: str) -> dict[str, Any] | None:
-    """Return the loss on the reported part, in the metric that a search was limited in; None before it is known."""
-    found = None if state.evaluation is None else state.evaluation.losses.get(metric)
-    return None if found is None else dataclasses.asdict(found)
+@dataclass(frozen=True)
+class ArtifactReport:
+    """A quantized graph.
+
+    Attributes:
+        graph: its role.
+        file: its name in the run's directory.
+        sha256: of the file and its external data.
+        bytes: of the file and its external data.
+        baseline_bytes: of the original.
+        quantized_nodes: node name -> how it computes now.
+        kept: nodes that could have been quantized and were not.
+        kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
+    """
+
+    graph: str
+    file: str
+    sha256: str
+    bytes: int
+    baseline_bytes: int
+    quantized_nodes: dict[str, str]
+    kept: list[Kept] = field(default_factory=list)
+    kernels: dict[str, int] = field(default_factory=dict)
 
 
-def _rewrites(found: Any) -> dict[str, Any]:  # noqa: ANN401  a Rewritten; importing it here would be a circle
-    return {
-        "applied": [dataclasses.asdict(rewrite) for rewrite in found.applied],
-        "rejected": [{"name": name, "reason": reason} for name, reason in found.rejected],
-    }
+@dataclass(frozen=True)
+class RejectedRewrite:
+    """A rewrite that was not kept.
+
+    Attributes:
+        name: of the rewrite.
+        reason: why it was refused.
+    """
+
+    name: str
+    reason: str
 
 
-def _artifact(artifact: Any) -> dict[str, Any]:  # noqa: ANN401  an Artifact; importing it here would be a circle
-    return {
-        "graph": artifact.graph,
-        "file": artifact.path.name,
-        "sha256": artifact.sha256,
-        "bytes": artifact.size_bytes,
-        "baseline_bytes": artifact.baseline_bytes,
-        "quantized_nodes": list(artifact.quantized_nodes),
-        "precisions": artifact.quantized_nodes,
-        "kernels": artifact.kernels,
-        "kept": [dataclasses.asdict(kept) for kept in artifact.kept],
-    }
+@dataclass(frozen=True)
+class GraphRewrites:
+    """What became of each rewrite of a graph."""
+
+    applied: list[Applied]
+    rejected: list[RejectedRewrite]
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+@dataclass(frozen=True)
+class SampleSplit:
+    """Ids of evaluation samples: those that a search chose by, and those that the report's numbers are of."""
+
+    selection: list[str]
+    report: list[str]
 
 
-def _commit() -> str | None:
-    """Return the commit of the project, `-dirty` where files differ from it; None outside of a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+@dataclass(frozen=True)
+class RunVerdict:
+    """What the run has come to, each in one sentence."""
+
+    speed: str | None
+    quality: str | None
+    size: str | None
+
+
+@dataclass(frozen=True)
+class RunsOn:
+    """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17".
+
+    `processors` are those that the artifacts were made for.
+    """
+
+    onnxruntime: str
+    processors: list[str]
+
+
+@dataclass(frozen=True)
+class RerunDifferences:
+    """What differs from the run that was repeated.
+
+    Attributes:
+        of: its directory.
+        inputs_changed: files that are others, or are read in one of both runs only.
+        environment_changed: versions and machine.
+        artifacts_identical: file -> whether it is the same, bit by bit.
+        metrics_moved: metric -> the quantized model's value then and now.
+    """
+
+    of: str
+    inputs_changed: list[str]
+    environment_changed: list[str]
+    artifacts_identical: dict[str, bool]
+    metrics_moved: dict[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run, as far as it has come.
+
+    Attributes:
+        status: running, done, failed or interrupted.
+        error: the message of a run that failed.
+        model: its name; None where the run ended before its settings were known.
+        mode: likewise.
+        verdict: in words.
+        stages: in their order.
+        inputs: every file that the run has read.
+        environment: name -> version, or what is known of the processor.
+        warnings: what a user must see.
+        skipped: samples that the run went on without.
+        inspect: graph -> what it is made of.
+        artifacts: the quantized graphs.
+        runs_on: what they need.
+        calibrated_on: how many samples of which kind.
+        rewrites: graph -> what became of each rewrite, where they were asked for.
+        search: graph -> what a search has tried and chosen.
+        samples: which samples a search chose by, and which it did not see.
+        benchmark: graph -> its speed.
+        evaluation: quality.
+        rerun: what differs from the run that was repeated.
+    """
+
+    status: str
+    error: str | None = field(default=None, metadata=LEFT_OUT)
+    model: str | None = field(default=None, metadata=LEFT_OUT)
+    mode: str | None = field(default=None, metadata=LEFT_OUT)
+    verdict: RunVerdict | None = field(default=None, metadata=LEFT_OUT)
+    stages: list[StageRun] = field(default_factory=list)
+    inputs: list[InputFile] = field(default_factory=list)
+    environment: Environment = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    skipped: list[SkippedSample] = field(default_factory=list)
+    inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
+    artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)
+    runs_on: RunsOn | None = field(default=None, metadata=LEFT_OUT)
+    calibrated_on: str | None = field(default=None, metadata=LEFT_OUT)
+    rewrites: dict[str, GraphRewrites] | None = field(default=None, metadata=LEFT_OUT)
+    search: dict[str, SearchReport] | None = field(default=None, metadata=LEFT_OUT)
+    samples: SampleSplit | None = field(default=None, metadata=LEFT_OUT)
+    benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
+    evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
+    rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
@@ -19,7 +18,9 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
     results = {}
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]
-        samples = context.evaluation_set.report[name][:SPEECH_SAMPLES]
+        part = context.evaluation_set.report
+        entry = name == context.loaded.adapter.entry
+        samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if entry else part[name][:SPEECH_SAMPLES]
         audio_seconds = _audio_seconds(context, source, samples)
         first, *others = [
             benchmark_graph(
@@ -37,10 +38,10 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
             )
             for threads in config.thread_counts
         ]
-        results[name] = replace(first, other_threads=tuple(others))
+        results[name] = replace(first, other_threads=others)
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
-            if measured.verdict is Verdict.slower:
+            if measured.verdict == Verdict.slower:
                 context.run_log.warn(f"{where}: slower than fp32: {why_slower(config.mode_of(name), artifact)}")
             for warning in measured.warnings:
                 context.run_log.warn(f"{where}: {warning}")
@@ -49,7 +50,10 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
 
 def _audio_seconds(context: RunContext, source: SourceGraph, samples: list[Sample]) -> list[float] | None:
     """Return how long the audio of each sample is, where all tell."""
-    session = open_session(source.path, context.config.runtime.threads)
-    seconds = [context.loaded.adapter.audio_seconds(sample, infer(session, sample)) for sample in samples]
+    run, seed = context.loaded.originals.runner, context.config.seed
+    seconds = [
+        context.loaded.adapter.audio_seconds(sample, run([seed, number])(source.name, sample))
+        for number, sample in enumerate(samples)
+    ]
     known = [value for value in seconds if value is not None]
     return known if len(known) == len(samples) else None

@@ -10,9 +10,10 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
-from pipeline.stages.results import Inspection, Quantized
+from pipeline.stages.quantized import Quantized
 
 
 @dataclass
@@ -52,6 +53,11 @@ class RunContext:
         """What `quantize` has given."""
         assert self.quantized is not None
         return self.quantized
+
+    @property
+    def split(self) -> dict[str, list[str]] | None:
+        """Which samples are in which part of the evaluation set; None before it was read."""
+        return None if self.model is None else self.evaluation_set.ids
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:

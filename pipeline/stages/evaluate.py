@@ -1,15 +1,23 @@
 """The evaluate stage: the quantized model beside the original on the reported part of the evaluation set."""
 
+import logging
 from dataclasses import replace
 
 import onnx
 
-from pipeline.config.settings import AutoConfig, StaticConfig
-from pipeline.errors import DataError, ModelError
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
+from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
-from pipeline.evaluate.node_errors import NodeError, errors_along
+from pipeline.evaluate.node_errors import errors_along
+from pipeline.evaluate.uncertainty import ERROR_COUNTS
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.results import NodeError
 from pipeline.stages.context import RunContext
+
+log = logging.getLogger(__name__)
+
+USELESS_PERCENT = 80.0  # of words or characters wrong in fp32: wrong features, tokens or language
 
 
 def run(context: RunContext) -> Evaluation:
@@ -22,6 +30,7 @@ def run(context: RunContext) -> Evaluation:
             seed=config.seed, losses_in={search["metric"] for search in searches.values()}, on_sample=advance,
         )  # fmt: skip
     _check_budgets(context, found)
+    _check_fp32(context, found)
     if not config.evaluation.node_samples:
         return found
     errors = {name: _node_errors(context, artifact) for name, artifact in context.result.artifacts.items()}
@@ -47,6 +56,16 @@ def _check_budgets(context: RunContext, found: Evaluation) -> None:
             )
 
 
+def _check_fp32(context: RunContext, found: Evaluation) -> None:
+    """Warn, before anything is said of integers, where the original itself recognises next to nothing."""
+    for name, metric in found.metrics.items():
+        if METRICS[name].aggregate in ERROR_COUNTS and metric["baseline"] >= USELESS_PERCENT:
+            context.run_log.warn_first(
+                f"{name}: fp32's own is {metric['baseline']:.0f} %, so that nothing follows for the quantized model. Check "
+                "that tokens.txt, the features (model.features), the language and the texts of evaluation.path are the model's."
+            )
+
+
 def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
     config, mode = context.config, context.config.mode_of(artifact.graph)
     rescaled = isinstance(mode, StaticConfig) and (mode.cross_layer_equalization or mode.smooth_quant)
@@ -59,6 +78,11 @@ def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
             threads=config.runtime.threads,
             rescaled=isinstance(mode, AutoConfig) or rescaled,
         )
-    except (ModelError, DataError) as error:  # it explains the result, and is not part of it
-        context.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {error}")
+    except (
+        Exception
+    ) as error:  # it explains the result, and is not part of it: no fault of it may end a run that has done its work
+        log.debug("the error along the graph", exc_info=True)
+        known = isinstance(error, PipelineError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        context.run_log.warn(f"{artifact.graph}: the error along the graph was not measured: {reason}")
         return []

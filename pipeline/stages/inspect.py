@@ -8,15 +8,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
+from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
-from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Inspection
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
@@ -53,7 +54,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     advised, reasons = advise(macs, profile.ops, calibration)
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
-        outputs=[_describe(value) for value in graph.output],
+        outputs=_outputs(source),
         opset=source.opset,
         nodes=sum(ops.values()),
         ops=dict(ops.most_common()),
@@ -96,7 +97,7 @@ def advise(macs: dict[str, int], time_share: dict[str, float], calibration: Cali
         ]
     return "dynamic", [
         *reasons,
-        "matrix products gain as much with ranges computed at run time, and no data can mislead them",
+        "matrix products gain as much with dynamic ranges, which need no calibration data",
     ]
 
 
@@ -109,8 +110,24 @@ def _parameters(graph: onnx.GraphProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in floats)
 
 
-def _describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    return {"name": value.name, "type": str(dtype_of(value)), "shape": dims_of(value)}
+def _describe(value: onnx.ValueInfoProto) -> TensorShape:
+    dims = dims_of(value)
+    return TensorShape(value.name, type_name(value.type), None if dims is None else list(dims))
+
+
+def _outputs(source: SourceGraph) -> list[TensorShape]:
+    """Describe the outputs; what the graph does not declare of them is inferred, as ONNX Runtime does."""
+    outputs = source.model.graph.output
+    if all(value.type.WhichOneof("value") for value in outputs):
+        return [_describe(value) for value in outputs]
+    known = inferred_types(source.model)
+    described = []
+    for value in outputs:
+        found = onnx.ValueInfoProto(name=value.name, type=value.type)
+        if not value.type.WhichOneof("value") and value.name in known:
+            found.type.tensor_type.CopyFrom(known[value.name])
+        described.append(_describe(found))
+    return described
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:

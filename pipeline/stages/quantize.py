@@ -8,12 +8,15 @@ from typing import Any, assert_never
 
 import onnx
 
-from pipeline.config.settings import (
+from pipeline.calibration.derived_tensors import quantizable_tensors
+from pipeline.calibration.infinite_tensors import infinite_tensors
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import (
+    Algorithms,
     AnyModeConfig,
     AutoConfig,
     DynamicConfig,
     Fp16Config,
-    IntegerType,
     OptimizeConfig,
     StaticConfig,
     WeightOnlyConfig,
@@ -23,23 +26,26 @@ from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.mixed_precision.auto import SearchInputs, search
-from pipeline.optimize.around_quantization import in_float, laid_out
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
-from pipeline.ptq.algorithms import Algorithms, fit, fold, rewrite
+from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
-from pipeline.quantize.static import Ranges, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, nothing_to_do
+from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
+from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
+from pipeline.quantize.user_notes import notes_on, notes_on_bits, nothing_to_do, why_larger
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
-from pipeline.stages.results import Quantized
+from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
 
@@ -111,7 +117,9 @@ def quantize(
             job.quantize(source, prepared, mode)
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
-    notes = (*job.notes, *job.unchanged)  # of several graphs, one that stays as it is does not spoil the others
+    assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
+    # of several graphs, one that stays as it is does not spoil the others
+    notes = (*job.notes, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
     return Quantized(artifacts, notes, job.rewritten, job.searches, urgent=tuple(job.urgent))
 
@@ -162,12 +170,16 @@ class _Job:
         if mode.optimize:
             self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
-        self.notes += [f"{name}: folded {node}." for node in fold(prepared.model, algorithms_of(mode))]
+        self.notes += [
+            f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
+        ]
         plan = plan_for(prepared, mode)
+        infinite = self._without_a_range(name, prepared.model, plan, mode)
+        keep_infinite(prepared.model, plan, infinite)
         if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
             return
-        model = self._quantized(source, prepared.model, plan, mode)
+        model = self._quantized(source, prepared.model, plan, mode, infinite)
         if mode.optimize and isinstance(mode, StaticConfig):
             model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
@@ -175,16 +187,31 @@ class _Job:
     def _save(
         self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
     ) -> None:
-        self.staged[source.name] = save_artifact(
-            model, source, plan, suffix, self.directory, self.probes[source.name][0],
+        bits = weight_bits(model)
+        artifact = save_artifact(
+            model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
             external_data=mode.external_data, threads=self.threads,
         )  # fmt: skip
-        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+        self.staged[source.name] = artifact
+        if artifact.size_bytes > artifact.baseline_bytes:
+            self.urgent.insert(0, why_larger(source.name, artifact, model))
+        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
 
-    def _quantized(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> onnx.ModelProto:
+    def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
+        """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
+        nodes = plan.nodes(*IN_INTEGERS)
+        if not nodes:
+            return {}
+        samples = self.calibration[name] if isinstance(mode, StaticConfig) else self.probes[name]
+        tensors = quantizable_tensors(model) if isinstance(mode, StaticConfig) else tensors_of(model, nodes)
+        return infinite_tensors(model, tensors, samples, threads=self.threads, seed=self.seed)
+
+    def _quantized(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
         match mode:
             case StaticConfig():
-                return self._static(source, model, plan, mode)
+                return self._static(source, model, plan, mode, infinite)
             case DynamicConfig():
                 return quantize_dynamic(model, plan, mode)
             case WeightOnlyConfig():
@@ -198,18 +225,26 @@ class _Job:
             case _:
                 assert_never(mode)
 
-    def _static(self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig) -> onnx.ModelProto:
-        algorithms = algorithms_of(mode)
-        samples = self.calibration[source.name] if algorithms.need_samples else ()
-        model = rewrite(model, plan, algorithms, samples, threads=self.threads)
+    def _static(
+        self, source: SourceGraph, model: onnx.ModelProto, plan: Plan, mode: StaticConfig, infinite: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        samples = self.calibration[source.name] if mode.need_samples else ()
+        model = rewrite(model, plan, mode, samples, threads=self.threads)
         ranges: Ranges = {}
-        if tensors := tensors_to_calibrate(model, plan, mode):
+        while tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
-                    model, samples, tensors, mode, threads=self.threads, seed=self.seed, on_sample=lambda _: advance()
-                )
-        model = fit(model, plan, mode, ranges, algorithms, samples, threads=self.threads)
+                    model, samples, tensors, mode, without=infinite, threads=self.threads, seed=self.seed,
+                    on_sample=lambda _: advance(),
+                )  # fmt: skip
+            if not (silent := silent_nodes(model, plan, mode, ranges)):
+                break
+            self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
+            keep_in_float(
+                model, plan, mode, {name: f"{tensor!r} was zero in all of calibration" for name, tensor in silent.items()}
+            )
+        model = fit(model, plan, mode, ranges, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
 
 
@@ -230,15 +265,6 @@ def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
             raise AssertionError("what a search chooses is not planned before")
         case _:
             assert_never(mode)
-
-
-def algorithms_of(mode: AnyModeConfig) -> Algorithms:
-    """Return the algorithms that a mode's settings switch on; only a static one has any."""
-    if not isinstance(mode, StaticConfig):
-        return Algorithms()
-    return Algorithms(
-        mode.fold_batch_norm, mode.cross_layer_equalization, mode.smooth_quant, mode.rounding, mode.bias_correction
-    )
 
 
 def needed_opset(mode: AnyModeConfig) -> int:

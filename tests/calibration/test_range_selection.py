@@ -20,7 +20,8 @@ from pipeline.calibration.range_selection import (
     tensor_ranges,
 )
 from pipeline.calibration.statistics import Measurement, Statistics
-from pipeline.config.settings import CalibrationConfig, CalibrationKind
+from pipeline.config.choices import CalibrationKind
+from pipeline.config.settings import CalibrationConfig
 from pipeline.data.datasets import calibration_samples
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.vocoder import Vocoder

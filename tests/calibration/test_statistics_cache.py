@@ -15,7 +15,8 @@ import pytest
 from pipeline.calibration import statistics_cache
 from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import IntegerType, RangeMethod, StaticConfig
+from pipeline.config.choices import IntegerType, RangeMethod
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.sample import Sample
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 import soundfile
 
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.arrays import check_samples, read_arrays
 from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import manifest_lines

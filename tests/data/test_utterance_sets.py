@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.config.settings import CalibrationKind
+from pipeline.config.choices import CalibrationKind
 from pipeline.data.utterance_sets import check_kind, kind_of, utterances_in
 from pipeline.errors import DataError
 
@@ -118,7 +118,7 @@ def test_a_path_tells_what_it_is(clips, kaldi, tmp_path):
 
 
 def test_a_path_that_is_not_what_was_said_is_refused_with_what_to_say(clips):
-    with pytest.raises(DataError, match=r"needs a \.txt file.*Say calibration=audio"):
+    with pytest.raises(DataError, match=r"needs a \.txt file.*Use calibration=audio"):
         check_kind(clips, CalibrationKind.sentences)
     check_kind(clips, CalibrationKind.audio)
     check_kind(clips, CalibrationKind.real)

@@ -145,7 +145,7 @@ def test_the_error_of_a_shipped_model_is_measured_in_every_part_of_it(shipped_ru
     known = [error["sqnr_db"] for error in errors if error["sqnr_db"] is not None]
     assert len(known) > 50
     assert 5 < min(known) < max(known) < 150
-    quantized = run.report["artifacts"][0]["precisions"]
+    quantized = run.report["artifacts"][0]["quantized_nodes"]
     assert len({error["node"] for error in errors} & set(quantized)) > 0.7 * len(
         quantized
     )  # fp16 also counts what only moves values

@@ -58,7 +58,7 @@ def test_all_means_every_type_that_the_quantizer_knows():
 
 
 def test_an_unknown_op_type_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"mode\.op_types: 'MatMull' is no operator type.*Did you mean MatMul"):
+    with pytest.raises(ConfigError, match=r"mode\.op_types: 'MatMull' is not an operator type.*Did you mean MatMul"):
         check_op_types(["MatMull"], {"Conv", "MatMul"}, {"MatMul"}, "mode.op_types")
 
 

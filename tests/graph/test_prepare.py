@@ -94,7 +94,7 @@ def test_an_operator_that_cannot_be_converted_is_reported_with_the_way_out(sourc
         raise RuntimeError(f"no adapter to {opset}")
 
     monkeypatch.setattr("pipeline.graph.prepare.version_converter.convert_version", refuse)
-    with pytest.raises(ModelError, match=r"opset 11 cannot be converted to 13.*Export the model anew"):
+    with pytest.raises(ModelError, match=r"opset 11 cannot be converted to 13.*Export the model again"):
         prepared(source_of(conv_net(opset=11)))
 
 

@@ -17,7 +17,7 @@ def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_q
     assert chosen["loss"] == found["selection_loss"]["value"] <= 0.05
     assert run.report["evaluation"]["metrics"]["log_mel_l1"]["quantized"] == pytest.approx(found["report_loss"]["value"])
     assert chosen["speedup"] == max(c["speedup"] for c in found["candidates"] if c["meets_budget"])
-    by_node = run.report["artifacts"][0]["precisions"]
+    by_node = run.report["artifacts"][0]["quantized_nodes"]
     assert by_node == {row["node"]: row["precision"] for row in found["nodes"] if row["precision"] != "fp32"}
     assert all(row["reason"] for row in found["nodes"])
     assert len(found["nodes"]) == 20, "13 MatMul and 7 Conv"
@@ -59,7 +59,7 @@ def test_with_a_limit_on_the_size_what_loses_least_of_the_small_ones_is_chosen(s
         ("mode.metric=wer_percent", "mode.metric: 'wer_percent': evaluation=audio does not compute it"),
         ("mode.metric=mse", "mode.max_loss: not set, and mse has no default limit"),
         ("mode.max_loss=-1", "mode.max_loss: -1.0 is out of limits"),
-        ("mode.op_types=[Cnov]", "mode.op_types: 'Cnov' is no operator type"),
+        ("mode.op_types=[Cnov]", "mode.op_types: 'Cnov' is not an operator type"),
     ],
 )
 def test_a_mistake_is_one_clear_error(run_quickly, override, message):

@@ -59,7 +59,7 @@ def test_a_choice_that_loses_more_on_the_reported_samples_is_reported_with_that_
     report = searched().report
     assert [set(report["samples"][part]) for part in ("selection", "report")] == parts
     found = report["search"]["model"]
-    assert report["artifacts"][0]["precisions"] == {"layer": found["nodes"][0]["precision"]}
+    assert report["artifacts"][0]["quantized_nodes"] == {"layer": found["nodes"][0]["precision"]}
     assert found["nodes"][0]["precision"] != "fp32"
     assert found["met"], "on the samples that it saw"
     assert found["selection_loss"]["metric"] == found["report_loss"]["metric"] == "relative_error"

@@ -22,5 +22,5 @@ def test_a_product_with_a_scale_from_calibration_says_so(fixed):
     best = Candidate("A1", dict([key]), loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5)
     builder = SimpleNamespace(model=model)
     [row] = rows(builder, [group], [], best, {key: 0.1}, {key: KernelSaving(1.0, 1.0, 100)}, "posterior_kl", fixed)
-    assert row["precision"] == "int8, ranges at run time"
+    assert row["precision"] == "int8, dynamic ranges"
     assert row["reason"].endswith(", with a scale from calibration") == bool(fixed)

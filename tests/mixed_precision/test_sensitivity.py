@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.settings import EvaluationConfig, ModeKind, RangeMethod, SampleRateMismatch, StaticConfig
+from pipeline.config.choices import ModeKind, RangeMethod, SampleRateMismatch
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.config.settings import EvaluationConfig
 from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.utterance_sets import utterances_in

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.audio.kaldi_fbank import kaldi_fbank
-from pipeline.config.settings import SampleRateMismatch
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import manifest_lines
 from pipeline.errors import DataError

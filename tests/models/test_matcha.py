@@ -130,12 +130,12 @@ def test_a_table_larger_than_the_graph_knows_is_refused(matcha_dir):
 
 
 def test_a_sample_rate_that_contradicts_the_metadata_is_refused(matcha_dir):
-    with pytest.raises(ModelError, match=r"model\.sample_rate_hz: 16000, but the metadata of .* says 22050"):
+    with pytest.raises(ModelError, match=r"model\.sample_rate_hz: 16000, but the metadata of .* has 22050"):
         Matcha("m", dir=str(matcha_dir(IPA[:4])), sample_rate_hz=16_000).check()
 
 
 def test_metadata_that_is_no_number_is_refused(matcha_dir):
-    with pytest.raises(ModelError, match="sample_rate='fast', which is no number"):
+    with pytest.raises(ModelError, match="sample_rate='fast', which is not a number"):
         Matcha("m", dir=str(matcha_dir(IPA[:4], sample_rate="fast"))).check()
 
 

@@ -1,4 +1,4 @@
-"""Integer Convs with channels last, several moments at once, and where tensors are turned."""
+"""Integer Convs with channels last, several frames at once, and where tensors are turned."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_graphs import graph_of, op_types
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -139,7 +139,7 @@ def test_the_phases_of_a_convtranspose_are_made_where_they_belong(rng):
     assert_same(before, after, 2, 8, 11)
 
 
-def test_a_conv_of_eight_channels_takes_four_moments_at_once_where_the_length_is_a_multiple(rng):
+def test_a_conv_of_eight_channels_takes_four_frames_at_once_where_the_length_is_a_multiple(rng):
     text = "(float[1,8,t] x) => (float[1,8,u] y) { a = ConvTranspose<strides = [4]>(x, up) y = Conv<pads = [3, 3]>(a, w) }"
     weights = {"up": rng.standard_normal((8, 8, 4), dtype=np.float32), "w": rng.standard_normal((8, 8, 7), dtype=np.float32)}
     before = quantized(graph_of(text, **weights))
@@ -156,7 +156,7 @@ def test_a_conv_of_eight_channels_takes_four_moments_at_once_where_the_length_is
 
 
 @pytest.mark.parametrize(("channels", "taps", "dilation"), [(8, 3, 1), (8, 11, 5), (16, 7, 1), (16, 7, 3), (64, 3, 1)])
-def test_how_many_moments_follows_the_work_that_they_make(channels, taps, dilation):
+def test_how_many_frames_follows_the_work_that_they_make(channels, taps, dilation):
     expected = {(8, 3, 1): 4, (8, 11, 5): 4, (16, 7, 1): 2, (16, 7, 3): 1, (64, 3, 1): 1}
     assert best_frame_count(channels, taps, dilation, divisor=256) == expected[channels, taps, dilation]
     assert best_frame_count(channels, taps, dilation, divisor=1) == 1

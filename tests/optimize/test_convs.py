@@ -147,7 +147,7 @@ def upsampled(rng, text=UPSAMPLED):
     return graph_of(text, **{name: 0.2 * rng.standard_normal(shape, dtype=np.float32) for name, shape in weights.items()})
 
 
-def test_convs_with_few_output_channels_make_several_moments_at_once(rng):
+def test_convs_with_few_output_channels_make_several_frames_at_once(rng):
     before = upsampled(rng)
     sites, after = changed(before, time_to_channels.rewrite)
     assert sites == 3  # not the dilated one

@@ -112,4 +112,4 @@ def test_a_mask_that_is_applied_again_is_dropped(rng, text, left):
     ],
 )
 def test_a_mask_that_somebody_needs_stays(text):
-    assert changed(masked(text), drop_redundant_masks.rewrite)[0] == "no mask that is applied again further on"
+    assert changed(masked(text), drop_redundant_masks.rewrite)[0] == "no mask that is applied again downstream"

@@ -1,10 +1,13 @@
 """Bias correction: no mean error is left on the calibration data, in a chain of nodes as well."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from pipeline.config.mode_settings import Algorithms
 from pipeline.graph.subgraph import upstream_of
-from pipeline.ptq.algorithms import Algorithms, fit, rewrite
+from pipeline.ptq.algorithms import fit, rewrite
 from pipeline.ptq.bias_correction import correct_biases, find_biases
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate
@@ -15,6 +18,10 @@ def mean_error(model, changed, tensor, samples, axis=1):
     pairs = zip(*(stream(each, [tensor], samples, 1) for each in (model, changed)), strict=True)
     gaps = [np.moveaxis(b[tensor] - a[tensor], axis, -1) for a, b in pairs]
     return np.concatenate([gap.reshape(-1, gap.shape[-1]) for gap in gaps]).astype(np.float64).mean(axis=0)
+
+
+def with_algorithms(mode, algorithms):
+    return dataclasses.replace(mode, **dataclasses.asdict(algorithms))
 
 
 def test_the_mean_error_of_every_channel_vanishes(residual_net, make_samples, static):
@@ -78,7 +85,7 @@ def test_nothing_is_changed_where_nothing_is_switched_on(residual_net, make_samp
     samples = make_samples(1, 8, 40)
     plan, mode, ranges = static(residual_net, samples)
     assert rewrite(residual_net, plan, Algorithms(), samples) is residual_net
-    assert fit(residual_net, plan, mode, ranges, Algorithms(), samples) is residual_net
+    assert fit(residual_net, plan, with_algorithms(mode, Algorithms()), ranges, samples) is residual_net
 
 
 def test_all_of_them_together_bring_the_output_nearer(residual_net, make_samples, static, run, quantized):
@@ -92,7 +99,7 @@ def test_all_of_them_together_bring_the_output_nearer(residual_net, make_samples
         plan, mode, _ = static(residual_net, samples)
         model = rewrite(residual_net, plan, algorithms, samples)
         plan, mode, ranges = static(model, samples)
-        model = fit(model, plan, mode, ranges, algorithms, samples)
+        model = fit(model, plan, with_algorithms(mode, algorithms), ranges, samples)
         pairs = zip(run(residual_net, others), run(quantized(model, plan, mode, ranges), others), strict=True)
         errors.append(np.mean([np.mean((a[0] - b[0]) ** 2) for a, b in pairs]))
     assert errors[1] < 0.5 * errors[0]

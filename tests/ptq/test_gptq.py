@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.ptq.gptq import round_rows, round_weights
 from pipeline.ptq.layer_order import stream
 from pipeline.ptq.second_moments import patches, second_moments

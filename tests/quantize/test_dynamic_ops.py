@@ -1,4 +1,4 @@
-"""The rewrite with ranges at run time: the numbers of ONNX Runtime's quantizer, fused as its graphs are."""
+"""The rewrite with dynamic ranges: the numbers of ONNX Runtime's quantizer, fused as its graphs are."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.session import open_session
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -74,5 +74,5 @@ def test_gemm_becomes_integer(build, make_weight):
 
 def test_what_has_no_operator_is_said(build):
     model = build("g (float[2, 8] x, float[8, 4] w) => (float[2, 4] y) { [one] y = MatMul (x, w) }")
-    with pytest.raises(StageError, match="one: its weight is no constant"):
+    with pytest.raises(StageError, match="one: its weight is not a constant"):
         quantize_with_dynamic_ops(model, ["one"], DynamicOpsSettings())

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.config.settings import Format, IntegerType
+from pipeline.config.choices import Format, IntegerType
 from pipeline.errors import ModelError, StageError
 from pipeline.graph.opset import opset_of
 from pipeline.graph.session import infer, open_session

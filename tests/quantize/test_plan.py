@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
 from pipeline.quantize.plan import Precision
@@ -63,7 +63,7 @@ def test_a_convolution_of_few_channels_stays_unless_it_is_asked_for_by_name(plan
 
 def test_a_product_of_two_activations_stays_unless_the_mode_wants_it(plan_of, settings, build):
     model = build("g (float[n, 8] x, float[8, n] z) => (float[n, n] y) { [scores] y = MatMul (x, z) }")
-    assert reasons(plan_of(model, settings("static"))) == {"scores": "its weight is no constant"}
+    assert reasons(plan_of(model, settings("static"))) == {"scores": "its weight is not a constant"}
     wanted = settings("static", products_of_activations=True, dynamic_op_types=[])
     assert plan_of(model, wanted).precisions == {"scores": Precision.static_int8}
 
@@ -112,7 +112,7 @@ def test_an_fp16_mode_keeps_the_types_that_shall_stay(plan_of, settings, conv_ne
 def test_a_node_that_preparation_folds_away_is_told_apart_from_a_misspelt_one(plan_of, settings, build, make_weight):
     text = "g (float[n, 32] x) => (float[n, 32] y) { [double] v = Add (w, w) [product] y = MatMul (x, v) }"
     model = build(text, w=make_weight(32, 32))
-    with pytest.raises(ConfigError, match=r"folded away.*mode\.preprocess=false"):
+    with pytest.raises(ConfigError, match=r"folded all nodes.*mode\.preprocess=false"):
         plan_of(model, settings("static", nodes_to_exclude=["double"]))
     with pytest.raises(ConfigError, match="no node is named 'duoble'"):
         plan_of(model, settings("static", nodes_to_exclude=["duoble"]))

@@ -8,7 +8,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from pipeline.config.settings import IntegerType
+from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.session import open_session
 from pipeline.quantize.ort_quantizer import quiet
@@ -146,12 +146,12 @@ def test_alpha_and_beta_of_a_gemm_go_into_its_constants(build, make_weight):
 def test_what_cannot_be_quantized_is_said_and_nothing_changes(build, make_weight):
     model = build("g (float[2, 8] x, float[8, 4] w) => (float[2, 4] y) { [gemm] y = Gemm (x, w) }")
     before = model.SerializeToString()
-    with pytest.raises(StageError, match="gemm: its weight is no constant"):
+    with pytest.raises(StageError, match="gemm: its weight is not a constant"):
         insert_pairs(model, ["gemm"], PairSettings(), {})
     with pytest.raises(StageError, match="nobody: the graph has no such node"):
         insert_pairs(model, ["nobody"], PairSettings(), {})
     assert model.SerializeToString() == before
-    assert place_pairs(model, ["gemm"], PairSettings()).idle == {"gemm": "its weight is no constant"}
+    assert place_pairs(model, ["gemm"], PairSettings()).skipped == {"gemm": "its weight is not a constant"}
 
 
 def test_a_missing_range_is_said(net):

@@ -1,4 +1,4 @@
-"""Products of integers with scales from calibration: the numbers of scales found at run time, where extremes are the same."""
+"""Products of integers with scales from calibration: those of dynamic scales, where extremes are the same."""
 
 import numpy as np
 import onnx

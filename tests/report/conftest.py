@@ -34,7 +34,7 @@ def _metric(baseline, quantized, *, unit="", higher=False):
 
 @pytest.fixture
 def report():
-    """Return a small report of a recogniser, made by hand: faster, three utterances, one of them damaged."""
+    """Return a small report.json of a recogniser, made by hand: faster, three utterances, one of them damaged."""
     speedup = {"median": 1.5, "low": 1.4, "high": 1.6}
     percentiles = {"p50": 3.0, "p90": 4.0, "p99": 5.0}
     length = {"sample": "a", "elements": 10, "audio_seconds": 1.0, "baseline_ms": 3.0, "quantized_ms": 2.0, "speedup": 1.5}
@@ -52,7 +52,7 @@ def report():
         for (name, text, before, after), kl in zip(SPOKEN, (0.002, 0.001, 0.03), strict=True)
     ]  # fmt: skip
     return copy.deepcopy({
-        "schema": 1, "status": "done", "model": "asr", "mode": "static", "warnings": [],
+        "schema": 2, "status": "done", "model": "asr", "mode": "static", "warnings": [],
         "stages": [{"name": "quantize", "status": "done", "seconds": 2.0}],
         "inputs": [
             {"path": "data/models/asr/model.onnx", "sha256": "1" * 64, "bytes": 4_000_000},
@@ -63,8 +63,8 @@ def report():
         "artifacts": [{
             "graph": "encoder", "file": "encoder.int8.onnx", "sha256": "0" * 64, "bytes": 1_000_000,
             "baseline_bytes": 4_000_000,
-            "quantized_nodes": ["/a/Conv"], "precisions": {"/a/Conv": "int8, static ranges"}, "kernels": {"QLinearConv": 1},
-            "kept": [{"node": "/b/<i>MatMul", "reason": "its weight is no constant"}],
+            "quantized_nodes": {"/a/Conv": "int8, static ranges"}, "kernels": {"QLinearConv": 1},
+            "kept": [{"node": "/b/<i>MatMul", "reason": "its weight is not a constant"}],
         }],
         "benchmark": {"encoder": measured},
         "evaluation": {

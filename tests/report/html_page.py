@@ -2,6 +2,15 @@
 
 from html.parser import HTMLParser
 
+from pipeline.report.html.run_page import write_page
+from pipeline.report.report_file import report_from_json
+
+
+def page_of(report, directory):
+    """Return the text of the page of a report.json."""
+    return write_page(report_from_json(report, "report"), directory)
+
+
 VOID = {"wbr", "meta", "link", "br", "img", "hr", "input", "source"}
 
 

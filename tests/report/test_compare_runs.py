@@ -35,7 +35,7 @@ def three(report, save_run, tmp_path):
 
 def modes(comparison):
     """Return the modes of the ranked runs, group by group."""
-    return [[row["mode"] for row in group.rows] for group in comparison.groups]
+    return [[row.mode for row in group.rows] for group in comparison.groups]
 
 
 def printed(comparison):
@@ -67,7 +67,7 @@ def test_an_infinite_signal_to_noise_ratio_is_the_best_one(report, save_run, tmp
     sqnr["quantized"] = None
     exact = save_run(report, "b")
     comparison = compare_runs([str(tmp_path / "outputs/*/*/*")], "sqnr_db")
-    assert comparison.rows[0]["directory"] == str(exact)
+    assert comparison.runs[0].row.directory == str(exact)
     assert "∞ dB" in comparison_page(comparison, tmp_path)
 
 
@@ -78,13 +78,13 @@ def test_an_unknown_order_is_answered_with_the_nearest_names(three):
 
 def test_the_front_holds_the_runs_that_no_other_one_beats(three):
     [group] = compare_runs([three]).groups
-    assert {row["mode"]: row["front"] for row in group.rows} == {"fast": True, "small": True, "bad": False}
+    assert {run.row.mode: run.front for run in group.runs} == {"fast": True, "small": True, "bad": False}
 
 
 def test_runs_whose_intervals_overlap_do_not_differ_beyond_noise(three):
     [group] = compare_runs([three]).groups
     assert group.orders["speedup"] == "1 > 2 ≈ 3"
-    assert [row["mode"] for row in group.rows if "speedup" in row["best"]] == ["fast"]
+    assert [run.row.mode for run in group.runs if "speedup" in run.best] == ["fast"]
 
 
 def test_a_few_bytes_are_no_difference_in_size(report, save_run, tmp_path):
@@ -165,7 +165,7 @@ def test_the_settings_in_which_runs_differ_are_shown(report, save_run, tmp_path)
     config = (first / "config.yaml").read_text(encoding="utf-8")
     save_run(report, "b", config.replace("minmax", "entropy"))
     [group] = compare_runs([str(tmp_path / "outputs/*/*/*")]).groups
-    assert [row["settings"] for row in group.rows] == [{"mode.method": "minmax"}, {"mode.method": "entropy"}]
+    assert [row.settings for row in group.rows] == [{"mode.method": "minmax"}, {"mode.method": "entropy"}]
 
 
 def test_a_run_is_compared_once_however_often_it_is_named(report, save_run):
@@ -174,7 +174,7 @@ def test_a_run_is_compared_once_however_often_it_is_named(report, save_run):
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"compare: .* is no run's directory: it has no report.json"):
+    with pytest.raises(ConfigError, match=r"compare: .* is not a run's directory: it has no report.json"):
         find_runs([str(tmp_path)])
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_report_is_listed_and_does_not_stop_the_others(report, save_ru
     broken = save_run(report, "b")
     (broken / "report.json").write_text(damage, encoding="utf-8")
     comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
-    assert len(comparison.rows) == 2
+    assert len(comparison.runs) == 1
     [failed] = comparison.failed
     assert failed.status == "damaged"
     assert "report.json" in printed(comparison)
@@ -210,7 +210,7 @@ def test_a_damaged_report_is_listed_and_does_not_stop_the_others(report, save_ru
 
 def test_a_failed_run_is_listed_with_its_error(report, save_run, tmp_path):
     save_run(report, "a")
-    save_run({"schema": 1, "status": "failed", "error": "model.path: [no] <file>", "warnings": []}, "b")
+    save_run({"schema": 2, "status": "failed", "error": "model.path: [no] <file>", "warnings": []}, "b")
     comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
     assert "model.path: [no] <file>" in printed(comparison)
     assert "model.path: [no] &lt;file&gt;" in comparison_page(comparison, tmp_path)

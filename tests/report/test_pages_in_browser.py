@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 from browser import Browser, missing_programs
+from html_page import page_of
 
 from pipeline.report.compare_runs import compare_runs, write_comparison
-from pipeline.report.html.run_page import write_page
 
 pytestmark = pytest.mark.skipif(
     bool(missing_programs()), reason=f"needs {' and '.join(missing_programs())}: Debian's packages chromium and chromium-driver"
@@ -24,13 +24,13 @@ HEARD = {"matcha": 2, "vocoder": 2, "asr": 0}  # model -> sentences that its pag
 
 
 @pytest.fixture(scope="module")
-def page_of(shipped_run, tmp_path_factory):
+def real_page(shipped_run, tmp_path_factory):
     """Return a function: model -> the page of a real run of it, where no other file of the run is."""
 
     def page(model):
         path = tmp_path_factory.mktemp("page") / "report.html"
         run = shipped_run(model, "static")
-        path.write_text(write_page(run.report, run.directory), encoding="utf-8")
+        path.write_text(page_of(run.report, run.directory), encoding="utf-8")
         return path
 
     return page
@@ -53,8 +53,8 @@ WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth, getCo
 
 
 @pytest.mark.parametrize("model", HEARD)
-def test_the_page_is_drawn_without_errors_or_requests_at_every_width(browser, page_of, model):
-    page = page_of(model)
+def test_the_page_is_drawn_without_errors_or_requests_at_every_width(browser, real_page, model):
+    page = real_page(model)
     assert page.stat().st_size < 15_000_000
     for width, dark in itertools.product((400, 1400), (False, True)):
         browser.open(page, width, dark=dark)
@@ -71,8 +71,8 @@ def test_the_page_is_drawn_without_errors_or_requests_at_every_width(browser, pa
 
 
 @pytest.mark.parametrize("model", HEARD)
-def test_every_player_can_play(browser, page_of, model):
-    browser.open(page_of(model), 1400)
+def test_every_player_can_play(browser, real_page, model):
+    browser.open(real_page(model), 1400)
     durations = browser.run(AUDIO)
     assert len(durations) == 2 * HEARD[model]
     assert all(isinstance(seconds, float) and seconds > 0.3 for seconds in durations)

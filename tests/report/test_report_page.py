@@ -8,9 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import soundfile
-from html_page import Page
-
-from pipeline.report.html.run_page import write_page
+from html_page import Page, page_of
 
 LIMIT_BYTES = 15_000_000
 
@@ -18,7 +16,7 @@ LIMIT_BYTES = 15_000_000
 @pytest.fixture(scope="module")
 def real_page(real_report, run_directory):
     """Return the page of the real run."""
-    return Page(write_page(real_report, run_directory))
+    return Page(page_of(real_report, run_directory))
 
 
 def outside(page):
@@ -91,7 +89,7 @@ def test_a_real_run_says_how_it_was_made(real_page, real_report, run_directory):
 def test_a_model_that_is_slower_than_fp32_is_called_slower_first_of_all(report, tmp_path):
     measured = report["benchmark"]["encoder"]
     measured["speedup"], measured["verdict"] = {"median": 0.8, "low": 0.75, "high": 0.85}, "slower"
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     assert page.texts("h1") == ["Slower than fp32: 0.80 times its speed"]
     assert "0.75 to 0.85" in page.text
 
@@ -100,28 +98,28 @@ def test_of_two_graphs_the_slower_one_is_named_first(report, tmp_path):
     slow = report["benchmark"]["encoder"] | {"speedup": {"median": 0.8, "low": 0.7, "high": 0.9}, "verdict": "slower"}
     report["artifacts"].append(report["artifacts"][0] | {"graph": "joiner", "file": "joiner.int8.onnx"})
     report["benchmark"]["joiner"] = slow
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     assert page.texts("h1") == ["joiner Slower than fp32: 0.80 times its speed"]
     assert page.unbalanced == []
 
 
 def test_a_speed_that_cannot_be_told_from_fp32s_is_called_neither(report, tmp_path):
     report["benchmark"]["encoder"] |= {"speedup": {"median": 1.01, "low": 0.97, "high": 1.05}, "verdict": "same"}
-    assert Page(write_page(report, tmp_path)).texts("h1") == ["No faster and no slower than fp32: 1.01 times its speed"]
+    assert Page(page_of(report, tmp_path)).texts("h1") == ["No faster and no slower than fp32: 1.01 times its speed"]
 
 
 def test_the_check_of_fp32_against_itself_and_further_threads_stand_beside_the_speed_up(report, tmp_path):
     measured = report["benchmark"]["encoder"]
     two = measured | {"threads": 2, "speedup": {"median": 1.2, "low": 1.1, "high": 1.3}}
     measured |= {"self_check": {"median": 1.001, "low": 0.99, "high": 1.01}, "other_threads": [two]}
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     [told] = [title for title in page.texts("title") if title.startswith("Speed of encoder")]
     assert "1 thread 1.50 (1.40 to 1.60); 2 threads 1.20 (1.10 to 1.30); fp32 against itself 1.00 (0.99 to 1.01)" in told
     assert "Latency median, 2 threads" in [text.replace("Latencymedian", "Latency median") for text in page.texts("th")]
 
 
 def test_the_top_tells_size_latency_and_quality_with_its_interval(report, tmp_path):
-    text = write_page(report, tmp_path)
+    text = page_of(report, tmp_path)
     top = Page(text[text.index('<dl class="tiles">') : text.index("</header>")])
     assert top.texts("b") == ["2 ms", "0.95 MiB", "500 ×", "20 %", "0.011 nat"]
     assert "0 to 25" in top.texts("span")
@@ -130,17 +128,17 @@ def test_the_top_tells_size_latency_and_quality_with_its_interval(report, tmp_pa
 
 def test_a_metric_that_is_not_known_of_all_samples_says_of_how_many(report, tmp_path):
     report["evaluation"]["metrics"]["posterior_kl"]["samples"] = 2
-    assert "of 2 samples, in the others the lengths differ" in write_page(report, tmp_path)
+    assert "of 2 samples, in the others the lengths differ" in page_of(report, tmp_path)
 
 
 def test_warnings_stand_before_any_table(report, tmp_path):
     report["warnings"] = ["the machine was <busy>"]
-    text = write_page(report, tmp_path)
+    text = page_of(report, tmp_path)
     assert text.index("the machine was &lt;busy&gt;") < text.index("<table")
 
 
 def test_differences_of_transcripts_are_marked(report, tmp_path):
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     assert "Quantization changed 2 of 3 transcripts" in " ".join(page.texts("p"))
     assert "jazz" in page.texts("del")
     assert "jaz" in page.texts("ins")
@@ -148,29 +146,29 @@ def test_differences_of_transcripts_are_marked(report, tmp_path):
 
 def test_text_with_markup_stays_text(report, tmp_path):
     report["artifacts"][0]["kept"][0]["reason"] = "<img src=x onerror=alert(1)>"
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     assert page.all("script", "i", "img") == []
     assert "<script>alert(1)</script>" in " ".join(page.texts("dd"))
     assert any("/b/<i>MatMul" in text for text in page.texts("li"))
 
 
 def test_the_worst_samples_are_named_worst_first(report, tmp_path):
-    text = write_page(report, tmp_path)
+    text = page_of(report, tmp_path)
     part = text[text.index("The samples that changed most") :]
     order = [part.index(f"<code>{name}</code>") for name in ("c", "a", "b")]
     assert order == sorted(order)
 
 
 def test_nodes_are_grouped_by_how_they_compute_or_why_they_were_kept(report, tmp_path):
-    summaries = Page(write_page(report, tmp_path)).texts("summary")
+    summaries = Page(page_of(report, tmp_path)).texts("summary")
     assert "1 Quantized int8, static ranges" in summaries
-    assert "1 Kept in fp32 its weight is no constant" in summaries
+    assert "1 Kept in fp32 its weight is not a constant" in summaries
 
 
 def test_sections_without_data_are_left_out(report, tmp_path):
     del report["evaluation"]
     del report["benchmark"]
-    page = Page(write_page(report, tmp_path))
+    page = Page(page_of(report, tmp_path))
     assert page.texts("h1") == ["Quantized, and not timed in this run"]
     assert page.texts("h2") == ["Size and speed", "Nodes", "How this was made"]
     assert page.unbalanced == []
@@ -179,16 +177,16 @@ def test_sections_without_data_are_left_out(report, tmp_path):
 def test_time_after_and_errors_along_the_graph_are_drawn_where_the_report_has_them(report, tmp_path):
     seen = {
         "time_share": {"Conv": 0.7, "Add": 0.3}, "macs": {"Conv": 100}, "advised_mode": "static", "reasons": ["convolutions"],
-        "nodes": 2, "opset": 17, "parameters": 10,
+        "nodes": 2, "opset": 17, "parameters": 10, "ops": {"Conv": 1, "Add": 1},
     }  # fmt: skip
     report["inspect"] = {"encoder": seen}
-    before = write_page(report, tmp_path)
+    before = page_of(report, tmp_path)
     times = {"sample": "a", "baseline_ms": {"Conv": 2.0, "Add": 1.0}, "quantized_ms": {"QLinearConv": 0.5, "Add": 0.001}}
     report["benchmark"]["encoder"]["op_times"] = times | {"trace": "encoder.trace.json"}
     errors = [{"node": f"n{k}", "op_type": "Conv", "sqnr_db": 40.0 - k} for k in range(3)]
     errors.append({"node": "exact", "op_type": "Relu", "sqnr_db": None})
     report["evaluation"]["node_errors"] = {"encoder": errors}
-    after = Page(write_page(report, tmp_path))
+    after = Page(page_of(report, tmp_path))
     assert "QLinearConv</text>" not in before
     assert "Error along the graph" not in before
     assert "QLinearConv</text>" in after.text
@@ -201,7 +199,7 @@ def test_time_after_and_errors_along_the_graph_are_drawn_where_the_report_has_th
 
 
 def test_a_failed_run_says_why_and_nothing_else(tmp_path):
-    page = Page(write_page({"schema": 1, "status": "failed", "error": "model.path: no <such> file", "warnings": []}, tmp_path))
+    page = Page(page_of({"schema": 1, "status": "failed", "error": "model.path: no <such> file", "warnings": []}, tmp_path))
     assert page.texts("h1") == ["This run failed"]
     assert "model.path: no <such> file" in page.texts("p")
     assert page.texts("h2") == []
@@ -215,7 +213,7 @@ def test_a_run_that_repeats_another_says_what_differs(report, tmp_path):
         "artifacts_identical": {"encoder.int8.onnx": False},
         "metrics_moved": {"wer_percent": [20.0, 21.0]},
     }
-    text = write_page(report, tmp_path)
+    text = page_of(report, tmp_path)
     assert all(part in text for part in ("numpy: 1 -&gt; 2", "differs", "21"))
 
 
@@ -224,14 +222,14 @@ def test_speech_of_another_length_is_aligned_before_the_difference_and_that_is_s
     rng = np.random.default_rng(0)
     for label, length in (("fp32", 8000), ("int8", 9000)):
         soundfile.write(tmp_path / "samples" / f"a.{label}.wav", 0.1 * rng.standard_normal(length), 16000)
-    assert "the difference is taken along the best alignment" in write_page(report, tmp_path)
+    assert "the difference is taken along the best alignment" in page_of(report, tmp_path)
 
 
 def test_long_recordings_are_named_instead_of_making_the_page_too_large(report, tmp_path):
     (tmp_path / "samples").mkdir()
     for label in ("fp32", "int8"):
         soundfile.write(tmp_path / "samples" / f"a.{label}.wav", np.zeros(3_200_000), 48000, subtype="PCM_16")
-    text = write_page(report, tmp_path)
+    text = page_of(report, tmp_path)
     assert len(text) < LIMIT_BYTES
     assert "<audio" not in text
     assert "samples/a.fp32.wav" in text
@@ -242,11 +240,11 @@ def test_the_command_is_quoted_for_the_shell_and_for_hydra(report, tmp_path, mon
     directory = tmp_path / "a run=1"
     directory.mkdir()
     (directory / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
-    assert any("""'rerun="a run=1"'""" in text for text in Page(write_page(report, directory)).texts("pre"))
+    assert any("""'rerun="a run=1"'""" in text for text in Page(page_of(report, directory)).texts("pre"))
 
 
 def test_the_same_run_gives_the_same_page(real_report, run_directory, real_page, tmp_path, monkeypatch):
     copy = shutil.copytree(run_directory, tmp_path / run_directory.name)
     monkeypatch.chdir(tmp_path)
-    again = write_page(real_report, copy)
+    again = page_of(real_report, copy)
     assert again == real_page.text.replace(str(run_directory), run_directory.name)

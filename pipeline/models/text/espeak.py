@@ -65,5 +65,5 @@ def _library() -> Any:  # noqa: ANN401  a C library has no type
     library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
     rate = library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
     if rate != SAMPLE_RATE_HZ:
-        raise DataError(f"espeak-ng does not find its data in {espeakng_loader.get_data_path()}; install it anew: {INSTALL}.")
+        raise DataError(f"espeak-ng does not find its data in {espeakng_loader.get_data_path()}; install it again: {INSTALL}.")
     return library

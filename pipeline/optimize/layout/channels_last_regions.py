@@ -1,8 +1,8 @@
 """Regions of a graph with channels last: (N, ..., channels) instead of (N, channels, ...), for the sake of some of its nodes.
 
 What works on each element alone, or on whole axes, does the same in either layout and follows the nodes around it. Where the
-layout changes, `turning.py` decides. A Transpose over time that the graph has already is such a change as well: behind it
-channels are last anyhow, and whether it is needed is decided with the rest.
+layout changes, `transpose_min_cut.py` decides. A Transpose over time that the graph has already is such a change as well: after
+it channels are last already, and whether it is needed is decided with the rest.
 """
 
 from collections import defaultdict
@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph, attribute
-from pipeline.optimize.layout.conv1d_to_conv2d import BINARY, UNARY, turns_over
+from pipeline.optimize.layout.conv1d_to_conv2d import BINARY, UNARY, swaps_channels
 from pipeline.optimize.layout.qlinear_conv import has_one_scale
 from pipeline.optimize.layout.transpose_min_cut import Piece, cheapest
 
 RANKS = (3, 4)  # over time, over images
-GATHERED = 16  # a price is less by one of so many parts where what is turned is gathered into blocks anyway
+GATHERED = 16  # a price is less by one of so many parts where the tensor is gathered into blocks anyway
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -32,11 +32,11 @@ class Part(Protocol):
 
     @property
     def source(self) -> str:
-        """What they read, (N, channels, ...)."""
+        """Their input, (N, channels, ...)."""
 
     @property
     def output(self) -> str:
-        """What they make, (N, channels, ...)."""
+        """Their output, (N, channels, ...)."""
 
     @property
     def rank(self) -> int:
@@ -47,7 +47,7 @@ class Part(Protocol):
         """Whether it is for these nodes that the layout changes."""
 
     def write(self, layout: "Layout", source: str, output: str) -> None:
-        """Add nodes that make `output` of `source`, both with channels last."""
+        """Add nodes that compute `output` from `source`, both with channels last."""
 
 
 class Layout:
@@ -63,12 +63,12 @@ class Layout:
         self._parts = list(parts)
         self._inside = {id(node) for part in parts for node in part.nodes}
         self._ranks = {tensor: part.rank for part in parts for tensor in (part.source, part.output)}
-        self._roots: dict[str, tuple[str, bool]] = {}  # what a Transpose makes -> of what, and whether it is turned around
-        self._twins: dict[str, str] = {}  # tensor -> what a Transpose of the graph makes of it
+        self._roots: dict[str, tuple[str, bool]] = {}  # output of a Transpose -> its source, and whether the axes are swapped
+        self._twins: dict[str, str] = {}  # tensor -> the output of a Transpose of it in the graph
         for node in graph.nodes:
-            if turns_over(node):
-                root, turned = self._root(node.input[0])
-                self._roots[node.output[0]] = (root, not turned)
+            if swaps_channels(node):
+                root, swapped = self._root(node.input[0])
+                self._roots[node.output[0]] = (root, not swapped)
                 if root == node.input[0]:
                     self._twins.setdefault(root, node.output[0])
         self._is_natural_last = self._natural_layouts()
@@ -94,15 +94,15 @@ class Layout:
             graph.remove(*part.nodes)
             part.write(self, self.named(part.source, last=True), self._names[part.output, True])
         for node in others:
-            self._write_turned(node, last=not self._has_last(node))
-        self._make_what_is_read()
+            self._write_in_other_layout(node, last=not self._has_last(node))
+        self._produce_what_is_read()
 
     def has_last(self, first: onnx.NodeProto) -> bool:
         """Return whether the part that begins with a node is written with channels last."""
         return id(first) in self._chosen
 
     def named(self, tensor: str, *, last: bool) -> str:
-        """Return the name of a tensor in one of the two layouts; it is turned around where it is not there yet."""
+        """Return the name of a tensor in one of the two layouts; a Transpose is added where there is none yet."""
         root, _ = self._root(tensor)
         if (root, last) not in self._names:
             other, natural = self._names[root, not last], self._natural(root)
@@ -121,8 +121,8 @@ class Layout:
 
     def _natural(self, tensor: str) -> bool:
         """Return whether a tensor has channels last in the graph as it is."""
-        root, turned = self._root(tensor)
-        return self._is_natural_last.get(root, False) != turned
+        root, swapped = self._root(tensor)
+        return self._is_natural_last.get(root, False) != swapped
 
     def _has_last(self, node: onnx.NodeProto) -> bool:
         return self._natural(node.output[0])
@@ -133,7 +133,7 @@ class Layout:
     def _bytes(self, tensor: str) -> int:
         """Return how many bytes a tensor has for each position of those axes whose lengths are not known.
 
-        In front of float Convs alone it is a little less: ONNX Runtime can turn it while it gathers blocks for them.
+        In front of float Convs alone it is a little less: ONNX Runtime can transpose it while it gathers blocks for them.
         """
         consumers = self.graph.consumers(tensor)
         gathered = bool(consumers) and all(consumer.op_type == "Conv" for consumer in consumers)
@@ -146,10 +146,10 @@ class Layout:
         neighbours: dict[str, list[tuple[str, bool]]] = defaultdict(list)
         for node in self.graph.nodes:
             if id(node) not in self._inside and works_on_axes(self.graph, node):
-                (first, turned), *others = [self._root(tensor) for tensor in (*data_of(self.graph, node), *node.output)]
-                for other, also_turned in others:
-                    neighbours[other].append((first, turned != also_turned))
-                    neighbours[first].append((other, turned != also_turned))
+                (first, swapped), *others = [self._root(tensor) for tensor in (*data_of(self.graph, node), *node.output)]
+                for other, also_swapped in others:
+                    neighbours[other].append((first, swapped != also_swapped))
+                    neighbours[first].append((other, swapped != also_swapped))
         found: dict[str, bool] = {}
         waiting = [self._root(tensor) for part in self._parts for tensor in (part.source, part.output)]
         while waiting:
@@ -160,16 +160,16 @@ class Layout:
         return found
 
     def _follows(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node may have either layout: the same for all that it reads and makes."""
+        """Return whether a node may have either layout: the same for all its inputs and outputs."""
         if id(node) in self._inside or not works_on_axes(self.graph, node):
             return False
         return len({self._natural(tensor) for tensor in (*data_of(self.graph, node), *node.output)}) == 1
 
     def _pieces(self) -> Iterator[Piece]:
-        """Yield all that reads and makes tensors."""
+        """Yield all producers and consumers of tensors."""
         graph = self.graph
         for tensor in (*(value.name for value in graph.model.graph.input), *sorted(graph.pinned)):
-            yield self._fixed(("end", tensor), tensor, made=tensor not in graph.pinned)
+            yield self._fixed(("end", tensor), tensor, produced=tensor not in graph.pinned)
         for part in self._parts:
             fits = not self._natural(part.source) and not self._natural(part.output)
             fixed = ("last" if part.must else None) if fits else "first"
@@ -182,18 +182,18 @@ class Layout:
                 yield Piece(id(node), reads, tuple(node.output))
                 continue
             for tensor in dict.fromkeys(tensor for tensor in node.input if tensor):
-                yield self._fixed((id(node), tensor), tensor, made=False)
+                yield self._fixed((id(node), tensor), tensor, produced=False)
             for tensor in node.output:
-                yield self._fixed((id(node), tensor), tensor, made=True)
+                yield self._fixed((id(node), tensor), tensor, produced=True)
 
-    def _fixed(self, key: object, tensor: str, *, made: bool) -> Piece:
-        """Return what makes or reads a tensor as it is in the graph."""
+    def _fixed(self, key: object, tensor: str, *, produced: bool) -> Piece:
+        """Return the producer or a consumer of a tensor in the layout that it has in the graph."""
         root = (self._root(tensor)[0],)
-        return Piece(key, () if made else root, root if made else (), "last" if self._natural(tensor) else "first")
+        return Piece(key, () if produced else root, root if produced else (), "last" if self._natural(tensor) else "first")
 
     # Writing
 
-    def _write_turned(self, node: onnx.NodeProto, *, last: bool) -> None:
+    def _write_in_other_layout(self, node: onnx.NodeProto, *, last: bool) -> None:
         """Write a node in the layout that it does not have in the graph."""
         graph, rank = self.graph, self._rank(node.output[0])
         data = data_of(graph, node)
@@ -218,8 +218,8 @@ class Layout:
         whole = array.reshape((1,) * (rank - array.ndim) + array.shape)
         return self.graph.add_initializer(np.transpose(whole, _order(rank, last=last)), f"{tensor}_turned")
 
-    def _make_what_is_read(self) -> None:
-        """Make under their names what is still read as it was."""
+    def _produce_what_is_read(self) -> None:
+        """Produce under their names the tensors that are still read in their former layout."""
         graph = self.graph
         nodes = [node for node in graph.nodes if not graph.is_removed(node) and node.output[0] not in self._roots]
         waiting = [*graph.pinned, *(tensor for node in nodes for tensor in node.input if tensor)]
@@ -242,7 +242,7 @@ class Layout:
             graph.add_node("Identity", [self.named(root, last=self._natural(tensor))], tensor, like=tensor)
 
     def _is_new(self, root: str) -> bool:
-        """Return whether a tensor is made with the other layout than before."""
+        """Return whether a tensor gets another layout than before."""
         producer = self.graph.producer(root)
         return producer is not None and self.graph.is_removed(producer)
 

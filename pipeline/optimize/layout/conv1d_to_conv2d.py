@@ -8,7 +8,7 @@ blocks of channels, NCHWc, which vector instructions read without im2col (Georga
 High-Performance Deep Learning Convolutions on SIMD Architectures"; nchwc_transformer.cc). A layout change around each Conv
 would cost what that gains, so that a region is rewritten as a whole: Convs, and what lies between them and works on each
 element alone, all become rank 4, with Unsqueeze and Squeeze (which move no data) at the borders only. Where a border lies at
-a Transpose from or to channels last, the image is turned instead, which ONNX Runtime does while it gathers blocks.
+a Transpose from or to channels last, the image is transposed instead, which ONNX Runtime does while it gathers blocks.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ UNARY = frozenset(
 )
 BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
 HEIGHT = 2  # the axis that is new
-TURN = [0, 2, 1]  # between channels first and channels last over time; the same back and forth
+SWAPPED = [0, 2, 1]  # between channels first and channels last over time; the same back and forth
 
 
 def rewrite(graph: Graph) -> Outcome:
-    """Make every region that holds a Conv over time rank 4; return the number of Convs."""
+    """Give every region that holds a Conv over time rank 4; return the number of Convs."""
     return _rewrite(graph, [node for node in graph.nodes if _fits(graph, node)])
 
 
 def rewrite_wide(graph: Graph) -> Outcome:
-    """Do so with nothing but Convs of several taps that mix at least a block of channels, each for itself.
+    """Do so for Convs of several taps that mix at least a block of channels, and for nothing else.
 
     Where normalisations, masks and attention lie between the Convs, regions are short, and a pointwise or depthwise Conv
     gains less than its layout costs.
@@ -119,26 +119,26 @@ def _widen(graph: Graph, region: list[onnx.NodeProto]) -> None:
             changed = _image(node)
         graph.replace_node(node, inputs, wide[node.output[0]], **changed)
         outside = [consumer for consumer in graph.consumers(node.output[0]) if id(consumer) not in ids]
-        turns = [consumer for consumer in outside if turns_over(consumer)]
-        for turn in turns:
-            graph.remove(turn)
-            turned = graph.add_node("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
-            graph.squeeze(turned, 1, turn.output[0], turn.output[0])
-        if len(turns) < len(outside) or node.output[0] in graph.pinned:
+        transposes = [consumer for consumer in outside if swaps_channels(consumer)]
+        for transpose in transposes:
+            graph.remove(transpose)
+            last = graph.add_node("Transpose", [wide[node.output[0]]], like=node.output[0], perm=[0, 2, 3, 1])
+            graph.squeeze(last, 1, transpose.output[0], transpose.output[0])
+        if len(transposes) < len(outside) or node.output[0] in graph.pinned:
             graph.squeeze(wide[node.output[0]], HEIGHT, node.output[0], node.output[0])
 
 
 def _raised(graph: Graph, tensor: str) -> str:
     """Return a tensor as an image of height 1."""
-    turn = graph.producer(tensor, "Transpose")
-    if turn is None or not turns_over(turn) or graph.is_removed(turn):
+    transpose = graph.producer(tensor, "Transpose")
+    if transpose is None or not swaps_channels(transpose) or graph.is_removed(transpose):
         return graph.unsqueeze(tensor, HEIGHT, tensor)
-    return graph.add_node("Transpose", [graph.unsqueeze(turn.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
+    return graph.add_node("Transpose", [graph.unsqueeze(transpose.input[0], 1, tensor)], like=tensor, perm=[0, 3, 1, 2])
 
 
-def turns_over(node: onnx.NodeProto) -> bool:
+def swaps_channels(node: onnx.NodeProto) -> bool:
     """Return whether a node puts channels last over time, or first again."""
-    return node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TURN
+    return node.op_type == "Transpose" and list(attribute(node, "perm", [])) == SWAPPED
 
 
 def _image(node: onnx.NodeProto) -> dict[str, list[int]]:

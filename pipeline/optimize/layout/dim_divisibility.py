@@ -94,19 +94,19 @@ class Lengths:
 
 
 def phases_of(graph: Graph, node: onnx.NodeProto) -> tuple[str, int] | None:
-    """Return what a Reshape interleaves along its last axis (`transposed.py`), and how many phases."""
-    turned = graph.producer(node.input[0], "Transpose") if node.op_type == "Reshape" else None
-    split = graph.producer(turned.input[0], "Reshape") if turned is not None else None
-    if turned is None or split is None:
+    """Return what a Reshape interleaves along its last axis (`conv_transpose_to_conv.py`), and how many phases."""
+    swapped = graph.producer(node.input[0], "Transpose") if node.op_type == "Reshape" else None
+    split = graph.producer(swapped.input[0], "Reshape") if swapped is not None else None
+    if swapped is None or split is None:
         return None
     before, after = graph.constant(split.input[1]), graph.constant(node.input[1])
     if before is None or after is None or len(before) != len(after) + 1 or [after[-1], before[-1]] != [-1, -1]:
         return None
-    return (split.input[0], int(before[2])) if list(attribute(turned, "perm", []))[-1:] == [2] and before[2] > 0 else None
+    return (split.input[0], int(before[2])) if list(attribute(swapped, "perm", []))[-1:] == [2] and before[2] > 0 else None
 
 
 def keeps_length(node: onnx.NodeProto, weights: Array) -> bool:
-    """Return whether a Conv makes as many frames as it reads."""
+    """Return whether a Conv keeps the number of frames."""
     pads = _ints(node, "pads", [0] * 2 * (weights.ndim - 2))
     half = len(pads) // 2
     return not any([*pads[: half - 1], *pads[half:-1]]) and _change_of_conv(node, weights) == (1, 0)
@@ -133,7 +133,7 @@ def _change_of_conv(node: onnx.NodeProto, weights: Array) -> tuple[int, int] | N
 
 
 def _weights(graph: Graph, node: onnx.NodeProto) -> Array | None:
-    """Return a Conv's weights, also where they are integers that are made floats."""
+    """Return a Conv's weights, also where they are quantized."""
     restored = graph.producer(node.input[1], "DequantizeLinear")
     return graph.constant(node.input[1] if restored is None else restored.input[0])
 

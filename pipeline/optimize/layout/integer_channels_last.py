@@ -2,14 +2,15 @@
 
     y[n, o, t] = z[n, t, o],    z = conv_last(x'),    x'[n, t, i] = x[n, i, t]
 
-ONNX Runtime's integer Conv reads channels last whatever the graph says: it puts a Transpose in front of each and one behind
+ONNX Runtime's integer Conv reads channels last whatever the graph says: it adds a Transpose before and after each
 (nhwc_transformer.cc). Where a residual stream of floats lies between two of them, that costs more than it looks: the stream
-is turned as floats, and made integers and floats once more for it. Here all that lies between integer Convs and works on each
-element alone (activations, sums, conversions) has channels last as well, and nothing is turned but what comes from float
-Convs or goes to them; `turning.py` finds where that costs least.
+is transposed as floats, with one more pair of conversions. Here all that lies between integer Convs and works on each
+element alone (activations, sums, conversions) has channels last as well, and only what comes from float
+Convs or goes to them is transposed; `transpose_min_cut.py` finds where that costs least.
 
-With channels last, neighbouring frames are one vector for nothing: a Conv of few channels takes several at once
-(`frames.py`), and the phases of a ConvTranspose that became a Conv (`transposed.py`) are made where they belong.
+With channels last, neighbouring frames lie beside each other in memory: a Conv of few channels takes several at once
+(`unroll_time.py`), and the phases of a ConvTranspose that became a Conv (`conv_transpose_to_conv.py`) are written where they
+belong.
 
 The Conv becomes ONNX Runtime's operator `com.microsoft.QLinearConv`, which can say where the channels are; ONNX's own cannot.
 The numbers are the same to the bit.
@@ -39,9 +40,9 @@ class _Interleaving:
         nodes: Reshape, Transpose, Reshape.
         channels: of the result.
         phases: of each channel.
-        conv: the integer Conv that alone makes what is interleaved, if one does.
+        conv: the integer Conv whose output it is, if it is that of one.
         must: no layout changes for it.
-        rank: of what it reads and makes.
+        rank: of its input and output.
     """
 
     nodes: tuple[onnx.NodeProto, onnx.NodeProto, onnx.NodeProto]
@@ -53,16 +54,16 @@ class _Interleaving:
 
     @property
     def source(self) -> str:
-        """What is interleaved."""
+        """Its input."""
         return str(self.nodes[0].input[0])
 
     @property
     def output(self) -> str:
-        """What is made of it."""
+        """Its output."""
         return str(self.nodes[-1].output[0])
 
     def write(self, layout: Layout, source: str, output: str) -> None:
-        """Add it with channels last, where phases that their Conv makes beside each other are neighbours already."""
+        """Add it with channels last, where the phases of its Conv are neighbours already."""
         graph, name = layout.graph, self.nodes[0].name
         if self.conv is None or not layout.has_last(self.conv.node):
             split = graph.add_initializer(np.array([0, -1, self.channels, self.phases]), "shape")
@@ -77,8 +78,8 @@ class _Conv:
 
     Attributes:
         integers: what it is between integers.
-        frames: that it takes at once.
-        interleaving: what alone reads its output, if one does.
+        frames: that it computes at once.
+        interleaving: the one consumer of its output, if it is one.
         must: the layout changes for it.
     """
 
@@ -94,12 +95,12 @@ class _Conv:
 
     @property
     def source(self) -> str:
-        """The integers that it reads."""
+        """Its quantized input."""
         return self.integers.source[0]
 
     @property
     def output(self) -> str:
-        """The integers that it makes."""
+        """Its quantized output."""
         return self.integers.output
 
     @property
@@ -117,12 +118,12 @@ class _Conv:
             phases = np.arange(outputs).reshape(self.interleaving.channels, self.interleaving.phases)
             conv = conv.in_order(phases.T.reshape(-1))
         if self.frames == 1:
-            conv.put(graph, source, output)
+            conv.add_to(graph, source, output)
             return
         wide = graph.add_initializer(np.array([0, -1, self.frames * inputs]), "shape")
         source = graph.add_node("Reshape", [source, wide], like=name)
-        made = conv.with_frames(self.frames).put(graph, source, None)
-        graph.add_node("Reshape", [made, graph.add_initializer(np.array([0, -1, outputs]), "shape")], output, like=name)
+        folded = conv.with_frames(self.frames).add_to(graph, source, None)
+        graph.add_node("Reshape", [folded, graph.add_initializer(np.array([0, -1, outputs]), "shape")], output, like=name)
 
 
 def rewrite(graph: Graph) -> Outcome:
@@ -135,8 +136,8 @@ def rewrite(graph: Graph) -> Outcome:
     interleavings = [
         f for node in graph.nodes if (f := _interleaving(graph, node, restored.get(node.input[0] if node.input else "")))
     ]
-    behind = {interleaving.source: interleaving for interleaving in interleavings}
-    parts = [_Conv(conv, _frames(conv, lengths), behind.get(_restored(graph, conv) or "")) for conv in found]
+    downstream = {interleaving.source: interleaving for interleaving in interleavings}
+    parts = [_Conv(conv, _frames(conv, lengths), downstream.get(_restored(graph, conv) or "")) for conv in found]
     Layout(graph, [*parts, *interleavings]).write()
     if all(entry.domain != DOMAIN for entry in graph.model.opset_import):
         graph.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
@@ -144,13 +145,13 @@ def rewrite(graph: Graph) -> Outcome:
 
 
 def _restored(graph: Graph, conv: IntegerConv) -> str | None:
-    """Return the floats of what a Conv makes, where one node alone reads them and nothing else the integers."""
+    """Return the dequantized output of a Conv, where it has one consumer and nothing else reads the integers."""
     consumer = graph.only_consumer(conv.output, "DequantizeLinear")
     return consumer.output[0] if consumer is not None and graph.only_consumer(consumer.output[0]) is not None else None
 
 
 def _frames(conv: IntegerConv, lengths: Lengths) -> int:
-    """Return how many frames a Conv had best take at once."""
+    """Return how many frames a Conv computes at once with the least time."""
     if conv.weights.ndim != 3 or conv.attributes.get("group", 1) != 1 or not keeps_length(conv.node, conv.weights):
         return 1
     _, inputs, taps = conv.weights.shape
@@ -158,14 +159,14 @@ def _frames(conv: IntegerConv, lengths: Lengths) -> int:
 
 
 def _interleaving(graph: Graph, node: onnx.NodeProto, conv: IntegerConv | None) -> _Interleaving | None:
-    """Return what begins with a node, where that is how `transposed.py` interleaves phases along time."""
-    turned = graph.only_consumer(node.output[0], "Transpose") if node.op_type == "Reshape" else None
-    whole = graph.only_consumer(turned.output[0], "Reshape") if turned is not None else None
-    if turned is None or whole is None or graph.rank(node.input[0]) != 3 or attribute(turned, "perm") != [0, 1, 3, 2]:
+    """Return what begins with a node, where that is how `conv_transpose_to_conv.py` interleaves phases along time."""
+    swapped = graph.only_consumer(node.output[0], "Transpose") if node.op_type == "Reshape" else None
+    whole = graph.only_consumer(swapped.output[0], "Reshape") if swapped is not None else None
+    if swapped is None or whole is None or graph.rank(node.input[0]) != 3 or attribute(swapped, "perm") != [0, 1, 3, 2]:
         return None
     before, after = graph.constant(node.input[1]), graph.constant(whole.input[1])
     if before is None or after is None or len(before) != 4 or len(after) != 3:
         return None
     channels, phases = int(before[1]), int(before[2])
     plain = min(channels, phases) > 0 and list(before) == [0, channels, phases, -1] and list(after) == [0, channels, -1]
-    return _Interleaving((node, turned, whole), channels, phases, conv) if plain else None
+    return _Interleaving((node, swapped, whole), channels, phases, conv) if plain else None

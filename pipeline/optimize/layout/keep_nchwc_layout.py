@@ -5,8 +5,8 @@
 where `1 *` is a Conv of one group a channel, of size 1 and weight 1: the same numbers, to the bit. ONNX Runtime keeps the
 layout NCHWc from one Conv to the next only through operators that it knows in that layout: Conv with a fused activation, an
 Add of two blocked tensors (which it fuses into the Conv before), Concat, Mul, and few more (nchwc_transformer.cc). A
-LeakyRelu that follows no Conv of its own, or an Add of a tensor from elsewhere, takes a residual block apart: unblock, Add,
-LeakyRelu, block again. As part of a Conv of weight 1 they stay.
+LeakyRelu that follows no Conv of its own, or an Add of a tensor from elsewhere, splits a residual block: unblock, Add,
+LeakyRelu, block again. As part of a Conv of weight 1 they stay in blocks.
 """
 
 import numpy as np

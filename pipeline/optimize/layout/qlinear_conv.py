@@ -1,4 +1,4 @@
-"""A Conv between Q/DQ pairs, as the integer operator that ONNX Runtime makes of it."""
+"""A Conv between Q/DQ pairs, as the integer operator that ONNX Runtime fuses it into."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +19,13 @@ class IntegerConv:
 
     Attributes:
         node: the Conv of floats that stands for it.
-        quantize: the node that makes integers of what it makes.
+        quantize: the QuantizeLinear of its output.
         source: the integers that it reads, (N, channels, ...), and their scale and zero point.
         weights: (out, in / groups, ...).
         scales: of the weights, (1,) or (out,).
         zeros: of the weights, like `scales`.
         biases: (out,), of the scale of the products; None: none.
-        data_type: of what it reads and makes, as ONNX numbers it.
+        data_type: of its input and output, as ONNX numbers it.
         attributes: of the Conv.
     """
 
@@ -41,7 +41,7 @@ class IntegerConv:
 
     @property
     def output(self) -> str:
-        """The integers that it makes."""
+        """Its quantized output."""
         return str(self.quantize.output[0])
 
     def in_order(self, order: Array) -> "IntegerConv":
@@ -51,7 +51,7 @@ class IntegerConv:
         return replace(self, weights=self.weights[order], scales=scales, zeros=zeros, biases=biases)
 
     def with_frames(self, frames: int) -> "IntegerConv":
-        """Return the Conv over time that makes several frames at once (`frames.py`)."""
+        """Return the Conv over time that computes several frames at once (`unroll_time.py`)."""
         pad, dilation = self.attributes.get("pads", [0])[0], self.attributes.get("dilations", [1])[0]
         zeros = np.broadcast_to(self.zeros, len(self.weights)).astype(np.int16)
         weights, pads = several_frames(self.weights - zeros[:, None, None], frames, pad, dilation)
@@ -61,13 +61,13 @@ class IntegerConv:
         biases = None if self.biases is None else np.tile(self.biases, frames)
         return replace(self, weights=weights, scales=scales, zeros=more_zeros, biases=biases, attributes=attributes)
 
-    def put(self, graph: Graph, source: str, output: str | None) -> str:
+    def add_to(self, graph: Graph, source: str, output: str | None) -> str:
         """Add it as an operator with channels last, and return its output.
 
         Args:
             graph: that it becomes part of.
-            source: what it reads, (N, ..., channels).
-            output: what it makes, (N, ..., out); None: a new tensor.
+            source: its input, (N, ..., channels).
+            output: (N, ..., out); None: a new tensor.
         """
         name = self.node.name
         inputs = [
@@ -84,7 +84,7 @@ class IntegerConv:
 
 
 def integer_conv(graph: Graph, node: onnx.NodeProto) -> IntegerConv | None:
-    """Return what a node is as an integer Conv, where ONNX Runtime would make one of it."""
+    """Return the integer Conv that ONNX Runtime would fuse a node into, if any."""
     quantize = graph.only_consumer(node.output[0], "QuantizeLinear") if node.op_type == "Conv" else None
     restored = [graph.producer(tensor, "DequantizeLinear") for tensor in node.input if tensor]
     pairs = [pair for pair in (quantize, *restored) if pair is not None and len(pair.input) == 3]
@@ -109,7 +109,7 @@ def integer_conv(graph: Graph, node: onnx.NodeProto) -> IntegerConv | None:
 
 
 def _has_scale_of_products(graph: Graph, bias: onnx.NodeProto, x: onnx.NodeProto, scales: Array) -> bool:
-    """Return whether a bias is counted in the scale of what it is added to, as the integer operator takes for granted."""
+    """Return whether a bias is counted in the scale of the products, as the integer operator requires."""
     found, factor = graph.constant(bias.input[1]), graph.scalar(x.input[1])
     return found is not None and factor is not None and np.allclose(found, factor * scales.reshape(-1), rtol=1e-5, atol=0.0)
 

@@ -3,8 +3,8 @@
     y[o, f q + s] = sum_{i, j} w[o, i, j] x[i, f q + s + j - p] = z[f-fold](s, o)[q],
     z = conv(x, w', stride f),    w'[(s, o), i, j] = w[o, i, j - s], k + f - 1 taps
 
-ONNX Runtime's Conv over images makes 16 output channels at a time (with AVX-512); of 8 channels it computes 16 and throws half
-away. f = 16 / channels neighbouring frames fill the block: (k + f - 1) / f taps for each output where k 16 / channels were
+ONNX Runtime's Conv over images computes 16 output channels at a time (with AVX-512); for 8 channels it computes 16 and discards
+half. f = 16 / channels neighbouring frames fill the block: (k + f - 1) / f taps for each output where k 16 / channels were
 computed. In the layout that has channels last, z is y as it lies in memory. The same products are summed; those that are
 added are with zeros. It pays without dilation only, where f neighbours share their inputs.
 """
@@ -19,13 +19,13 @@ from pipeline.optimize.layout.conv1d_to_conv2d import UNARY
 from pipeline.optimize.layout.dim_divisibility import Lengths, keeps_length
 from pipeline.optimize.outcome import Outcome, outcome
 
-BLOCK = 16  # output channels that the Conv kernel makes at a time, with AVX-512
+BLOCK = 16  # output channels that the Conv kernel computes at a time, with AVX-512
 RANK = 4
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]  # channels after time, and before it
 
 
 def rewrite(graph: Graph) -> Outcome:
-    """Let every such Conv make several frames at once; return their number."""
+    """Let every such Conv compute several frames at once; return their number."""
     lengths = Lengths(graph)
     sites = sum(_replace(graph, node, lengths) for node in graph.nodes if node.op_type == "Conv")
     return outcome(
@@ -52,13 +52,11 @@ def _replace(graph: Graph, node: onnx.NodeProto, lengths: Lengths) -> bool:
     folded = graph.replace_node(node, inputs, graph.fresh_name(f"{node.output[0]}_folded"), **kernel)
     if activation is not None:  # before the layout changes, so that it stays part of the Conv
         folded = graph.replace_node(activation, [folded, *activation.input[1:]], graph.fresh_name(f"{end}_folded"))
-    turned = graph.add_node("Transpose", [folded], like=node.name, perm=LAST)
+    last = graph.add_node("Transpose", [folded], like=node.name, perm=LAST)
     if outputs == 1:
-        graph.add_node("Reshape", [turned, graph.add_initializer(np.array([0, 1, 1, -1]), "shape")], end, like=node.name)
+        graph.add_node("Reshape", [last, graph.add_initializer(np.array([0, 1, 1, -1]), "shape")], end, like=node.name)
     else:
-        flat = graph.add_node(
-            "Reshape", [turned, graph.add_initializer(np.array([0, 1, -1, outputs]), "shape")], like=node.name
-        )
+        flat = graph.add_node("Reshape", [last, graph.add_initializer(np.array([0, 1, -1, outputs]), "shape")], like=node.name)
         graph.add_node("Transpose", [flat], end, like=node.name, perm=FIRST)
     return True
 

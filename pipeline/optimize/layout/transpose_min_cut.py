@@ -1,8 +1,8 @@
-"""Where tensors change their layout, for the least that has to be moved: a minimum cut.
+"""Where tensors change their layout, at the least cost of transposes: a minimum cut.
 
 On one side are the nodes that must have channels last, on the other those that know channels first alone; the others may be on
-either. A tensor between the sides is turned once, for all its consumers there. Ford and Fulkerson 1956, "Maximal Flow through a
-Network": the least sum of what is turned is the greatest flow from one side to the other.
+either. A tensor between the sides is transposed once, for all its consumers there. Ford and Fulkerson 1956, "Maximal Flow
+through a Network": the least sum of transposed bytes is the greatest flow from one side to the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy  # its submodules load when first touched: most runs turn nothing
+import scipy  # its submodules load when first touched: most runs transpose nothing
 
-ENDLESS = 1 << 28
+UNLIMITED = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
 
     Args:
         pieces: all of the graph.
-        prices: tensor -> what turning it costs.
+        prices: tensor -> what a transpose of it costs.
     """
     edges: dict[tuple[int, int], int] = {}
     last, first = 0, 1
@@ -50,13 +50,13 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
             consumers.setdefault(tensor, set()).add(vertices[piece.key])
         if piece.fixed is not None:
             pair = (last, vertices[piece.key]) if piece.fixed == "last" else (vertices[piece.key], first)
-            edges[pair] = ENDLESS
+            edges[pair] = UNLIMITED
     for tensor, there in consumers.items():
         producer = producers.get(tensor, first)
         forth, back = count, count + 1  # paid once, however many read it on the other side
         count += 2
         edges[producer, forth] = edges[back, producer] = prices.get(tensor, 1)
-        edges |= {(forth, consumer): ENDLESS for consumer in there} | {(consumer, back): ENDLESS for consumer in there}
+        edges |= {(forth, consumer): UNLIMITED for consumer in there} | {(consumer, back): UNLIMITED for consumer in there}
     rows, columns = np.array(list(edges)).T
     capacity = scipy.sparse.csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
     left = capacity - scipy.sparse.csgraph.maximum_flow(capacity, last, first).flow

@@ -11,15 +11,14 @@ import numpy as np
 
 from pipeline.graph.graph_editor import Array
 
-VECTOR = (
-    32  # channels up to which a tap costs the same (measured with VNNI and AMX: 0.07 to 0.08 ms a tap for 8 to 32, 0.14 for 64)
-)
-AROUND = 2  # taps, that what is done around the taps costs as much as
-NARROW = 16  # channels; with fewer, the kernel takes three times as long around the taps, and with dilation also for each
+# Channels up to which a tap costs the same (measured with VNNI and AMX: 0.07 to 0.08 ms a tap for 8 to 32, 0.14 for 64)
+VECTOR = 32
+OVERHEAD = 2  # of an inference of the kernel, in taps
+NARROW = 16  # channels; with fewer, the overhead is three times as large, and with dilation a tap costs four times as much
 
 
 def best_frame_count(channels: int, taps: int, dilation: int, divisor: int) -> int:
-    """Return how many frames a Conv had best take at once.
+    """Return how many frames a Conv takes at once with the least time.
 
     Args:
         channels: that it reads.
@@ -44,7 +43,7 @@ def several_frames(weights: Array, frames: int, pad: int, dilation: int) -> tupl
 
 
 def _reach(taps: int, dilation: int, frames: int, pad: int) -> tuple[int, int]:
-    """Return how many vectors of frames a Conv sees before and after the one that it makes."""
+    """Return how many vectors of frames a Conv reads before and after the one that it computes."""
     return -(-pad // frames), (frames - 1 + dilation * (taps - 1) - pad) // frames
 
 
@@ -53,5 +52,5 @@ def _cost(channels: int, taps: int, dilation: int, frames: int) -> float:
     if frames > 1:
         taps, dilation = sum(_reach(taps, dilation, frames, dilation * (taps - 1) // 2)) + 1, 1
     if width < NARROW:
-        return AROUND * 6 + taps * (4 if dilation > 1 else 1)
-    return (AROUND + taps) * max(width, VECTOR) / VECTOR
+        return OVERHEAD * 6 + taps * (4 if dilation > 1 else 1)
+    return (OVERHEAD + taps) * max(width, VECTOR) / VECTOR

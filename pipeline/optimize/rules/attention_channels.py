@@ -1,6 +1,6 @@
-"""Which outputs of a linear layer a tensor holds, that was made of them by moving values alone.
+"""Which outputs of a linear layer a tensor holds, if its values were only moved on the way.
 
-Attention splits what one layer makes into queries, keys and values, and these into heads: by Reshape, Transpose, Split and
+Attention splits the output of one layer into queries, keys and values, and these into heads: by Reshape, Transpose, Split and
 Gather. Numbers for some of the layer's outputs are found by moving the outputs' numbers the same way, with all other axes of
 length 1.
 """
@@ -36,8 +36,8 @@ class Channels:
     path: tuple[tuple[onnx.NodeProto, int], ...]
     numbers: Numbers
 
-    def put(self, graph: Graph, output: str, weights: Callable[[str], str], bias: Callable[[str], str]) -> None:
-        """Put the layer with other numbers for these outputs in its place.
+    def replace_layer(self, graph: Graph, output: str, weights: Callable[[str], str], bias: Callable[[str], str]) -> None:
+        """Replace the layer by one with other weights for these outputs.
 
         Args:
             graph: to change.

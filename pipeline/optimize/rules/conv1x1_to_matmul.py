@@ -2,10 +2,10 @@
 
     y[n, o, t] = sum_i w[o, i] x[n, i, t] + b[o],    y[n, o, t] = z[n, t, o],    z = x' w^T + b,    x'[n, t, i] = x[n, i, t]
 
-A conformer turns its stream around for such a Conv and back behind it, since what comes before and after are products over the
-last axis anyway (Gulati et al. 2020, "Conformer", section 2.2). As a product it needs no Transpose, and has the faster integer
-kernel, whose ranges are found at run time. What lies between two of them (a gate, a mask, an activation) has channels last as
-well, where that saves a Transpose (`layout.py`).
+A conformer transposes its stream before and after such a Conv, since its neighbours are products over the last axis anyway
+(Gulati et al. 2020, "Conformer", section 2.2). As a product it needs no Transpose, and has the faster integer kernel, with
+dynamic ranges. What lies between two of them (a gate, a mask, an activation) has channels last as well, where that saves a
+Transpose (`channels_last_regions.py`).
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class _Pointwise:
         weights: (out, in).
         bias: (out,); None: none.
         must: the layout changes for it.
-        rank: of what it reads and makes.
+        rank: of its input and output.
     """
 
     node: onnx.NodeProto
@@ -42,12 +42,12 @@ class _Pointwise:
 
     @property
     def source(self) -> str:
-        """What it reads."""
+        """Its input."""
         return str(self.node.input[0])
 
     @property
     def output(self) -> str:
-        """What it makes."""
+        """Its output."""
         return str(self.node.output[0])
 
     def write(self, layout: Layout, source: str, output: str) -> None:
@@ -60,7 +60,7 @@ class _Pointwise:
 
 
 def rewrite(graph: Graph) -> Outcome:
-    """Make a product of every such Conv; return their number."""
+    """Write every such Conv as a product; return their number."""
     parts = [part for node in graph.nodes if (part := _pointwise(graph, node))]
     if not parts:
         return Refusal("no Conv of one tap over time (with constant weights of rank 3)")

@@ -1,6 +1,6 @@
 """ConvTranspose as Conv.
 
-With stride 1 it is a Conv with the kernel turned around, and its input padded by k - 1 - p (d (k - 1) - p if dilated):
+With stride 1 it is a Conv with the kernel flipped, and its input padded by k - 1 - p (d (k - 1) - p if dilated):
 
     y[o, t] = sum_{i, j} w[i, o, j] x[i, t + p - j] = sum_{i, j'} w[i, o, k - 1 - j'] x[i, t + j' - (k - 1 - p)]
 
@@ -66,7 +66,7 @@ def _replace(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _is_simple(node: onnx.NodeProto) -> bool:
-    """Return whether nothing but a stride along the last axis makes a ConvTranspose more than a Conv turned around."""
+    """Return whether a ConvTranspose is a Conv with its kernel flipped, but for a stride along the last axis."""
     padded = attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"") or attribute(node, "output_shape")
     *others, stride = _ints(node, "strides", [1])
     dilated = stride > 1 and _ints(node, "dilations", [1])[-1] > 1
@@ -74,7 +74,7 @@ def _is_simple(node: onnx.NodeProto) -> bool:
 
 
 def _rows(graph: Graph, node: onnx.NodeProto, reach: list[int], ends: list[int]) -> list[int] | None:
-    """Return the lengths between channels and the last axis of what a strided ConvTranspose makes, where they are known."""
+    """Return the lengths between channels and the last axis of the output of a strided ConvTranspose, where they are known."""
     shape, axes = graph.shape(node.input[0]), len(reach)
     if axes == 1:
         return []
@@ -89,15 +89,15 @@ def _phases(weights: Array, groups: int, stride: int, taps: int) -> Array:
     """Return weights (in, out / groups, ..., kernel) as those of a Conv: (out * stride, in / groups, ..., taps)."""
     inputs, outputs, *kernel = weights.shape
     wide = np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, taps * stride - kernel[-1])])
-    # (group, in, out, ..., tap, phase) -> (group, out, phase, in, ..., tap), every spatial axis turned around
+    # (group, in, out, ..., tap, phase) -> (group, out, phase, in, ..., tap), every spatial axis flipped
     split = wide.reshape(groups, inputs // groups, outputs, *kernel[:-1], taps, stride)
     split = np.moveaxis(np.moveaxis(split, 1, 2), -1, 2)
-    turned = np.flip(split, axis=tuple(range(4, split.ndim)))
-    return np.ascontiguousarray(turned.reshape(groups * outputs * stride, inputs // groups, *kernel[:-1], taps))
+    flipped = np.flip(split, axis=tuple(range(4, split.ndim)))
+    return np.ascontiguousarray(flipped.reshape(groups * outputs * stride, inputs // groups, *kernel[:-1], taps))
 
 
 def _interleave(graph: Graph, tensor: str, axes: list[int], stride: int, crop: tuple[int, int], node: onnx.NodeProto) -> None:
-    """Turn (N, channels * stride, ..., q) into (N, channels, ..., q * stride), without what is cropped at both ends."""
+    """Interleave (N, channels * stride, ..., q) into (N, channels, ..., q * stride), without what is cropped at both ends."""
 
     def shape(*lengths: int) -> str:
         return graph.add_initializer(np.array(lengths, np.int64), "shape")
@@ -105,11 +105,11 @@ def _interleave(graph: Graph, tensor: str, axes: list[int], stride: int, crop: t
     rank = len(axes) + 3
     split = graph.add_node("Reshape", [tensor, shape(0, axes[0], stride, *axes[1:], -1)], like=node.name)
     order = [0, 1, *range(3, rank), 2]
-    turned = graph.add_node("Transpose", [split], like=node.name, perm=order)
+    swapped = graph.add_node("Transpose", [split], like=node.name, perm=order)
     if crop == (0, 0):
-        graph.add_node("Reshape", [turned, shape(0, *axes, -1)], node.output[0], like=node.name)
+        graph.add_node("Reshape", [swapped, shape(0, *axes, -1)], node.output[0], like=node.name)
         return
-    whole = graph.add_node("Reshape", [turned, shape(0, *axes, -1)], like=node.name)
+    whole = graph.add_node("Reshape", [swapped, shape(0, *axes, -1)], like=node.name)
     end = shape(-crop[1] if crop[1] else LAST)
     graph.add_node("Slice", [whole, shape(crop[0]), end, shape(len(axes) + 1)], node.output[0], like=node.name)
 

@@ -1,10 +1,10 @@
-"""Masks that are applied again further on.
+"""Masks that are applied again downstream.
 
     m f(m x) = m f(x)    for m of zeros and ones, and f that works on each element alone
 
 Exported models multiply by the mask of padding before and after each block; the earlier of two products is dropped where all
-that reads it, up to the later one, works on each element alone. A mask is known to be of zeros and ones where it is a Cast of
-truth values.
+that reads it, up to the later one, works on each element alone. A mask is known to hold zeros and ones where it is a Cast of
+booleans.
 """
 
 import onnx
@@ -19,8 +19,8 @@ DEPTH = 4  # nodes between the two products
 
 
 def rewrite(graph: Graph) -> Outcome:
-    """Drop every product with a mask that a later product with it makes superfluous; return their number."""
-    passed: dict[str, str] = {}  # what a dropped product made -> what it multiplied
+    """Drop every product with a mask that a later product with the same mask repeats; return their number."""
+    passed: dict[str, str] = {}  # output of a removed product -> its data input
     for node in graph.nodes:
         masked = _masked(graph, node)
         if masked is not None and _again(graph, node.output[0], masked[1], DEPTH):
@@ -29,7 +29,7 @@ def rewrite(graph: Graph) -> Outcome:
     for node in graph.nodes:
         if not graph.is_removed(node) and passed.keys() & set(node.input):
             graph.replace_node(node, [_source(passed, tensor) for tensor in node.input])
-    return outcome(len(passed), "no mask that is applied again further on")
+    return outcome(len(passed), "no mask that is applied again downstream")
 
 
 def _masked(graph: Graph, node: onnx.NodeProto) -> tuple[str, str] | None:

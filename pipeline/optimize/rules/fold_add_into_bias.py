@@ -2,7 +2,8 @@
 
     conv(c x + a, w) + b = conv(x, c w) + (b + a sum(w))    for a Conv that puts no zeros around its input
 
-The features of a recogniser are normalised so, in front of its first layers.
+The features of a recogniser are normalised so, in front of its first layers. The counterpart in onnxscript is
+`_fuse_conv_affine.py`: one Mul and one Add of a scalar right at the Conv; here also through transposes, and several of them.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ KEEPING = ("Unsqueeze", "Squeeze", "Transpose", "Identity")
 
 
 def rewrite(graph: Graph) -> Outcome:
-    """Take such numbers into Convs; return their number."""
+    """Fold such numbers into Convs; return how many."""
     sites = 0
     for node in graph.nodes:
         if node.op_type == "Conv" and not _pads(node):

@@ -1,4 +1,4 @@
-"""What attention does to its queries and scores by constants, inside the layer that makes the queries.
+"""Constant operations of attention on queries and scores, folded into the layer that produces the queries.
 
     (x W + b) + u = x W + (b + u),    c ((q + u) k' + shifted((q + v) p')) = (c q + c u) k' + shifted((c q + c v) p')
 
@@ -16,7 +16,7 @@ from pipeline.optimize.rules.attention_channels import Channels, channels_of
 from pipeline.optimize.rules.fold_mul_into_weights import factor_of
 from pipeline.optimize.rules.fuse_pad_into_conv import fills_with_zero
 
-MOST = 32  # nodes between a factor and the layers that take it
+MAX_NODES = 32  # nodes between a factor and the layers that take it
 STRETCHING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")  # do the same to what was scaled before
 
 
@@ -32,7 +32,7 @@ def rewrite(graph: Graph) -> Outcome:
     for node in graph.nodes:
         if node.op_type == "Add" and graph.is_float(node.output[0]):
             sites += _add(graph, node, used)
-    return outcome(sites, "no constant row added to what a layer makes for attention, and no scale of scores")
+    return outcome(sites, "no constant row added to queries of a linear layer, and no scale of scores")
 
 
 def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
@@ -52,7 +52,9 @@ def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
     first, *others = spread
     assert first is not None
     graph.remove(node)
-    channels.put(graph, node.output[0], lambda weights: weights, lambda bias: _changed(graph, bias, channels, first, 1.0))
+    channels.replace_layer(
+        graph, node.output[0], lambda weights: weights, lambda bias: _changed(graph, bias, channels, first, 1.0)
+    )
     for consumer, row in zip(consumers[1:], others, strict=True):
         assert row is not None
         graph.replace_node(consumer, [node.output[0], graph.add_initializer(row - first, "row")])
@@ -60,7 +62,7 @@ def _add(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
 
 
 def _scale(graph: Graph, node: onnx.NodeProto, used: set[int]) -> int:
-    """Move a constant factor through products of two activations into the layer that makes the first factor."""
+    """Move a constant factor through products of two activations into the layer that produces the first factor."""
     constant, source = factor_of(graph, node)
     if constant is None or constant.size != 1 or constant.ndim > (graph.rank(source) or 0):
         return 0
@@ -102,7 +104,7 @@ class _Tree:
         if channels is not None:
             self.ends[tensor] = channels
             return True
-        if node is None or tensor in graph.pinned or len(self._inside) == MOST:
+        if node is None or tensor in graph.pinned or len(self._inside) == MAX_NODES:
             return False
         if node.op_type == "MatMul" and all(graph.constant(operand) is None for operand in node.input):
             places: tuple[int, ...] = (0,)
@@ -118,14 +120,14 @@ class _Tree:
     def alone(self, end: onnx.NodeProto) -> bool:
         """Return whether all that reads what is scaled is scaled itself, and no layer twice."""
         if len(self.layers) != len(self.ends) or not any(channels.path for channels in self.ends.values()):
-            return False  # a factor right behind a layer is what `scale.py` is for
+            return False  # a factor right after a layer is for `fold_mul_into_weights.py` is for
         nodes = {id(end), *(id(node) for node, _ in self._inside.values())}
         return all(
             id(consumer) in nodes for tensor in (*self._inside, *self.ends) for consumer in self._graph.consumers(tensor)
         )
 
     def write(self, tensor: str, output: str | None, factor: float) -> str:
-        """Make a tensor times a factor; return its name."""
+        """Write a tensor times a factor; return its name."""
         graph = self._graph
         if tensor not in self._written:
             name = output or graph.fresh_name(f"{tensor}_scaled")
@@ -133,7 +135,7 @@ class _Tree:
             if tensor in self.ends:
                 channels = self.ends[tensor]
                 row = np.zeros((), np.float32)
-                channels.put(
+                channels.replace_layer(
                     graph, name, lambda weights: _changed(graph, weights, channels, row, factor),
                     lambda bias: _changed(graph, bias, channels, row, factor),
                 )  # fmt: skip

@@ -2,10 +2,10 @@
 
     shape(x)[1] / 2 = 36    for x of (n, 72, t),    shape(x)[2] - 1 = shape(y)[0] - 1    for y of (t, 80)
 
-Exporters compute the number of channels, the size of a head or the half of it at run time, where the graph's shapes tell it.
-As constants they are not only cheaper: a Slice or a Reshape to a number has lengths that shape inference can follow, so that
-the next ones become known, and a table of positions can be folded when the model is loaded. A number that is computed from the
-same lengths as another one, in each layer anew, is that one.
+Exporters compute the number of channels, the size of a head or the half of it at run time, although the shapes of the graph
+tell them. As constants they are not only cheaper: a Slice or a Reshape to a number has lengths that shape inference can follow,
+so that the next ones become known, and a table of positions can be folded when the model is loaded. A number that is computed
+from the same lengths as another one, in each layer again, is that one.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,7 +83,7 @@ def _is_complete(found: Values) -> bool:
 
 
 def _evaluate(graph: Graph, node: onnx.NodeProto, value: Value) -> Values | None:
-    """Return what a node makes of known numbers; None where it is none of those that are understood."""
+    """Return the output of a node for known inputs; None where the operator is not covered."""
     match node.op_type:
         case "Shape":
             return _shape(graph, node)
@@ -141,8 +141,8 @@ def _arithmetic(operation: str, first: Values | None, second: Values | None) -> 
 
     if first is None or second is None:
         return None
-    made = [each(a, b) for a, b in zip(*(part.flat for part in np.broadcast_arrays(first, second)), strict=True)]
-    return _row(made).reshape(np.broadcast_shapes(first.shape, second.shape))
+    results = [each(a, b) for a, b in zip(*(part.flat for part in np.broadcast_arrays(first, second)), strict=True)]
+    return _row(results).reshape(np.broadcast_shapes(first.shape, second.shape))
 
 
 def _row(numbers: Sequence[Any]) -> Values:

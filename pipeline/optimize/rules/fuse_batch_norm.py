@@ -3,7 +3,7 @@
     g (w * x + b - m) / sqrt(v + e) + h = (w a) * x + (b - m) a + h,    a = g / sqrt(v + e), one number a channel
 
 In inference m and v are constants (Ioffe and Szegedy 2015, "Batch Normalization", section 3.1). ONNX Runtime does this after
-a Conv; after a ConvTranspose it does not.
+a Conv (conv_bn_fusion.cc), not after a ConvTranspose. The counterpart in onnxscript is `_fuse_batchnorm.py`.
 """
 
 from pipeline.graph.graph_editor import Graph, attribute

@@ -1,11 +1,11 @@
-"""Layer norm over channels, as the operator that there is for the last axis.
+"""Layer norm over channels, by the operator for the last axis.
 
     g (x - m) / sqrt(v + e) + b,    m = mean_c(x), v = mean_c((x - m)^2), x of (n, c, t)
     = transpose(layer_norm(transpose(x)))
 
 Text encoders of speech models keep time last, and write a norm over channels as nine operators; ONNX Runtime fuses those only
-where they run over the last axis. Its LayerNormalization reads a row once, and a transposition is cheap at these sizes.
-(Ba et al. 2016, "Layer Normalization".)
+where they run over the last axis. Its LayerNormalization reads a row once, and a transpose is cheap at these sizes
+(Ba et al. 2016, "Layer Normalization"). The counterpart in onnxscript is `fusion/_layer_norm.py`, over the last axis too.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""Zeros around the input of a Conv, which puts its own around it.
+"""Zeros around the input of a Conv, as padding of the Conv.
 
     conv(pad(x, p), q) = conv(x, p + q)    for zeros along the axes that the Conv goes over
 
-What PyTorch's models pad unevenly comes as a Pad in front of the Conv. ONNX Runtime makes one of the two itself
-(pad_fusion.cc), but not where the Pad names a value that is left out.
+PyTorch exports uneven padding as a Pad in front of the Conv. ONNX Runtime fuses the two itself (pad_fusion.cc), but not where
+the Pad has an empty name for its value. The counterpart in onnxscript is `_fuse_pad_into_conv.py`.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def rewrite(graph: Graph) -> Outcome:
 
 
 def zero_widths(graph: Graph, node: onnx.NodeProto) -> Array | None:
-    """Return how many zeros a node puts before and behind each axis of a float tensor, (2 * axes,); None where it does else."""
+    """Return how many zeros a node puts before and after each axis of a float tensor, (2 * axes,); None for anything else."""
     if node.op_type != "Pad" or graph.opset < 11 or attribute(node, "mode", b"constant") != b"constant":
         return None
     widths = graph.constant(node.input[1])

@@ -1,9 +1,10 @@
-"""Zeros in front of or behind what several layers read, put there once.
+"""Zeros that several layers pad with, added once to the source of what they pad.
 
     pad(a b) = a pad(b),    pad(p w) = pad(p) w    for zeros along columns of b, along rows of p
 
 Attention by relative distances pads its scores by a column in every layer, to shift its rows against each other (Dai et al.
-2019, "Transformer-XL", appendix B). The column may as well be a distance more, whose wave is zero: one row for all layers.
+2019, "Transformer-XL", appendix B). The column may as well be one more distance, whose sinusoid is zero: one row for all
+layers.
 """
 
 from math import prod
@@ -44,11 +45,11 @@ def rewrite(graph: Graph) -> Outcome:
                     node, inputs, pad.output[0] if last else graph.fresh_name(f"{node.output[0]}_padded")
                 )
             graph.remove(pad)
-    return outcome(sum(map(len, shared.values())), "no tensors that are padded alike and computed from one")
+    return outcome(sum(map(len, shared.values())), "no tensors with the same padding that are computed from one")
 
 
 def _zeros(graph: Graph, node: onnx.NodeProto) -> tuple[int, int, int] | None:
-    """Return the one axis that a node pads with zeros, and by how many before and behind; None where it does anything else."""
+    """Return the one axis that a node pads with zeros, and by how many before and after; None for anything else."""
     widths = zero_widths(graph, node)
     if widths is None or len(axes := np.flatnonzero(widths.reshape(2, -1).any(axis=0))) != 1:
         return None

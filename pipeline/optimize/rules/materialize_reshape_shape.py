@@ -5,7 +5,8 @@
 ONNX lets a Reshape keep a length of its input (0) and infer one (-1), which is all that exported attention and group norms
 need; but exporters write it as Shape, Gather, Unsqueeze, Mul and Concat for each, a few hundred small nodes whose cost is that
 of being called. A length is known where ONNX's shape inference (with its propagation of shape data) gives the result a number,
-or the same symbol as the input has at that place; one length may stay unknown.
+or the same symbol as the input has at that place; one length may stay unknown. The counterpart in onnxscript is
+`_materialize_reshape_shape.py`, which needs inference to give the whole shape.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
     g x + b = batch_norm(x; g, b, mean 0, variance 1, epsilon 0)
 
-the affine part of a group norm, which exporters write as a Mul and an Add behind an InstanceNormalization. Each is a pass over
-the tensor with a row that is broadcast; BatchNormalization does both at once, with the same roundings.
+the affine part of a group norm, which exporters write as a Mul and an Add after an InstanceNormalization. Each is a pass over
+the tensor with a row that is broadcast; BatchNormalization does both in one pass.
 """
 
 from collections.abc import Sequence

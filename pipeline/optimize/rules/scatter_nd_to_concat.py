@@ -2,10 +2,11 @@
 
     scatter(x, [s, e) of axis a, u) = concat(x[..s], u, x[e..]) along a
 
-where the constant indices of a ScatterND are all places of a box that is complete in every axis but one, in order: what
-exporters make of `cache[:, :, s:e] = u`. ScatterND copies all of x, and then writes u place by place through an index of
+where the constant indices of a ScatterND are all places of a box that is complete in every axis but one, in order: how
+exporters write `cache[:, :, s:e] = u`. ScatterND copies all of x, and then writes u place by place through an index of
 several integers for each value. A chain of updates, one for each range of a streaming model's cache, becomes one Concat; a
-Slice that reads such a range reads what it was made from.
+Slice that reads such a range reads the source of that range. The counterpart
+in onnxscript is `_redundant_scatter_nd.py`, which covers an update of the whole tensor; here a part of it.
 """
 
 from dataclasses import dataclass
@@ -36,21 +37,21 @@ class Piece:
 
 def rewrite(graph: Graph) -> Outcome:
     """Replace every ScatterND over a range; return their number."""
-    made: dict[str, tuple[int, list[Piece]]] = {}
+    written: dict[str, tuple[int, list[Piece]]] = {}
     sites = 0
     for node in graph.nodes:
         if node.op_type == "ScatterND" and (found := _range(graph, node.input[0], node.input[1])) and not node.attribute:
             axis, start, end, length = found
-            known = made.get(node.input[0])
+            known = written.get(node.input[0])
             pieces = known[1] if known and known[0] == axis else [Piece(0, length, node.input[0], 0, True)]
             left = [piece.cut(0, start) for piece in pieces if piece.start < start]
             right = [piece.cut(end, length) for piece in pieces if piece.end > end]
-            made[node.output[0]] = axis, [*left, Piece(start, end, node.input[2], 0, True), *right]
+            written[node.output[0]] = axis, [*left, Piece(start, end, node.input[2], 0, True), *right]
             graph.remove(node)
-            _join(graph, axis, made[node.output[0]][1], node.output[0], node.name)
+            _join(graph, axis, written[node.output[0]][1], node.output[0], node.name)
             sites += 1
-        elif node.op_type == "Slice" and node.input[0] in made:
-            axis, pieces = made[node.input[0]]
+        elif node.op_type == "Slice" and node.input[0] in written:
+            axis, pieces = written[node.input[0]]
             piece = _read(graph, list(node.input), axis, pieces)
             if piece is not None:
                 graph.remove(node)
@@ -90,7 +91,7 @@ def _read(graph: Graph, inputs: list[str], axis: int, pieces: list[Piece]) -> Pi
 
 
 def _join(graph: Graph, axis: int, pieces: list[Piece], output: str, name: str) -> None:
-    """Add the nodes that make a tensor of pieces; neighbours of one source are taken at once."""
+    """Add the nodes that join pieces; neighbours from one source become one piece."""
     joined = pieces[:1]
     for before, piece in pairwise(pieces):
         if piece.source == before.source and piece.offset == before.offset + before.end - before.start:

@@ -3,8 +3,8 @@
     where(a / b < 0 and a mod b != 0, a / b - 1, a / b) = (a - a mod b) / b    for b > 0
     floor((floor((a + c) / b) + d) / e) = floor((a + c + b d) / (b e))
 
-ONNX's division of integers rounds towards zero, so that what an exporter makes of a floor division asks for the signs and the
-remainder first: nine nodes for one number, in front of every mask of an encoder that shortens its input.
+ONNX's division of integers rounds towards zero, so that the export of a floor division first computes the signs and the
+remainder: nine nodes for one number, in front of every mask of an encoder that shortens its input.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def rewrite(graph: Graph) -> Outcome:
 
 
 def _of_quotient(graph: Graph, dividend: str, known: Mapping[str, tuple[str, int, int]]) -> tuple[str, int, int]:
-    """Return x, a and b so that a dividend is floor((x + a) / b): of the quotient that it is made of, or else with b = 1."""
+    """Return x, a and b so that a dividend is floor((x + a) / b); b is 1 where it is not computed from a quotient."""
     offset, tensor = 0, dividend
     while (node := graph.producer(tensor, "Add", "Sub")) is not None:
         numbers = [(place, array) for place in (1, 0) if (array := graph.constant(node.input[place])) is not None]

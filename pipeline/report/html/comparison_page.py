@@ -3,8 +3,9 @@
 import math
 import os
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -12,25 +13,68 @@ from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.report.html import plots
 from pipeline.report.html.render import hydra_value, mib, ms, render, shown_path
 from pipeline.report.html.run_page import PAGE_FILE
-from pipeline.report.ranking import Group, Row, higher_is_better, interval_of, value_of
+from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
+from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
-
-if TYPE_CHECKING:
-    from pipeline.report.compare_runs import Comparison
 
 SHOWN_METRICS = 4
 TITLES = {"speedup": "Speed-up", "bytes": "Size", "latency_ms": "Latency", "rtf": "Real-time factor", "load_ms": "Time to load",
           "peak_bytes": "Peak memory", "quantize_seconds": "Time to quantize", "size_ratio": "Size, of fp32’s"}  # fmt: skip
 
 
-def comparison_page(comparison: "Comparison", folder: Path) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """A number of a run in the table; `verdict` is the one on its speed, in that column."""
+
+    value: str
+    interval: str
+    best: bool
+    tie: bool
+    verdict: str | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run in the table: its cells, its name, the place of its page, and the settings that tell it apart."""
+
+    run: RankedRun
+    cells: list[Cell]
+    name: str
+    link: str | None
+    settings: list[str]
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A group on the page.
+
+    Attributes:
+        group: the runs.
+        id: of its heading.
+        columns: column, title, and which direction is better.
+        runs: rows of the table.
+        pictures: caption and picture.
+        front: ranks of the runs on the front.
+        orders: title of a column, and the order in it.
+    """
+
+    group: Group
+    id: str
+    columns: list[tuple[str, str, str]]
+    runs: list[RunView]
+    pictures: list[tuple[str, Markup]]
+    front: list[str]
+    orders: list[tuple[str, str]]
+
+
+def comparison_page(comparison: Comparison, folder: Path) -> str:
     """Return the text of comparison.html.
 
     Args:
         comparison: the runs, ranked.
         folder: where the page will lie; links to the runs' own pages are relative to it.
     """
-    count = sum(len(group.rows) for group in comparison.groups)
+    count = len(comparison.runs)
     view = {
         "title": f"{count} runs compared",
         "comparison": comparison,
@@ -42,55 +86,52 @@ def comparison_page(comparison: "Comparison", folder: Path) -> str:
     return render("comparison.html.j2", view)
 
 
-def _group(group: Group, index: int, sorted_by: str, folder: Path) -> dict[str, Any]:
-    metrics = [name for name in leading_metrics() if any(name in row["metrics"] for row in group.rows)][:SHOWN_METRICS]
-    columns = ["speedup", "bytes", "latency_ms", *metrics]
-    if sorted_by not in columns and sorted_by not in ("mode", "directory"):
-        columns.append(sorted_by)
-    columns = [column for column in columns if any(value_of(row, column) is not None for row in group.rows)]
-    return {
-        "group": group,
-        "id": f"group-{index}",
-        "columns": [(column, TITLES.get(column, column), _better(group, column)) for column in columns],
-        "rows": [_row(row, columns, folder) for row in group.rows],
-        "pictures": _pictures(group, index),
-        "front": [str(row["rank"]) for row in group.rows if row["front"]],
-        "orders": [(TITLES.get(column, column), order) for column, order in group.orders.items()],
-        "quality": group.quality,
-    }
+def _group(group: Group, index: int, sorted_by: str, folder: Path) -> GroupView:
+    rows = group.rows
+    metrics = [name for name in leading_metrics() if any(name in row.metrics for row in rows)][:SHOWN_METRICS]
+    columns = dict.fromkeys(("speedup", "bytes", "latency_ms", *metrics, sorted_by))
+    shown = [column for column in columns if any(value_of(row, column) is not None for row in rows)]
+    return GroupView(
+        group=group,
+        id=f"group-{index}",
+        columns=[(column, TITLES.get(column, column), _better(rows, column)) for column in shown],
+        runs=[_run(run, shown, folder) for run in group.runs],
+        pictures=_pictures(group, index),
+        front=[str(run.rank) for run in group.runs if run.front],
+        orders=[(TITLES.get(column, column), order) for column, order in group.orders.items()],
+    )
 
 
-def _better(group: Group, column: str) -> str:
-    return "higher is better" if higher_is_better(group.rows, column) else "lower is better"
+def _better(rows: Sequence[Row], column: str) -> str:
+    return "higher is better" if higher_is_better(rows, column) else "lower is better"
 
 
-def _row(row: Row, columns: list[str], folder: Path) -> dict[str, Any]:
-    directory = Path(row["directory"])
+def _run(run: RankedRun, columns: Sequence[str], folder: Path) -> RunView:
+    directory = Path(run.row.directory)
     page = directory / PAGE_FILE
     cells = [
-        {
-            "value": _shown(row, column),
-            "interval": _interval(row, column),
-            "best": column in row["best"],
-            "tie": column in row["ties"],
-            "verdict": row["verdict"] if column == "speedup" else None,
-        }
+        Cell(
+            value=_shown(run.row, column),
+            interval=_interval(run.row, column),
+            best=column in run.best,
+            tie=column in run.ties,
+            verdict=run.row.verdict if column == "speedup" else None,
+        )
         for column in columns
     ]
     link = Path(os.path.relpath(page, folder)).as_posix() if page.is_file() else None
-    return {"row": row, "cells": cells, "name": directory.name, "link": link,
-            "settings": [f"{key}={value}" for key, value in row["settings"].items()]}  # fmt: skip
+    return RunView(run, cells, directory.name, link, [f"{key}={value}" for key, value in run.row.settings.items()])
 
 
 def _shown(row: Row, column: str) -> str:
-    value = value_of(row, column)
+    value, metric = value_of(row, column), row.metrics.get(column)
     if value is None:
-        return "∞" if column in row["metrics"] else "–"
+        return "–" if metric is None else "∞"
     match column:
         case "speedup":
             text = f"{value:.2f} ×"
         case "bytes":
-            text = f"{mib(value)}, {100 * value / row['baseline_bytes']:.0f} %"
+            text = f"{mib(value)}, {100 * value / row.baseline_bytes:.0f} %"
         case "peak_bytes":
             text = mib(value)
         case "latency_ms" | "load_ms":
@@ -98,7 +139,7 @@ def _shown(row: Row, column: str) -> str:
         case "quantize_seconds":
             text = f"{value:.1f} s"
         case _:
-            text = f"{format_number(value)} {row['metrics'].get(column, {}).get('unit', '')}".strip()
+            text = f"{format_number(value)} {'' if metric is None else metric.unit}".strip()
     return text
 
 
@@ -111,36 +152,40 @@ def _interval(row: Row, column: str) -> str:
 
 
 def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
-    timed = [row for row in group.rows if row["speedup"] is not None]
+    timed = [(run, plots.speedup_range(_label(run), run.row.speedup)) for run in group.runs if run.row.speedup is not None]
     if not timed:
         return []
-    rows = [_speedup(row) for row in timed]
-    told = "; ".join(f"{row.label}: {row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
+    ranges = [speed for _, speed in timed]
+    told = "; ".join(f"{speed.label}: {speed.value:.2f} ({speed.low:.2f} to {speed.high:.2f})" for speed in ranges)
     pictures = [
-        ("Speed-up, with 95 % intervals", plots.speedups(rows, f"speedups-{index}", f"Speed in multiples of fp32’s: {told}."))
+        ("Speed-up, with 95 % intervals", plots.speedups(ranges, f"speedups-{index}", f"Speed in multiples of fp32’s: {told}."))
     ]
     name = group.quality[-1] if group.quality else None
-    placed = [row for row in timed if name is not None and math.isfinite(value_of(row, name))]
-    if name is None or len(placed) < 2:
+    if name is None:
         return pictures
     dots = []
-    for row in placed:
-        low, high = interval_of(row, name) or (value_of(row, name),) * 2
-        quality = plots.Range(name, value_of(row, name), low, high)
-        dots.append(plots.Dot(f"{row['rank']} {row['mode']}", _speedup(row), quality, row["front"]))
+    for run, speed in timed:
+        value = value_of(run.row, name)
+        if value is None or not math.isfinite(value):
+            continue
+        low, high = interval_of(run.row, name) or (value, value)
+        dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front))
+    if len(dots) < 2:
+        return pictures
     told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f} and {dot.quality.value:.4g}" for dot in dots)
-    better = "higher" if higher_is_better(placed, name) else "lower"
+    better = "higher" if higher_is_better(group.rows, name) else "lower"
     dots.reverse()  # the best ones are drawn, and labelled, above the others
     picture = plots.front(dots, name, better, f"front-{index}", f"Speed-up against {name}: {told}.")
     return [*pictures, ("Speed against quality; the front is filled", picture)]
 
 
-def _speedup(row: Row) -> plots.Range:
-    found = row["speedup"]
-    return plots.Range(f"{row['rank']} {row['mode']}", found["median"], found["low"], found["high"])
+def _label(run: RankedRun) -> str:
+    return f"{run.rank} {run.row.mode}"
 
 
-def _command(comparison: "Comparison") -> str:
-    directories = list(dict.fromkeys(row["directory"] for row in comparison.rows))
+def _command(comparison: Comparison) -> str:
+    directories = list(
+        dict.fromkeys([*(run.row.directory for run in comparison.runs), *(run.directory for run in comparison.failed)])
+    )
     shown = ",".join(hydra_value(shown_path(Path(directory))) for directory in directories)
     return f"python run.py {shlex.quote(f'compare=[{shown}]')} sort_by={comparison.sorted_by}"

@@ -1,10 +1,8 @@
 """The same sentence before and after: audio to hear in the page, and its mel spectrograms."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ from markupsafe import Markup
 from pipeline.audio.mel import log_mel
 from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.report.html.plots import spectrogram, spectrogram_difference
+from pipeline.report.schema import Report
 
 MAX_SENTENCES = 3
 AUDIO_BYTES = 10_000_000  # of all WAV files in the page; base64 makes them a third larger, and the page stays under 15 MB
@@ -27,7 +26,13 @@ Mel = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Player:
-    """One version of a sentence: its audio as a data URI, its file and its length."""
+    """One version of a sentence.
+
+    Attributes:
+        uri: its audio, as a data URI.
+        file: its name in the run's directory.
+        seconds: its length.
+    """
 
     uri: str
     file: str
@@ -65,10 +70,10 @@ class Listening:
     left_out: list[str]
 
 
-def listening(report: Mapping[str, Any], directory: Path) -> Listening:
+def listening(report: Report, directory: Path) -> Listening:
     """Read the pairs of WAV files that a run has written to samples/."""
     folder = directory / "samples"
-    texts = {sample["id"]: sample.get("text") for sample in report.get("evaluation", {}).get("per_sample", [])}
+    texts = {} if report.evaluation is None else {sample.id: sample.text for sample in report.evaluation.per_sample}
     pairs = _pairs(folder)
     found: list[Sentence] = []
     left_out: list[str] = []

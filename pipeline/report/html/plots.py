@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from pipeline.measure.benchmark_result import Speedup
 from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline
 
 Mel = npt.NDArray[np.float32]
@@ -28,6 +29,11 @@ class Range:
     value: float
     low: float
     high: float
+
+
+def speedup_range(label: str, speedup: Speedup) -> Range:
+    """Return a speed-up as one row of a picture."""
+    return Range(label, speedup.median, speedup.low, speedup.high)
 
 
 def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
@@ -175,10 +181,10 @@ def _near(one: Dot, other: Dot, dots: Sequence[Dot]) -> bool:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidatePoint:
     """One model that a search has considered."""
 
-    speedup: Range
+    speedup: float
     loss: float
     size_bytes: float
     measured: bool
@@ -186,25 +192,23 @@ class Candidate:
     chosen: bool
 
 
-def search_front(points: Sequence[Candidate], loss: str, name: str, description: str) -> Markup:
+def search_front(points: Sequence[CandidatePoint], loss: str, name: str, description: str) -> Markup:
     """Draw speed-up against loss; size is the file's, measured ones are filled, a line joins the front."""
     with drawing():
         figure, axes = _canvas(3.2)
         axes.axvline(1.0, color=MUTED, linewidth=1.0)
         largest = max(point.size_bytes for point in points) or 1.0
-        line = sorted((point.speedup.value, point.loss) for point in points if point.on_front)
+        line = sorted((point.speedup, point.loss) for point in points if point.on_front)
         axes.plot([x for x, _ in line], [y for _, y in line], color=BETTER, linewidth=1.2, alpha=0.6)
         for point in sorted(points, key=lambda point: point.chosen):
             x, colour = point.speedup, QUANTIZED if point.chosen else BETTER if point.on_front else MUTED
-            if x.low < x.high:  # predicted ones have no interval
-                axes.plot([x.low, x.high], [point.loss] * 2, color=colour, linewidth=3, alpha=0.35)
             size = 4.0 + 8.0 * float(np.sqrt(point.size_bytes / largest))
             style = "full" if point.measured else "none"
-            axes.plot([x.value], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
+            axes.plot([x], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
             if point.chosen:
-                axes.plot([x.value], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
+                axes.plot([x], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
                 above = (0, 16)
-                axes.annotate("chosen", (x.value, point.loss), above, textcoords="offset points", color=INK, ha="center",
+                axes.annotate("chosen", (x, point.loss), above, textcoords="offset points", color=INK, ha="center",
                               fontweight="bold")  # fmt: skip
         axes.grid()
         axes.margins(0.12)

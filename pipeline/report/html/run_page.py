@@ -1,7 +1,6 @@
 """The page of one run: report.json, the samples and the settings of a run, as one file for people."""
 
 from pathlib import Path
-from typing import Any
 
 from pipeline.record.run_directory import CONFIG_FILE
 from pipeline.report.html import sections, timing_section
@@ -10,26 +9,27 @@ from pipeline.report.html.pareto_position import places
 from pipeline.report.html.render import command, render, shown_path
 from pipeline.report.html.search_section import searches
 from pipeline.report.html.transcripts import transcripts
+from pipeline.report.schema import Report
 
 PAGE_FILE = "report.html"
 SHOWN_TRANSCRIPTS = 20  # at most; the ones that quantization changed come first
 SHOWN_FAULTLESS = 4  # where nothing went wrong, a few show what was said
 
 
-def write_page(report: dict[str, Any], directory: Path) -> str:
+def write_page(report: Report, directory: Path) -> str:
     """Return the text of report.html: one file that needs no network, no script and no other file.
 
     What the report has nothing about is left out.
 
     Args:
-        report: report.json, of a run in whatever state.
+        report: of a run in whatever state.
         directory: of the run; its samples/*.wav and its config.yaml are read.
     """
-    said = transcripts(report.get("evaluation", {}).get("per_sample", []))
+    said = [] if report.evaluation is None else transcripts(report.evaluation.per_sample)
     faulty = sum(one.changed or not one.faultless for one in said)
     config = directory / CONFIG_FILE
     shown = shown_path(directory)
-    trail = [str(part) for part in (report.get("model"), report.get("mode"), directory.name) if part]
+    trail = [part for part in (report.model, report.mode, directory.name) if part]
     view = {
         "title": " · ".join(trail),
         "trail": trail,

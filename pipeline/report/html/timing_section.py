@@ -1,49 +1,93 @@
 """What the page of one run shows of size, speed, and where the time goes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.results import Inspection
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms
+from pipeline.report.schema import Report
 from pipeline.report.terminal import format_number
 
 SHOWN_OPS = 8  # in the picture
 TABLE_OPS = 14
 
-Report = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class SpeedView:
+    """Size and speed of a graph.
+
+    Rows are texts, as the page shows them.
+
+    Attributes:
+        graph: its role.
+        file: the artifact.
+        sha256: of the artifact.
+        rows: what, which, fp32, quantized, share of fp32's.
+        pictures: of the speed-up, and of the latency at each length.
+    """
+
+    graph: str
+    file: str
+    sha256: str
+    rows: list[tuple[str, str, str, str, str]]
+    pictures: list[Markup]
 
 
-def speed(report: Report) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class TimeView:
+    """Where the time of a graph goes.
+
+    Times are those of the benchmark, shares those of ONNX Runtime's profiler.
+
+    Attributes:
+        graph: its role.
+        picture: time by operator.
+        paired: whether both models are in the picture.
+        seen: what the graph is made of.
+        rows: operator, ms in fp32, ms in the quantized model.
+        trace: the file of the Chrome trace of both.
+    """
+
+    graph: str
+    picture: Markup
+    paired: bool
+    seen: Inspection | None
+    rows: list[tuple[str, str, str]]
+    trace: str | None
+
+
+def speed(report: Report) -> list[SpeedView]:
     """Return size and speed of each graph: rows of a table, and pictures of speed-up and latency per length."""
-    found: list[dict[str, Any]] = []
-    for artifact in report.get("artifacts", []):
-        graph, before, after = artifact["graph"], artifact["baseline_bytes"], artifact["bytes"]
-        measured = report.get("benchmark", {}).get(graph)
+    found: list[SpeedView] = []
+    for artifact in report.artifacts or []:
+        graph, before, after = artifact.graph, artifact.baseline_bytes, artifact.bytes
+        measured = (report.benchmark or {}).get(graph)
         rows = [("Size", "", mib(before), mib(after), _share(after, before))]
         pictures: list[Markup] = []
         if measured is not None:
             rows += _latency_rows(measured)
             pictures = _speed_pictures(graph, measured, len(found))
-        found.append(
-            {"graph": graph, "file": artifact["file"], "sha256": artifact["sha256"], "rows": rows, "pictures": pictures}
-        )
+        found.append(SpeedView(graph, artifact.file, artifact.sha256, rows, pictures))
     return found
 
 
-def time_by_op(report: Report) -> list[dict[str, Any]]:
+def time_by_op(report: Report) -> list[TimeView]:
     """Return where the time of each graph goes, by operator: in both models where both were profiled, else in fp32."""
-    found: list[dict[str, Any]] = []
-    inspected, timed = report.get("inspect", {}), report.get("benchmark", {})
+    found: list[TimeView] = []
+    inspected, timed = report.inspect or {}, report.benchmark or {}
     for number_, graph in enumerate(dict.fromkeys((*inspected, *timed))):
-        seen = inspected.get(graph)
-        ops = timed.get(graph, {}).get("op_times")
-        before = ops["baseline_ms"] if ops else {op: 100 * share for op, share in (seen or {}).get("time_share", {}).items()}
-        after = ops["quantized_ms"] if ops else {}
+        seen, measured = inspected.get(graph), timed.get(graph)
+        ops = None if measured is None else measured.op_times
+        shares = {} if seen is None else {op: 100 * share for op, share in seen.time_share.items()}
+        before = ops.baseline_ms if ops else shares
+        after = ops.quantized_ms if ops else {}
         if not before:
             continue
-        unit = f"ms of one inference, sample {ops['sample']}" if ops else "% of the time of one inference"
+        unit = f"ms of one inference, sample {ops.sample}" if ops else "% of the time of one inference"
         names = sorted({*before, *after}, key=lambda op: -max(before.get(op, 0.0), after.get(op, 0.0)))
         shown, rest = names[:SHOWN_OPS], names[SHOWN_OPS:]
         labels = [*shown, f"{len(rest)} others"] if rest else shown
@@ -59,8 +103,7 @@ def time_by_op(report: Report) -> list[dict[str, Any]]:
         else:
             picture = plots.bars(labels, columns[0], unit, name, description)
         rows = _op_rows(names, before, after) if ops else []
-        found.append({"graph": graph, "picture": picture, "paired": bool(after), "seen": seen, "rows": rows,
-                      "trace": ops["trace"] if ops else None})  # fmt: skip
+        found.append(TimeView(graph, picture, bool(after), seen, rows, ops.trace if ops else None))
     return found
 
 
@@ -82,17 +125,19 @@ def _share(after: float, before: float) -> str:
     return f"{100 * after / before:.0f} %" if before else ""
 
 
-def _latency_rows(measured: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+def _latency_rows(measured: GraphBenchmark) -> list[tuple[str, str, str, str, str]]:
+    slow, fast = measured.baseline_ms, measured.quantized_ms
     rows = [
-        ("Latency", label, ms(measured["baseline_ms"][key]), ms(measured["quantized_ms"][key]),
-         _share(measured["quantized_ms"][key], measured["baseline_ms"][key]))
-        for key, label in (("p50", "median"), ("p90", "90th percentile"), ("p99", "99th percentile"))
+        ("Latency", label, ms(before), ms(after), _share(after, before))
+        for label, before, after in (
+            ("median", slow.p50, fast.p50), ("90th percentile", slow.p90, fast.p90), ("99th percentile", slow.p99, fast.p99),
+        )
     ]  # fmt: skip
-    for other in measured.get("other_threads") or ():
-        before, after = other["baseline_ms"]["p50"], other["quantized_ms"]["p50"]
-        rows.append(("Latency", f"median, {other['threads']} threads", ms(before), ms(after), _share(after, before)))
-    if measured.get("rtf") is not None:
-        before, after = measured["baseline_rtf"], measured["rtf"]
+    for other in measured.other_threads:
+        before, after = other.baseline_ms.p50, other.quantized_ms.p50
+        rows.append(("Latency", f"median, {other.threads} threads", ms(before), ms(after), _share(after, before)))
+    if measured.rtf is not None and measured.baseline_rtf is not None:
+        before, after = measured.baseline_rtf, measured.rtf
         rows.append(
             (
                 "Real-time factor",
@@ -102,33 +147,32 @@ def _latency_rows(measured: Mapping[str, Any]) -> list[tuple[str, str, str, str,
                 _share(after, before),
             )
         )
-    for label, key in (("Time to load", "load_ms"), ("First inference", "first_run_ms")):
-        before, after = measured[f"baseline_{key}"], measured[f"quantized_{key}"]
+    for label, before, after in (
+        ("Time to load", measured.baseline_load_ms, measured.quantized_load_ms),
+        ("First inference", measured.baseline_first_run_ms, measured.quantized_first_run_ms),
+    ):
         rows.append((label, "", ms(before), ms(after), _share(after, before)))
-    before, after = measured["baseline_peak_bytes"], measured["quantized_peak_bytes"]
-    runtime = measured.get("runtime_peak_bytes")
+    before, after = measured.baseline_peak_bytes, measured.quantized_peak_bytes
+    runtime = measured.runtime_peak_bytes
     note = f"of which {mib(runtime)} without any model" if runtime else ""
     rows.append(("Peak memory of the process", note, mib(before), mib(after), _share(after, before)))
     return rows
 
 
-def _speed_pictures(graph: str, measured: Mapping[str, Any], number_: int) -> list[Markup]:
-    found = measured["speedup"]
-    others = measured.get("other_threads") or ()
-    own = f"{measured['threads']} threads" if measured["threads"] > 1 else "1 thread" if others else "quantized"
-    rows = [plots.Range(own, found["median"], found["low"], found["high"])]
-    for other in others:
-        speedup = other["speedup"]
-        rows.append(plots.Range(f"{other['threads']} threads", speedup["median"], speedup["low"], speedup["high"]))
-    if check := measured.get("self_check"):
-        rows.append(plots.Range("fp32 against itself", check["median"], check["low"], check["high"]))
+def _speed_pictures(graph: str, measured: GraphBenchmark, number_: int) -> list[Markup]:
+    others = measured.other_threads
+    own = f"{measured.threads} threads" if measured.threads > 1 else "1 thread" if others else "quantized"
+    rows = [plots.speedup_range(own, measured.speedup)]
+    rows += [plots.speedup_range(f"{other.threads} threads", other.speedup) for other in others]
+    if measured.self_check is not None:
+        rows.append(plots.speedup_range("fp32 against itself", measured.self_check))
     told = "; ".join(f"{row.label} {row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
     pictures = [
         plots.speedups(rows, f"speedup-{number_}", f"Speed of {graph} in multiples of fp32’s, with 95 % intervals: {told}.")
     ]
-    lengths = measured["lengths"]
-    labels = [f"{name}, {one['audio_seconds']:.1f} s" if one["audio_seconds"] else name for name, one in lengths.items()]
-    before, after = ([one[key] for one in lengths.values()] for key in ("baseline_ms", "quantized_ms"))
+    lengths = measured.lengths
+    labels = [f"{name}, {one.audio_seconds:.1f} s" if one.audio_seconds else name for name, one in lengths.items()]
+    before, after = [one.baseline_ms for one in lengths.values()], [one.quantized_ms for one in lengths.values()]
     if lengths:
         told = "; ".join(f"{label}: {a:.3g} and {b:.3g}" for label, a, b in zip(labels, before, after, strict=True))
         description = f"Median latency of {graph} in ms by length of the input, fp32 and quantized: {told}."

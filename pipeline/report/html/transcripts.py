@@ -1,10 +1,11 @@
 """Transcripts with their errors marked, word by word."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jiwer
+
+from pipeline.report.evaluation_schema import SampleResult
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,20 @@ class Transcript:
         return all(piece.kind == "same" for piece in self.quantized)
 
 
-def transcripts(samples: Sequence[Mapping[str, Any]]) -> list[Transcript]:
+def transcripts(samples: Sequence[SampleResult]) -> list[Transcript]:
     """Return the transcripts of an evaluation: first those that quantization changed, then those with other errors."""
     found = [
         Transcript(
-            sample["id"],
-            sample["text"],
-            marked(sample["text"], sample["baseline_transcript"]),
-            marked(sample["text"], sample["quantized_transcript"]),
-            sample["baseline_transcript"].split() != sample["quantized_transcript"].split(),
+            sample.id,
+            text,
+            marked(text, before),
+            marked(text, after),
+            before.split() != after.split(),
         )
         for sample in samples
-        if sample.get("text") is not None and "quantized_transcript" in sample and "baseline_transcript" in sample
+        if (text := sample.text) is not None
+        and (before := sample.baseline_transcript) is not None
+        and (after := sample.quantized_transcript) is not None
     ]
     return sorted(found, key=lambda one: (not one.changed, one.faultless))
 

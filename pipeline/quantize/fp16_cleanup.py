@@ -1,0 +1,136 @@
+"""What ONNX Runtime's converter to half precision trips over, and what it leaves behind.
+
+It knows names only: a tensor that is an output without a node that makes it, and a name that it would itself give, are taken
+out of its way. It puts every Cast at the end of the outermost graph: each goes to the graph that has its input, and all nodes
+into an order in which they can run, which ONNX asks for.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import onnx
+from google.protobuf.message import Message
+from onnx import TensorProto, numpy_helper
+
+from pipeline.graph.subgraph_scopes import Names, graphs_of, replace_nodes
+from pipeline.graph.topological_sort import topological_order
+
+M = TypeVar("M", bound=Message)
+MADE_NAMES = re.compile(r"graph_(in|out)put_cast_?\d+|.*_cast_to_(fp32|fp16)(_node)?")
+
+
+@dataclass(frozen=True)
+class PlainOutputs:
+    """Outputs of a graph that no node makes.
+
+    Attributes:
+        all_outputs: the names of all outputs, in order.
+        taken: those of constants and of inputs.
+        constants: the values of the constants among them.
+    """
+
+    all_outputs: tuple[str, ...]
+    taken: Mapping[str, onnx.ValueInfoProto]
+    constants: Mapping[str, onnx.TensorProto]
+
+
+def take_plain_outputs(graph: onnx.GraphProto) -> PlainOutputs:
+    """Remove the outputs that no node makes, in place; nodes read copies of those that are constants."""
+    made = {name for node in graph.node for name in node.output}
+    plain = {output.name: output for output in graph.output if output.name not in made}
+    found = PlainOutputs(
+        tuple(output.name for output in graph.output),
+        {name: _copy(output) for name, output in plain.items()},
+        {tensor.name: _copy(tensor) for tensor in graph.initializer if tensor.name in plain},
+    )
+    kept = [output for output in graph.output if output.name not in plain]
+    del graph.output[:]
+    graph.output.extend(kept)
+    names = Names(graph)
+    copies = {name: names.fresh(f"{name}_as_constant") for name in found.constants}
+    for tensor in graph.initializer:
+        tensor.name = copies.get(tensor.name, tensor.name)
+    _rename_reads(graph, copies)
+    return found
+
+
+def put_plain_outputs_back(graph: onnx.GraphProto, plain: PlainOutputs, *, half: bool) -> None:
+    """Give a graph the outputs back that `take_plain_outputs` took, in their order, in place."""
+    converted = {output.name: output for output in graph.output}
+    outputs = []
+    for name in plain.all_outputs:
+        output = plain.taken.get(name, converted.get(name))
+        assert output is not None, f"the converter has lost the output {name}"
+        if half and output.type.tensor_type.elem_type == TensorProto.FLOAT:
+            output.type.tensor_type.elem_type = TensorProto.FLOAT16
+        outputs.append(_copy(output))
+    del graph.output[:]
+    graph.output.extend(outputs)
+    for tensor in plain.constants.values():
+        array = numpy_helper.to_array(tensor)
+        stays = not half or tensor.data_type != TensorProto.FLOAT
+        graph.initializer.append(tensor if stays else numpy_helper.from_array(array.astype("float16"), tensor.name))
+
+
+def free_names(graph: onnx.GraphProto) -> None:
+    """Rename inner tensors and nodes whose names the converter gives itself, in place."""
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    names = Names(graph)
+    renamed: dict[str, str] = {}
+    for scope in graphs_of(graph):
+        for node in scope.node:
+            if MADE_NAMES.fullmatch(node.name):
+                node.name = names.fresh(f"{node.name}_of_the_original")
+            for name in node.output:
+                if name not in fixed and MADE_NAMES.fullmatch(name):
+                    renamed[name] = names.fresh(f"{name}_of_the_original")
+        for tensor in scope.initializer:
+            if tensor.name not in fixed and MADE_NAMES.fullmatch(tensor.name):
+                renamed[tensor.name] = names.fresh(f"{tensor.name}_of_the_original")
+                tensor.name = renamed[tensor.name]
+    for scope in graphs_of(graph):
+        for node in scope.node:
+            for index, name in enumerate(node.output):
+                node.output[index] = renamed.get(name, name)
+        for value in (*scope.value_info, *(scope.output if scope is not graph else ())):
+            value.name = renamed.get(value.name, value.name)
+    _rename_reads(graph, renamed)
+
+
+def put_in_order(model: onnx.ModelProto) -> None:
+    """Move each node to the graph that has its inputs, and sort the nodes of every graph, in place."""
+    graph = model.graph
+    scopes = list(graphs_of(graph))
+    owner = {name: place for place, scope in enumerate(scopes) for node in scope.node for name in node.output if name}
+    for place, scope in enumerate(scopes):
+        owner.update(dict.fromkeys((value.name for value in (*scope.input, *scope.initializer)), place))
+    # In a Cast pair around a node of a body, the outermost graph holds the Cast that makes the body's tensor.
+    moved: dict[int, list[onnx.NodeProto]] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        inner = [owner[name] for name in node.input if owner.get(name, 0)]
+        (moved.setdefault(inner[0], []) if inner and node.op_type == "Cast" else kept).append(node)
+    moved = {place: [_copy(node) for node in nodes] for place, nodes in moved.items()}
+    replace_nodes(graph, [_copy(node) for node in kept])
+    if moved:
+        scopes = list(graphs_of(graph))
+        for place, nodes in moved.items():
+            scopes[place].node.extend(nodes)
+    for scope in reversed(list(graphs_of(graph))):
+        ordered = topological_order(list(scope.node), [])
+        replace_nodes(scope, [_copy(node) for node in ordered])
+
+
+def _rename_reads(graph: onnx.GraphProto, new: Mapping[str, str]) -> None:
+    for scope in graphs_of(graph) if new else ():
+        for node in scope.node:
+            for index, name in enumerate(node.input):
+                node.input[index] = new.get(name, name)
+
+
+def _copy(message: M) -> M:
+    copied: M = type(message)()
+    copied.CopyFrom(message)
+    return copied

@@ -1,0 +1,118 @@
+"""Facts that stages find and report.json holds as they are."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """An input or output of a graph; a length that the graph leaves open is None, or a name."""
+
+    name: str
+    type: str
+    shape: list[int | str | None] | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of one graph: the report's `inspect.<graph>`.
+
+    Attributes:
+        inputs: name, type and shape of each input; null is a size that the graph leaves open.
+        outputs: the same of each output.
+        opset: version of the default operator set.
+        nodes: how many.
+        ops: operator type -> count.
+        parameters: values of all constants of float type.
+        macs: operator type -> multiply-accumulates of one inference on the probe.
+        time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
+        probe: the sample that macs and time are of.
+        advised_mode: the mode that fits.
+        reasons: why.
+    """
+
+    opset: int
+    nodes: int
+    ops: dict[str, int]
+    parameters: int
+    macs: dict[str, int]
+    time_share: dict[str, float]
+    advised_mode: str
+    reasons: list[str]
+    probe: str | None = None
+    inputs: list[TensorShape] = field(default_factory=list)
+    outputs: list[TensorShape] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A node that stays in fp32.
+
+    Attributes:
+        node: its name.
+        reason: why it was not quantized.
+    """
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A rewrite that was kept.
+
+    Attributes:
+        name: of the rewrite.
+        sites: how many places it changed.
+        speedup: against the graph before it: the median of the paired ratios; of all that were timed together.
+        max_difference: of any output from the original's, relative to the scale of that output, with all rewrites so far.
+        together: the names of all that were timed together, where it was not alone.
+        exactness: "bitwise", "algebraic" or "assumed": of its weakest place (`rewrite_registry.Exactness`).
+        assumption: where it is assumed: what of the inputs, in a sentence.
+        assumed_sites: how many of the places rest on that.
+        withheld_sites: further places, which `mode.assume=true` would change.
+    """
+
+    name: str
+    sites: int
+    speedup: float | None
+    max_difference: float | None
+    together: list[str] = field(default_factory=list)
+    exactness: str = ""
+    assumption: str = ""
+    assumed_sites: int = 0
+    withheld_sites: int = 0
+
+
+@dataclass(frozen=True)
+class MeasuredLoss:
+    """A loss with its 95 % interval over samples.
+
+    Attributes:
+        metric: what it is measured in.
+        value: how much worse than fp32; below zero is better.
+        low: lower end of the interval; None where the samples do not tell.
+        high: upper end.
+        samples: how many it was measured on.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """One node whose output exists in both graphs.
+
+    Attributes:
+        node: its name in the original.
+        op_type: its operator.
+        sqnr_db: power of fp32's output over power of the difference, all samples together; infinite where there is none,
+            minus infinite where the quantized graph has NaN or infinity in fp32's place of a number.
+    """
+
+    node: str
+    op_type: str
+    sqnr_db: float | None

@@ -1,0 +1,28 @@
+"""What the quantize stage gives."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.optimize.engine import Rewritten
+from pipeline.quantize.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the stage gives.
+
+    Attributes:
+        artifacts: graph name -> artifact.
+        notes: what was changed on the way that a user should know.
+        urgent: what a user must know before all else.
+        rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
+        searches: graph name -> what a search has tried and found: the report's `search`.
+        calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
+    """
+
+    artifacts: dict[str, Artifact]
+    notes: tuple[str, ...]
+    rewritten: dict[str, Rewritten]
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calibrated_on: str | None = None
+    urgent: tuple[str, ...] = ()
