@@ -2,9 +2,9 @@
 
     python sherpa_client.py <job.json> <result.npz>
 
-A job is {"task": "hear", "model", "tokens", "audio": [path, ...]} or {"task": "speak", "acoustic", "vocoder", "tokens",
-"noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from outside. The
-result holds `text` (one per recording), or `audio_<k>` and `sample_rate_hz`.
+A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader"} or {"task": "speak", "acoustic", "vocoder",
+"tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from
+outside. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json
@@ -17,15 +17,17 @@ import soundfile
 
 
 def hear(job):
-    recogniser = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(model=job["model"], tokens=job["tokens"], num_threads=1)
-    texts = []
+    load = getattr(sherpa_onnx.OfflineRecognizer, job.get("loader", "from_zipformer_ctc"))
+    recogniser = load(model=job["model"], tokens=job["tokens"], num_threads=1)
+    texts, tokens = [], []
     for path in job["audio"]:
         audio, rate = soundfile.read(path, dtype="float32")
         stream = recogniser.create_stream()
         stream.accept_waveform(rate, audio)
         recogniser.decode_stream(stream)
         texts.append(stream.result.text.strip())
-    return {"text": np.array(texts)}
+        tokens.append(" ".join(stream.result.tokens))
+    return {"text": np.array(texts), "tokens": np.array(tokens)}
 
 
 def speak(job):

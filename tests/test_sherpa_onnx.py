@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 
+from pipeline.audio.resample import resample
 from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.audio_files import read_audio
 from pipeline.data.manifest import manifest_lines
@@ -165,3 +167,68 @@ def speech(made, repo, tmp_path):
 
 def reader(path, rate):
     return read_audio(path, rate, SampleRateMismatch.refuse, [])
+
+
+DIGITS = 64  # of the alphabet that a probe model spells features in
+STEP = 1 / 2048  # nats
+
+
+@pytest.fixture
+def probe(tmp_path, build):
+    """Write a CTC model that hears no words: its greedy path spells the features that the client has computed, in digits."""
+    text = """probe (float[1, T, 80] x, int64[1] x_lens) => (float[1, F, 65] log_probs, int64[1] log_probs_len) {
+        above = Add (x, lowest)
+        steps = Mul (above, per_nat)
+        whole = Round (steps)
+        number = Cast <to = 7> (whole)
+        column = Reshape (number, to_column)
+        places = Div (column, powers)
+        digits = Mod (places, base)
+        tokens = Add (digits, one)
+        spelled = Reshape (tokens, to_column)
+        blanks = Mul (spelled, zero)
+        both = Concat <axis = 2> (spelled, blanks)
+        ids = Reshape (both, to_row)
+        log_probs = OneHot <axis = -1> (ids, classes, off_on)
+        size = Shape (ids)
+        log_probs_len = Slice (size, from, to)
+    }"""
+    constants = {
+        "lowest": np.float32(32), "per_nat": np.float32(1 / STEP), "to_column": np.array([1, -1, 1]),
+        "to_row": np.array([1, -1]),
+        "powers": np.array([[[DIGITS**2, DIGITS, 1]]]), "base": np.int64(DIGITS), "one": np.int64(1), "zero": np.int64(0),
+        "classes": np.int64(DIGITS + 1), "off_on": np.array([-20, 0], np.float32), "from": np.array([1]), "to": np.array([2]),
+    }  # fmt: skip
+    model = build(text, **constants)
+    onnx.helper.set_model_props(model, {"model_type": "zipformer2_ctc", "vocab_size": "65", "subsampling_factor": "4"})
+    onnx.save(model, tmp_path / "probe.onnx")
+    table = "<blk> 0\n" + "".join(f"t{k:02d} {k + 1}\n" for k in range(DIGITS))
+    (tmp_path / "tokens.txt").write_text(table, encoding="utf-8")
+    return tmp_path / "probe.onnx"
+
+
+@pytest.mark.parametrize(("loader", "family"), [("from_zipformer_ctc", "icefall"), ("from_wenet_ctc", "wenet")])
+def test_the_features_of_any_sample_rate_are_the_client_s(probe, repo, tmp_path, loader, family):
+    speech, rate = soundfile.read(repo / "data/clips/evaluation/e000.flac", dtype="float32")
+    files = []
+    for rate_hz in (8000, 16_000, 22_050, 44_100, 48_000):
+        files.append(tmp_path / f"{rate_hz}.wav")
+        soundfile.write(files[-1], resample(speech, rate, rate_hz), rate_hz, subtype="PCM_16")
+    job = {
+        "task": "hear", "loader": loader, "model": str(probe), "tokens": str(tmp_path / "tokens.txt"),
+        "audio": [str(file) for file in files],
+    }  # fmt: skip
+    spelled = client(tmp_path, job)["tokens"]
+    asr = Ctc("asr", str(repo / "data/models/asr/model.onnx"), features=family)
+    for file, tokens in zip(files, spelled.tolist(), strict=True):
+        digits = np.array([int(token[1:]) for token in tokens.split()]).reshape(-1, 3)
+        theirs = (digits @ [DIGITS**2, DIGITS, 1] * STEP - 32).reshape(-1, 80)
+        audio = read_audio(file, asr.sample_rate_hz, SampleRateMismatch.resample, [], asr.resample)
+        ours = asr.sample_of_audio(file.stem, audio).inputs["x"][0]
+        assert ours.shape == theirs.shape
+        difference = np.abs(ours - theirs)[:, :-2]
+        if family == "wenet":  # whose client draws noise of one unit: what is louder than that is the same
+            assert np.median(difference) < 0.1, file.stem
+            assert np.abs((ours - theirs).mean()) < 0.05, file.stem
+        else:
+            assert difference.max() < 0.1, file.stem

@@ -23,7 +23,7 @@ from pipeline.calibration.statistics import Statistics
 from pipeline.graph.large_models import is_large, without_weights
 from pipeline.sample import Sample
 
-ENGINE_VERSION = 4  # to be raised with every change that changes statistics
+ENGINE_VERSION = 5  # to be raised with every change that changes statistics
 MAGIC = b"speech-statistics\n"
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Which samples a run calibrates and evaluates on."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ RANDOM_WARNING = (
     "calibration=random: the ranges come from noise, not from speech. They may not fit speech; the quality below "
     "shows the effect. Calibrate on real data: calibration=real or calibration=arrays."
 )
+
+LISTED = 20  # names in a message, at most
 
 
 @dataclass(frozen=True)
@@ -271,15 +273,16 @@ class _Wanted:
                 else f"{self.key}: {path} is empty; at least one sample is needed."
             )
         if skipped:
-            names = ", ".join(entry["sample"] for entry in self.run_log.skipped[before : before + 5])
-            more = f" and {skipped - 5} more" if skipped > 5 else ""
-            self.run_log.warn(f"{self.key}: {skipped} of {skipped + len(found)} files or samples of {path} were skipped: "
-                              f"{names}{more}; see `skipped`.")  # fmt: skip
+            self.run_log.warn(f"{self.key}: {skipped} of {skipped + len(found)} samples of {path} were skipped; see `skipped`.")
         return found
 
-    def _left_out(self, file: str, reason: str) -> None:
-        """Note a file that is not taken for a sample; it may be anything, so that it is no reason to stop."""
-        self.run_log.skip(self.key, file, reason)
+    def _left_out(self, files: Sequence[str]) -> None:
+        """Tell of files that are not taken for recordings; they may be anything, so that they are no reason to stop."""
+        shown = ", ".join(files[:LISTED]) + (f" and {len(files) - LISTED} more" if len(files) > LISTED else "")
+        self.run_log.warn(
+            f"{self.key}: left out, since their endings are not those of audio that libsndfile reads: {shown}. Convert them to "
+            "WAV or FLAC if they are recordings."
+        )
 
     def _bad(self, sample: str, reason: str) -> None:
         refuse_or_skip(self.key, self.on_bad, self.run_log, sample, reason)

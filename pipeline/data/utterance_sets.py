@@ -5,7 +5,7 @@ one of audio files.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.config.choices import CalibrationKind
@@ -19,6 +19,9 @@ AUDIO_SUFFIXES = frozenset(
      ".wve", ".mat", ".mpc", ".sd2"}
 )  # fmt: skip
 """The endings of the files that libsndfile reads and whose header says what is in them."""
+LeftOut = Callable[[Sequence[str]], None]
+"""Told of the files in a folder that are not taken for recordings."""
+
 NEEDED = {
     CalibrationKind.audio: "a folder of audio files",
     CalibrationKind.manifest: "a .jsonl manifest, or a Kaldi folder with wav.scp",
@@ -26,9 +29,7 @@ NEEDED = {
 }
 
 
-def utterances_in(
-    path: Path, key: str, on_bad: OnBadSample, left_out: OnBadSample = lambda _name, _reason: None
-) -> Iterator[Utterance]:
+def utterances_in(path: Path, key: str, on_bad: OnBadSample, left_out: LeftOut = lambda _files: None) -> Iterator[Utterance]:
     """Yield the utterances of a set, in its order.
 
     Args:
@@ -84,16 +85,12 @@ def _sentences(path: Path, key: str) -> Iterator[Utterance]:
             yield Utterance(f"{path.stem}_{number:03d}", text=line.strip())
 
 
-def _recordings(folder: Path, key: str, left_out: OnBadSample) -> Iterator[Utterance]:
+def _recordings(folder: Path, key: str, left_out: LeftOut) -> Iterator[Utterance]:
     """Yield the recordings of a folder by their paths in it; two that differ in their endings alone keep them in their ids."""
     present = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
     files = [file for file in present if file.suffix.lower() in AUDIO_SUFFIXES]
-    for file in present:
-        if file.suffix.lower() not in AUDIO_SUFFIXES:
-            left_out(
-                file.relative_to(folder).as_posix(),
-                f"{file}: no ending of a file that libsndfile reads. Convert it to WAV or FLAC if it is a recording.",
-            )
+    if others := [file.relative_to(folder).as_posix() for file in present if file not in files]:
+        left_out(others)
     if not files:
         raise DataError(f"{key}: {folder} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}).")
     stems = Counter(file.with_suffix("") for file in files)

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 SERIALIZED_LIMIT_BYTES = 1_900_000_000  # leaves 5 % for the nodes
 SMALL_BYTES = 1024  # shapes, axes and the like hold a few numbers
 SHAPE_TYPES = frozenset({TensorProto.INT32, TensorProto.INT64})  # of constants whose values shape inference looks at
-PAGE_BYTES = 4096  # weights start at a page, so that ONNX Runtime can map the file into memory
+PAGE_BYTES = 4096  # large weights start at a page, so that ONNX Runtime can map the file into memory
+PAGED_BYTES = 1 << 20  # and above; others would make the file larger
 
 
 def bytes_of(tensor: TensorProto) -> int:
@@ -62,33 +63,40 @@ def put_weights_back(bare: onnx.ModelProto, model: onnx.ModelProto) -> None:
     bare.graph.initializer.extend(found)
 
 
-def save_with_external_data(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write a model into a folder, its weights into a file beside it, and return its path.
+def save_with_external_data(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Write a model, and its weights into a file beside it, and return the files, the model first.
 
-    The model is not changed, and its weights are not copied; `onnx.save_model` takes them out of the model that it writes.
+    Files of these names are replaced. The model is not changed, and its weights are not copied; `onnx.save_model` takes them
+    out of the model that it writes, refuses to write where the *current* directory has a file of the same name, and lets only
+    the owner read the weights.
     """
-    path = folder / "model.onnx"
+    data = path.with_name(f"{path.name}.data")
     light = _without_initializers(model)
-    with (folder / "model.data").open("wb") as file:
+    with data.open("wb") as file:
         for tensor in model.graph.initializer:
             if not _is_weight(tensor):
                 light.graph.initializer.append(tensor)
                 continue
             raw = tensor if tensor.HasField("raw_data") else numpy_helper.from_array(numpy_helper.to_array(tensor))
-            file.seek(-file.tell() % PAGE_BYTES, 1)
+            if len(raw.raw_data) >= PAGED_BYTES:
+                file.seek(-file.tell() % PAGE_BYTES, 1)
             place = light.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
             place.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "model.data"), ("offset", file.tell()), ("length", len(raw.raw_data))):
+            for key, value in (("location", data.name), ("offset", file.tell()), ("length", len(raw.raw_data))):
                 place.external_data.add(key=key, value=str(value))
             file.write(raw.raw_data)
+        held = file.tell()
     path.write_bytes(light.SerializeToString())
-    return path
+    if held:
+        return [path, data]
+    data.unlink()
+    return [path]
 
 
 def _is_weight(tensor: TensorProto) -> bool:
     """Return whether the values of a constant are large and decide no shape."""
     inside = tensor.data_location != TensorProto.EXTERNAL
-    return inside and tensor.data_type not in SHAPE_TYPES and bytes_of(tensor) >= SMALL_BYTES
+    return inside and tensor.data_type not in (TensorProto.STRING, *SHAPE_TYPES) and bytes_of(tensor) >= SMALL_BYTES
 
 
 def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,27 +6,39 @@ from fnmatch import fnmatchcase
 import onnx
 
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.graph.module_paths import NOWHERE, Paths
 
 
-def match_nodes(patterns: Sequence[str], names: Collection[str], key: str) -> set[str]:
-    """Return the nodes that exact names or globs (`*`, `?`, `[...]`) mean.
+def match_nodes(patterns: Sequence[str], names: Collection[str], key: str, paths: Paths = NOWHERE) -> set[str]:
+    """Return the nodes that exact names or globs (`*`, `?`, `[...]`) mean, or the paths of modules that nodes lie in.
 
-    An exact name wins over its reading as a glob, since exported names may hold brackets.
+    An exact name wins over its reading as a glob, since exported names may hold brackets; a module stands for all its nodes.
 
     Args:
         patterns: what the setting holds.
         names: the nodes that there are.
         key: the full config key, for messages.
+        paths: of the modules that nodes lie in.
 
     Raises:
         ConfigError: a pattern matches no node.
     """
     known = set(names)
+    modules: dict[str, set[str]] = {}
+    for name in known & paths.keys():
+        for path in paths[name]:
+            modules.setdefault(path, set()).add(name)
     matched: set[str] = set()
     for pattern in patterns:
-        found = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
+        found = {pattern} if pattern in known else modules.get(pattern, set())
         if not found:
-            raise ConfigError(f"{key}: no node is named {pattern!r}, and none matches it.{did_you_mean(pattern, known)}")
+            found = {name for name in known if fnmatchcase(name, pattern)}
+            found = found.union(*(inside for path, inside in modules.items() if fnmatchcase(path, pattern)))
+        if not found:
+            near = did_you_mean(pattern, known | modules.keys())
+            raise ConfigError(
+                f"{key}: no node{' or module' if modules else ''} is named {pattern!r}, and none matches it.{near}"
+            )
         matched |= found
     return matched
 

@@ -3,13 +3,15 @@
 import tempfile
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+import onnxruntime
 from onnx import helper, version_converter
 
 from pipeline.errors import ModelError
+from pipeline.graph.inlined_branches import restore_names
 from pipeline.graph.input_defaults import FREE_INPUTS
 from pipeline.graph.large_models import (
     SMALL_BYTES,
@@ -20,12 +22,14 @@ from pipeline.graph.large_models import (
     save_with_external_data,
     without_weights,
 )
+from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import ensure_names
-from pipeline.graph.noise_inputs import NORMAL, UNIFORM
-from pipeline.graph.opset import opset_of
-from pipeline.graph.session import open_session
+from pipeline.graph.noise_inputs import NORMAL, UNIFORM, random_nodes
+from pipeline.graph.opset import use_one_default_domain
+from pipeline.graph.session import ORT_ERRORS, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.sparse_constants import make_dense
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies, rename_in_bodies
 
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
@@ -41,11 +45,13 @@ class PreparedGraph:
         model: the graph, with the types and shapes of its tensors as far as they can be inferred.
         notes: what was changed that a user should know.
         folded: names of nodes of the source that preparation has removed.
+        paths: node name -> the modules and the calls of functions that it lies in.
     """
 
     model: onnx.ModelProto
     notes: tuple[str, ...]
     folded: frozenset[str]
+    paths: Paths = field(default_factory=dict)
 
 
 def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, preprocess: bool) -> PreparedGraph:
@@ -65,18 +71,20 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
     ensure_names(model)
     name_bodies(model.graph)
     rename_in_bodies(model.graph)
+    make_dense(model.graph)
     names = {node.name for node in model.graph.node}
     notes: list[str] = []
     if opset is not None and opset < needed_opset:
         raise ModelError(f"mode.opset: {opset}, but this mode needs {needed_opset}; set it to {needed_opset} or more.")
     wanted = opset or max(source.opset, needed_opset)
     if wanted != source.opset:
-        model = _convert(model, source, wanted)
+        model = _convert(model, source, wanted, "mode.opset" if opset is not None else None)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
-        model = _fold(model)
+        model = _fold(model, source)
     ensure_names(model)
-    return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - {node.name for node in model.graph.node}))
+    left = {node.name for node in model.graph.node}
+    return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - left), source.paths)
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -84,8 +92,8 @@ def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
     ONNX Runtime infers the shapes itself. The names that ONNX's inference gives to unknown lengths, which it does not use,
     make it plan memory and fuse operators otherwise: a conformer of 5 layers runs 1.03 times as fast without them, its int8
-    form 1.09 times (SkipLayerNormalization is slower here than its parts). The noise that a graph draws must keep its rank,
-    which `pipeline.graph.noise_inputs` asks for.
+    form 1.09 times (SkipLayerNormalization is slower here than its parts). The noise that a graph draws keeps its type, which
+    `pipeline.graph.noise_inputs` asks for, and which ONNX's inference cannot find behind integer operators.
     """
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -97,7 +105,39 @@ def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:
+def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int, key: str | None) -> onnx.ModelProto:
+    """Return the graph in another opset.
+
+    Args:
+        model: the graph.
+        source: that it is of.
+        opset: the opset.
+        key: the setting that asks for it; None: the mode itself.
+
+    Raises:
+        ModelError: it cannot be converted, or ONNX Runtime cannot run what comes out.
+    """
+    converted = _converted(model, source, opset)
+    if (problem := _refusal(converted)) is None:
+        return converted
+    between = range(opset - 1, source.opset, -1) if opset > source.opset else range(opset + 1, source.opset)
+    newest = next((other for other in between if _refusal(_converted(model, source, other)) is None), source.opset)
+    raise ModelError(
+        f"{key or 'mode.name'}: ONNX Runtime {onnxruntime.__version__} cannot run {source.path} in opset {opset}: {problem} "
+        + (f"Set mode.opset to {newest}, the nearest that works." if key else f"The model is of opset {source.opset}.")
+    )
+
+
+def _refusal(model: onnx.ModelProto) -> str | None:
+    """Return why ONNX Runtime refuses a graph, in its words; None where it loads."""
+    try:
+        open_session(model, optimization="none")
+    except ORT_ERRORS as error:
+        return f"{str(error).rstrip('. ')}."
+    return None
+
+
+def _converted(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.ModelProto:
     large = is_large(model)
     try:
         converted = version_converter.convert_version(without_weights(model) if large else model, opset)
@@ -112,17 +152,26 @@ def _convert(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.Mo
     return converted
 
 
-def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto, source: SourceGraph) -> onnx.ModelProto:
     """Return the graph with its constants folded, without what would make it larger.
 
     A weight that several nodes read is stored once more for each that ONNX Runtime folds it into: a transposed copy of an
     embedding, a weight for each of two batch normalizations, one in each branch of an If. A table that a few numbers describe
     (zeros, positions) is stored whole. ONNX Runtime folds all of that again when it loads the model.
+
+    Raises:
+        ModelError: ONNX Runtime cannot fold constants of this graph.
     """
-    folded = _folded(model)
-    if byte_size(folded) <= byte_size(model) + SMALL_BYTES:
-        return folded
-    without = _folded(model, _growing(model, folded))
+    try:
+        folded = _folded(model)
+        if byte_size(folded) <= byte_size(model) + SMALL_BYTES:
+            return folded
+        without = _folded(model, _growing(model, folded))
+    except ORT_ERRORS as error:
+        raise ModelError(
+            f"{source.path}: ONNX Runtime {onnxruntime.__version__} cannot fold its constants: {error}. With "
+            "mode.preprocess=false the graph stays as exported."
+        ) from error
     return min(folded, without, key=byte_size)
 
 
@@ -164,23 +213,25 @@ def _folded(model: onnx.ModelProto, variable: Collection[str] = ()) -> onnx.Mode
             for tensor in model.graph.initializer
             if tensor.name in variable
         )
+    # It would remove a Dropout that is told to drop as well.
+    drops = any(node.op_type == "Dropout" for node in random_nodes(model.graph))
+    off = [*RENAMING_OPTIMIZERS, *(["EliminateDropout"] if drops else [])]
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         # ONNX Runtime refers to the file of weights from the graph that it writes, which therefore lies beside it
-        file = save_with_external_data(given, Path(folder)) if is_large(given) else given
-        open_session(file, save_optimized=optimized, optimization="basic", without=RENAMING_OPTIMIZERS)
+        file = save_with_external_data(given, Path(folder) / "model.onnx")[0] if is_large(given) else given
+        open_session(file, save_optimized=optimized, optimization="basic", without=off)
         folded = onnx.load(optimized)
     if variable:
         inputs = [value for value in folded.graph.input if value.name not in variable]
         del folded.graph.input[:]
         folded.graph.input.extend(inputs)
-    nodes = [node for scope in graphs_of(folded.graph) for node in scope.node]
-    nodes += [node for function in folded.functions for node in function.node]
-    used = {node.domain for node in nodes} | {"", "ai.onnx"}
+    use_one_default_domain(folded)
+    used = {node.domain for scope in graphs_of(folded.graph) for node in scope.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
     del folded.opset_import[:]
     folded.opset_import.extend(kept)
-    assert opset_of(folded) == opset_of(model)
+    restore_names(folded, model)
     return folded
 
 

@@ -130,7 +130,7 @@ def open_with(
     if not is_large(model):
         return _open(model.SerializeToString(), options, without)
     with tempfile.TemporaryDirectory(prefix="large-model-", ignore_cleanup_errors=True) as folder:
-        return _open(str(save_with_external_data(model, Path(folder))), options, without)
+        return _open(str(save_with_external_data(model, Path(folder) / "model.onnx")[0]), options, without)
 
 
 def _open(source: str | bytes, options: onnxruntime.SessionOptions, without: Sequence[str]) -> onnxruntime.InferenceSession:

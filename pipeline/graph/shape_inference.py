@@ -3,6 +3,7 @@
 import onnx
 
 from pipeline.graph.large_models import put_weights_back, without_weights
+from pipeline.graph.subgraph_scopes import graphs_of
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,6 +17,14 @@ def inferred_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     """Return the types and shapes of the tensors of the top-level graph, as far as they can be inferred."""
     graph = _inferred(model).graph
     return {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the types of all tensors, those in bodies included, as far as they can be inferred."""
+    scopes = list(graphs_of(_inferred(model).graph))
+    found = {tensor.name: tensor.data_type for scope in scopes for tensor in scope.initializer}
+    values = (value for scope in scopes for value in (*scope.input, *scope.value_info, *scope.output))
+    return found | {value.name: kind for value in values if (kind := value.type.tensor_type.elem_type)}
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

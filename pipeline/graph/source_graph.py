@@ -14,12 +14,15 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
+from pipeline.graph.declared_shapes import drop_contradicted_shapes
 from pipeline.graph.fixed_inputs import fix_inputs
 from pipeline.graph.input_defaults import split_defaults
-from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
-from pipeline.graph.opset import opset_of
+from pipeline.graph.local_functions import inline_functions
+from pipeline.graph.module_paths import Paths, module_paths
+from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise_inputs
+from pipeline.graph.opset import opset_of, use_one_default_domain
 from pipeline.graph.session import open_session
-from pipeline.graph.subgraph_scopes import tensors_in
+from pipeline.graph.subgraph_scopes import rename_in_bodies, tensors_in
 from pipeline.paths import HashedFile, hash_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
@@ -40,9 +43,10 @@ class SourceGraph:
         path: the file, absolute.
         files: the file and its external data, each with its hash.
         sha256: of the contents of all of them.
-        model: the parsed graph.
+        model: the parsed graph, with local functions inlined and with a name for each node.
         fixed: inputs that it takes but ignores, since they are always the same, and their values.
         defaults: optional inputs, and the values that they have where a caller gives none.
+        paths: node name -> the modules and the calls of functions that it lies in.
     """
 
     name: str
@@ -52,6 +56,7 @@ class SourceGraph:
     model: onnx.ModelProto
     fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     defaults: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    paths: Paths = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -91,6 +96,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         load_external_data_for_model(proto, str(file.parent))
         _drop_negative_dims(proto.graph)
+        drop_contradicted_shapes(proto)
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
@@ -103,8 +109,13 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
     files, sha256 = hash_files(*paths)
+    use_one_default_domain(proto)
+    calls = inline_functions(proto)
+    rename_in_bodies(proto.graph)
+    expand_bernoulli(proto)
     defaults = split_defaults(proto)
-    return SourceGraph(name, file, files, sha256, proto, fix_inputs(proto.graph, fixed or {}), defaults)
+    values = fix_inputs(proto.graph, fixed or {})
+    return SourceGraph(name, file, files, sha256, proto, values, defaults, module_paths(proto, calls))
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

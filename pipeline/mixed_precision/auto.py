@@ -41,6 +41,7 @@ from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fold
 from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Kept, MeasuredLoss
@@ -204,7 +205,8 @@ def _search(
     }
     plan = plan_of(groups, best.choice)
     plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    return Found(chosen, plan, rewritten, report, tuple(warnings_of(source.name, best, met, budget, candidates)))
+    silence = [f"{source.name}: {note_on_silence(builder.silent)}"] if builder.silent else []
+    return Found(chosen, plan, rewritten, report, (*warnings_of(source.name, best, met, budget, candidates), *silence))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:

@@ -36,6 +36,7 @@ class Builder:
     Attributes:
         model: the float graph, equalised and smoothed; computes what the one given does.
         groups: what is decided together.
+        silent: nodes that get no static ranges -> the tensor that was zero in all of calibration.
 
     Args:
         model: the prepared float graph; it is not changed.
@@ -61,6 +62,7 @@ class Builder:
         levelled = equalize(model, everything, samples, threads=threads)
         self.model = smooth_quant(levelled, everything, samples, threads=threads)
         self._statistics = measured(self.model)
+        self.silent: dict[str, str] = {}
         self.groups = tuple(self._with_ranges(groups, everything))
         self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
@@ -77,10 +79,10 @@ class Builder:
         if not silent:
             return list(groups)
         nodes = everything.nodes(Precision.static_int8)
-        touching = nodes_touching(self.model, nodes, pair_settings(self._static), silent)
+        self.silent = nodes_touching(self.model, nodes, pair_settings(self._static), silent)
         found = []
         for group in groups:
-            static = touching.keys().isdisjoint(group.nodes)
+            static = self.silent.keys().isdisjoint(group.nodes)
             left = tuple(p for p in group.precisions if static or p is not Precision.static_int8)
             found += [replace(group, precisions=left)] if left else []
         return found

@@ -10,6 +10,7 @@ reads are those of the float graph.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import onnx
 from onnx import helper
@@ -52,7 +53,7 @@ def sensitivities(
     losses: Losses = {}
     simple = all(len(calls) == 1 for calls in evaluator.calls)
     noisy = with_noise_inputs(builder.model)
-    base = NoisyGraph(with_shapes(noisy.model), noisy.tables)
+    base = replace(noisy, model=with_shapes(noisy.model))
     known = {group.name: group for group in builder.groups}
     groups = [known[name] for name in dict.fromkeys(name for name, _ in wanted)]
     chosen = set(wanted)

@@ -5,7 +5,8 @@
     model_sessions.py  the graphs of one model, run as a whole
     matcha.py          acoustic model and vocoder of Matcha-TTS
     vocoder.py         Vocos and HiFi-GAN
-    ctc.py             CTC recognisers
+    ctc.py             recognisers of one graph
+    recogniser_families.py  what the clients of recognisers do before and after the graph
     transducer.py      transducers: encoder, decoder and joiner
     onnx_file.py       any ONNX file
     text/              from text to token ids: a token table, a lexicon, espeak

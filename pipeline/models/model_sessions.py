@@ -78,10 +78,10 @@ class ModelSessions:
 
         return run
 
-    def noise_of(self, graph: str) -> dict[str, str]:
-        """Return the tables of noise that a graph is given: name -> kind; empty where it draws none."""
+    def noise_of(self, graph: str) -> frozenset[str]:
+        """Return the names of the nodes of a graph that draw noise."""
         noisy = self._open(graph)[1]
-        return {} if noisy is None else noisy.tables
+        return frozenset() if noisy is None else noisy.nodes
 
     def _remembered(self, graph: str, sample: Sample, session: onnxruntime.InferenceSession) -> Outputs:
         """Run a graph, or return what it gave for the same inputs before."""

@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.config.mode_settings import StaticConfig
+from pipeline.graph.attributes import float_attribute, int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.ptq.layer_order import levels, stream
@@ -106,11 +107,11 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
             adds = readers[target] if target not in outputs and [n.op_type for n in readers[target]] == ["Add"] else []
             candidates, axis = [name for add in adds for name in add.input if name != target], -1
             target = adds[0].output[0] if adds else target
-        channels = constants[node.input[1]].dims[-1] if node.op_type == "MatMul" else None
+        channels = _channels(node, constants[node.input[1]].dims)
         for name in candidates:
             shape = list(constants[name].dims) if name in constants else []
-            # one value per channel, and not shared with anything that is not a bias of this kind
-            if shape and int(np.prod(shape)) == shape[-1] and channels in (None, shape[-1]):
+            # one value per channel, as it is added, and not shared with anything that is not a bias of this kind
+            if shape and int(np.prod(shape)) == shape[-1] == channels and float_attribute(node, "beta", 1.0) == 1:
                 found[node.name] = Bias(node.name, name, target, axis)
     uses = Counter(bias.constant for bias in found.values())
     return {
@@ -118,6 +119,19 @@ def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bia
         for name, bias in found.items()
         if uses[bias.constant] == len(readers[bias.constant]) and bias.constant not in outputs
     }
+
+
+def _channels(node: onnx.NodeProto, weight: Sequence[int]) -> int:
+    """Return how many channels a node makes, given the shape of its weight."""
+    match node.op_type:
+        case "Conv":
+            return weight[0]
+        case "ConvTranspose":
+            return weight[1] * int_attribute(node, "group", 1)
+        case "Gemm" if int_attribute(node, "transB", 0):
+            return weight[0]
+        case _:
+            return weight[-1]
 
 
 def channel_means(model: onnx.ModelProto, biases: Collection[Bias], samples: Sequence[Sample], threads: int) -> ChannelMeans:

@@ -14,6 +14,7 @@ fp16_cleanup.py          what the converter to half precision trips over, and le
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
 target.py                what depends on the processor
+infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
 plan_check.py            the finished graph beside the plan
 artifact.py              saving, and the checks before a file gets its name

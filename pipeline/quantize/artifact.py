@@ -9,10 +9,11 @@ import onnx
 
 from pipeline.errors import StageError
 from pipeline.graph.input_defaults import put_defaults_back
-from pipeline.graph.large_models import is_large
+from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
-from pipeline.graph.source_graph import SourceGraph, external_files
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -84,7 +85,7 @@ def save_artifact(
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
-            probe, or is no valid ONNX file where the original is.
+            probe, is no valid ONNX file where the original is, or is too large for the one file that is asked for.
     """
     check_plan(model, original, plan)
     model = without_shapes(model)
@@ -93,17 +94,16 @@ def save_artifact(
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     path = directory.staging(f"{source.name}.{suffix}.onnx")
-    if external_data or (external_data is None and is_large(model)):
-        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    if external_data is False and is_large(model):
+        raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
+    if external_data or is_large(model):
+        written = save_with_external_data(model, path)
     else:
         onnx.save_model(model, path)
+        written = [path]
     kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
-    # saving has stored in the graph where its weights are
-    paths = [path, *external_files(model, path.parent)]
-    for file in paths:
-        file.chmod(path.stat().st_mode)  # onnx makes a file of weights that only its owner can read
-    files, sha256 = hash_files(*paths)
+    files, sha256 = hash_files(*written)
     return Artifact(
         source.name,
         path,
@@ -203,7 +203,7 @@ def _declared_ranks(source: SourceGraph) -> dict[str, int | None]:
 def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
     if suffix == "fp32":  # mode=optimize promises no smaller type
         return
-    types = {tensor.data_type for tensor in model.graph.initializer}
+    types = {tensor.data_type for tensor in tensors_in(model)}
     promised = {onnx.TensorProto.FLOAT16} if suffix == "fp16" else INTEGER_WEIGHTS
     if types.isdisjoint(promised):
         raise StageError(

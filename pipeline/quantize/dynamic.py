@@ -1,16 +1,15 @@
 """Dynamic quantization: integer weights, ranges of activations computed while the model runs.
 
 MatMul gets int8 weights (fused as DynamicQuantizeMatMul) and Conv uint8 ones: ConvInteger with int8 weights runs a scalar
-kernel, five times slower than fp32. LSTM, Attention and Gather are left to ONNX Runtime's quantizer, which knows its own
-operators for them.
+kernel, five times slower than fp32. Attention and Gather are left to ONNX Runtime's quantizer.
 """
 
 import onnx
 
 from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import DynamicConfig
-from pipeline.errors import StageError
 from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
@@ -18,8 +17,8 @@ from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.target import needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
-BY_ONNXRUNTIME = frozenset({"LSTM", "Attention", "Gather"})
-SUPPORTED = BY_ONNXRUNTIME | LAYERS
+BY_ONNXRUNTIME = frozenset({"Attention", "Gather"})
+SUPPORTED = BY_ONNXRUNTIME | LAYERS | {"LSTM"}
 FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": IntegerType.uint8}
 
 
@@ -33,14 +32,16 @@ def plan_dynamic(prepared: PreparedGraph, mode: DynamicConfig) -> Plan:
 def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
     """Let the nodes of a plan stay in fp32 that no integer operator with dynamic ranges can replace."""
     planned = set(plan.nodes(Precision.dynamic_int8))
-    outermost = {id(node) for node in model.graph.node}
+    outermost = {node.name for node in model.graph.node}  # names are unique: pipeline.graph.local_functions
     scopes = list(graphs_of(model.graph))
     constants = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
     reasons = {}
     for node in (node for scope in scopes for node in scope.node if node.name in planned):
         if node.op_type not in BY_ONNXRUNTIME:
             reason = cannot_compute(node, constants)
-        elif id(node) not in outermost:
+        elif node.op_type == "Attention" and node.domain != MICROSOFT:
+            reason = "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
+        elif node.name not in outermost:
             reason = f"inside a body of If, Loop or Scan, where {node.op_type} stays float"
         elif node.op_type == "Gather" and not _is_float(constants.get(node.input[0])):
             reason = "its table is not a float32 constant"
@@ -54,6 +55,8 @@ def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
 def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) -> onnx.ModelProto:
     """Return the graph with the planned nodes quantized; the one given is changed.
 
+    What ONNX Runtime's quantizer cannot quantize becomes kept.
+
     Raises:
         StageError: a node cannot be quantized; names it.
     """
@@ -62,17 +65,13 @@ def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) ->
     nodes = plan.nodes(Precision.dynamic_int8)
     others = [node.name for node in model.graph.node if node.name in set(nodes) and node.op_type in BY_ONNXRUNTIME]
     if others:
-        from pipeline.quantize.ort_quantizer import with_integer_operators
+        from pipeline.quantize.ort_quantizer import IntegerOperators, with_integer_operators
 
-        model, left = with_integer_operators(
-            model, others, weights=mode.weight_type or IntegerType.int8, activations=IntegerType.uint8, ranges=None,
-            per_channel=mode.per_channel, reduce_range=reduce_range, MatMulConstBOnly=True,
-        )  # fmt: skip
-        if left:
-            raise StageError(
-                f"ONNX Runtime's quantizer left {len(left)} nodes of the plan as they were, {left[0]} among them. Exclude "
-                "them with mode.nodes_to_exclude."
-            )
+        weight_type, options = mode.weight_type or IntegerType.int8, {"MatMulConstBOnly": True}
+        operators = IntegerOperators(weight_type, IntegerType.uint8, None, mode.per_channel, reduce_range, options)
+        model, left = with_integer_operators(model, others, operators)
+        plan.keep(left)
+        nodes = [name for name in nodes if name not in left]
     weights = {op_type: mode.weight_type or fastest for op_type, fastest in FASTEST.items()}
     settings = DynamicOpsSettings(weights, mode.per_channel, reduce_range)
     quantize_with_dynamic_ops(model, [name for name in nodes if name not in set(others)], settings)

@@ -7,6 +7,8 @@ its DynamicQuantizeLinear:
     x, scale, zero point = DynamicQuantizeLinear(activation)
     output = Cast(MatMulInteger(x, weight, zero point, zero point of the weight)) * (scale * scale of the weight)
 
+An LSTM becomes ONNX Runtime's DynamicQuantizeLSTM, which computes the ranges of its input and of its state at each step.
+
 Nodes inside the bodies of If, Loop and Scan are quantized like others; their weights go to the outermost graph, where all
 bodies can read them.
 """
@@ -22,12 +24,14 @@ from onnx import helper, numpy_helper
 from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
+from pipeline.graph.opset import MICROSOFT, import_microsoft
 from pipeline.graph.subgraph_scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.operators import number_of
 from pipeline.quantize.qparams import numpy_type, qparams_of_weights, tensor_of
 from pipeline.sample import Float32Array
 
-SUPPORTED = frozenset({"MatMul", "Gemm", "Conv"})
+SUPPORTED = frozenset({"MatMul", "Gemm", "Conv", "LSTM"})
+LSTM_WEIGHTS = (1, 2)  # inputs: of x and of the state
 PRODUCT = "quant"  # ends the name of the operator that takes the place of a node
 Constants = MutableMapping[str, onnx.TensorProto]
 
@@ -62,21 +66,22 @@ def cannot_compute(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProt
     """Return why a node has no integer operator here, or None."""
     if node.op_type not in SUPPORTED:
         return f"{node.op_type} has no integer operator with dynamic ranges"
-    weight = constants.get(node.input[1])
-    if weight is None:
-        return "its weight is not a constant"
-    if weight.data_type != onnx.TensorProto.FLOAT:
-        return "its weight is not float32"
-    if node.op_type == "Gemm":
-        if int_attribute(node, "transA", 0):
-            return "it transposes its input"
-        if len(node.input) > 2 and node.input[2] and number_of(node, "beta") != 1 and node.input[2] not in constants:
-            return "it scales a bias that is not a constant"
-    return None
+    lstm, gemm = node.op_type == "LSTM", node.op_type == "Gemm"
+    places = LSTM_WEIGHTS if lstm else (1,)
+    weights = [constants[name] for place in places if (name := node.input[place]) in constants]
+    bias = node.input[2] if gemm and len(node.input) > 2 else ""
+    return (
+        "its weight is not a constant" if len(weights) < len(places)
+        else "its weight is not float32" if any(weight.data_type != onnx.TensorProto.FLOAT for weight in weights)
+        else "its integer operator has no layout=1" if lstm and int_attribute(node, "layout", 0)
+        else "it transposes its input" if gemm and int_attribute(node, "transA", 0)
+        else "it scales a bias that is not a constant" if bias and number_of(node, "beta") != 1 and bias not in constants
+        else None
+    )  # fmt: skip
 
 
 def quantize_with_dynamic_ops(model: onnx.ModelProto, nodes: Collection[str], settings: DynamicOpsSettings) -> None:
-    """Quantize the named MatMul, Gemm and Conv nodes, in time linear in the size of the graph, in place.
+    """Quantize the named MatMul, Gemm, Conv and LSTM nodes, in time linear in the size of the graph, in place.
 
     Args:
         model: the graph; its nodes have names, also those in bodies that are meant.
@@ -102,6 +107,7 @@ def quantize_with_dynamic_ops(model: onnx.ModelProto, nodes: Collection[str], se
         raise StageError(f"{len(problems)} nodes of the plan cannot be quantized: {problems[0]}.")
     if wanted:
         _Rewriting(model, wanted, settings).run()
+        import_microsoft(model)
 
 
 class _Rewriting:
@@ -132,6 +138,9 @@ class _Rewriting:
                 self._rewrite(body, constants, activations)
             if node.name not in self._wanted:
                 nodes.append(node)
+                continue
+            if node.op_type == "LSTM":
+                nodes.append(self._lstm(node, constants))
                 continue
             if node.input[0] not in activations:
                 activations[node.input[0]] = self._quantize(node.input[0], nodes)
@@ -168,6 +177,34 @@ class _Rewriting:
         rank = len(constants[node.input[1]].dims) if node.op_type == "Conv" else None
         result = step("Mul", scaled, "quant_output_scale_mul").output[0]
         step("Add", [result, self._bias(node, bias, constants.get(bias), rank, nodes)], "bias_add", node.output[0])
+
+    def _lstm(self, node: onnx.NodeProto, constants: Constants) -> onnx.NodeProto:
+        """Return the integer form of an LSTM; its weights are (directions, values, 4 * hidden), with a scale per column."""
+        inputs = [*node.input, *[""] * (8 - len(node.input))]
+        parameters: list[str] = []
+        for place in LSTM_WEIGHTS:
+            tensor = constants[node.input[place]]
+            key = (id(tensor), node.op_type, 1.0, True)
+            self._replaced.add(tensor.name)
+            if key not in self._weights:
+                self._sources.append(tensor)
+                values: Float32Array = numpy_helper.to_array(tensor)  # (directions, 4 * hidden, values)
+                rows = values.reshape(-1, values.shape[-1])
+                axis, shape = (0, values.shape[:2]) if self._settings.per_channel else (None, values.shape[:1])
+                grid = qparams_of_weights(rows, IntegerType.int8, axis=axis, reduced=self._settings.reduce_range)
+                integers = grid.quantize(rows).reshape(values.shape).transpose(0, 2, 1)
+                self._weights[key] = _Weight(
+                    self._put(np.ascontiguousarray(integers), f"{tensor.name}_quantized"),
+                    self._put(np.broadcast_to(grid.scale, grid.scale.shape or shape).reshape(shape), f"{tensor.name}_scale"),
+                    self._put(np.zeros(shape, np.int8), f"{tensor.name}_zero_point"),
+                )
+            weight = self._weights[key]
+            inputs[place] = weight.integers
+            parameters += [weight.scale, weight.zero_point]
+        name = self._names.fresh(f"{node.name}_{PRODUCT}")
+        quantized = helper.make_node("DynamicQuantizeLSTM", inputs + parameters, node.output, name=name, domain=MICROSOFT)
+        quantized.attribute.extend(entry for entry in node.attribute if entry.name != "layout")
+        return quantized
 
     def _weight(self, node: onnx.NodeProto, tensor: onnx.TensorProto) -> _Weight:
         transposed = bool(int_attribute(node, "transB", 0))

@@ -1,10 +1,12 @@
 """Which of the nodes that a mode excludes lie in which graph, where several graphs follow one mode."""
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
+from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.prepare import prepare
 from pipeline.graph.source_graph import SourceGraph
@@ -32,16 +34,17 @@ def modes_of_graphs(
     if len(following) < 2 or not mode.nodes_to_exclude:
         return modes  # one graph: the plan matches them, and knows what preparation has folded away
     names = {name: _names(sources[name], mode, needed_opset) for name in following}
-    match_nodes(mode.nodes_to_exclude, set().union(*names.values()), KEY)
+    paths = ChainMap(*(dict(sources[name].paths) for name in following))
+    match_nodes(mode.nodes_to_exclude, set().union(*names.values()), KEY, paths)
     for name in following:
-        own = [pattern for pattern in mode.nodes_to_exclude if _means_a_node(pattern, names[name])]
+        own = [pattern for pattern in mode.nodes_to_exclude if _means_a_node(pattern, names[name], sources[name].paths)]
         modes[name] = replace(mode, nodes_to_exclude=own)
     return modes
 
 
-def _means_a_node(pattern: str, names: set[str]) -> bool:
+def _means_a_node(pattern: str, names: set[str], paths: Paths) -> bool:
     try:
-        return bool(match_nodes([pattern], names, KEY))
+        return bool(match_nodes([pattern], names, KEY, paths))
     except ConfigError:
         return False
 

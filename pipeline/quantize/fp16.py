@@ -7,18 +7,22 @@ from pipeline.config.mode_settings import Fp16Config
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
-from pipeline.graph.noise_inputs import NORMAL, UNIFORM
+from pipeline.graph.noise_inputs import RANDOM_OPS, random_nodes
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.graph.subgraph_scopes import bodies, graphs_of
-from pipeline.quantize.fp16_cleanup import free_names, put_in_order, put_plain_outputs_back, take_plain_outputs
+from pipeline.quantize.fp16_cleanup import (
+    free_names,
+    put_in_order,
+    put_plain_outputs_back,
+    separate_constants,
+    take_plain_outputs,
+)
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.record.results import Kept
 
-# The converter changes the type of their output, but not the `dtype` that they are asked for.
-RANDOM_OPS = (*NORMAL, *UNIFORM)
-ALWAYS_FP32 = (*DEFAULT_OP_BLOCK_LIST, *RANDOM_OPS, *sorted(QUANTIZED_OPS))
+ALWAYS_FP32 = (*DEFAULT_OP_BLOCK_LIST, *sorted(RANDOM_OPS), *sorted(QUANTIZED_OPS))
 
 
 def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
@@ -34,9 +38,11 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     for op_type in mode.ops_in_fp32:
         if op_type not in types:
             raise ConfigError(f"mode.ops_in_fp32: the graph has no {op_type!r}.{did_you_mean(op_type, types)}")
-    named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize")
-    excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude")
+    named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
+    excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
     fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
+    # The converter changes the type of their output, but not the `dtype` that they are asked for.
+    random = {node.name for node in random_nodes(prepared.model.graph)}
     plan = Plan()
     inherited: dict[str, str] = {}
     for node in nodes:
@@ -44,7 +50,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
-            else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32
+            else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32 or node.name in random
             else "decides shapes, or reads what was decided" if node.name in fixed
             else None
         )  # fmt: skip
@@ -62,11 +68,13 @@ def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.
     free_names(model.graph)
     # What the bodies of a control-flow node take from around them is no input of it, which a cast could stand before.
     passing = {node.name for graph in graphs_of(model.graph) for node in graph.node if bodies(node)}
+    kept = [kept.node for kept in plan.kept if kept.node not in passing]
+    separate_constants(model.graph, set(kept))
     converted = convert_float_to_float16(
         model,
         keep_io_types=mode.keep_io_types,
         op_block_list=[*ALWAYS_FP32, *mode.ops_in_fp32],
-        node_block_list=[kept.node for kept in plan.kept if kept.node not in passing],
+        node_block_list=kept,
         disable_shape_infer=is_large(model),  # it serializes the graph, whose shapes preparation has inferred already
     )
     assert isinstance(converted, onnx.ModelProto)

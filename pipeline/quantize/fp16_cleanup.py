@@ -6,7 +6,7 @@ into an order in which they can run, which ONNX asks for.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -74,6 +74,28 @@ def put_plain_outputs_back(graph: onnx.GraphProto, plain: PlainOutputs, *, half:
         graph.initializer.append(tensor if stays else numpy_helper.from_array(array.astype("float16"), tensor.name))
 
 
+def separate_constants(graph: onnx.GraphProto, kept: Collection[str]) -> None:
+    """Give the nodes that keep fp32 copies of the constants that others read too, in place.
+
+    The converter stores such a constant in half precision, and casts it back: what was to be exact is rounded.
+    """
+    nodes = [node for scope in graphs_of(graph) for node in scope.node]
+    halved = {name for node in nodes if node.name not in kept for name in node.input}
+    exact = {name for node in nodes if node.name in kept for name in node.input}
+    names = Names(graph)
+    copies: dict[str, str] = {}
+    for scope in graphs_of(graph):
+        shared = [t for t in scope.initializer if t.name in halved & exact and t.data_type == TensorProto.FLOAT]
+        for tensor in shared:
+            copies[tensor.name] = names.fresh(f"{tensor.name}_as_float")
+            scope.initializer.add().CopyFrom(tensor)
+            scope.initializer[-1].name = copies[tensor.name]
+    for node in nodes:
+        if node.name in kept:
+            for index, name in enumerate(node.input):
+                node.input[index] = copies.get(name, name)
+
+
 def free_names(graph: onnx.GraphProto) -> None:
     """Rename inner tensors and nodes whose names the converter gives itself, in place."""
     fixed = {value.name for value in (*graph.input, *graph.output)}
@@ -106,12 +128,18 @@ def put_in_order(model: onnx.ModelProto) -> None:
     owner = {name: place for place, scope in enumerate(scopes) for node in scope.node for name in node.output if name}
     for place, scope in enumerate(scopes):
         owner.update(dict.fromkeys((value.name for value in (*scope.input, *scope.initializer)), place))
-    # In a Cast pair around a node of a body, the outermost graph holds the Cast that makes the body's tensor.
+    # The outermost graph holds every Cast, also one that makes a tensor of a body, or reads what such a Cast makes.
+    places: dict[int, int] = {}
+    casts = [(index, node) for index, node in enumerate(graph.node) if node.op_type == "Cast"]
+    for _ in range(2):
+        for index, node in casts:
+            if place := owner.get(node.input[0], 0):
+                places[index] = place
+                owner[node.output[0]] = place
     moved: dict[int, list[onnx.NodeProto]] = {}
     kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        inner = [owner[name] for name in node.input if owner.get(name, 0)]
-        (moved.setdefault(inner[0], []) if inner and node.op_type == "Cast" else kept).append(node)
+    for index, node in enumerate(graph.node):
+        (moved.setdefault(places[index], []) if index in places else kept).append(node)
     moved = {place: [_copy(node) for node in nodes] for place, nodes in moved.items()}
     replace_nodes(graph, [_copy(node) for node in kept])
     if moved:

@@ -4,6 +4,10 @@ ONNX Runtime quantizes by itself what it finds between a DequantizeLinear and a 
 ConvTranspose or Gemm become int8 there, with one scale for all channels (weight_bias_quantization.cc; since 1.20). A node
 that was excluded for its sensitivity is then quantized after all, and worse than by any quantizer: in a depthwise network, one
 such node lowered the accuracy from 83 % to 2 %. A Clip without limits between the two computes nothing, and ends that.
+
+It also moves pairs past nodes that only move values, up to all that reads what they make (qdq_propagation.cc). Where the body
+of an If or a Loop reads it, ONNX Runtime 1.32 looks for an input that the If has not, and writes to memory that it does not
+own. A Clip ends that as well.
 """
 
 from collections import Counter
@@ -11,14 +15,17 @@ from collections import Counter
 import onnx
 from onnx import helper
 
-from pipeline.graph.subgraph_scopes import Names, replace_nodes
+from pipeline.graph.subgraph_scopes import Names, outer_scope_inputs, replace_nodes
 
 TAKEN = frozenset({"Conv", "ConvTranspose", "Gemm"})  # what ONNX Runtime quantizes by itself
+MOVED_PAST = frozenset(
+    {"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Expand", "Tile", "Gather"}
+)
 CUTTING = frozenset({"Relu", "Clip"})  # a QuantizeLinear takes these in, and then stands next to the node before
 
 
 def keep_float(model: onnx.ModelProto) -> int:
-    """Part float nodes from the DequantizeLinear that they read, where a QuantizeLinear follows, in place.
+    """Part float nodes from the DequantizeLinear that they read, where a QuantizeLinear or a body follows, in place.
 
     Returns:
         The number of nodes that were parted.
@@ -31,6 +38,7 @@ def keep_float(model: onnx.ModelProto) -> int:
             readers.setdefault(tensor, []).append(node)
     constants = {tensor.name for tensor in graph.initializer}
     outputs = Counter(output.name for output in graph.output)
+    captured = set().union(*map(outer_scope_inputs, graph.node))
 
     def is_quantized(tensor: str) -> bool:
         """Return whether all that reads a tensor is one QuantizeLinear, or a Relu or Clip before one."""
@@ -45,9 +53,20 @@ def keep_float(model: onnx.ModelProto) -> int:
         restored = before is not None and before.op_type == "DequantizeLinear"
         return float_weights and restored and is_quantized(node.output[0])
 
+    def reaches_a_body(tensor: str) -> bool:
+        """Return whether the body of a node reads a tensor, or what is moved of it."""
+        moving = (node for node in readers.get(tensor, []) if node.op_type in MOVED_PAST)
+        return tensor in captured or any(reaches_a_body(output) for node in moving for output in node.output)
+
+    def is_moved_into_a_body(node: onnx.NodeProto) -> bool:
+        before = makers.get(node.input[0]) if node.input else None
+        restored = before is not None and before.op_type == "DequantizeLinear"
+        return restored and any(reaches_a_body(tensor) for tensor in node.output)
+
     names, nodes, parted = Names(graph), [], 0
     for node in graph.node:
-        if node.op_type in TAKEN and is_taken(node):
+        moved = bool(captured) and node.op_type in MOVED_PAST and is_moved_into_a_body(node)
+        if moved or (node.op_type in TAKEN and is_taken(node)):
             apart = names.fresh(f"{node.input[0]}_kept_float")
             nodes.append(helper.make_node("Clip", [node.input[0]], [apart], name=names.fresh(f"{node.name}_kept_float")))
             node.input[0] = apart

@@ -6,10 +6,12 @@ Its import takes 50 MB, which calibration should not have to hold as well: so ca
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -17,56 +19,150 @@ from onnxruntime.quantization.quant_utils import QuantizationMode
 from onnxruntime.quantization.registry import QLinearOpsRegistry
 
 from pipeline.config.choices import IntegerType
+from pipeline.errors import StageError
+from pipeline.graph.attributes import int_attribute
+from pipeline.graph.session import open_session
+from pipeline.graph.subgraph_scopes import Names, drop_unread
+from pipeline.quantize.operators import number_of
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
 QUANT_TYPES = {kind: getattr(QuantType, f"Q{kind.name.replace('int', 'Int').replace('u', 'U', 1)}") for kind in IntegerType}
 
 
-def with_integer_operators(
-    model: onnx.ModelProto,
-    nodes: Sequence[str],
-    *,
-    weights: IntegerType,
-    activations: IntegerType,
-    ranges: Mapping[str, tuple[float, float]] | None,
-    per_channel: bool,
-    reduce_range: bool,
-    **options: Any,  # noqa: ANN401
-) -> tuple[onnx.ModelProto, list[str]]:
-    """Return the graph with nodes as integer operators, and the names of those that were left as they were.
+@dataclass(frozen=True)
+class IntegerOperators:
+    """How ONNX Runtime's quantizer writes integer operators.
 
-    Args:
-        model: is changed.
-        nodes: their names.
+    Attributes:
         weights: type of constants.
         activations: type of all else.
-        ranges: of the tensors that they touch; None: dynamic.
+        ranges: of the tensors that nodes touch; None: dynamic.
         per_channel: weights get a scale per output channel.
         reduce_range: weights use one bit less than their type has.
         options: of the quantizer, under its own names.
     """
+
+    weights: IntegerType
+    activations: IntegerType
+    ranges: Mapping[str, tuple[float, float]] | None
+    per_channel: bool
+    reduce_range: bool
+    options: Mapping[str, Any]
+
+
+def with_integer_operators(
+    model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOperators
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return the graph with nodes as integer operators.
+
+    ONNX Runtime's quantizer may raise anything at a node that it does not expect, or write a graph that does not load. Then
+    the nodes that it cannot quantize are found by halving, and stay.
+
+    Args:
+        model: is not changed.
+        nodes: their names.
+        settings: types and scales.
+
+    Returns:
+        The graph, and the nodes that were left as they were, with the reason.
+
+    Raises:
+        StageError: nodes that it can quantize alone cannot be quantized together.
+    """
+    refused: dict[str, str] = {}
+    try:
+        quantized = _attempt(model, nodes, settings)
+    except Exception:  # of any kind, in ONNX Runtime's quantizer
+        refused = _refused(model, nodes, settings)
+        fitting = [name for name in nodes if name not in refused]
+        try:
+            quantized = _attempt(model, fitting, settings)
+        except Exception as error:
+            raise StageError(
+                f"ONNX Runtime's quantizer fails on {len(fitting)} nodes together, {fitting[0]} among them ({error}). Exclude "
+                "some with mode.nodes_to_exclude."
+            ) from error
+    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
+    left = [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
+    return quantized, dict.fromkeys(left, "left as it was by ONNX Runtime's quantizer of integer operators") | refused
+
+
+def _refused(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOperators) -> dict[str, str]:
+    """Return the nodes that cannot be quantized even alone, and why."""
+    try:
+        _attempt(model, nodes, settings)
+    except Exception as error:
+        if len(nodes) == 1:
+            said = str(error).split("\n")[0][:200] or type(error).__name__
+            return {nodes[0]: f"ONNX Runtime's quantizer of integer operators fails at it ({said})"}
+        middle = len(nodes) // 2
+        return _refused(model, nodes[:middle], settings) | _refused(model, nodes[middle:], settings)
+    return {}
+
+
+def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOperators) -> onnx.ModelProto:
+    """Return the graph with nodes as integer operators, as ONNX Runtime's quantizer writes it; it loads."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     wanted = set(nodes)
-    before = {node.name: tuple(node.input) for node in model.graph.node if node.name in wanted}
+    if not wanted:
+        return copy
+    chosen = [node for node in copy.graph.node if node.name in wanted]
+    for node in chosen:  # the quantizer takes an input that is left out by an empty name for a tensor
+        while node.input and not node.input[-1]:
+            node.input.pop()
+        if node.op_type == "Gemm":
+            _fold_factors(copy.graph, node)
+    ranges = settings.ranges
     data = {name: _data(*ends) for name, ends in (ranges or {}).items()}
     quantizer = ONNXQuantizer(
-        model,
-        per_channel,
-        reduce_range,
+        copy,
+        settings.per_channel,
+        settings.reduce_range,
         QuantizationMode.IntegerOps if ranges is None else QuantizationMode.QLinearOps,
         ranges is not None,  # static
-        QUANT_TYPES[weights],
-        QUANT_TYPES[activations],
+        QUANT_TYPES[settings.weights],
+        QUANT_TYPES[settings.activations],
         None if ranges is None else TensorsData(CalibrationMethod.MinMax, data),
         list(nodes),
         [],
-        sorted({node.op_type for node in model.graph.node if node.name in before}),
-        options,
+        sorted({node.op_type for node in chosen}),
+        dict(settings.options),
     )
     with quiet():
         quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
-    return quantized, [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
+    open_session(quantized, optimization="none")
+    return quantized
+
+
+def _fold_factors(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Give a Gemm constants that need no alpha and beta, and a bias with a value per column, in place.
+
+    ONNX Runtime's QGemm multiplies the bias with alpha and knows no beta, and its quantizer takes each bias for a vector.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    if node.input[1] not in constants or (len(node.input) > 2 and node.input[2] not in constants):
+        return
+    weight = numpy_helper.to_array(constants[node.input[1]])
+    found = [weight * np.float32(number_of(node, "alpha"))]
+    if len(node.input) > 2:
+        columns = weight.shape[0 if int_attribute(node, "transB", 0) else 1]
+        bias = numpy_helper.to_array(constants[node.input[2]]) * np.float32(number_of(node, "beta"))
+        vector = bias.size in (1, columns) and bias.shape[-1:] in ((), (bias.size,))
+        found.append(np.broadcast_to(bias.reshape(-1), (columns,)) if vector else bias)
+    names, before = Names(graph), set(node.input)
+    for place, values in enumerate(found, start=1):
+        old = numpy_helper.to_array(constants[node.input[place]])
+        if old.shape != values.shape or not np.array_equal(old, values):
+            name = names.fresh(f"{node.input[place]}_{node.name}")
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+            node.input[place] = name
+    kept = [entry for entry in node.attribute if entry.name not in ("alpha", "beta")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    drop_unread(graph, before.intersection(constants))
 
 
 @contextmanager

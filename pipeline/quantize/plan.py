@@ -139,10 +139,10 @@ def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], defa
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
     """Match patterns against the graph as it is now; report where preparation has removed what a pattern means."""
     try:
-        return match_nodes(patterns, names, key)
+        return match_nodes(patterns, names, key, prepared.paths)
     except ConfigError:
         for pattern in patterns:
-            match_nodes([pattern], names | prepared.folded, key)  # a misspelt name is reported as such
+            match_nodes([pattern], names | prepared.folded, key, prepared.paths)  # a misspelt name is reported as such
         raise ConfigError(
             f"{key}: preparation has folded all nodes that {patterns} matches; with mode.preprocess=false the graph stays as "
             "exported."

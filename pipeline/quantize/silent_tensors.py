@@ -29,15 +29,16 @@ def silent_nodes(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges:
 
 
 def note_on_silence(silent: Mapping[str, str]) -> str:
-    """Return what a user must know of nodes that stay float -> the tensor without a range that each touches."""
+    """Return what a user must know of nodes without static ranges -> the tensor without a range that each touches."""
     tensors = list(dict.fromkeys(silent.values()))
     more = f" and {len(tensors) - 3} others" if len(tensors) > 3 else ""
     named = ", ".join(repr(tensor) for tensor in tensors[:3]) + more
+    many = len(silent) > 1
     return (
-        f"{named} {'were' if len(tensors) > 1 else 'was'} zero in all of calibration, so no range is known, and "
-        f"{len(silent)} node{'s' if len(silent) > 1 else ''} that would read or make it as integers (such as "
-        f"{next(iter(silent))}) stay float. Calibrate on samples in which it is not zero: states after the first step, loud "
-        "recordings; or find ranges at run time with mode=dynamic."
+        f"{named} {'were' if len(tensors) > 1 else 'was'} zero in all of calibration, so no range is known: {len(silent)} "
+        f"node{'s' if many else ''}, such as {next(iter(silent))}, that would read or make it {'get' if many else 'gets'} no "
+        "integers with static ranges. Calibrate on samples in which it is not zero (states after the first step, loud "
+        "recordings), or let ranges be found at run time with mode=dynamic."
     )
 
 

@@ -5,12 +5,14 @@ since its result then stays float: between float neighbours that is faster than 
 nothing. Integer operators (`mode.format=qoperator`) are written by ONNX Runtime's quantizer.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import onnx
 
 from pipeline.config.choices import Format, IntegerType
 from pipeline.config.mode_settings import StaticConfig
+from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -104,14 +106,24 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
 def _with_integer_operators(
     model: onnx.ModelProto, plan: Plan, mode: StaticConfig, settings: PairSettings, ranges: Ranges
 ) -> onnx.ModelProto:
-    from pipeline.quantize.ort_quantizer import with_integer_operators
+    from pipeline.quantize.ort_quantizer import IntegerOperators, with_integer_operators
 
-    quantized, left = with_integer_operators(
-        model, plan.nodes(Precision.static_int8), weights=settings.weights, activations=settings.activations, ranges=ranges,
-        per_channel=settings.per_channel, reduce_range=settings.reduce_range, ActivationSymmetric=settings.symmetric,
-        OpTypesToExcludeOutputQuantization=mode.float_outputs, MatMulConstBOnly=not mode.products_of_activations,
-    )  # fmt: skip
-    plan.keep({name: "left as it was by ONNX Runtime's quantizer of integer operators" for name in left})
+    options = {
+        "ActivationSymmetric": settings.symmetric,
+        "OpTypesToExcludeOutputQuantization": mode.float_outputs,
+        "MatMulConstBOnly": not mode.products_of_activations,
+    }
+    operators = IntegerOperators(
+        settings.weights, settings.activations, ranges, settings.per_channel, settings.reduce_range, options
+    )
+    quantized, left = with_integer_operators(model, plan.nodes(Precision.static_int8), operators)
+    plan.keep(left)
+    if not plan.precisions:
+        reason, count = Counter(left.values()).most_common(1)[0]
+        raise StageError(
+            f"mode.format=qoperator: no node can become an integer operator; {count} x {reason}. mode.format=qdq "
+            "quantizes more."
+        )
     return quantized
 
 

@@ -23,7 +23,14 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.target import saturates_here
 
-STORED = ("_int8", "_quantized", "_Q4", "_Q8", "_as_constant")  # ends the name of what a quantizer makes of a constant
+STORED = (
+    "_int8",
+    "_quantized",
+    "_Q4",
+    "_Q8",
+    "_as_constant",
+    "_as_float",
+)  # ends the name of what a quantizer makes of a constant
 
 
 def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
@@ -77,7 +84,7 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
     )
 
 
-def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto) -> str:
+def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyModeConfig) -> str:
     """Return that a file is larger than its original, and why."""
     twice = _stored_twice(model)
     floats = sum(bytes_of(tensor) for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
@@ -85,6 +92,8 @@ def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto) -> str:
         f"{len(twice)} of its weights, {twice[0]!r} among them, are there twice, since other nodes or outputs need them in "
         "float: exclude the nodes that read the smaller form (mode.nodes_to_exclude)"
         if twice
+        else "rewrites make it faster with more nodes and constants; leave some out with mode.rewrites"
+        if isinstance(mode, OptimizeConfig)
         else f"{floats} bytes of constants stay float, and scales, zero points and nodes take more than integers save; "
         "quantize other nodes or types (mode.op_types), or fewer"
     )

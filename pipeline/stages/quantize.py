@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.mixed_precision.auto import SearchInputs, search
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
@@ -109,7 +110,9 @@ def quantize(
     for name, source in sources.items():
         mode = modes[name]
         _refuse_half_precision(source)
-        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=mode.preprocess)
+        # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
+        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
+        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=preprocess)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             job.search(source, prepared, mode, search_inputs)
@@ -194,7 +197,7 @@ class _Job:
         )  # fmt: skip
         self.staged[source.name] = artifact
         if artifact.size_bytes > artifact.baseline_bytes:
-            self.urgent.insert(0, why_larger(source.name, artifact, model))
+            self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
@@ -299,6 +302,11 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return "fp32"
         case _:
             assert_never(mode)
+
+
+def _half_precision(source: SourceGraph) -> bool:
+    """Say whether a graph holds constants of half precision."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors_in(source.model))
 
 
 def _refuse_half_precision(source: SourceGraph) -> None:

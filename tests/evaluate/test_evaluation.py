@@ -151,11 +151,12 @@ def test_outputs_of_other_shapes_without_a_time_axis_are_refused():
         comparable("y", np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32))
 
 
-def test_each_float_output_is_scored_and_integers_are_not():
-    outputs = {"n": np.array([3]), "a": np.ones((2, 2), np.float32), "b": np.ones(3, np.float32)}
-    worse = {**outputs, "b": np.array([1, 1, 4], np.float32)}
+def test_each_output_is_scored_floats_by_their_distance_and_integers_by_their_agreement():
+    outputs = {"n": np.array([3, 4]), "a": np.ones((2, 2), np.float32), "b": np.ones(3, np.float32)}
+    worse = {**outputs, "n": np.array([3, 5]), "b": np.array([1, 1, 4], np.float32)}
     scores = tensor_scores(outputs, worse)
-    assert set(scores) == {"a", "b"}
+    assert set(scores) == {"n", "a", "b"}
+    assert scores["n"] == {"agreement_percent": 50.0, "relative_error": 0.5}
     assert scores["a"]["mse"] == 0
     assert scores["b"]["mse"] == pytest.approx(3.0)
     assert scores["b"]["max_abs_error"] == pytest.approx(3.0)

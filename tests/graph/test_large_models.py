@@ -71,9 +71,26 @@ def test_weights_that_are_not_stored_as_bytes_are_saved_too(model, tmp_path):
     values = onnx.numpy_helper.to_array(weight)
     weight.CopyFrom(onnx.helper.make_tensor("w", TensorProto.FLOAT, values.shape, values.ravel().tolist()))
     assert not weight.HasField("raw_data")
-    path = save_with_external_data(model, tmp_path)
-    assert path.stat().st_size < 1000
+    path, beside = save_with_external_data(model, tmp_path / "model.onnx")
+    assert path.stat().st_size < 1000 <= beside.stat().st_size
     np.testing.assert_array_equal(outputs_of(path), expected)
+
+
+def test_a_file_of_weights_replaces_one_of_its_name_whatever_the_current_directory_holds(model, tmp_path, monkeypatch):
+    """`onnx.save_model` refuses to write, since it looks for the file in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    expected = outputs_of(model)
+    for _ in range(2):
+        files = save_with_external_data(model, tmp_path / "model.onnx")
+    assert [file.name for file in files] == ["model.onnx", "model.onnx.data"]
+    assert files[0].stat().st_mode == files[1].stat().st_mode, "who may read the graph may read its weights"
+    np.testing.assert_array_equal(outputs_of(files[0]), expected)
+
+
+def test_a_model_of_small_constants_gets_no_file_of_weights(tmp_path, build):
+    model = build("g (float[n] x) => (float[n] y) { y = Add (x, b) }", b=np.float32(1))
+    assert save_with_external_data(model, tmp_path / "model.onnx") == [tmp_path / "model.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_large_graph_is_prepared_like_a_small_one(model, source_of, monkeypatch):

@@ -105,3 +105,82 @@ def test_a_graph_ships_without_inferred_shapes_but_those_of_its_noise(shipped):
     assert {value.name for value in bare.graph.value_info} == {"/MatMul_output_0", "/decoder/RandomNormalLike_output_0"}
     assert bare.graph.node == model.graph.node
     assert with_noise_inputs(bare).tables
+
+
+NOISE = "g (float[1, 4, n] x) => (float[1, 4, n] y) { [draw] z = RandomNormalLike (x) [sum] y = Add (x, z) }"
+
+
+def test_an_opset_that_onnx_runtime_has_no_kernels_of_is_refused_with_the_newest_that_works(source_of, build):
+    with pytest.raises(ModelError, match=r"mode\.opset: .*opset 22: .*RandomNormalLike.*Set mode\.opset to 21"):
+        prepared(source_of(build(NOISE)), opset=22)
+
+
+def same_noise(source, ready) -> bool:
+    """Return whether two graphs give out the same on the same tables of noise."""
+    found = []
+    for model in (source.model, ready.model):
+        noisy = with_noise_inputs(model)
+        session = open_session(noisy.model)
+        feeds = {"x": np.ones((1, 4, 50), np.float32), **noisy.noise(np.random.default_rng(0))}
+        found.append(infer(session, Sample("s", feeds))["y"])
+    assert found[0].std() > 0.1
+    return np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NOISE,
+        "g (float[1, 4, n] x) => (float[1, 4, n] y) { h = Mul (x, half) [draw] b = Bernoulli (h) y = Add (x, b) }",
+        "g (float[1, 4, n] x) => (float[1, 4, n] y) { h = Add (x, x) [drop] d = Dropout (h, half, yes) y = Add (d, x) }",
+        """g (float[1, 4, n] x) => (float[1, 4, n] y) {
+            h = Add (x, x)
+            a = If (yes) <then_branch = t () => (float[1, 4, n] p) { [one] z = RandomNormalLike (h) p = Add (z, x) },
+                          else_branch = e () => (float[1, 4, n] q) { [two] q = RandomUniformLike (h) }>
+            b = If (no) <then_branch = t () => (float[1, 4, n] p) { [one] p = RandomNormalLike (h) },
+                         else_branch = e () => (float[1, 4, n] q) { [two] q = RandomUniformLike (h) }>
+            y = Add (a, b)
+        }""",
+    ],
+    ids=["normal", "bernoulli", "dropout in training", "branches that are always or never taken"],
+)
+def test_a_prepared_graph_draws_the_noise_of_its_source(source_of, build, text):
+    source = source_of(build(text, half=np.float32(0.5), yes=np.array(True), no=np.array(False)))
+    assert same_noise(source, prepared(source))
+
+
+def test_noise_in_a_local_function_is_that_of_the_source(source_of):
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]>
+        g (float[1, 4, n] x) => (float[1, 4, n] y) { [one] h = pkg.noisy (x) [two] y = pkg.noisy (h) }
+        <opset_import: ["" : 17], domain: "pkg"> noisy (x) => (y) { [draw] z = RandomNormalLike (x) y = Add (x, z) }"""
+    )
+    source = source_of(model)
+    assert with_noise_inputs(source.model).nodes == {"one/draw", "two/draw"}
+    assert same_noise(source, prepared(source))
+
+
+@pytest.mark.parametrize("imports", [["ai.onnx"], ["", "ai.onnx"], ["ai.onnx", ""]])
+def test_the_default_operators_may_be_imported_under_their_other_name(source_of, conv_net, imports):
+    model = conv_net()
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, 17) for domain in imports)
+    for node in list(model.graph.node)[:1]:
+        node.domain = "ai.onnx"
+    for preprocess in (True, False):
+        ready = prepared(source_of(model), preprocess=preprocess).model
+        assert [entry.domain for entry in ready.opset_import] == [""]
+        assert {node.domain for node in ready.graph.node} == {""}
+
+
+def test_a_layer_of_a_branch_that_is_always_taken_keeps_its_name(source_of, build, make_weight):
+    model = build(
+        """g (float[n, 8] x) => (float[n, 8] y) {
+            h = Relu (x)
+            y = If (yes) <then_branch = t () => (float[n, 8] p) { [layer] p = MatMul (h, w) },
+                          else_branch = e () => (float[n, 8] q) { [other] q = MatMul (h, w) }>
+        }""",
+        w=make_weight(8, 8),
+        yes=np.array(True),
+    )
+    assert "layer" in {node.name for node in prepared(source_of(model)).model.graph.node}

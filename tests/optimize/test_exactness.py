@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 from small_graphs import changed, difference, graph_of, op_types
-from test_apply import always
+from test_engine import always
 
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.session import infer, open_session

@@ -11,6 +11,7 @@ from pipeline.ptq.algorithms import fit, rewrite
 from pipeline.ptq.bias_correction import correct_biases, find_biases
 from pipeline.ptq.layer_order import levels, stream
 from pipeline.ptq.simulate import simulate
+from pipeline.sample import Sample
 
 
 def mean_error(model, changed, tensor, samples, axis=1):
@@ -54,6 +55,21 @@ def test_the_add_behind_a_matmul_is_its_bias(build, infer_shapes, make_weight, m
         np.abs(mean_error(model, simulate(each, plan, mode, ranges), "y", samples, axis=2)).max() for each in (model, corrected)
     )
     assert after < 1e-3 * before
+
+
+@pytest.mark.parametrize("bias", [(8,), (1, 8), (1, 1), (1,), (), (20, 8)])
+@pytest.mark.parametrize("attributes", ["", ", beta = 2.0", ", transB = 1"])
+def test_only_a_bias_with_a_value_per_channel_is_corrected(build, infer_shapes, make_weight, static, bias, attributes):
+    text = f"linear (float[20, 16] x) => (float[20, 8] y) {{ [gemm] y = Gemm <alpha = 1.0{attributes}> (x, w, b) }}"
+    shape = (8, 16) if "transB" in attributes else (16, 8)
+    values = np.full(bias, 0.5, np.float32)
+    model = infer_shapes(build(text, w=make_weight(*shape), b=values))
+    samples = [Sample("s", {"x": np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32) + 3})]
+    plan, mode, ranges = static(model, samples, op_types=["Gemm"], weight_only_op_types=[])
+    corrected = correct_biases(model, plan, mode, ranges, samples)
+    found = find_biases(model, ["gemm"])
+    assert bool(found) == (bias in [(8,), (1, 8)] and "beta" not in attributes)
+    assert list(corrected.graph.initializer[1].dims) == list(bias)
 
 
 @pytest.mark.parametrize(
