@@ -109,10 +109,10 @@ def float_model(build, text):
 def quantized(source, mode, sample, folder):
     """Quantize as the command does, but that a layout counts as faster without a measurement; return the artifact."""
     folder.mkdir()
-    samples = {"model": [sample]}
+    samples = {source.name: [sample]}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
-        return quantize({"model": source}, mode, samples, samples, RunDirectory(folder)).artifacts["model"]
+        return quantize({source.name: source}, mode, samples, samples, RunDirectory(folder)).artifacts[source.name]
 
 
 def integer_weights(path):
