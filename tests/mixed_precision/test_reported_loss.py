@@ -14,10 +14,9 @@ WIDTH, FRAMES = 128, 20
 SEED = 5
 IDS = [f"utterance_{number}" for number in range(20)]
 LIMIT = 0.1
-SMALL = (
-    100_000  # bytes that only integers fit into: as floats the weight takes 65,536. What they save is worth eight times the
-)
-# time of the graph (mode.size_weight), so that it does not matter what is faster on this machine.
+# Bytes that only integers fit into: as floats the weight takes 65,536. What they save is worth seven times the time of the
+# graph (mode.size_weight), so that it does not matter what is faster on this machine.
+SMALL = 30_000
 NET = f"net (float[frames, {WIDTH}] x) => (float[frames, {WIDTH}] y) {{ [layer] y = MatMul (x, w) }}"
 
 
