@@ -69,8 +69,14 @@ def report_from_json(value: Any, setting: str, path: Path = Path(REPORT_FILE)) -
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """Return what report.json holds of a report."""
-    return {"schema": SCHEMA, **to_json(report)}
+    """Return what report.json holds of a report.
+
+    Programs that read schema 1 look for `precisions` of an artifact: it is written too, equal to `quantized_nodes`.
+    """
+    value = {"schema": SCHEMA, **to_json(report)}
+    if report.artifacts is not None:
+        value["artifacts"] = [{**artifact, "precisions": artifact["quantized_nodes"]} for artifact in value["artifacts"]]
+    return value
 
 
 def write_report(directory: RunDirectory, report: Report) -> Report:

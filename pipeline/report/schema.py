@@ -6,8 +6,8 @@ others are written. `benchmark_schema.py`, `evaluation_schema.py` and `search_sc
 `report_file.py` reads and writes.
 
 Schema 2 differs from schema 1 in `artifacts.quantized_nodes`, which was a list of names beside `precisions` with the same
-names as keys, and is {name: precision} now; and in `verdict`, `samples`, `runs_on`, `search.<graph>.{selection_loss,
-report_loss}` and the status `interrupted`, which are new.
+names as keys, and is {name: precision} now (the file still has `precisions`, with the same content); and in `verdict`,
+`samples`, `runs_on`, `search.<graph>.{selection_loss, report_loss}` and the status `interrupted`, which are new.
 """
 
 from dataclasses import dataclass, field

@@ -113,6 +113,11 @@ def test_a_report_with_a_wrong_value_is_damaged_and_the_value_is_named(report, s
     assert failed.status == "damaged"
 
 
+def test_programs_that_read_schema_1_find_the_precision_of_each_node(real_report):
+    [artifact] = real_report["artifacts"]
+    assert artifact["precisions"] == artifact["quantized_nodes"] != {}
+
+
 def test_keys_of_a_later_version_are_passed_over_when_read_and_refused_when_written():
     value = {"status": "done", "later": 1}
     assert from_json(Report, value) == Report("done")
