@@ -38,17 +38,12 @@ from pipeline.config.compose import register_schemas, to_run_config  # noqa: E40
 from pipeline.config.mode_settings import StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
-from pipeline.data.datasets import (  # noqa: E402
-    EvaluationSample,
-)
+from pipeline.data.datasets import EvaluationSample  # noqa: E402
 from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
-from pipeline.evaluate.loss import LossEvaluator  # noqa: E402  # noqa: E402
+from pipeline.evaluate.loss import LossEvaluator  # noqa: E402
 from pipeline.graph.prepare import prepare  # noqa: E402
 from pipeline.graph.shorten_samples import cropped  # noqa: E402
-from pipeline.graph.source_graph import (  # noqa: E402
-    SourceGraph,
-    load_graph,
-)
+from pipeline.graph.source_graph import SourceGraph, load_graph  # noqa: E402
 from pipeline.measure.relative_speed import speedups  # noqa: E402
 from pipeline.metrics.metric_registry import proxy_of  # noqa: E402
 from pipeline.mixed_precision.candidate_builder import Builder  # noqa: E402
