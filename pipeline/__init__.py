@@ -6,11 +6,11 @@
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
     evaluation_kind.py  what quality means for a model
-    config/             every setting; from Hydra's composition to typed settings, checked once
-    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
     graph/              ONNX graphs: loading, sessions, names, shapes, parts of a graph, edits
     audio/              signal processing that models, data and metrics share
     models/             one adapter per kind of model
+    config/             every setting; from Hydra's composition to typed settings, checked once
+    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
     data/               calibration and evaluation sets; manifests, recordings, arrays, downloads
     metrics/            tensor, audio and text metrics, each a plain function
     calibration/        the range engine: streaming statistics and the ranges that follow from them

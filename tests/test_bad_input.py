@@ -420,12 +420,12 @@ def test_a_directory_that_holds_a_run_is_never_written_into(run_quickly, tmp_pat
 def test_a_rerun_of_a_directory_that_is_no_run_is_refused(run_quickly, tmp_path):
     (tmp_path / "holiday").mkdir()
     run = run_quickly("rerun=holiday")
-    refused(run, "rerun", "holiday", "no run's directory")
+    refused(run, "rerun", "holiday", "not a run's directory")
     assert not run.directories
 
 
 def test_a_rerun_of_a_directory_that_is_not_there_is_refused(run_quickly):
-    refused(run_quickly("rerun=nowhere"), "rerun", "nowhere", "no run's directory")
+    refused(run_quickly("rerun=nowhere"), "rerun", "nowhere", "not a run's directory")
 
 
 def test_a_rerun_with_other_overrides_is_refused_since_they_would_have_no_effect(users_run, run_quickly):

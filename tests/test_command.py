@@ -3,6 +3,7 @@
 import json
 import re
 
+import onnx
 import pytest
 from omegaconf import OmegaConf
 
@@ -94,3 +95,24 @@ def test_external_data_loads_and_is_counted(user_files, run_quickly, users_model
     assert [path.name for path in files] == ["model.int8.onnx", "model.int8.onnx.data"]
     assert artifact["bytes"] == sum(path.stat().st_size for path in files)
     assert infer(open_session(files[0]), Sample("s", {"x": make_noise(12)}))["y"].shape == (1, 16, 12)
+
+
+def test_layers_are_left_out_by_the_module_that_they_were_exported_from_and_shown_with_it(
+    user_files, run_quickly, users_model, users_data, conv_net
+):
+    model = conv_net()
+    for node, name, module in zip(
+        model.graph.node, ("node_conv1d", "node_relu", "node_conv1d_1"), ("enc", "act", "dec"), strict=True
+    ):
+        node.name = name
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{module}', '{module}.layer', '{name}']")
+    onnx.save(model, user_files / "model.onnx")
+    run = run_quickly(
+        *users_model, *users_data, "mode=dynamic", "mode.nodes_to_exclude=[dec]", "stages=[load,quantize,evaluate]"
+    ).succeeded()
+    [artifact] = run.report["artifacts"]
+    assert list(artifact["quantized_nodes"]) == ["node_conv1d"]
+    assert artifact["kept"] == [{"node": "node_conv1d_1", "reason": "excluded by mode.nodes_to_exclude"}]
+    assert artifact["modules"] == {"node_conv1d": "enc.layer", "node_conv1d_1": "dec.layer"}
+    page = (run.directory / "report.html").read_text(encoding="utf-8")
+    assert "<code>node_conv1d_1</code> <small>dec.layer</small>" in page

@@ -37,7 +37,7 @@ def reports(run):
 
 def test_a_sweeper_gets_the_first_metric_where_none_is_named(search):
     run = search("seed=1,2").succeeded()
-    first = [next(iter(report["evaluation"]["metrics"].values()))["quantized"] for report in reports(run)]
+    first = [report["evaluation"]["metrics"]["sqnr_db"]["quantized"] for report in reports(run)]  # which pages show first
     assert f"returned: {first}" in run.stdout
 
 

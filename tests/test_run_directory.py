@@ -10,10 +10,14 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.record.run_directory import RunDirectory
+from pipeline.report.typed_json import to_json
 
 
 def test_infinite_and_undefined_numbers_become_null(run_directory):
-    run_directory.write_report({"a": math.inf, "b": [-math.inf, math.nan, 1.5], "c": {"d": (math.inf, 2)}, "e": Path("x")})
+    found = {"a": math.inf, "b": [-math.inf, math.nan, 1.5], "c": {"d": (math.inf, 2)}, "e": Path("x")}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_directory.write_report(found)
+    run_directory.write_report(to_json(found))
     written = json.loads((run_directory.path / "report.json").read_text(encoding="utf-8"))
     assert written == {"a": None, "b": [None, None, 1.5], "c": {"d": [None, 2]}, "e": "x"}
 

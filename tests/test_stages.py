@@ -34,7 +34,7 @@ def test_multiplications_are_counted_by_hand(source_of, conv_net):
     assert found.macs == {"Conv": 24 * (16 * 32 + 32 * 16) * 3}
     assert found.parameters == 2 * 16 * 32 * 3 + 32 + 16
     assert found.ops == {"Conv": 2, "Relu": 1}
-    assert found.inputs == [{"name": "x", "type": "float32", "shape": [1, 16, None]}]
+    assert [(value.name, value.type, value.shape) for value in found.inputs] == [("x", "float32", [1, 16, None])]
 
 
 @pytest.mark.parametrize(

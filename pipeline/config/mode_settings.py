@@ -15,8 +15,8 @@ class ModeConfig:
     Attributes:
         name: the mode's name in the path of the run and in the report.
         kind: the method; it decides which settings class applies.
-        nodes_to_quantize: only these nodes (exact names or globs); empty: all that the mode covers.
-        nodes_to_exclude: never these nodes (exact names or globs).
+        nodes_to_quantize: only these nodes (names, modules or calls of functions; globs); empty: all that the mode covers.
+        nodes_to_exclude: never these nodes (names, modules or calls of functions; globs).
         preprocess: fold constants and remove identities with ONNX Runtime before quantizing.
         opset: convert the graph to this opset first; null: only where the mode needs a newer one.
         external_data: write weights beside the graph; null: only where a file would pass 2 GB.

@@ -1,7 +1,7 @@
 """Artifacts: saved with the metadata of the original, checked to run before they get their name."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 from pipeline.errors import StageError
 from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large, save_with_external_data
+from pipeline.graph.module_paths import module_of
 from pipeline.graph.prepare import without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
@@ -40,6 +41,7 @@ class Artifact:
         quantized_nodes: node name -> how it computes now.
         kept: nodes that could have been quantized and were not, with reasons.
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
+        modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
     """
 
     graph: str
@@ -50,6 +52,7 @@ class Artifact:
     quantized_nodes: dict[str, str]
     kept: tuple[Kept, ...]
     kernels: dict[str, int]
+    modules: dict[str, str] = field(default_factory=dict)
 
     def published(self, directory: RunDirectory) -> "Artifact":
         """Return the artifact after it was moved to its place in the run's directory."""
@@ -113,7 +116,13 @@ def save_artifact(
         {name: precision.value for name, precision in plan.precisions.items()},
         tuple(plan.kept),
         kernels,
+        _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
     )
+
+
+def _modules(source: SourceGraph, nodes: list[str]) -> dict[str, str]:
+    found = {node: module_of(source.paths, node) for node in nodes}
+    return {node: module for node, module in found.items() if module and not node.startswith(module)}
 
 
 def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int = 1) -> dict[str, int]:

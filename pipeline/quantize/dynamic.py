@@ -9,7 +9,6 @@ import onnx
 from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import DynamicConfig
 from pipeline.graph.op_sets import LAYERS
-from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
@@ -39,8 +38,6 @@ def keep_what_has_no_operator(model: onnx.ModelProto, plan: Plan) -> None:
     for node in (node for scope in scopes for node in scope.node if node.name in planned):
         if node.op_type not in BY_ONNXRUNTIME:
             reason = cannot_compute(node, constants)
-        elif node.op_type == "Attention" and node.domain != MICROSOFT:
-            reason = "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
         elif node.name not in outermost:
             reason = f"inside a body of If, Loop or Scan, where {node.op_type} stays float"
         elif node.op_type == "Gather" and not _is_float(constants.get(node.input[0])):

@@ -7,7 +7,9 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.graph.attributes import float_attribute, string_attribute
+from pipeline.graph.noise_inputs import RANDOM_OPS
 from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.subgraph_scopes import bodies
 
 NORMALIZING = frozenset({"BatchNormalization", "InstanceNormalization", "LayerNormalization"})
 COMPUTING = frozenset({"Add", "Mul", "LeakyRelu", "Sigmoid", "Softmax", "GlobalAveragePool", "Concat", "ArgMax"})
@@ -58,6 +60,21 @@ def unfit_constants(node: onnx.NodeProto, constants: Constants) -> str | None:
     if bias and any(size != 1 for size in constants[bias].dims[:-1]):
         return "its bias is not a vector"
     return None
+
+
+def computed_from_constants(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that nodes compute from constants alone: folding leaves them where it would store a weight twice.
+
+    No sample says anything of them, so that calibration does not measure them.
+    """
+    known = {tensor.name for tensor in graph.initializer}
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type in RANDOM_OPS or bodies(node) or not node.input:
+            continue
+        if all(tensor in known or tensor in found for tensor in node.input if tensor):
+            found.update(tensor for tensor in node.output if tensor)
+    return found
 
 
 def looks_up(node: onnx.NodeProto, constants: Constants) -> bool:

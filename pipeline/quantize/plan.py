@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
 from pipeline.graph.op_sets import FUSED_LAYERS, LAYERS, WEIGHTED_OPS
+from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
@@ -161,14 +162,16 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
     """Return why a node cannot or should not get the precision, or None."""
     if node.op_type not in WEIGHTED_OPS:
         return None
+    if node.op_type == "Attention" and node.domain != MICROSOFT:  # ONNX Runtime's quantizer would take it for its own
+        return "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
-        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
-        if node.op_type == "MatMul" and products:
-            return None
         if len(node.input) > 1 and node.input[1] in transposed:
             source = transposed[node.input[1]]
             return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
+        if node.op_type == "MatMul" and products:
+            return None
         return "its weight is not a constant"
     if weight.data_type != onnx.TensorProto.FLOAT:
         return "its weight is not float32"

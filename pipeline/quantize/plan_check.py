@@ -45,6 +45,7 @@ def check_plan(model: onnx.ModelProto, original: onnx.ModelProto, plan: Plan) ->
     known = {node.name for graph in graphs_of(original.graph) for node in graph.node if node.op_type in LAYERS and node.name}
     if Precision.fp16 in plan.precisions.values():
         changed, unchanged = _halved(model)
+        changed -= _halved(original)[0]  # some graphs are of half precision in parts
     else:
         changed, unchanged = _integers(model)
         changed -= _integers(original)[0]  # some bodies hold integers already

@@ -26,6 +26,7 @@ from pipeline.quantize.operators import (
     NORMALIZING,
     STARTING,
     SUPPORTED,
+    computed_from_constants,
     cuts_as_a_range_does,
     data_inputs,
     keeps_values,
@@ -126,6 +127,7 @@ class _Placing:
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
         self._unfolded = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+        self._computed = computed_from_constants(graph)
         self._consumers: dict[str, list[int]] = defaultdict(list)
         self._read_elsewhere = {output.name for output in graph.output}
         for index, node in enumerate(self._nodes):
@@ -162,6 +164,8 @@ class _Placing:
             return f"its input {other[0]!r} is not known to be float32"
         if unfolded := [tensor for tensor in data if tensor in self._unfolded]:
             return f"its input {unfolded[0]!r} is a Constant node, not yet an initializer (mode.preprocess)"
+        if computed := [tensor for tensor in data if tensor in self._computed]:
+            return f"its input {computed[0]!r} is computed from constants alone"
         return unfit_constants(node, self._constants)
 
     def _is_float(self, tensor: str) -> bool:

@@ -81,6 +81,7 @@ class ArtifactReport:
         quantized_nodes: node name -> how it computes now.
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
+        modules: node name -> the module of the source that it was exported from, where its name does not say so.
     """
 
     graph: str
@@ -91,6 +92,7 @@ class ArtifactReport:
     quantized_nodes: dict[str, str]
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -123,4 +123,5 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         dict(artifact.quantized_nodes),
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
+        dict(artifact.modules),
     )

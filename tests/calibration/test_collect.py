@@ -273,7 +273,7 @@ def test_a_sample_that_does_not_fit_the_graph_is_named(graph, samples):
     odd = Sample("odd", {"x": np.zeros((1, 5, 9), np.float32), "length": np.array([9])})
     with pytest.raises(DataError, match="'odd'"):
         collect(graph, [*samples[:2], odd], tensors=["y"])
-    with pytest.raises(DataError, match="no calibration sample"):
+    with pytest.raises(DataError, match="The calibration set is empty"):
         collect(graph, [], tensors=["y"])
 
 

@@ -106,7 +106,7 @@ def test_fewer_than_16_reported_samples_are_warned_of(evaluation_set, count, sai
     assert found.is_split
     few = f"{len(found.report.samples)} samples are left to report on, after {len(found.selection.samples)} of"
     assert any(few in warning for warning in run_log.warnings) == said
-    assert any("Fewer than 16 say little" in warning for warning in run_log.warnings) == said
+    assert any("Fewer than 16 are too few" in warning for warning in run_log.warnings) == said
 
 
 @pytest.fixture

@@ -51,3 +51,16 @@ def test_frames_of_another_number_are_aligned_along_either_axis(loss_of, frames)
 
 def test_the_same_graph_loses_nothing(loss_of):
     assert loss_of(SPOKEN, 10).loss == loss_of(FRAMES, 10).loss == 0
+
+
+def test_a_loss_in_accuracy_has_the_interval_that_its_samples_give(build, source_of):
+    """Errors are counted over all samples; the interval needs what each of them was taken for."""
+    source = source_of(build("classifier (float[1, 2] x) => (float[1, 2] y) { y = Identity (x) }"))
+    swapped = build("classifier (float[1, 2] x) => (float[1, 2] y) { y = Mul (x, first) }", first=np.float32([[-1, 1]]))
+    rows = np.float32([[1, 0]] * 5 + [[0, 1]] * 15)
+    items = [EvaluationSample(Sample(str(n), {"x": row[None]}), label=int(row.argmax())) for n, row in enumerate(rows)]
+    loaded = LoadedModel(OnnxFile("onnx", str(source.path)), {"model": source}, threads=1)
+    config = EvaluationConfig(kind=EvaluationKind.tensors)
+    found = LossEvaluator(loaded, "model", items, config, "accuracy_percent", seed=0).loss(swapped, with_interval=True)
+    assert found.loss == pytest.approx(25.0)
+    assert 0 < found.measured.low < 25 < found.measured.high < 60

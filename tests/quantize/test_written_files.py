@@ -316,6 +316,17 @@ def test_a_weight_that_a_lookup_reads_too_is_not_copied(written, settings, build
     assert [kept.reason for kept in artifact.kept if kept.node == "head" and "'table'" in kept.reason]
 
 
+@pytest.mark.parametrize("file_format", [Format.qdq, Format.qoperator])
+def test_what_is_computed_from_constants_needs_no_range(written, settings, build, make_weight, file_format):
+    text = """g (int64[n] ids) => (float[n, 500] y) {
+        e = Gather (table, ids) [mm] h = MatMul (e, w) turned = Transpose <perm = [1, 0]> (table) [head] y = MatMul (h, turned)
+    }"""
+    mode = settings("static", format=file_format, dynamic_op_types=[], products_of_activations=True)
+    model = build(text, table=make_weight(500, 64), w=make_weight(64, 64))
+    artifact, _, _ = written(model, mode, Sample("a", {"ids": np.array([1, 2, 499])}))
+    assert artifact.quantized_nodes == {"mm": Precision.static_int8.value}
+
+
 def test_a_file_that_is_larger_than_its_original_is_the_first_warning(written, settings, build, make_weight):
     text = "g (float[1, 32, n] x) => (float[1, 32, n] y, float[32, 32, 3] w) { [conv] y = Conv <pads = [1, 1]> (x, w) }"
     artifact, _, result = written(build(text, w=make_weight(32, 32, 3)), settings("dynamic"), sample(x=(1, 32, 9)))

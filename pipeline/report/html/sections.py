@@ -1,7 +1,6 @@
 """What the page of one run shows: the report, in the order and the words of a reader."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -14,7 +13,7 @@ from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
-from pipeline.report.schema import InputFile, Report
+from pipeline.report.schema import ArtifactReport, InputFile, Report
 from pipeline.report.terminal import format_number
 from pipeline.report.verdict import LEADS, speed_verdict
 
@@ -90,12 +89,13 @@ class WorstTable:
 
 @dataclass(frozen=True)
 class WorstNode:
-    """A node of low signal to noise, and how it computes now."""
+    """A node of low signal to noise, how it computes now, and the module that it was exported from, where that is known."""
 
     node: str
     op_type: str
     sqnr_db: float
     precision: str
+    module: str | None
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,13 @@ class ErrorView:
 
 @dataclass(frozen=True)
 class NodeGroups:
-    """The nodes of a graph: how they compute now -> names, why they were kept -> names, and the kernels that run them."""
+    """The nodes of a graph: how they compute now -> names, why they were kept -> names, the kernels that run them, modules."""
 
     graph: str
     quantized: dict[str, list[str]]
     kept: dict[str, list[str]]
     kernels: dict[str, int]
+    modules: dict[str, str]
 
 
 def verdicts(report: Report) -> list[GraphVerdict]:
@@ -178,15 +179,17 @@ def worst(report: Report) -> WorstTable | None:
 def node_errors(report: Report) -> list[ErrorView]:
     """Return a picture of the error along each graph, and its worst nodes, where it was measured."""
     found = []
-    precisions = {artifact.graph: artifact.quantized_nodes for artifact in report.artifacts or []}
+    artifacts = {artifact.graph: artifact for artifact in report.artifacts or []}
     errors_by_graph = {} if report.evaluation is None else report.evaluation.node_errors
     for number_, (graph, errors) in enumerate(errors_by_graph.items()):
-        view = _error_view(graph, errors, precisions.get(graph, {}), f"nodes-{number_}")
+        view = _error_view(graph, errors, artifacts.get(graph), f"nodes-{number_}")
         found += [view] if view is not None else []
     return found
 
 
-def _error_view(graph: str, errors: list[NodeError], quantized: Mapping[str, str], name: str) -> ErrorView | None:
+def _error_view(graph: str, errors: list[NodeError], artifact: ArtifactReport | None, name: str) -> ErrorView | None:
+    quantized = {} if artifact is None else artifact.quantized_nodes
+    modules = {} if artifact is None else artifact.modules
     known = [(error, error.sqnr_db) for error in errors if error.sqnr_db is not None]
     if not known:
         return None
@@ -204,7 +207,7 @@ def _error_view(graph: str, errors: list[NodeError], quantized: Mapping[str, str
         graph,
         plots.along_graph(values, flags, "SQNR, dB", name, description, top=top),
         [
-            WorstNode(error.node, error.op_type, level, quantized.get(error.node, "fp32"))
+            WorstNode(error.node, error.op_type, level, quantized.get(error.node, "fp32"), modules.get(error.node))
             for error, level in worst_first[:WORST_NODES]
         ],
         exact=len(errors) - len(known),
@@ -225,7 +228,7 @@ def nodes(report: Report) -> list[NodeGroups]:
         for entry in artifact.kept:
             kept.setdefault(entry.reason, []).append(entry.node)
         if quantized or kept:
-            found.append(NodeGroups(artifact.graph, quantized, kept, artifact.kernels))
+            found.append(NodeGroups(artifact.graph, quantized, kept, artifact.kernels, artifact.modules))
     return found
 
 
