@@ -13,6 +13,7 @@ it would change nothing), `refused` (one error of the pipeline's own) or anythin
 
 import argparse
 import functools
+import json
 import logging
 import multiprocessing
 import re
@@ -67,17 +68,31 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose names hold this")
     parser.add_argument("--kinds", nargs="+", default=["node", "simple"], help="of tests, as onnx.backend.test names them")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--results", type=Path, help="a JSON file that outcomes are kept in, to go on where a call has ended")
     parser.add_argument("--write", action="store_true", help="write docs/robustness.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         names = [name for kind in arguments.kinds for name in write_cases(kind, arguments.only, Path(folder))]
-        outcomes = dict(outcomes_of(names, arguments.runs, Path(folder)))
+        outcomes = collected(names, arguments.runs, Path(folder), arguments.results)
     text = page_of(outcomes, arguments.runs)
     print(text)
     if arguments.write:
         page = ROOT / "docs" / "robustness.md"
         head = page.read_text(encoding="utf-8").split("<!-- measured -->")[0]
         page.write_text(f"{head}<!-- measured -->\n\n{text}\n", encoding="utf-8")
+
+
+def collected(names: list[str], runs: list[str], folder: Path, results: Path | None) -> dict[tuple[str, str], Outcome]:
+    """Return the outcomes of all cases; those that a file has already are not found again."""
+    lines = results.read_text(encoding="utf-8").splitlines() if results is not None and results.is_file() else []
+    known = {(name, run): (kind, said) for name, run, kind, said in map(json.loads, lines)}
+    wanted = [(name, run) for name in names for run in runs]
+    for (name, run), (kind, said) in outcomes_of([case for case in wanted if case not in known], folder):
+        known[name, run] = (kind, said)
+        if results is not None:
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, run, kind, said]) + "\n")
+    return {case: known[case] for case in wanted}
 
 
 def write_cases(kind: str, only: str, folder: Path) -> list[str]:
@@ -136,29 +151,28 @@ def with_constants(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> onn
     return fixed
 
 
-def outcomes_of(names: list[str], runs: list[str], folder: Path) -> Iterator[tuple[tuple[str, str], Outcome]]:
-    """Yield (case, run) -> outcome, from a process that is replaced where a case ends it or takes too long."""
+def outcomes_of(cases: list[tuple[str, str]], folder: Path) -> Iterator[tuple[tuple[str, str], Outcome]]:
+    """Yield (name, run) -> outcome, from a process that is replaced where a case ends it or takes too long."""
     context = multiprocessing.get_context("spawn")
     here: Connection | None = None
     process: Any = None
-    for number, name in enumerate(names):
-        for run in runs:
-            if process is None or not process.is_alive():
-                here, there = context.Pipe()
-                process = context.Process(target=work, args=(there, folder), daemon=True)
-                process.start()
-            assert here is not None
-            here.send((name, run))
-            try:
-                outcome = here.recv() if here.poll(LIMIT_S) else ("too slow", f"more than {LIMIT_S:.0f} s")
-            except EOFError:
-                outcome = ("crash", "the process ended")
-            if outcome[0] in ("too slow", "crash"):
-                process.kill()
-                process.join()
-            yield (name, run), outcome
+    for number, case in enumerate(cases):
+        if process is None or not process.is_alive():
+            here, there = context.Pipe()
+            process = context.Process(target=work, args=(there, folder), daemon=True)
+            process.start()
+        assert here is not None
+        here.send(case)
+        try:
+            outcome = here.recv() if here.poll(LIMIT_S) else ("too slow", f"more than {LIMIT_S:.0f} s")
+        except EOFError:
+            outcome = ("crash", "the process ended")
+        if outcome[0] in ("too slow", "crash"):
+            process.kill()
+            process.join()
+        yield case, outcome
         if sys.stderr.isatty():
-            print(f"\r{number + 1} of {len(names)}", end="", file=sys.stderr)
+            print(f"\r{number + 1} of {len(cases)}", end="", file=sys.stderr)
 
 
 def work(connection: Connection, folder: Path) -> None:
