@@ -5,12 +5,20 @@ import platform
 from pipeline.config.choices import IntegerType, Target
 from pipeline.processor import cpu_flags
 
+NAMES = {Target.x86: "x86", Target.arm: "ARM"}
+
 
 def target_of(target: Target | None) -> Target:
     """Return the target, by default this machine."""
     if target is not None:
         return target
     return Target.arm if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else Target.x86
+
+
+def measured_elsewhere(target: Target | None) -> str | None:
+    """Return what the speed of a file for another family of processors than this machine's is worth; None for this one's."""
+    wanted, here = target_of(target), target_of(None)
+    return None if wanted is here else f"measured on {NAMES[here]}: says nothing of {NAMES[wanted]}"
 
 
 def activation_type_of(activation_type: IntegerType | None, target: Target | None) -> IntegerType:

@@ -9,4 +9,5 @@ LEADS = {"slower": "Slower", "same": "No faster and no slower", "faster": "Faste
 def speed_verdict(measured: GraphBenchmark, *, loud: bool = False) -> str:
     """Return the verdict on one graph in words: slower than fp32 is said as plainly as faster."""
     lead = LEADS[measured.verdict]
-    return f"{lead.upper() if loud else lead} than fp32: {measured.speedup.median:.2f} times its speed"
+    where = "" if measured.elsewhere is None else f", {measured.elsewhere}"
+    return f"{lead.upper() if loud else lead} than fp32: {measured.speedup.median:.2f} times its speed{where}"

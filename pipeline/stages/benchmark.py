@@ -5,6 +5,7 @@ from dataclasses import replace
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
+from pipeline.quantize.target import measured_elsewhere
 from pipeline.quantize.user_notes import why_slower
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -38,7 +39,10 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
             )
             for threads in config.thread_counts
         ]
-        results[name] = replace(first, other_threads=others)
+        elsewhere = measured_elsewhere(getattr(config.mode_of(name), "target", None))
+        results[name] = replace(
+            first, other_threads=[replace(other, elsewhere=elsewhere) for other in others], elsewhere=elsewhere
+        )
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
             if measured.verdict == Verdict.slower:
