@@ -98,6 +98,13 @@ def test_more_threads_than_cores_are_warned_of(user_files, run_quickly, users_mo
     assert any(warning.startswith("benchmark.threads: 4096 threads on a machine of") for warning in run.report["warnings"])
 
 
+@pytest.mark.parametrize(("other", "warned"), [("calib.npz", True), ("eval.npz", False)])
+def test_one_set_for_calibration_and_report_is_warned_of(user_files, run_quickly, users_model, other, warned):
+    data = ("calibration.path=calib.npz", f"evaluation.path={other}")
+    report = run_quickly(*users_model, "mode=static", *data, LOAD).succeeded().report
+    assert any("name the same set" in warning for warning in report["warnings"]) == warned
+
+
 def test_every_setting_with_a_reader_exists(repo):
     known = {f"calibration.{name}" for name in get_type_hints(CalibrationConfig)}
     known |= {f"evaluation.{name}" for name in get_type_hints(EvaluationConfig)}

@@ -38,7 +38,8 @@ def _modes(config: RunConfig) -> tuple[AnyModeConfig, ...]:
     return (config.mode, *config.graph_modes.values())
 
 
-def _calibrates(config: RunConfig) -> bool:
+def calibrates(config: RunConfig) -> bool:
+    """Return whether a mode of a run reads calibration data."""
     return any(isinstance(mode, StaticConfig | AutoConfig) for mode in _modes(config))
 
 
@@ -47,7 +48,7 @@ def _reads_text(config: RunConfig) -> bool:
 
 
 def _hears_calibration(config: RunConfig) -> bool:
-    return _calibrates(config) and config.calibration.kind in OWN_DATA and not _reads_text(config)
+    return calibrates(config) and config.calibration.kind in OWN_DATA and not _reads_text(config)
 
 
 def _evaluation_set(config: RunConfig) -> str | None:
@@ -71,7 +72,7 @@ def _no_address(config: RunConfig) -> bool:
     return config.model.url is None
 
 
-CALIBRATED = Reader(CALIBRATING, _calibrates)
+CALIBRATED = Reader(CALIBRATING, calibrates)
 READERS: Mapping[str, tuple[Reader, ...]] = {
     "calibration": (CALIBRATED,),
     "calibration.kind": (CALIBRATED,),
