@@ -69,6 +69,8 @@ def _arguments(given: list[str]) -> list[str]:
         from pipeline.command_line.completion import use_own_completion
 
         use_own_completion()
+    for note in prepared.notes:
+        print(f"note: {note}", file=sys.stderr)
     if prepared.stands_for is not None:
         _given[:] = prepared.stands_for
         print(f"stands for: {command_of(prepared.stands_for)}", file=sys.stderr, flush=True)

@@ -37,6 +37,7 @@ RUN = [  # what a shell hands over reaches the program as it is
     f"-m {OWN}=模型/声码器.onnx,'模型/声码器 (1).onnx' mode=dynamic",
     f"{OWN}=model.onnx 'mode.nodes_to_exclude=[卷积 (1),conv_a]'",
     f"{OWN}=model.onnx mode=dynamic -m",
+    f"{OWN}=model.onnx +mode.method=mse",
     "模型/声码器.onnx",
     "'~/my models/model (1).onnx' --eval eval.npz",
     "path=model.onnx data=calib.npz eval=数据/评测.npz",
@@ -68,6 +69,13 @@ CORRECTED = [  # the error, and what is meant
     f"{OWN}=model.onnx --multirn mode=static,dynamic",
     f"{OWN}=model.onnx --verbose",
     f"{OWN}=model.onnx ''",
+    f"{OWN}=model.onnx model.fixed_input=null",
+    f"{OWN}=model.onnx ~mode",
+    f"{OWN}=model.onnx evaluation.path=",
+    f"{OWN}=model.onnx --cfg jb",
+    f"{OWN}=模型/声码器2.onnx",
+    f"{OWN}=model.onnx mode=dynamic calibration.path=calib.npz",
+    f"{OWN}=model.onnx 'mode.op_types=[Conv'",
     "model.onnx 模型/声码器.onnx",
     "data=calib.npz model.onnx model=onnx model.path=model.onnx",
     "data=data/clips",
@@ -155,13 +163,13 @@ def test_a_short_form_finds_kind_mode_and_evaluation_and_prints_what_it_stands_f
 def test_the_kind_of_a_model_is_seen_in_its_files(repo, file, kind, mode):
     place = repo / "data" / "models" / file
     data = repo / "data" / ("sentences/calibration.jsonl" if kind == "matcha" else "clips/evaluation/manifest.jsonl")
-    found = dict(text.partition("=")[::2] for text in prepare([str(place), f"data={data}"]).overrides)
+    found = dict(text.partition("=")[::2] for text in prepare([str(place), f"data={data}"]).stands_for)
     assert (found["model"], found["mode"], found["calibration"]) == (kind, mode, "manifest")
     assert found["model.dir" if place.is_dir() else "model.path"] == str(place)
 
 
 def test_without_data_a_short_form_takes_the_mode_that_needs_none(folder):
-    assert prepare([str(folder / "model.onnx")]).overrides == ["model=onnx", f"model.path={folder}/model.onnx", "mode=dynamic"]
+    assert prepare([str(folder / "model.onnx")]).stands_for == ["model=onnx", f"model.path={folder}/model.onnx", "mode=dynamic"]
 
 
 def test_recordings_for_a_model_of_unknown_kind_are_refused_with_the_kinds_that_take_them(typed):

@@ -41,11 +41,13 @@ def protected(text: str, *, in_sweep: bool = False) -> str:
     if parts is None or text.startswith("~"):
         return text
     prefix, key, value = parts
+    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or key.startswith("model.")):
+        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     last = key.rpartition(".")[2]
     if last in LISTS_OF_PATHS or (is_listed(value) and not is_text(key)):
         return f"{prefix}{key}={_list(value, paths=last in LISTS_OF_PATHS)}"
     if not is_text(key):
-        return text if parsed(f"key={value}") is not None else f"{prefix}{key}={_each(value, str, in_sweep=in_sweep)}"
+        return f"{prefix}{key}={value if parsed(f'key={value}') is not None else _each(value, str, in_sweep=in_sweep)}"
     expand = _expanded if is_path(key) else str
     return f"{prefix}{key}={_each(value, expand, in_sweep=in_sweep)}"
 

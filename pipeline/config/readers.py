@@ -128,13 +128,11 @@ def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
         overrides: what was given, as `key=value`.
     """
     found = []
-    for override in overrides:
-        given = GIVEN.fullmatch(override)
-        if given is None or given[2] in ASKS_FOR_NOTHING:
-            continue
-        lacking = next((reader for reader in READERS.get(given[1], ()) if not reader.reads(config)), None)
-        if lacking is not None:
-            shown = given[1] if "." in given[1] else f"{given[1]}={given[2]}"
+    given = {match[1]: match[2] for match in map(GIVEN.fullmatch, overrides) if match}  # of two values the last one counts
+    for key, value in given.items():
+        lacking = next((reader for reader in READERS.get(key, ()) if not reader.reads(config)), None)
+        if lacking is not None and value not in ASKS_FOR_NOTHING:
+            shown = key if "." in key else f"{key}={value}"
             found.append(
                 f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or "
                 "choose what reads it."
