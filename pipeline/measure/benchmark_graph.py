@@ -11,6 +11,7 @@ from pipeline.measure.benchmark_result import GraphBenchmark, LengthLatency, OpT
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.chrome_trace import op_times_of
 from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops
+from pipeline.measure.other_runtime import OtherRuntime, own_runtime
 from pipeline.measure.paired_timing import Pair, percentiles_of, speedup_of
 from pipeline.sample import Sample
 
@@ -44,6 +45,7 @@ def benchmark_graph(
     self_check: bool = False,
     seed: int = 0,
     trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
 ) -> GraphBenchmark:
     """Time a quantized model against its original.
 
@@ -64,6 +66,7 @@ def benchmark_graph(
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
         trace: where to write a Chrome trace of both models; they are profiled where it is given.
+        runtime: the ONNX Runtime that both run in; None: that of this process.
 
     Raises:
         StageError: no sample was given, or a model crashes, fails, or gives outputs that are not finite.
@@ -76,7 +79,8 @@ def benchmark_graph(
 
     def child(task: str, what: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            return run_child(Path(folder), task, subset, f"The benchmark of {what}", threads=threads, **settings)
+            name = f"The benchmark of {what}"
+            return run_child(Path(folder), task, subset, name, runtime=runtime, threads=threads, **settings)
 
     def timed(other: Path) -> dict[str, Any]:
         return child(
@@ -112,7 +116,9 @@ def benchmark_graph(
     op_times = None
     if trace is not None:
         label = "median" if "median" in lengths else "long"
-        op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+        op_times = op_times_of(
+            baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace, runtime=runtime
+        )
     return GraphBenchmark(
         threads=threads,
         pairs=len(pairs),
@@ -134,6 +140,7 @@ def benchmark_graph(
         self_check=self_speedup,
         warnings=benchmark_warnings(speedup, self_speedup, times, threads, rounds),
         op_times=op_times,
+        runtime=(runtime or own_runtime()).version,
     )
 
 

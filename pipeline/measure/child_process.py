@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.measure.other_runtime import OtherRuntime, own_runtime
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,15 @@ log = logging.getLogger(__name__)
 LOCK_FILE = "speech-quantization-benchmark.lock"
 
 
-def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **job: Any) -> dict[str, Any]:  # noqa: ANN401
+def run_child(
+    folder: Path,
+    task: str,
+    samples: Sequence[Sample],
+    what: str,
+    *,
+    runtime: OtherRuntime | None = None,
+    **job: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     """Do one task of `python -m pipeline.measure.benchmark_graph` and return its result.
 
     Args:
@@ -30,6 +39,7 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
         task: a key of `pipeline.measure.benchmark_child.TASKS`.
         samples: what the model is run on.
         what: of the message where it fails, for example "the benchmark of acoustic.int8.onnx".
+        runtime: the ONNX Runtime that the child runs in; None: that of this process.
         job: settings of the task; they must be JSON.
 
     Raises:
@@ -45,12 +55,10 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
     np.savez(folder / "samples.npz", **arrays)
     (folder / "job.json").write_text(json.dumps({"task": task, "samples": names, **job}), encoding="utf-8")
 
-    # The package is found wherever the parent found it, installed or not.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    runtime = runtime or own_runtime()
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
-        env=os.environ | {"PYTHONPATH": path},
+        [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
+        env=runtime.environment(folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -82,6 +82,8 @@ class ArtifactReport:
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the source that it was exported from, where its name does not say so.
+        runtime: the oldest ONNX Runtime that it runs in, such as ">= 1.17".
+        runtime_because: what in it needs that version.
     """
 
     graph: str
@@ -93,6 +95,8 @@ class ArtifactReport:
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    runtime_because: str = ""
 
 
 @dataclass(frozen=True)

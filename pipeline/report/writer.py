@@ -124,4 +124,6 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        str(artifact.needs),
+        artifact.needs.because,
     )

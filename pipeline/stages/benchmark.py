@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from pipeline.graph.runtime_versions import slower_elsewhere
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
@@ -15,6 +16,9 @@ SPEECH_SAMPLES = 32  # that the lengths to be timed are chosen from
 def run(context: RunContext) -> dict[str, GraphBenchmark]:
     """Time every artifact with every number of threads; the first is that of all stages."""
     config = context.config
+    runtime = context.runtime
+    if runtime.note:
+        context.run_log.warn(runtime.note)
     results = {}
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]
@@ -34,11 +38,14 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
                 audio_seconds=audio_seconds,
                 self_check=config.benchmark.self_check,
                 seed=config.seed,
+                runtime=runtime,
                 trace=context.directory.path / f"{name}.trace.json" if threads == config.runtime.threads else None,
             )
             for threads in config.thread_counts
         ]
         results[name] = replace(first, other_threads=others)
+        if config.benchmark.runtime is None and (note := slower_elsewhere(artifact.kernels, runtime.version)):
+            context.run_log.warn(f"{name}: {note}")
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
             if measured.verdict == Verdict.slower:
