@@ -154,3 +154,11 @@ def test_what_the_installed_exporter_writes_goes_through(name, opset, external_d
         return
     given = check_every_mode(name, source, directory, settings, ("dynamic", "static", "fp16"))
     assert not any(isinstance(said, str) for said in given.values()), given
+
+
+def test_noise_of_an_opset_that_onnx_runtime_has_none_of_is_one_line_that_names_an_older_one(build, tmp_path):
+    text = "g (float[1, n] x) => (float[1, n] y) { r = RandomNormalLike (x)  y = Add (x, r) }"
+    onnx.save(build(text, 22, 10), tmp_path / "noise.onnx")
+    with pytest.raises(ModelError, match=r"RandomNormalLike\(22\).* Export the model with opset 21 or an older one") as found:
+        load_graph("model", str(tmp_path / "noise.onnx"))
+    assert "\n" not in str(found.value)
