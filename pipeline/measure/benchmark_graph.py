@@ -1,5 +1,6 @@
 """Benchmark: is the quantized model faster than the original, by how much, and how sure is that?"""
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = [
     "benchmark_graph",
     "profile_ops",
 ]
+
+log = logging.getLogger(__name__)
 
 NOISY_WIDTH = 0.10  # of the interval, relative to the speed-up: beyond it, the machine was too busy
 
@@ -109,10 +112,14 @@ def benchmark_graph(
         label: _latency(samples[index], seconds[at] if seconds else None, [p for p in pairs if p.sample == at])
         for at, (label, index) in enumerate(chosen.items())
     }
-    op_times = None
+    op_times, notes = None, benchmark_warnings(speedup, self_speedup, times, threads, rounds)
     if trace is not None:
         label = "median" if "median" in lengths else "long"
-        op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+        try:
+            op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+        except Exception as error:  # it explains the result: no fault of the profiler may end a run that has been timed
+            log.debug("the profile", exc_info=True)
+            notes.append(f"The time of each operator was not measured: {' '.join(str(error).split()) or type(error).__name__}")
     return GraphBenchmark(
         threads=threads,
         pairs=len(pairs),
@@ -132,7 +139,7 @@ def benchmark_graph(
         quantized_peak_bytes=peaks[1],
         runtime_peak_bytes=peaks[2],
         self_check=self_speedup,
-        warnings=benchmark_warnings(speedup, self_speedup, times, threads, rounds),
+        warnings=notes,
         op_times=op_times,
     )
 
