@@ -25,7 +25,7 @@ from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
 from pipeline.processor import cpu_flags
-from pipeline.quantize.user_notes import notes_on
+from pipeline.quantize.user_notes import warnings_on
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.quantize import quantize
@@ -207,8 +207,8 @@ def test_weights_that_saturate_on_this_processor_are_told_of(sources, settings, 
     monkeypatch.setattr("pipeline.quantize.target.cpu_flags", lambda: frozenset({"avx2"}))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     source = sources["conv"]
-    notes = " ".join(notes_on(source, source.model, settings(mode, **changes)))
-    assert ("saturate on this processor" in notes) == said
+    warnings = " ".join(warnings_on(source, settings(mode, **changes)))
+    assert ("saturate on this processor" in warnings) == said
 
 
 @pytest.mark.qemu

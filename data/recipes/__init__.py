@@ -17,3 +17,7 @@ Nothing in the runtime imports this package. Read `README.md` first; then, in th
     full_size_matcha.py  an untrained Matcha graph of the size that people deploy
     evaluate.py          every figure of the README, measured on the exported graphs
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in pipeline/__init__.py, before ONNX Runtime is imported

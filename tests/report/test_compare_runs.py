@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline.errors import ConfigError
 from pipeline.report.compare_runs import compare_runs, find_runs, write_comparison
-from pipeline.report.comparison_table import comparison_table
+from pipeline.report.comparison_table import comparison_parts
 from pipeline.report.html.comparison_page import comparison_page
 
 
@@ -41,7 +41,7 @@ def modes(comparison):
 def printed(comparison):
     """Return what a wide terminal shows."""
     console = Console(file=io.StringIO(), width=300)
-    console.print(comparison_table(comparison))
+    console.print(*comparison_parts(comparison), crop=False)
     return console.file.getvalue()
 
 
