@@ -111,7 +111,8 @@ class ProgressBars:
 
 class _HowFar(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(how_far(task))
+        share = "" if task.total is None else f"{task.percentage:.0f} %, "
+        return Text(share + how_far(task))
 
 
 def how_far(task: Task) -> str:

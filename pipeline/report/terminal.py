@@ -24,6 +24,8 @@ MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 def print_report(report: Report, directory: str, console: Console | None = None) -> None:
     """Print one run's report to standard output, or to another console."""
     console = console or result_console()
+    if console.is_terminal:
+        console.print()  # apart from the log
     for part in _parts(report, directory):
         console.print(part, crop=False)
 

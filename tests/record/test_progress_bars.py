@@ -93,6 +93,15 @@ def test_a_bar_takes_the_place_of_the_one_that_it_is_a_part_of_and_breaks_where_
     assert "…" not in drawn
 
 
+def test_a_bar_tells_its_percentage():
+    terminal = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    bars = ProgressBars(terminal)
+    with bars, bars.bar("evaluate", 8) as advance:
+        advance()
+        bars._progress.refresh()
+    assert "12 %, 1 of 8 samples" in terminal.file.getvalue()
+
+
 def test_a_terminal_that_cannot_draw_gets_lines(lines):
     terminal = Console(file=io.StringIO(), width=60, force_terminal=True, _environ={"TERM": "dumb"})
     bars = ProgressBars(terminal, line_seconds=0.01)
