@@ -121,11 +121,17 @@ def how_far(task: Task) -> str:
     if task.total is None:
         limit = task.fields.get("limit_seconds")
         done = f"{task.completed:.0f} {task.fields['unit']}, " if task.completed else ""
-        return done + (duration(elapsed) if limit is None else f"{duration(elapsed)} of at most {duration(limit)}")
+        return done + duration(elapsed) + _beside(limit, elapsed)
     done = f"{task.completed:.0f} of {task.total:.0f} {task.fields['unit']}"
     if not task.completed or elapsed < FIRST_ESTIMATE_S or task.completed >= task.total:
         return done
     return f"{done}, about {duration(elapsed / task.completed * (task.total - task.completed))} left"
+
+
+def _beside(limit: float | None, elapsed: float) -> str:
+    if limit is None:
+        return ""
+    return f" of at most {duration(limit)}" if elapsed <= limit else f", past the limit of {duration(limit)}"
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ As a table where there is room for all of it, without its less important columns
 row by row: the name of a row, and below it `column value; column value`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -66,9 +66,7 @@ class FittedTable:
         """Yield the title, the rows and the captions, and an empty line."""
         width = options.max_width
         yield Paragraph(self.title, "bold")
-        every = list(range(len(self.columns)))
-        needed = [index for index in every if not self.columns[index].optional]
-        shown = next((columns for columns in (every, needed) if self._width(columns) <= width), None)
+        shown = next((columns for columns in self._choices() if self._width(columns) <= width), None)
         if shown is not None:
             yield self._side_by_side(shown)
         else:
@@ -77,6 +75,15 @@ class FittedTable:
         for caption in self.captions:
             yield Paragraph(caption, "dim")
         yield Text()
+
+    def _choices(self) -> Iterator[list[int]]:
+        """Yield what may be shown side by side: all columns, then without the last optional one, without the last two, ..."""
+        columns = list(range(len(self.columns)))
+        yield columns
+        for index in reversed(range(len(self.columns))):
+            if self.columns[index].optional:
+                columns = [column for column in columns if column != index]
+                yield columns
 
     def _width(self, columns: Sequence[int]) -> int:
         """Return how wide a table of these columns is."""
@@ -115,7 +122,7 @@ class FittedTable:
 
 
 def _packed(values: Sequence[Text], width: int) -> list[Text]:
-    """Return lines of values with semicolons between them; only a value that is longer than a line is broken, at a space."""
+    """Return lines of values with semicolons between them; a value that is longer than a line is broken at commas or spaces."""
     lines: list[Text] = []
     for number, value in enumerate(values):
         ended = Text.assemble(value, ";" if number + 1 < len(values) else "")
@@ -124,7 +131,11 @@ def _packed(values: Sequence[Text], width: int) -> list[Text]:
         elif ended.cell_len <= width and "\n" not in ended.plain:
             lines.append(ended)
         else:
-            lines += [Text(part) for part in wrapped(ended.plain, width)]
+            for part in ended.plain.replace(", ", ",\n").split("\n"):
+                if lines and lines[-1].plain.endswith(",") and lines[-1].cell_len + 1 + cell_len(part) <= width:
+                    lines[-1].append(f" {part}")
+                else:
+                    lines += [Text(line) for line in wrapped(part, width)]
     return lines
 
 

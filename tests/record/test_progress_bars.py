@@ -40,6 +40,7 @@ def task(completed, total, elapsed, **fields):
         (task(50, 50, 60.0), "50 of 50 samples"),
         (task(0, None, 30.0), "30 s"),
         (task(0, None, 30.0, limit_seconds=300.0), "30 s of at most 5 min"),
+        (task(0, None, 310.0, limit_seconds=300.0), "5 min, past the limit of 5 min"),
         (task(7, None, 30.0, unit="MB"), "7 MB, 30 s"),
     ],
 )

@@ -119,6 +119,12 @@ def test_a_table_of_every_metric_names_each_of_them_at_any_width(width):
     assert sum("1.234e-05" in line for line in lines) == len(METRICS)
 
 
+def test_a_long_list_is_broken_at_its_commas_and_a_number_stays_with_its_unit():
+    table = FittedTable("Graph", (Column("graph", left=True, names=True), Column("time goes to", left=True)))
+    table.add("acoustic", "Softplus 25 %, MatMul 21 %, Conv 20 %, Add 7 %")
+    assert rendered(table, 30)[1:4] == ["acoustic", "  time goes to Softplus 25 %,", "  MatMul 21 %, Conv 20 %,"]
+
+
 def test_a_table_loses_its_optional_column_before_its_rows_become_blocks():
     table = FittedTable("T", (Column("name", left=True, names=True), Column("value"), Column("better is", optional=True)))
     table.add("roundtrip_wer_percent", "0.9912", "lower")
