@@ -41,7 +41,7 @@ def modes(comparison):
 
 def printed(comparison, width=300):
     """Return what a terminal shows."""
-    console = Console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(*comparison_parts(comparison), crop=False)
     return console.file.getvalue()
 
