@@ -179,6 +179,7 @@ class Report:
         inputs: every file that the run has read.
         environment: name -> version, or what is known of the processor.
         warnings: what a user must see.
+        notes: routine steps that may explain a result, such as the conversion to a newer opset.
         skipped: samples that the run went on without.
         inspect: graph -> what it is made of.
         artifacts: the quantized graphs.
@@ -201,6 +202,7 @@ class Report:
     inputs: list[InputFile] = field(default_factory=list)
     environment: Environment = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
     artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)

@@ -49,7 +49,7 @@ def _fetch(context: RunContext) -> None:
     model = context.config.model
     assert model.url is not None
     name = model.url.rpartition("/")[2]
-    with context.progress.megabytes(f"downloading {name}") as on_progress:
+    with context.progress.megabytes(f"download {name}") as on_progress:
         got = download(model.url, model.sha256, cache_directory(), on_progress)
     context.run_log.read(got.file)
     if model.sha256 is None:
