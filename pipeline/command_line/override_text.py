@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir"})
+PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir", "runtime"})  # runtime: a version, or a python
 TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric"})
 LISTS_OF_PATHS = frozenset({"compare"})
 SWEEPS = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag|extend_list)\s*\(")

@@ -117,6 +117,7 @@ class GraphBenchmark:
         elsewhere: of a file for another family of processors: what was measured here says nothing of it; None for this one's.
         warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
+        runtime: version of the ONNX Runtime that both ran in.
         other_threads: the same graph on the further numbers of threads that were asked for.
     """
 
@@ -140,5 +141,6 @@ class GraphBenchmark:
     self_check: Speedup | None = None
     warnings: list[str] = field(default_factory=list)
     op_times: OpTimes | None = None
+    runtime: str = ""
     other_threads: "list[GraphBenchmark]" = field(default_factory=list)
     elsewhere: str | None = None
