@@ -48,7 +48,7 @@ def protected(text: str, *, in_sweep: bool = False) -> str:
         return f"{prefix}{key}={_list(value, paths=last in LISTS_OF_PATHS)}"
     if not is_text(key):
         return f"{prefix}{key}={value if parsed(f'key={value}') is not None else _each(value, str, in_sweep=in_sweep)}"
-    expand = _expanded if is_path(key) else str
+    expand = with_home if is_path(key) else str
     return f"{prefix}{key}={_each(value, expand, in_sweep=in_sweep)}"
 
 
@@ -149,7 +149,7 @@ def _regrouped(parts: Sequence[str], expand: Any) -> list[str]:  # noqa: ANN401
 
 def _list(value: str, *, paths: bool) -> str:
     """Return a list whose elements are texts; a single path is a list of one."""
-    expand = _expanded if paths else str
+    expand = with_home if paths else str
     if not is_listed(value):
         return value if _has_a_meaning(value) else f"[{literal(expand(value))}]"
     if len(lists := pieces(value)) > 1 and all(map(is_listed, lists)):  # a sweep over lists
@@ -160,7 +160,7 @@ def _list(value: str, *, paths: bool) -> str:
     return f"[{','.join(piece if _has_a_meaning(piece) or not piece else literal(expand(piece)) for piece in inner)}]"
 
 
-def _expanded(path: str) -> str:
+def with_home(path: str) -> str:
     """Return a path with the home directory in the place of `~`, as a shell writes it at the start of a word only."""
     if not path.startswith("~"):
         return path
