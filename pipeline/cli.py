@@ -25,6 +25,7 @@ from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
 
+STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
@@ -76,6 +77,12 @@ def run_job(composed: DictConfig) -> Objective:
             return None
         report = execute(composed, folder, list(settings.overrides.task))
         _print(report, folder)
+        worse = _broken_limits(report) if composed.fail_if_worse else None
+        if worse is not None and in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
+        elif worse is not None:
+            _report_failure(worse, "fail_if_worse")
+            sys.exit(STATUS_WORSE)
         return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
         if in_sweep:
@@ -118,6 +125,8 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         else:
             config, plain = to_run_config(composed), to_plain(composed)
         check_names(objective_names(composed.optimize_for), config.stages)
+        if composed.fail_if_worse and "evaluate" not in config.stages:
+            raise ConfigError("fail_if_worse: quality comes from the stage evaluate, which is not in stages.")
     except PipelineError as error:
         write_report(directory, Report("failed", error=str(error)))
         raise
@@ -135,6 +144,12 @@ def _print(report: "Report", folder: Path) -> None:
     print_report(report, str(folder))
 
 
+def _broken_limits(report: "Report") -> str | None:
+    from pipeline.report.verdict import broken_limits
+
+    return broken_limits(report)
+
+
 def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare_runs import compare_runs, write_comparison
@@ -148,14 +163,14 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
 
 
-def _report_failure(message: str) -> None:
+def _report_failure(message: str, kind: str = "error") -> None:
     """Print one clear message to standard error."""
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True)
 
 
 def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
-    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for="))]:
+    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for=", "fail_if_worse="))]:
         raise ConfigError(
             f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
             "To run with others, give them without rerun."

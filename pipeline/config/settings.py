@@ -116,6 +116,7 @@ class RunSchema:
         sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
         optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
             them; null: the first metric of the model.
+        fail_if_worse: true: exit status 3 where quality is beyond its limit or was not measured; see docs/trust.md.
         graph_modes: modes of single graphs of a model: +mode@graph_modes.joiner=dynamic.
     """
 
@@ -131,6 +132,7 @@ class RunSchema:
     compare: list[str] = field(default_factory=list)
     sort_by: str | None = None
     optimize_for: Any = None  # a name or a list of names: OmegaConf knows no union of the two
+    fail_if_worse: bool = False
     graph_modes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ asr_scorer.py, audio_scorer.py, tensor_scorer.py, tts_scorer.py    one kind of e
 output_scores.py   the metrics of every output, and the worst of them
 sample_scores.py   the scores of one sample, and how they become metrics
 uncertainty.py     intervals over samples, and the worst samples
+quality_limits.py  which limits a model is held to, and where its losses lie
 loss.py            the loss of a changed graph in one metric, again and again
 node_errors.py     the error of every tensor along the graph
 """

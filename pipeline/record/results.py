@@ -1,6 +1,7 @@
 """Facts that stages find and report.json holds as they are."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,44 @@ class MeasuredLoss:
     low: float | None
     high: float | None
     samples: int
+
+
+class Outcome(StrEnum):
+    """What follows for quality from a limit."""
+
+    within = "within the limit"
+    beyond = "beyond the limit"
+    undecided = "not decided"
+    unmeasured = "not measured"
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """One limit of quality beside what was measured.
+
+    Attributes:
+        metric: what the loss is measured in; `length_change` is the longest or shortest output relative to fp32's.
+        unit: of the metric.
+        limit: how much worse than fp32 the model may be in it.
+        asked: whether the user gave the limit; else it is the usual one of the metric.
+        outcome: where the loss lies; `not decided` where its 95 % interval holds the limit.
+        loss: how much worse than fp32 the model is; None: infinitely, or not measured.
+        low: lower end of the interval; None where it is not known.
+        high: upper end.
+        decides: whether the verdict waits for it; else it can only break the verdict, by an interval beyond the limit.
+        why: why it was not measured.
+    """
+
+    metric: str
+    unit: str
+    limit: float
+    asked: bool
+    outcome: str
+    loss: float | None = None
+    low: float | None = None
+    high: float | None = None
+    decides: bool = True
+    why: str | None = None
 
 
 @dataclass(frozen=True)

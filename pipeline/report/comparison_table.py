@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.metrics.metric_registry import leading_metrics
+from pipeline.record.results import Outcome
 from pipeline.report.ranking import Comparison, Group, RankedRun
-from pipeline.report.terminal import VERDICT_STYLES, format_number
+from pipeline.report.terminal import QUALITY_STYLES, VERDICT_STYLES, format_number
 
 FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell
 
@@ -40,8 +41,8 @@ def comparison_table(comparison: Comparison) -> Lines:
 def _group_table(group: Group) -> Table:
     table = Table(title=escape(group.title), title_justify="left")
     names = [name for name in leading_metrics() if any(name in row.metrics for row in group.rows)][:3]
-    for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", *names, "front"):
-        left = column in ("mode", "settings", "calibrated on", "speed-up", "front")
+    for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", "quality", *names, "front"):
+        left = column in ("mode", "settings", "calibrated on", "speed-up", "quality", "front")
         table.add_column(column, justify="left" if left else "right")
     for run in group.runs:
         row = run.row
@@ -49,21 +50,30 @@ def _group_table(group: Group) -> Table:
         seconds = "" if row.quantize_seconds is None else f"{row.quantize_seconds:.1f} s"
         table.add_row(
             str(run.rank), row.mode, escape(settings), escape(row.data), seconds,
-            f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", _speedup(run),
-            *(_quality(run, name) for name in names), "★" if run.front else "",
+            f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", _speedup(run), _verdict(run),
+            *(_quality(run, name) for name in names), "" if not run.front else "☆" if run.beyond_limit else "★",
         )  # fmt: skip
     table.caption = "\n".join(f"{column}: {order}" for column, order in group.orders.items())
     if table.caption:
         table.caption += "\n> better beyond noise, ≈ within it; ★ on the front: no other run beats it"
+        if any(run.front and run.beyond_limit for run in group.runs):
+            table.caption += "; ☆ likewise, but beyond the limit of quality"
     table.caption_justify = "left"
     return table
+
+
+def _verdict(run: RankedRun) -> str:
+    """Return where the quality lies beside its limit."""
+    quality = run.row.quality
+    return "" if quality is None else f"[{QUALITY_STYLES[Outcome(quality)]}]{quality}[/]"
 
 
 def _speedup(run: RankedRun) -> str:
     found, verdict = run.row.speedup, run.row.verdict
     if found is None or verdict is None:
         return ""
-    return f"[{VERDICT_STYLES[verdict]}]{found.median:.2f}[/] ({found.low:.2f}–{found.high:.2f})" + _tie(run, "speedup")
+    style = "bold" if run.beyond_limit and verdict == "faster" else VERDICT_STYLES[verdict]
+    return f"[{style}]{found.median:.2f}[/] ({found.low:.2f}–{found.high:.2f})" + _tie(run, "speedup")
 
 
 def _quality(run: RankedRun, name: str) -> str:

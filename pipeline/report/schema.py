@@ -126,7 +126,14 @@ class SampleSplit:
 
 @dataclass(frozen=True)
 class RunVerdict:
-    """What the run has come to, each in one sentence."""
+    """What the run has come to, each in one sentence; None: nothing is known.
+
+    Attributes:
+        speed: begins with `faster`, `slower`, `as fast`, `not decided` or `not measured`; of several graphs, the slowest first.
+        quality: begins with `within the limit`, `beyond the limit`, `not decided` or `not measured`; the numbers are in
+            `evaluation.limits`.
+        size: of all artifacts together.
+    """
 
     speed: str | None
     quality: str | None

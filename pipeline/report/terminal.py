@@ -8,13 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.measure.benchmark_result import GraphBenchmark
-from pipeline.record.results import Inspection
+from pipeline.record.results import Inspection, Outcome
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.verdict import speed_verdict
+from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, size_verdict, speed_verdict
 
 VERDICT_STYLES = {"faster": "bold green", "slower": "bold red", "same": "bold yellow"}
+QUALITY_STYLES = {
+    Outcome.within: "bold green", Outcome.beyond: "bold red",
+    Outcome.undecided: "bold yellow", Outcome.unmeasured: "bold yellow",
+}  # fmt: skip
 MIB = 1 << 20
 
 
@@ -25,10 +29,7 @@ def print_report(report: Report, directory: str, console: Console | None = None)
 
 def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for graph, measured in (report.benchmark or {}).items():
-        interval = f"{measured.speedup.low:.2f}–{measured.speedup.high:.2f}"
-        parts.append(Text(f"{report.model} {report.mode}, {graph}: {speed_verdict(measured, loud=True)} ({interval})",
-                          style=VERDICT_STYLES[measured.verdict]))  # fmt: skip
+    parts += _verdict(report)
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
@@ -46,6 +47,24 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         for what, file in (("report", "report.json"), ("page", "report.html"))
     ]
     return parts
+
+
+def _verdict(report: Report) -> list[Text]:
+    """Return the lines of the verdict: quality, speed, size. A model beyond its limit of quality is praised for nothing."""
+    if not report.artifacts:
+        return []
+    outcome = quality_outcome(report)
+    lines = [Text(f"{report.model} {report.mode}", style="bold")]
+    if outcome is not None:
+        lines.append(Text(f"quality: {quality_verdict(report, loud=True)}", style=QUALITY_STYLES[outcome]))
+    for graph, measured in sorted((report.benchmark or {}).items(), key=lambda pair: VERDICT_ORDER.index(pair[1].verdict)):
+        same = measured.verdict == "same"
+        interval = "" if same else f" ({measured.speedup.low:.2f}–{measured.speedup.high:.2f})"
+        praised = measured.verdict == "faster" and outcome is Outcome.beyond
+        lines.append(Text(f"speed of {graph}: {speed_verdict(measured, loud=True)}{interval}",
+                          style="bold" if praised else VERDICT_STYLES[measured.verdict]))  # fmt: skip
+    lines.append(Text(f"size: {size_verdict(report)}"))
+    return lines
 
 
 def _inspection(inspected: Mapping[str, Inspection]) -> Table:

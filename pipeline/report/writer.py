@@ -23,6 +23,7 @@ from pipeline.report.schema import (
 )
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import from_json
+from pipeline.report.verdict import verdict_of
 from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def report_of(
         benchmarks: graph -> what the benchmark stage gave.
         evaluation: what the evaluate stage gave.
     """
-    return Report(
+    report = Report(
         status,
         error=error,
         model=model,
@@ -78,6 +79,7 @@ def report_of(
         benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),
     )
+    return dataclasses.replace(report, verdict=verdict_of(report))
 
 
 def stages_of(selected: Iterable[str], done: Sequence[StageRun], status: str) -> list[StageRun]:

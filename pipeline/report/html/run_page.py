@@ -34,6 +34,7 @@ def write_page(report: Report, directory: Path) -> str:
         "title": " · ".join(trail),
         "trail": trail,
         "report": report,
+        "headline": sections.quality_headline(report),
         "verdicts": sections.verdicts(report),
         "tiles": sections.tiles(report),
         "speed": timing_section.speed(report),
