@@ -16,6 +16,8 @@ ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers 
 target.py                what depends on the processor
 infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
+precision_labels.py      what each node of the written graph is, in words
+mode_advice.py           which mode is advised for a graph
 plan_check.py            the finished graph beside the plan
 artifact.py              saving, and the checks before a file gets its name
 user_notes.py            messages to the user about the result

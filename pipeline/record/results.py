@@ -25,6 +25,7 @@ class Inspection:
         ops: operator type -> count.
         parameters: values of all constants of float type.
         macs: operator type -> multiply-accumulates of one inference on the probe.
+        node_macs: node -> multiply-accumulates, of those that have any.
         time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
         probe: the sample that macs and time are of.
         advised_mode: the mode that fits.
@@ -42,6 +43,7 @@ class Inspection:
     probe: str | None = None
     inputs: list[TensorShape] = field(default_factory=list)
     outputs: list[TensorShape] = field(default_factory=list)
+    node_macs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,9 @@ class ArtifactReport:
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the source that it was exported from, where its name does not say so.
+        weights: type, such as int8 -> its share of the values of all weights, 0 to 1.
+        multiplications: how nodes compute now -> their share of the multiplications of one inference, 0 to 1; fp32 is the rest.
+            None where the graph was not inspected, or where rewrites gave nodes other names.
     """
 
     graph: str
@@ -93,6 +96,8 @@ class ArtifactReport:
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    multiplications: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,9 @@ def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, Gr
     for artifact in artifacts:
         table.add_row(artifact.graph, "size", _mib(artifact.baseline_bytes), _mib(artifact.bytes),
                       f"{artifact.bytes / artifact.baseline_bytes:.2f}")  # fmt: skip
+        for title, shares in (("weights", artifact.weights), ("multiplications", artifact.multiplications or {})):
+            if shares:
+                table.add_row("", title, "", shares_words(shares), "")
         measured = timed.get(artifact.graph)
         if measured is None:
             continue
@@ -181,6 +184,12 @@ def format_number(value: float | None) -> str:
 def change(value: float | None) -> str:
     """Return a change in four significant digits, with its sign."""
     return format_number(value) if value is not None and value <= 0 else f"+{format_number(value)}"
+
+
+def shares_words(shares: Mapping[str, float]) -> str:
+    """Return shares in percent, the largest first; what rounds to nothing is left out."""
+    ordered = sorted(shares.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{100 * share:.0f} % {what}" for what, share in ordered if share >= 0.005)
 
 
 def _mib(size_bytes: int) -> str:

@@ -27,6 +27,7 @@ from pipeline.report.verdict import verdict_of
 from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
+NAMED_SHARE = 0.95  # of the multiplications, below which too many are in nodes that a rewrite has renamed
 
 
 def report_of(
@@ -71,7 +72,7 @@ def report_of(
         warnings=list(run_log.warnings),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
-        artifacts=None if quantized is None else [_artifact(artifact) for artifact in quantized.artifacts.values()],
+        artifacts=None if quantized is None else [_artifact(one, inspection or {}) for one in quantized.artifacts.values()],
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
         rewrites=None if quantized is None else {name: _rewrites(found) for name, found in quantized.rewritten.items()},
@@ -115,7 +116,7 @@ def _rewrites(found: Rewritten) -> GraphRewrites:
     return _as(GraphRewrites, {"applied": applied, "rejected": [{"name": n, "reason": why} for n, why in found.rejected]})
 
 
-def _artifact(artifact: Artifact) -> ArtifactReport:
+def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> ArtifactReport:
     return ArtifactReport(
         artifact.graph,
         artifact.path.name,
@@ -126,4 +127,20 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        dict(artifact.weights),
+        _multiplications(artifact, inspection.get(artifact.graph)),
     )
+
+
+def _multiplications(artifact: Artifact, inspected: Inspection | None) -> dict[str, float] | None:
+    """Return which share of the multiplications each precision has; None where they cannot be told by the names of nodes."""
+    if inspected is None or not (total := sum(inspected.node_macs.values())):
+        return None
+    named = {*artifact.quantized_nodes, *(kept.node for kept in artifact.kept)}
+    if sum(count for node, count in inspected.node_macs.items() if node in named) < NAMED_SHARE * total:
+        return None
+    shares: dict[str, float] = {}
+    for node, count in inspected.node_macs.items():
+        precision = artifact.quantized_nodes.get(node, "fp32")
+        shares[precision] = shares.get(precision, 0.0) + count / total
+    return {precision: round(share, 4) for precision, share in sorted(shares.items(), key=lambda pair: -pair[1])}
