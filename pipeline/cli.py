@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -112,6 +113,7 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     from pipeline.report.html.run_page import PAGE_FILE, write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
+    from pipeline.report.try_next import suggestions
     from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
@@ -133,9 +135,17 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
     report = run_stages(config, directory)
     if past is not None:
-        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
+        report = with_differences(report, past, Path(composed.rerun))
+    else:
+        report = replace(report, try_next=suggestions(report, config, overrides, _program()))
+    report = write_report(directory, report)
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
     return report
+
+
+def _program() -> str:
+    """Return how the command begins: the installed program, or the script."""
+    return "speech-quantize" if Path(sys.argv[0]).stem == "speech-quantize" else "python run.py"
 
 
 def _print(report: "Report", folder: Path) -> None:

@@ -59,6 +59,11 @@ def advise(
     return advised, [*reasons, why]
 
 
+def convolution_share(time_share: Mapping[str, float]) -> float:
+    """Return the share of the time that convolutions take."""
+    return _share(time_share, CONVOLUTIONS)
+
+
 def _by_kernels(convolutions: float, products: float, *, real: bool) -> tuple[str, str]:
     """Return the mode whose kernels fit the shares of convolutions and of matrix products, and why."""
     if convolutions < WORTH_RANGES * (convolutions + products):

@@ -146,6 +146,19 @@ class RunVerdict:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """What to try next.
+
+    Attributes:
+        command: ready to paste into a shell.
+        reason: why it may improve the run.
+    """
+
+    command: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunsOn:
     """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17".
 
@@ -200,6 +213,7 @@ class Report:
         benchmark: graph -> its speed.
         evaluation: quality.
         rerun: what differs from the run that was repeated.
+        try_next: what most likely improves it: at most two commands.
     """
 
     status: str
@@ -222,3 +236,4 @@ class Report:
     benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
     evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
     rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)
+    try_next: list[Suggestion] = field(default_factory=list)

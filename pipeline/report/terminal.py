@@ -24,10 +24,13 @@ MIB = 1 << 20
 
 def print_report(report: Report, directory: str, console: Console | None = None) -> None:
     """Print one run's report."""
-    (console or Console()).print(Group(*_parts(report, directory)))
+    console = console or Console()
+    console.print(Group(*_parts(report)))
+    for line in _last_lines(report, directory):  # commands and paths are to be pasted: they are never broken
+        console.print(line, soft_wrap=True, highlight=False)
 
 
-def _parts(report: Report, directory: str) -> list[RenderableType]:
+def _parts(report: Report) -> list[RenderableType]:
     parts: list[RenderableType] = []
     parts += _verdict(report)
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
@@ -42,11 +45,16 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
             parts.append(_outputs(report.evaluation))
     if report.rerun is not None:
         parts.append(_rerun(report.rerun))
-    parts += [
-        Text(f"{what}: {directory}/{file}", style="dim", no_wrap=True, overflow="ignore")
-        for what, file in (("report", "report.json"), ("page", "report.html"))
-    ]
     return parts
+
+
+def _last_lines(report: Report, directory: str) -> list[Text]:
+    """Return what to try next, and where the files are."""
+    lines = [Text("Try next:", style="bold")] if report.try_next else []
+    for suggestion in report.try_next:
+        lines += [Text(f"  {suggestion.command}"), Text(f"      {suggestion.reason}", style="dim")]
+    files = (("report", "report.json"), ("page", "report.html"))
+    return [*lines, *(Text(f"{what}: {directory}/{file}", style="dim") for what, file in files)]
 
 
 def _verdict(report: Report) -> list[Text]:
