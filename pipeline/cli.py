@@ -18,7 +18,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.command_line.arguments import prepare, without_mistakes
+from pipeline.command_line.correction import CommandLineError, command_of, corrected
 from pipeline.config.composition_error import composition_error
+from pipeline.config.help_text import INSTALLED_COMMAND, program, program_version
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
@@ -26,32 +29,52 @@ from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
 
+_given: list[str] = []
+"""The arguments of this process, as they were given."""
+
 STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
 def main() -> None:
-    """Run the installed command. Without arguments it shows its help."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
+    """Run the installed command."""
     start(hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(run_job))
 
 
 def start(command: Callable[[], object]) -> None:
     """Run a function that `hydra.main` decorates. A mistake of the user's ends the process with status 2.
 
-    A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees to it.
+    Without arguments the command shows its help. A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees
+    to it.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
     register()
     try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
         command()
     except Exception as error:
         message = composition_error(error)
         if message is None:
             raise
-        _report_failure(message)
+        _report_failure(message, error)
         sys.exit(2)
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """Return what Hydra is given; say what a short form stands for, and the version where that is asked for."""
+    _given[:] = given
+    prepared = prepare(given or ["--help"])
+    if "--version" in prepared.options:
+        print(f"{INSTALLED_COMMAND} {program_version()}")
+        sys.exit(0)
+    if {"--shell-completion", "-sc"} & set(prepared.options):
+        from pipeline.command_line.completion import use_own_completion
+
+        use_own_completion()
+    if prepared.stands_for is not None:
+        _given[:] = prepared.stands_for
+        print(f"stands for: {command_of(prepared.stands_for)}", file=sys.stderr, flush=True)
+    return prepared.arguments
 
 
 def run_job(composed: DictConfig) -> Objective:
@@ -82,7 +105,7 @@ def run_job(composed: DictConfig) -> Objective:
         if worse is not None and in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
         elif worse is not None:
-            _report_failure(worse, "fail_if_worse")
+            _report_failure(worse, kind="fail_if_worse")
             sys.exit(STATUS_WORSE)
         return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
@@ -90,7 +113,7 @@ def run_job(composed: DictConfig) -> Objective:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         if optimises:
             raise
-        _report_failure(str(error))
+        _report_failure(str(error), None if in_sweep else error)
         if not in_sweep:
             sys.exit(2)
         return None
@@ -108,6 +131,8 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         PipelineError: what a user can act on; report.json then says `failed`.
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
+    from pipeline.config.readers import unread
+    from pipeline.data.implied_kind import with_implied_kind
     from pipeline.paths import with_portable_paths
     from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
@@ -118,34 +143,32 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     from pipeline.runner import run_stages
 
     directory = RunDirectory(folder)
-    past = None
+    past, without_effect = None, list[str]()
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
             past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
-            config, plain = to_run_config(composed), to_plain(composed)
+            config, plain = with_implied_kind(to_run_config(composed), to_plain(composed), overrides)
+            without_effect = unread(config, overrides)
         check_names(objective_names(composed.optimize_for), config.stages)
         if composed.fail_if_worse and "evaluate" not in config.stages:
             raise ConfigError("fail_if_worse: quality comes from the stage evaluate, which is not in stages.")
+        if without_effect and HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise ConfigError("\n".join(without_effect))
     except PipelineError as error:
         write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = run_stages(config, directory)
+    report = run_stages(config, directory, warnings=without_effect)
     if past is not None:
         report = with_differences(report, past, Path(composed.rerun))
     else:
-        report = replace(report, try_next=suggestions(report, config, overrides, _program()))
+        report = replace(report, try_next=suggestions(report, config, overrides, program(sys.argv[0])))
     report = write_report(directory, report)
     directory.write_text(PAGE_FILE, write_page(report, directory.path))
     return report
-
-
-def _program() -> str:
-    """Return how the command begins: the installed program, or the script."""
-    return "speech-quantize" if Path(sys.argv[0]).stem == "speech-quantize" else "python run.py"
 
 
 def _print(report: "Report", folder: Path) -> None:
@@ -173,9 +196,20 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
 
 
-def _report_failure(message: str, kind: str = "error") -> None:
-    """Print one clear message to standard error."""
-    Console(stderr=True).print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True)
+def _report_failure(message: str, error: Exception | None = None, kind: str = "error") -> None:
+    """Print one clear message to standard error and, where a better command line is known, that line, to be pasted.
+
+    Args:
+        message: what is wrong.
+        error: that came; None for a job of a sweep, whose other jobs go on.
+        kind: the word before the message.
+    """
+    console = Console(stderr=True)
+    console.print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    instead = error.instead if isinstance(error, CommandLineError) else corrected(_given, message) if error else None
+    if instead is not None:
+        instead = without_mistakes(instead)
+        console.print(f"try: {escape(command_of(instead or ['--help']))}", soft_wrap=True, highlight=False)
 
 
 def _only_rerun(overrides: list[str]) -> None:

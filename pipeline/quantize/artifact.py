@@ -73,6 +73,7 @@ def save_artifact(
     *,
     external_data: bool | None,
     threads: int = 1,
+    stem: str | None = None,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
 
@@ -88,6 +89,7 @@ def save_artifact(
         probe: a sample.
         external_data: weights in a file beside the graph; None: only where it is too large without.
         threads: intra-op threads that it is run with.
+        stem: what the file's name begins with; None: the name of the graph.
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
@@ -99,7 +101,7 @@ def save_artifact(
     model.metadata_props.extend(source.model.metadata_props)
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
-    path = directory.staging(f"{source.name}.{suffix}.onnx")
+    path = directory.staging(f"{stem or source.name}.{suffix}.onnx")
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
     if external_data or is_large(model):

@@ -15,6 +15,7 @@ from pipeline.record.results import LimitCheck, Outcome
 from pipeline.report.schema import Report, Suggestion
 from pipeline.report.verdict import AS_FAST, quality_outcome
 
+CALIBRATED = ("static", "auto")
 MOST = 2  # suggestions: more are not read
 MANY_FLOATS = 0.4  # of the quantized model's time in operators that int8 does not touch
 STEEP_DB = 3.0  # fall of the signal-to-noise ratio at one node that is worth naming
@@ -56,6 +57,8 @@ class CommandLine:
         if mode := next((value.removeprefix("mode=") for value in settings if value.startswith("mode=")), None):
             known = {field.name for field in fields(MODE_SCHEMAS[ModeKind[mode]])}
             kept = [one for one in kept if not _of_mode(one) or _key(one).removeprefix("mode.") in known]
+            if mode not in CALIBRATED:  # which would refuse them: nothing reads them
+                kept = [one for one in kept if _key(one).partition(".")[0] != "calibration"]
         gone = {*without, *map(_key, settings)}
         return self._joined([*(one for one in kept if _key(one) not in gone), *settings])
 
