@@ -6,6 +6,7 @@ Hydra composes the settings and calls `run_job`, once or, in a sweep, once per j
 import gc
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ from pipeline.report.schema import Report
 _given: list[str] = []
 """The arguments of this process, as they were given."""
 
+DOCTOR = "doctor"
 STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
@@ -62,6 +64,8 @@ def start(command: Callable[[], object]) -> None:
 
 def _arguments(given: list[str]) -> list[str]:
     """Return what Hydra is given; say what a short form stands for, and the version where that is asked for."""
+    if given[:1] == [DOCTOR]:
+        given = _examination(given[1:])
     _given[:] = given
     prepared = prepare(given or ["--help"])
     if "--version" in prepared.options:
@@ -75,6 +79,23 @@ def _arguments(given: list[str]) -> list[str]:
         _given[:] = prepared.stands_for
         print(f"stands for: {command_of(prepared.stands_for)}", file=sys.stderr, flush=True)
     return prepared.arguments
+
+
+def _examination(given: list[str]) -> list[str]:
+    """Return the settings that `doctor <settings>` stands for; the kind of a model that is named by its file is found.
+
+    Raises:
+        ConfigError: no model is named.
+    """
+    keys = [text.partition("=")[0] for text in given]
+    places = [text for text in given if "=" not in text and not text.startswith("-")]
+    if not places and not {"model", "model.path", "model.dir", "path"} & set(keys):
+        raise ConfigError(
+            "doctor: of which model? Name its file: doctor model.path=model.onnx, or an option: doctor model=vocoder."
+        )
+    if "model" not in keys:
+        given = [re.sub(r"^model\.(path|dir)=", "path=", text) for text in given]
+    return [*given, f"stages=[load,inspect,{DOCTOR}]"]
 
 
 def run_job(composed: DictConfig) -> Objective:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.models.speech_model import SpeechModel
 
 STAGE_NAMES = ("load", "inspect", "quantize", "benchmark", "evaluate")
+ALL_STAGES = ("load", "inspect", "doctor", "quantize", "benchmark", "evaluate")  # the doctor comes only where it is named
 
 # The defaults stand here and nowhere else: `conf/` holds only what makes one option of a group differ from another.
 
@@ -109,7 +110,8 @@ class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
     Attributes:
-        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed.
+        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed. [load,inspect,doctor]
+            examines a model: `doctor` as the first word of the command stands for it.
         seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
         rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.

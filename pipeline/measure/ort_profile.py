@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,14 +47,13 @@ class Profile:
         ops: op type -> share of the time of all nodes, 0 to 1, largest first; of the medians over inferences.
         nodes: in order of their first call.
         run_ms: mean time of an inference under the profiler, which slows it down.
-        spread: share of the time on which two halves of the inferences disagree, 0 to 1: half the sum of the differences
-            between their shares by operator. Near 0 on a quiet machine.
+        halves: the same shares of every second inference, and of the others: alike on a quiet machine. Empty for one inference.
     """
 
     ops: dict[str, float]
     nodes: tuple[NodeProfile, ...]
     run_ms: float
-    spread: float = 0.0
+    halves: tuple[dict[str, float], ...] = ()
 
 
 def profile_ops(
@@ -127,7 +126,7 @@ def read_trace(events: list[Event]) -> Profile:
         ops=dict(sorted(shares.items(), key=lambda item: -item[1])),
         nodes=tuple(nodes),
         run_ms=sum(inference.spent_us for inference in inferences) / runs / 1000.0,
-        spread=_disagreement(_shares(inferences[::2]), _shares(inferences[1::2])) if runs > 1 else 0.0,
+        halves=(_shares(inferences[::2]), _shares(inferences[1::2])) if runs > 1 else (),
     )
 
 
@@ -143,8 +142,3 @@ def _shares(inferences: Sequence[Inference]) -> dict[str, float]:
     medians = {op: median(ops.get(op, 0.0) for ops in spent) for op in dict.fromkeys(op for ops in spent for op in ops)}
     total = sum(medians.values()) or 1.0
     return {op: value / total for op, value in medians.items()}
-
-
-def _disagreement(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Return half the sum of the differences between shares (the total variation distance)."""
-    return 0.5 * sum(abs(one.get(op, 0.0) - other.get(op, 0.0)) for op in {*one, *other})

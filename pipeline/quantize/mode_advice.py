@@ -1,6 +1,6 @@
 """Which mode is advised for a graph, from where its time goes; and that it is not known, where the profile does not tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.config.choices import CalibrationKind
 
@@ -59,9 +59,25 @@ def advise(
     return advised, [*reasons, why]
 
 
+def spread_of(halves: Sequence[Mapping[str, float]]) -> float:
+    """Return how far two halves of a profile disagree on where the time goes: the largest difference of a family's share.
+
+    Args:
+        halves: operator type -> share of the time, of each half; none where there was one inference.
+    """
+    if len(halves) < 2:
+        return 0.0
+    return max(abs(_share(halves[0], ops) - _share(halves[1], ops)) for ops in (CONVOLUTIONS, MATRIX_PRODUCTS))
+
+
 def convolution_share(time_share: Mapping[str, float]) -> float:
     """Return the share of the time that convolutions take."""
     return _share(time_share, CONVOLUTIONS)
+
+
+def multiplies(op_type: str) -> bool:
+    """Whether an operator, as ONNX Runtime runs it, is a convolution or a matrix product: what integers make faster."""
+    return any(name in op_type for name in (*CONVOLUTIONS, *MATRIX_PRODUCTS))
 
 
 def _by_kernels(convolutions: float, products: float, *, real: bool) -> tuple[str, str]:

@@ -13,6 +13,7 @@ names as keys, and is {name: precision} now (the file still has `precisions`, wi
 from dataclasses import dataclass, field
 
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.results import Applied, Inspection, Kept
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
@@ -204,6 +205,7 @@ class Report:
         warnings: what a user must see.
         skipped: samples that the run went on without.
         inspect: graph -> what it is made of.
+        doctor: what was found of the model, where that was asked for.
         artifacts: the quantized graphs.
         runs_on: what they need.
         calibrated_on: how many samples of which kind.
@@ -227,6 +229,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
+    doctor: Diagnosis | None = field(default=None, metadata=LEFT_OUT)
     artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)
     runs_on: RunsOn | None = field(default=None, metadata=LEFT_OUT)
     calibrated_on: str | None = field(default=None, metadata=LEFT_OUT)

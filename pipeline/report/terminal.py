@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.results import Inspection, Outcome
+from pipeline.report.doctor_words import doctor_lines
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
@@ -36,6 +37,8 @@ def _parts(report: Report) -> list[RenderableType]:
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
+    if report.doctor is not None:
+        parts += [Text(line) for line in doctor_lines(report)]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     if report.artifacts is not None:
         parts.append(_sizes_and_speed(report.artifacts, report.benchmark or {}))
@@ -85,8 +88,11 @@ def _inspection(inspected: Mapping[str, Inspection]) -> Table:
             graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M",
             f"{sum(found.macs.values()) / 1e6:,.0f} M", shares,
         )  # fmt: skip
-    table.caption = "\n".join(
-        f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}" for graph, found in inspected.items()
+    table.caption = Text(  # not markup: reasons hold brackets
+        "\n".join(
+            f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}"
+            for graph, found in inspected.items()
+        )
     )
     table.caption_justify = "left"
     return table

@@ -8,6 +8,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.optimize.engine import Rewritten
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.results import Inspection, Kept
 from pipeline.record.run_log import RunLog
 from pipeline.report.evaluation_schema import EvaluationReport
@@ -44,6 +45,7 @@ def report_of(
     samples: Mapping[str, list[str]] | None = None,
     benchmarks: Mapping[str, GraphBenchmark] | None = None,
     evaluation: Evaluation | None = None,
+    diagnosis: Diagnosis | None = None,
 ) -> Report:
     """Return the report of a run as far as it has come.
 
@@ -60,6 +62,7 @@ def report_of(
         samples: which ids of the evaluation set are in which part.
         benchmarks: graph -> what the benchmark stage gave.
         evaluation: what the evaluate stage gave.
+        diagnosis: what the doctor stage gave.
     """
     report = Report(
         status,
@@ -72,6 +75,7 @@ def report_of(
         warnings=list(run_log.warnings),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
+        doctor=diagnosis,
         artifacts=None if quantized is None else [_artifact(one, inspection or {}) for one in quantized.artifacts.values()],
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),

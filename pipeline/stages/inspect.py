@@ -15,7 +15,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
-from pipeline.quantize.mode_advice import advise
+from pipeline.quantize.mode_advice import advise, spread_of
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -52,7 +52,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     shapes = profile_ops(source.path, probe, threads=threads, runs=1, optimize=False)
     node_macs = _macs(graph, shapes.nodes)
     macs = _by_type(node_macs, shapes.nodes)
-    advised, reasons = advise(macs, profile.ops, calibration, profile.spread)
+    advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
         outputs=_outputs(source),

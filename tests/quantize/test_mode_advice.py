@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config.choices import CalibrationKind
 from pipeline.measure.ort_profile import read_trace
-from pipeline.quantize.mode_advice import advise
+from pipeline.quantize.mode_advice import advise, spread_of
 
 REAL, NONE = CalibrationKind.real, CalibrationKind.random
 
@@ -57,9 +57,9 @@ def trace(*inferences):
 def test_one_interrupted_inference_of_six_moves_no_share():
     profile = read_trace(trace((300, 100), (300, 100), (300, 1900), (300, 100), (300, 100), (300, 100)))
     assert profile.ops == {"Conv": 0.75, "Add": 0.25}
-    assert profile.spread == 0
+    assert spread_of(profile.halves) == 0
 
 
 def test_a_profile_that_changes_from_inference_to_inference_is_known_to_be_noisy():
     profile = read_trace(trace((300, 100), (100, 900), (300, 100), (100, 900), (300, 100), (100, 900)))
-    assert profile.spread == pytest.approx(0.65)
+    assert spread_of(profile.halves) == pytest.approx(0.65)
