@@ -16,6 +16,7 @@ from pipeline.report.schema import Report, Suggestion
 from pipeline.report.verdict import AS_FAST, quality_outcome
 
 CALIBRATED = ("static", "auto")
+BENCHMARKS = ("benchmark.seconds", "benchmark.runs", "benchmark.rounds")
 MOST = 2  # suggestions: more are not read
 MANY_FLOATS = 0.4  # of the quantized model's time in operators that int8 does not touch
 STEEP_DB = 3.0  # fall of the signal-to-noise ratio at one node that is worth naming
@@ -175,7 +176,7 @@ def _to_be_faster(report: Report, config: RunConfig, line: CommandLine, *, real:
     if unsure is not None and not line.has("benchmark"):
         found = unsure.speedup
         yield (
-            line.with_settings("benchmark=full"),
+            line.with_settings("benchmark=full", without=BENCHMARKS),
             f"the speed-up lies between {found.low:.2f} and {found.high:.2f}: longer timing decides",
         )
 

@@ -95,11 +95,11 @@ def limit_words(check: LimitCheck) -> str:
     limit = f"limit {check.limit:g}{unit}{', as asked' if check.asked else ''}"
     if check.loss is None:
         return f"{check.metric} is worse by more than a number can say (outputs of another length, or not finite), {limit}"
-    ends = ", of one sample" if check.low is None or check.high is None else f" ({check.low:.3g} to {check.high:.3g})"
-    lead = "better" if check.loss < 0 else "worse"
-    if check.low is not None and check.loss < 0:
-        ends = f" ({check.low:.3g} to {check.high:.3g} worse)"
-    return f"{check.metric} is {lead} by {abs(check.loss):.3g}{unit}{ends}, {limit}"
+    lead = f"{'better' if check.loss < 0 else 'worse'} by {abs(check.loss):.3g}{unit}" if check.loss else "as good as fp32's"
+    ends = ", of one sample"
+    if check.low is not None and check.high is not None:  # the sum makes 0 of -0
+        ends = f" ({check.low + 0.0:.3g} to {check.high + 0.0:.3g}{' worse' if check.loss <= 0 else ''})"
+    return f"{check.metric} is {lead}{ends}, {limit}"
 
 
 def _lower(words: str) -> str:

@@ -47,10 +47,10 @@ def test_a_run_without_a_search_has_no_such_section(report, tmp_path):
 def test_the_budget_the_choice_and_what_was_tried_are_told_in_words(searched, tmp_path):
     page = Page(page_of(searched, tmp_path))
     [told] = [text for text in page.texts("p") if text.startswith("Asked for")]
-    assert (
-        "Asked for: posterior_kl worse by at most 0.05 nat; objective speed. Kept on the samples of the search. 5 candidates, of which 3 were timed, in 42 s."
-        in told
+    assert told.startswith(
+        "Asked for: posterior_kl worse by at most 0.05 nat; objective speed. Kept on the samples of the search."
     )
+    assert "5 candidates, of which 3 were timed, in 42 s." in told
     assert "Chosen: 20 of 30 nodes, 1.70 ×, 2.10 MiB, posterior_kl 0.04 nat." in told
     assert page.unbalanced == []
 

@@ -52,6 +52,12 @@ def test_the_verdict_of_a_report_begins_with_the_outcome_and_names_loss_interval
     assert found.size == "0.25 of fp32's size (0.95 of 3.81 MiB)"
 
 
+def test_a_loss_of_nothing_is_not_called_worse(report):
+    judged(report, "within the limit", loss=0.0, low=-0.0, high=-0.0)
+    words = "within the limit: log_mel_l1 is as good as fp32's (0 to 0 worse), limit 0.1 nat"
+    assert verdict_of(read(report)).quality == words
+
+
 def test_quality_is_the_first_verdict_in_the_terminal_before_speed_and_size(report):
     lines = printed(judged(report, "beyond the limit"))
     assert lines[0] == "asr static"
