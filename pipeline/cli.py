@@ -3,6 +3,7 @@
 Hydra composes the settings and calls `run_job`, once or, in a sweep, once per job.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -16,8 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from pipeline.command_line.arguments import prepare, without_mistakes
 from pipeline.command_line.correction import CommandLineError, command_of, corrected
@@ -26,6 +26,7 @@ from pipeline.config.help_text import INSTALLED_COMMAND, program, program_versio
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
+from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
@@ -54,11 +55,14 @@ def start(command: Callable[[], object]) -> None:
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # help and settings are printed by Hydra; their reader has seen enough
+        drop_output(sys.stdout.fileno())
     except Exception as error:
         message = composition_error(error)
         if message is None:
             raise
-        _report_failure(message, error)
+        _report_failure(message, error=error)
         sys.exit(2)
 
 
@@ -134,7 +138,7 @@ def run_job(composed: DictConfig) -> Objective:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         if optimises:
             raise
-        _report_failure(str(error), None if in_sweep else error)
+        _report_failure(str(error), folder, None if in_sweep else error)
         if not in_sweep:
             sys.exit(2)
         return None
@@ -207,30 +211,39 @@ def _broken_limits(report: "Report") -> str | None:
 def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare_runs import compare_runs, write_comparison
-    from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.report.comparison_table import print_comparison
 
     if in_sweep:
         raise ConfigError("compare: shows past runs and runs nothing, so there is nothing to sweep; leave out -m.")
     comparison = compare_runs(list(composed.compare), composed.sort_by)
-    console = wide_console()
-    console.print(comparison_table(comparison))
-    console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
+    page = write_comparison(comparison, folder)
+    print_comparison(comparison)
+    result_console().print(Paragraph(f"page: {page}"), crop=False)
 
 
-def _report_failure(message: str, error: Exception | None = None, kind: str = "error") -> None:
-    """Print one clear message to standard error and, where a better command line is known, that line, to be pasted.
+def _report_failure(message: str, folder: Path | None = None, error: Exception | None = None, kind: str = "error") -> None:
+    """Print one clear message to standard error, after what the run in a directory has warned of.
+
+    Where a better command line is known, that line follows, to be pasted.
 
     Args:
         message: what is wrong.
+        folder: of the run; None: it has none yet, or its warnings are printed already.
         error: that came; None for a job of a sweep, whose other jobs go on.
         kind: the word before the message.
     """
-    console = Console(stderr=True)
-    console.print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    from pipeline.report.report_file import read_report
+
+    if folder is not None:
+        with contextlib.suppress(PipelineError):  # it ended before it had a report
+            for warning in read_report(folder, "report").warnings:
+                say(f"warning: {warning}", "yellow")
+    console = log_console()
+    console.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"), soft_wrap=True)
     instead = error.instead if isinstance(error, CommandLineError) else corrected(_given, message) if error else None
     if instead is not None:
         instead = without_mistakes(instead)
-        console.print(f"try: {escape(command_of(instead or ['--help']))}", soft_wrap=True, highlight=False)
+        console.print(Text(f"try: {command_of(instead or ['--help'])}"), soft_wrap=True)
 
 
 def _only_rerun(overrides: list[str]) -> None:

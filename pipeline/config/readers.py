@@ -135,8 +135,8 @@ def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
         if lacking is not None:
             shown = given[1] if "." in given[1] else f"{given[1]}={given[2]}"
             found.append(
-                f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or choose "
-                "what reads it."
+                f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or "
+                "choose what reads it."
             )
     return found
 

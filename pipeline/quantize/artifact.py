@@ -19,7 +19,7 @@ from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
 from pipeline.quantize.precision_labels import precision_labels, weight_shares
-from pipeline.record.results import Kept
+from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
@@ -44,6 +44,7 @@ class Artifact:
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
         weights: type -> its share of the values of all weights.
+        processors: for which processors it is right; None: not looked at.
     """
 
     graph: str
@@ -56,6 +57,7 @@ class Artifact:
     kernels: dict[str, int]
     modules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    processors: ProcessorFit | None = None
 
     def published(self, directory: RunDirectory) -> "Artifact":
         """Return the artifact after it was moved to its place in the run's directory."""

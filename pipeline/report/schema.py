@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.diagnosis import Diagnosis
-from pipeline.record.results import Applied, Inspection, Kept
+from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import LEFT_OUT
@@ -86,6 +86,7 @@ class ArtifactReport:
         weights: type, such as int8 -> its share of the values of all weights, 0 to 1.
         multiplications: how nodes compute now -> their share of the multiplications of one inference, 0 to 1; fp32 is the rest.
             None where the graph was not inspected, or where rewrites gave nodes other names.
+        processors: for which processors it is right, and the bits of its weights.
     """
 
     graph: str
@@ -99,6 +100,7 @@ class ArtifactReport:
     modules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     multiplications: dict[str, float] | None = None
+    processors: ProcessorFit | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ class Report:
         inputs: every file that the run has read.
         environment: name -> version, or what is known of the processor.
         warnings: what a user must see.
+        notes: routine steps that may explain a result, such as the conversion to a newer opset.
         skipped: samples that the run went on without.
         inspect: graph -> what it is made of.
         doctor: what was found of the model, where that was asked for.
@@ -227,6 +230,7 @@ class Report:
     inputs: list[InputFile] = field(default_factory=list)
     environment: Environment = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
     doctor: Diagnosis | None = field(default=None, metadata=LEFT_OUT)

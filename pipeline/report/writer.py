@@ -55,7 +55,7 @@ def report_of(
         mode: its name.
         stages: all that were selected, in their order: see `stages_of`.
         environment: versions, processor, commit.
-        run_log: what was read, skipped and warned of.
+        run_log: what was read, skipped, noted and warned of.
         error: the message, where the run failed.
         inspection: graph -> what the inspect stage gave; None: it has not given anything yet; so for the others.
         quantized: what the quantize stage gave.
@@ -73,6 +73,7 @@ def report_of(
         inputs=[from_json(InputFile, entry, strict=True) for entry in run_log.inputs],
         environment=environment,
         warnings=list(run_log.warnings),
+        notes=list(run_log.notes),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
         doctor=diagnosis,
@@ -133,6 +134,7 @@ def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> Artif
         dict(artifact.modules),
         dict(artifact.weights),
         _multiplications(artifact, inspection.get(artifact.graph)),
+        artifact.processors,
     )
 
 

@@ -28,7 +28,7 @@ def run(context: RunContext) -> Evaluation:
     asked = {name: mode.max_loss if isinstance(mode := config.mode_of(name), AutoConfig) else None for name in context.loaded}
     graphs = {name: searches.get(name) for name in context.result.artifacts}
     limits = limits_of(config.evaluation, context.loaded.adapter, graphs, asked)
-    with context.progress.bar("evaluating", len(items)) as advance:
+    with context.progress.bar("evaluate", len(items)) as advance:
         found = evaluate(
             context.loaded, context.result.artifacts, items, config.evaluation, context.directory, context.run_log,
             seed=config.seed, losses_in={*(search["metric"] for search in searches.values()), *(one.metric for one in limits)},

@@ -16,6 +16,7 @@ from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
 from pipeline.quantize.mode_advice import advise, spread_of
+from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -66,6 +67,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
         advised_mode=advised,
         reasons=reasons,
         node_macs=node_macs,
+        processor=described(this_machine()),
     )
 
 
