@@ -86,6 +86,8 @@ class ArtifactReport:
         weights: type, such as int8 -> its share of the values of all weights, 0 to 1.
         multiplications: how nodes compute now -> their share of the multiplications of one inference, 0 to 1; fp32 is the rest.
             None where the graph was not inspected, or where rewrites gave nodes other names.
+        runtime: the oldest ONNX Runtime that it runs in, such as ">= 1.17".
+        runtime_because: what in it needs that version.
         processors: for which processors it is right, and the bits of its weights.
     """
 
@@ -100,6 +102,8 @@ class ArtifactReport:
     modules: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     multiplications: dict[str, float] | None = None
+    runtime: str = ""
+    runtime_because: str = ""
     processors: ProcessorFit | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -163,9 +167,11 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class RunsOn:
-    """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17".
+    """What the artifacts of a run need together.
 
-    `processors` are those that the artifacts were made for.
+    Attributes:
+        onnxruntime: the oldest version of ONNX Runtime that runs all of them, such as ">= 1.17".
+        processors: the targets that compute all of them exactly (`pipeline/quantize/target.py`).
     """
 
     onnxruntime: str

@@ -18,6 +18,7 @@ from pipeline.report.schema import (
     GraphRewrites,
     InputFile,
     Report,
+    RunsOn,
     SampleSplit,
     SkippedSample,
     StageRun,
@@ -78,6 +79,7 @@ def report_of(
         inspect=None if inspection is None else _each(Inspection, inspection),
         doctor=diagnosis,
         artifacts=None if quantized is None else [_artifact(one, inspection or {}) for one in quantized.artifacts.values()],
+        runs_on=None if quantized is None else _runs_on(list(quantized.artifacts.values())),
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
         rewrites=None if quantized is None else {name: _rewrites(found) for name, found in quantized.rewritten.items()},
@@ -121,6 +123,15 @@ def _rewrites(found: Rewritten) -> GraphRewrites:
     return _as(GraphRewrites, {"applied": applied, "rejected": [{"name": n, "reason": why} for n, why in found.rejected]})
 
 
+def _runs_on(artifacts: Sequence[Artifact]) -> RunsOn | None:
+    """Return what all artifacts of a run need together."""
+    if not artifacts:
+        return None
+    needs = max((artifact.needs for artifact in artifacts), key=lambda needed: needed.version)
+    right = [set(artifact.processors.right_on) for artifact in artifacts if artifact.processors is not None]
+    return RunsOn(str(needs), sorted(set.intersection(*right)) if right else [])
+
+
 def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> ArtifactReport:
     return ArtifactReport(
         artifact.graph,
@@ -134,6 +145,8 @@ def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> Artif
         dict(artifact.modules),
         dict(artifact.weights),
         _multiplications(artifact, inspection.get(artifact.graph)),
+        str(artifact.needs),
+        artifact.needs.because,
         artifact.processors,
     )
 

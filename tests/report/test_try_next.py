@@ -135,7 +135,7 @@ def test_suggestions_stand_on_the_page_ready_to_paste(report, tmp_path):
     report["try_next"] = [{"command": "python run.py model=asr mode=auto", "reason": "it is slow"}]
     page = Page(page_of(report, tmp_path))
     assert "python run.py model=asr mode=auto" in page.texts("pre")
-    assert "It is slow:" in page.texts("p")
+    assert "Because it is slow:" in page.texts("p")
 
 
 def test_what_a_run_suggests_works_when_it_is_pasted(user_files, run_quickly, users_model):
