@@ -246,7 +246,7 @@ def export(name: str, path: Path, *, opset: int | None = None, external_data: bo
         node.doc_string = ""
     for value in (*graph.graph.value_info, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
         del value.metadata_props[:]
-    onnx.save(graph, path, save_as_external_data=external_data, location=f"{path.name}.data", size_threshold=0)
+    onnx.save(graph, path, save_as_external_data=external_data, location=f"{path.name}.data", size_threshold=256)
 
 
 if __name__ == "__main__":
