@@ -18,3 +18,7 @@ Nothing in the runtime imports this package. Read `README.md` first; then, in th
     torch_exports.py     small untrained models as PyTorch's newest exporter writes them, for tests
     evaluate.py          every figure of the README, measured on the exported graphs
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in pipeline/__init__.py, before ONNX Runtime is imported
