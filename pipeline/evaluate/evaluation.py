@@ -165,7 +165,7 @@ class _Pair:
         self.not_a_number: dict[str, None] = {}  # outputs that fp32 itself gives NaN in
         self._before = model.originals
         changed = {name: artifact.path for name, artifact in artifacts.items()}
-        self._after = ModelSessions(model, model.threads, changed)
+        self._after = ModelSessions(model, model.threads, changed, exact_products=model.exact_products)
         self.length_change = 0.0
         self.suffix = next(iter(artifacts.values())).path.name.split(".")[-2]
         self.noise = self._same_noise()

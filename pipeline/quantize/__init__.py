@@ -18,6 +18,7 @@ paired_sums.py           weights whose products two at a time fit 16 bits; satur
 infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
 plan_check.py            the finished graph beside the plan
+processor_fit.py         for which processors a finished graph is right
 artifact.py              saving, and the checks before a file gets its name
 user_notes.py            messages to the user about the result
 """

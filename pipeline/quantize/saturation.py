@@ -13,14 +13,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.graph.attributes import attributes_of, int_attribute
-from pipeline.graph.session import infer, open_session
+from pipeline.graph.exact_products import with_uint8_weights
+from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.paired_sums import ROOM, Pairing, in_pairs, in_rows, largest_sums, pairing_of
 from pipeline.sample import Array, Sample
 
 INT16 = np.iinfo(np.int16)
-POSITIONS = 256  # of each sample's output, drawn at random
-FEW = 4  # samples
+POSITIONS = 64  # of each sample's output, drawn at random
+FEW = 2  # samples
+AT_ONCE = 32  # nodes whose activations are held at one time
 WEIGHT_AT = {  # operators with integer weights -> (input that holds activations, input that holds weights)
     "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3), "MatMulInteger": (0, 1), "MatMulIntegerToFloat": (0, 1),
 }  # fmt: skip
@@ -176,27 +178,32 @@ def saturating_shares(model: onnx.ModelProto, samples: Sequence[Sample], *, thre
     shares: dict[str, float | None] = {product.node.name: None for product in products}
     if not seen:
         return shares
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    del exposed.graph.output[:]
-    exposed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(name for p in seen for name in _needed(p, outer))
-    )
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    session = open_session(exposed, threads, optimization="basic", exact_products=True)
     counts = {product.node.name: np.zeros(2) for product in seen}
-    for sample in samples[:FEW]:
-        tensors = infer(session, Sample(sample.id, {v.name: sample.inputs[v.name] for v in session.get_inputs()}))
-        for product in seen:
+    for first in range(0, len(seen), AT_ONCE):
+        for product, array, zero_point in _activations(model, seen[first : first + AT_ONCE], samples[:FEW], threads):
+            counts[product.node.name] += _count(product, array, zero_point)
+    return shares | {name: float(found[0] / found[1]) if found[1] else None for name, found in counts.items()}
+
+
+def _activations(
+    model: onnx.ModelProto, products: Sequence[Product], samples: Sequence[Sample], threads: int
+) -> Iterator[tuple[Product, Array, int]]:
+    """Yield what nodes multiply on each sample: the node, its integers, their zero point."""
+    made = {tensor for node in model.graph.node for tensor in node.output}
+    wanted = dict.fromkeys(name for p in products for name in (p.activations, p.zero_point) if name in made)
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(with_uint8_weights(model))
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    session = open_session(exposed, threads, optimization="basic")
+    for sample in samples:
+        tensors = infer(session, Sample(sample.id, inputs_for(session, sample.inputs)))
+        for product in products:
             zero = tensors.get(product.zero_point)
             if zero is None and product.zero_point in constants:
                 zero = numpy_helper.to_array(constants[product.zero_point])
-            counts[product.node.name] += _count(product, tensors[product.activations], 0 if zero is None else int(zero.item()))
-    return shares | {name: float(found[0] / found[1]) if found[1] else 0.0 for name, found in counts.items()}
-
-
-def _needed(product: Product, outer: set[str]) -> list[str]:
-    return [product.activations, *([product.zero_point] if product.zero_point in outer else [])]
+            yield product, tensors[product.activations], 0 if zero is None else int(zero.item())
 
 
 def _pads_itself(node: onnx.NodeProto) -> bool:

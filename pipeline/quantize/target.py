@@ -8,6 +8,7 @@ import platform
 from dataclasses import dataclass
 
 from pipeline.config.choices import IntegerType, Target
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig
 from pipeline.processor import cpu_flags
 
 ARM = ("arm64", "aarch64", "armv7l")
@@ -139,6 +140,18 @@ def limits_pairs(reduce_range: bool | None, target: Target | None) -> bool:
     return reduce_range is None and adds_in_16_bits(target)
 
 
-def saturates_here(reduce_range: bool | None, target: Target | None) -> bool:
-    """Return whether weights get 8 bits although this machine adds in 16: what is measured here is worse than elsewhere."""
-    return not needs_reduced_range(reduce_range, target) and adds_in_16_bits(None)
+def described(target: Target) -> str:
+    """Return a target in words, with what it does with sums of integer products."""
+    kind = PROCESSORS[target]
+    sums = "adds two products with int8 weights in 16 bits, which saturate" if kind.in_16_bits else "adds products exactly"
+    return f"{target.name} ({kind.meaning}): {sums}"
+
+
+def exact_on_target_only(mode: AnyModeConfig) -> bool:
+    """Return whether the target of a mode computes sums of products exactly, and this machine does not.
+
+    Quality is then measured with exact sums, as on the target; speed is that of this machine.
+    """
+    if not isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):
+        return False
+    return adds_in_16_bits(None) and not adds_in_16_bits(mode.target)

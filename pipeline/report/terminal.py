@@ -58,8 +58,15 @@ def _inspection(inspected: Mapping[str, Inspection]) -> Table:
             graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M",
             f"{sum(found.macs.values()) / 1e6:,.0f} M", shares,
         )  # fmt: skip
+    machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
     table.caption = "\n".join(
-        f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}" for graph, found in inspected.items()
+        [
+            *(
+                f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}"
+                for graph, found in inspected.items()
+            ),
+            *(f"this machine: {machine}" for machine in machines),
+        ]
     )
     table.caption_justify = "left"
     return table

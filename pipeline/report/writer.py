@@ -124,4 +124,5 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        artifact.processors,
     )

@@ -38,6 +38,7 @@ from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.processor_fit import notes_on_processors, processor_fit
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
 from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
 from pipeline.quantize.user_notes import notes_on, notes_on_bits, nothing_to_do, why_larger
@@ -195,10 +196,13 @@ class _Job:
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
             external_data=mode.external_data, threads=self.threads,
         )  # fmt: skip
-        self.staged[source.name] = artifact
+        seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
+        fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
+        self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
+        self.notes += notes_on_processors(source.name, fit, mode)
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
