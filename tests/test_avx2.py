@@ -285,7 +285,7 @@ def test_the_report_says_where_a_file_is_right_and_where_its_sums_saturate(
     assert set(fit.weight_bits.values()) == ({7} if changes.get("reduce_range") else {8})
     assert all(0.001 < share < 1 for share in fit.saturating_sums.values())
     assert bool(fit.saturating_sums) == bool(saturates_on)
-    notes = " ".join(result.notes)
+    notes = " ".join(result.warnings)
     assert said in notes
     assert ("saturate" in notes) == bool(said)
 

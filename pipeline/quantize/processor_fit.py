@@ -38,7 +38,7 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
     )
 
 
-def notes_on_processors(name: str, fit: ProcessorFit, mode: AnyModeConfig) -> list[str]:
+def warnings_on_processors(name: str, fit: ProcessorFit, mode: AnyModeConfig) -> list[str]:
     """Return what a user must know of a graph that saturates where it will run, or that is not measured where it will run."""
     notes: list[str] = []
     if not isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):

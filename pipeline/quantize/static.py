@@ -16,11 +16,12 @@ from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
-from pipeline.quantize.operators import SUPPORTED, computed_from_constants
+from pipeline.quantize.operators import SUPPORTED
 from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
 from pipeline.quantize.qdq_writer import Ranges, insert_pairs
+from pipeline.quantize.qoperator_limits import without_integer_operator
 from pipeline.quantize.target import activation_type_of, limits_pairs, needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
@@ -53,11 +54,8 @@ def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reason
     if mode.format is Format.qdq:
         plan.keep(place_pairs(model, plan.nodes(Precision.static_int8), pair_settings(mode)).skipped)
         return
-    computed, planned = computed_from_constants(model.graph), set(plan.nodes(Precision.static_int8))
-    found = {node.name: computed.intersection(node.input) for node in model.graph.node if node.name in planned}
-    plan.keep(
-        {name: f"its input {min(tensors)!r} is computed from constants alone" for name, tensors in found.items() if tensors}
-    )
+    planned = set(plan.nodes(Precision.static_int8))
+    plan.keep(without_integer_operator(model, planned, per_channel=mode.per_channel))
 
 
 def pair_settings(mode: StaticConfig) -> PairSettings:

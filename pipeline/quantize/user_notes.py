@@ -114,7 +114,7 @@ def _stored_twice(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
+def warnings_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
     """Return what a file holds beside the bits that were asked for."""
     wanted = int(suffix.removeprefix("int")) if suffix.startswith("int") else None
     others = {width: count for width, count in bits.items() if width != wanted and count >= SMALL_BYTES}
@@ -129,7 +129,7 @@ def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
 
 
 def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
-    """Return what a user must know of a finished graph."""
+    """Return what was done with a graph, as is usual, and may explain the result."""
     notes = [
         f"{source.name}: it takes {name} and ignores it: model.fixed_inputs fixes it at {value.item():g}."
         for name, value in source.fixed.items()

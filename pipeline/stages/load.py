@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from pipeline.data.download import cache_directory, download
+from pipeline.data.download import download
 from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
+from pipeline.paths import cache_directory
 from pipeline.quantize.target import exact_on_target_only
 from pipeline.stages.context import RunContext
 
@@ -49,7 +50,7 @@ def _fetch(context: RunContext) -> None:
     model = context.config.model
     assert model.url is not None
     name = model.url.rpartition("/")[2]
-    with context.progress.megabytes(f"downloading {name}") as on_progress:
+    with context.progress.megabytes(f"download {name}") as on_progress:
         got = download(model.url, model.sha256, cache_directory(), on_progress)
     context.run_log.read(got.file)
     if model.sha256 is None:
