@@ -11,6 +11,7 @@ from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import errors_along
 from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, check_limit, limits_of
 from pipeline.evaluate.uncertainty import ERROR_COUNTS
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
@@ -98,7 +99,7 @@ def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
     try:
         return errors_along(
             context.loaded.graphs[artifact.graph].model,
-            onnx.load(artifact.path),
+            with_uint8_weights(onnx.load(artifact.path)) if context.loaded.exact_products else onnx.load(artifact.path),
             context.evaluation_set.report[artifact.graph][: config.evaluation.node_samples],
             seed=config.seed,
             threads=config.runtime.threads,
