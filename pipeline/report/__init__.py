@@ -9,6 +9,7 @@ typed_json.py         dataclasses <-> JSON
 writer.py             what the stages have given -> the report
 verdict.py            the verdict in words
 intervals.py          how sure the metrics are, and which samples are the worst
+fitted_table.py       tables for terminals of any width
 terminal.py           one run in the terminal
 html/                 pages of one run and of several
 run_rows.py           a run as rows of a comparison

@@ -72,3 +72,26 @@ def test_what_the_report_tells_is_not_printed_twice(printed, caplog):
         "the machine was busy",
         "converted from opset 11 to 13",
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("utf-8", "1.19 (0.85–1.44) ≈ ∞ → ★ 模型"),
+        ("ascii", "1.19 (0.85-1.44) ~ inf -> * \\u6a21\\u578b"),
+        ("gbk", "1.19 (0.85–1.44) ≈ ∞ → ★ 模型"),
+        ("latin-1", "1.19 (0.85-1.44) ~ inf -> * \\u6a21\\u578b"),
+    ],
+)
+def test_a_report_can_be_printed_in_any_encoding(monkeypatch, encoding, written):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    console_module.result_console().print(Paragraph("1.19 (0.85–1.44) ≈ ∞ → ★ 模型"))
+    assert stream.buffer.getvalue().decode(encoding) == f"{written}\n"
+
+
+def test_the_bytes_of_a_path_in_another_encoding_are_printed_as_they_are(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    console_module.result_console().print(Paragraph(b"/data/\xc4\xa3/page".decode("ascii", "surrogateescape")))
+    assert stream.buffer.getvalue() == b"/data/\xc4\xa3/page\n"
