@@ -78,13 +78,19 @@ class Paragraph:
     Lines are broken at spaces on a terminal only. In a file or a pipe, a message is one line, which can be searched for.
     """
 
-    def __init__(self, text: str, style: str = "") -> None:
-        """Keep the text; it is not markup."""
-        self.text, self.style = text, style
+    def __init__(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Keep the text; it is not markup.
+
+        Args:
+            text: what is printed.
+            style: of all of it.
+            whole: never break a line, on a terminal neither: it holds a command or a path that is to be copied.
+        """
+        self.text, self.style, self.whole = text, style, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
-        width = options.max_width if console.is_terminal else None
+        width = options.max_width if console.is_terminal and not self.whole else None
         for line in wrapped(self.text, width):
             yield Text(line, style=self.style, no_wrap=True, overflow="ignore")
 

@@ -36,6 +36,13 @@ def test_a_path_is_whole_on_a_terminal_that_is_narrower(width):
     assert PATH in terminal.file.getvalue().splitlines()
 
 
+def test_a_command_that_is_to_be_copied_is_one_line_on_a_terminal_too():
+    command = f"python run.py rerun={PATH} mode=static mode.method=percentile mode.percentile=99.99"
+    terminal = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    terminal.print(Paragraph(command, whole=True), crop=False)
+    assert terminal.file.getvalue() == f"{command}\n"
+
+
 @pytest.fixture
 def printed(monkeypatch):
     """Return a function that logs records as the command does, and gives what is printed."""
