@@ -20,7 +20,7 @@ from pipeline.record.run_directory import RunDirectory
 from pipeline.report.report_file import write_report
 from pipeline.report.schema import Report, StageRun
 from pipeline.report.writer import report_of, stages_of
-from pipeline.stages import benchmark, evaluate, inspect, load, quantize
+from pipeline.stages import benchmark, doctor, evaluate, inspect, load, quantize
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Stage:
 STAGES = (
     Stage("load", (), "model", load.run),
     Stage("inspect", ("model",), "inspection", inspect.run),
+    Stage("doctor", ("model", "inspection"), "diagnosis", doctor.run),
     Stage("quantize", ("model",), "quantized", quantize.run),
     Stage("benchmark", ("model", "quantized"), "benchmarks", benchmark.run),
     Stage("evaluate", ("model", "quantized"), "evaluation", evaluate.run),
@@ -74,6 +75,7 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
+            diagnosis=context.diagnosis,
         )  # fmt: skip
         return write_report(directory, report)
 

@@ -32,7 +32,7 @@ from pipeline.config.mode_settings import (
 )
 from pipeline.config.model_name import model_name
 from pipeline.config.settings import (
-    STAGE_NAMES,
+    ALL_STAGES,
     BenchmarkConfig,
     CalibrationConfig,
     EvaluationConfig,
@@ -124,7 +124,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
-    selected = tuple(name for name in STAGE_NAMES if name in stages)
+    selected = tuple(name for name in ALL_STAGES if name in stages)
     return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
 
 
@@ -263,8 +263,8 @@ def _first_line(error: BaseException) -> str:
 
 def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     if not stages:
-        return [f"stages: empty; name at least one of {', '.join(STAGE_NAMES)}."]
-    return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
+        return [f"stages: empty; name at least one of {', '.join(ALL_STAGES)}."]
+    return [f"stages: no stage {name!r}.{did_you_mean(name, ALL_STAGES)}" for name in stages if name not in ALL_STAGES]
 
 
 def _are_thread_counts(counts: list[int]) -> bool:

@@ -19,6 +19,7 @@ from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
+from pipeline.quantize.precision_labels import precision_labels, weight_shares
 from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -43,6 +44,7 @@ class Artifact:
         kept: nodes that could have been quantized and were not, with reasons.
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
+        weights: type -> its share of the values of all weights.
         needs: the oldest ONNX Runtime that it runs in.
         processors: for which processors it is right; None: not looked at.
     """
@@ -56,6 +58,7 @@ class Artifact:
     kept: tuple[Kept, ...]
     kernels: dict[str, int]
     modules: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     needs: Needed = field(default_factory=lambda: Needed(OLDEST, ""))
     processors: ProcessorFit | None = None
 
@@ -126,10 +129,11 @@ def save_artifact(
         sha256,
         sum(file.bytes for file in files),
         source.size_bytes,
-        {name: precision.value for name, precision in plan.precisions.items()},
+        precision_labels(model, plan),
         tuple(plan.kept),
         kernels,
         _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
+        weight_shares(model),
         needs,
     )
 
