@@ -15,6 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from pipeline.paths import config_directory
+
 PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir", "runtime"})  # runtime: a version, or a python
 TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric"})
 LISTS_OF_PATHS = frozenset({"compare"})
@@ -41,9 +43,9 @@ def protected(text: str, *, in_sweep: bool = False) -> str:
     if parts is None or text.startswith("~"):
         return text
     prefix, key, value = parts
-    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or key.startswith("model.")):
-        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     last = key.rpartition(".")[2]
+    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or (key.startswith("model.") and last not in _in_files())):
+        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     if last in LISTS_OF_PATHS or (is_listed(value) and not is_text(key)):
         return f"{prefix}{key}={_list(value, paths=last in LISTS_OF_PATHS)}"
     if not is_text(key):
@@ -112,6 +114,13 @@ def pieces(text: str) -> list[str]:
 @cache
 def _parser() -> OverridesParser:
     return OverridesParser.create()
+
+
+@cache
+def _in_files() -> frozenset[str]:
+    """Return the settings that the files of `conf/model/` hold; what a model has beside them, Hydra does not know."""
+    files = (config_directory() / "model").glob("*.yaml")
+    return frozenset(name for file in files for name in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), flags=re.M))
 
 
 def _each(value: str, expand: Any, *, in_sweep: bool) -> str:  # noqa: ANN401
