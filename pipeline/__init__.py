@@ -1,5 +1,6 @@
 """Quantize ONNX speech models, and measure what that costs.
 
+    interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     errors.py           errors that a user can act on
     paths.py            files that settings name: where they are, their hash
     processor.py        the processor of this machine
@@ -27,6 +28,7 @@
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     cli.py              the command: run.py, and speech-quantize where the package is installed
     in_process.py       a run from Python: pipeline.run
+    __main__.py         the entry of the command, before anything large is imported
 
 Data flows one way: load -> inspect -> quantize -> benchmark -> evaluate -> report. Imports do too: a package of this list
 imports only from those above it.

@@ -4,8 +4,10 @@
 """
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import read_settings, register_schemas
 from pipeline.errors import ConfigError
+from pipeline.interruption import begin
 from pipeline.record.run_directory import past_config_file
-from pipeline.record.sweep_record import Job, forget_jobs, jobs_of
+from pipeline.record.sweep_record import INTERRUPTED, Job, forget_jobs, jobs_of, note_interruption
+
+log = logging.getLogger("pipeline.sweep")
 
 TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
 COMPARISONS = "comparisons"
@@ -73,6 +78,8 @@ class ClaimDirectory(Callback):
         del kwargs
         _claim(config, "hydra.sweep.dir")
         forget_jobs(Path(config.hydra.sweep.dir))
+        _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by))
+        begin()  # what was run is compared, even if the sweep is interrupted
 
 
 def _claim(config: DictConfig, key: str) -> None:
@@ -114,15 +121,38 @@ class CompareSweep(Callback):
         into warnings, but lets SystemExit pass.
         """
         del kwargs
-        sweep = Path(config.hydra.sweep.dir)
-        jobs = jobs_of(sweep)
-        failed = [job for job in jobs if job.error is not None]
-        try:
-            if jobs:
-                _show(jobs, failed, sweep, config.sort_by)
-        finally:
-            if failed:
-                sys.exit(2)
+        del config
+        if end_sweep():
+            sys.exit(2)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep that has begun: its directory, and what its runs are sorted by."""
+
+    directory: Path
+    sort_by: str | None
+
+
+_open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
+
+
+def end_sweep(*, interrupted: bool = False) -> bool:
+    """Compare the runs of the sweep that is open, if there is one, and close it; return whether a job failed."""
+    if not _open:
+        return False
+    sweep = _open.pop()
+    if interrupted:
+        for job in jobs_of(sweep.directory):
+            note_interruption(job)
+    jobs = jobs_of(sweep.directory)
+    failed = [job for job in jobs if job.error is not None]
+    try:
+        if jobs:
+            _show(jobs, failed, sweep.directory, sweep.sort_by)
+    except Exception:  # an exit status 2 says more than a warning of Hydra's, which makes one of exceptions here
+        log.exception("The runs of %s cannot be compared", sweep.directory)
+    return bool(failed)
 
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
@@ -138,7 +168,13 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
         comparison = compare_directories(directories)
     page = write_comparison(comparison, sweep)
     console.print(comparison_table(comparison))
-    if failed:
-        numbers = ", ".join(f"#{job.number}" for job in failed)
-        console.print(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", style="bold red", soft_wrap=True, highlight=False)
+    for what, some in (
+        ("failed", [job for job in failed if job.error != INTERRUPTED]),
+        ("were interrupted", [job for job in failed if job.error == INTERRUPTED]),
+    ):
+        numbers = ", ".join(f"#{job.number}" for job in some)
+        if some:
+            console.print(
+                f"{len(some)} of {len(jobs)} jobs {what}: {numbers}", style="bold red", soft_wrap=True, highlight=False
+            )
     console.print(f"comparison: {page}", style="dim", soft_wrap=True, highlight=False)

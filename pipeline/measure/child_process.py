@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.interruption import run_and_end_with_us
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -48,14 +49,12 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
     # The package is found wherever the parent found it, installed or not.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
+    done = run_and_end_with_us(
         [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
         env=os.environ | {"PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
         text=True,
         errors="replace",
-        check=False,
     )
     log.debug("%s, stderr of the child: %s", what, done.stderr)
     result_file = folder / "result.json"

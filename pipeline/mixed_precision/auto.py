@@ -176,7 +176,7 @@ def _search(
     _use_best_method(builder, probe_evaluator, mode)
     tell("measuring what each node gains")
     gained = kernel_savings(builder, timed[0], threads=threads, layouts=layouts_for(mode))
-    utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
+    utilities = utilities_of(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
     best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
     worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
     tell("measuring what each node loses")
@@ -262,23 +262,27 @@ def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfi
     builder.use(*METHODS[int(np.argmin(losses))])
 
 
-def _utilities(
+def utilities_of(
     gained: KernelSavings, total_ms: float, source: SourceGraph, budget: Budget
 ) -> tuple[dict[tuple[str, Precision], float], ...]:
     """Return what each group's gain is worth, among float neighbours and among integers.
 
     It is its share of the float graph's time, and of its bytes by their weight. Where only the size is limited, bytes alone
-    count.
+    count; where it is limited beside something else, what they alone are worth comes third: a node that gains bytes and no time
+    may be what makes the file small enough.
     """
     bytes_alone = budget.max_bytes is not None and budget.max_loss is None and budget.min_speedup is None
-    size_weight = 1.0 if bytes_alone else budget.size_weight
 
     def worth_of(gain: KernelSaving, ms: float) -> float:
-        return (0.0 if bytes_alone else ms / total_ms) + size_weight * gain.bytes_saved / source.size_bytes
+        return ms / total_ms + budget.size_weight * gain.bytes_saved / source.size_bytes
 
+    by_bytes = {key: gain.bytes_saved / source.size_bytes for key, gain in gained.items()}
+    if bytes_alone:
+        return (by_bytes,)
     return (
         {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
         {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
+        *((by_bytes,) if budget.max_bytes is not None else ()),
     )
 
 
