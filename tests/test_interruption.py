@@ -111,6 +111,21 @@ def test_a_signal_ends_a_run_with_what_it_has(command, tmp_path, stage, number, 
     assert not (tmp_path / "run" / ".staging").exists()
 
 
+def test_a_search_that_is_interrupted_gives_its_best_candidate(command, tmp_path):
+    started = command("model=vocoder", "mode=auto", "mode.optimize=false", "mode.method=minmax", *SMALL)
+    started.wait_for("measuring whole graphs took")
+    time.sleep(random.Random(7).uniform(0.0, 1.0))
+    started.send(signal.SIGINT)
+    assert started.end() == 130
+    assert "Traceback" not in started.stdout
+    report = report_in(tmp_path / "run")
+    assert report["status"] == "interrupted"
+    assert report["search"]["vocoder"]["stopped"].startswith("interrupted after ")
+    [artifact] = report["artifacts"]
+    assert (tmp_path / "run" / artifact["file"]).stat().st_size == artifact["bytes"] < artifact["baseline_bytes"]
+    assert str(tmp_path / "run" / artifact["file"]) in started.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"])
 def test_a_sweep_that_is_interrupted_compares_the_runs_that_are_done(user_files, users_model, launcher):
     sweep = ("-m", *users_model, "mode=dynamic", "stages=[load,quantize],[load,quantize,benchmark]", "hydra.sweep.dir=sweep")

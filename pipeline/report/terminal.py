@@ -68,7 +68,8 @@ def _inspection(inspected: Mapping[str, Inspection]) -> Table:
 def _search(graph: str, found: SearchReport) -> Table:
     """Return the front that a search has found, the chosen candidate marked."""
     seconds = "" if found.seconds is None else f", {found.seconds:.0f} s"
-    table = Table(title=f"Search for {graph}: {len(found.candidates)} candidates{seconds}", title_justify="left")
+    early = ", stopped early" if found.stopped_early else ""
+    table = Table(title=f"Search for {graph}: {len(found.candidates)} candidates{seconds}{early}", title_justify="left")
     for column in ("", "candidate", "speed", "size", found.metric):
         table.add_column(column, justify="left" if column in ("", "candidate") else "right")
     front = [candidate for candidate in found.candidates if candidate.on_front or candidate.index == found.chosen]

@@ -27,7 +27,8 @@ from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.interruption import hold, is_postponed, postpone
-from pipeline.mixed_precision.auto import SearchInputs, search
+from pipeline.mixed_precision.auto import search
+from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.mixed_precision.auto import utilities_of
 from pipeline.mixed_precision.candidates import Budget
 from pipeline.mixed_precision.cost_model import KernelSaving
 from pipeline.mixed_precision.greedy_knapsack import path_of
 from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.quantize.plan import Precision
 
 SMALLER = ("smaller and slower", Precision.static_int8)
