@@ -93,6 +93,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         wall_s += time.perf_counter() - start
         others_s += _busy_seconds() - busy
         gc.enable()
+        _note_step(job)
     return {
         "load_ms": load_ms,
         "first_run_ms": first_run_ms,
@@ -113,6 +114,13 @@ def others_cores(others_s: float, wall_s: float) -> float | None:
     if wall_s < LEAST_WATCHED_S:
         return None
     return min(max(0.0, others_s / wall_s), float(psutil.cpu_count() or 1))
+
+
+def _note_step(job: Json) -> None:
+    """Tell the parent, which shows how far this is, that another step is done."""
+    if "steps" in job:
+        with Path(job["steps"]).open("a", encoding="ascii") as steps:
+            steps.write(".")
 
 
 def check_outputs(runs: dict[str, paired_timing.Run], samples: int) -> None:
