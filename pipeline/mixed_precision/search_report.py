@@ -93,7 +93,7 @@ def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
 def warnings_of(
     graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate], stopped: str | None = None
 ) -> list[str]:
-    """Return what a user must know first: that the search ended early, a budget that nothing meets, that nothing became int8.
+    """Return what a user must know first: a budget that nothing meets, that the search ended early, that nothing became int8.
 
     Args:
         graph: its name.
@@ -103,7 +103,7 @@ def warnings_of(
         candidates: what was tried.
         stopped: why the search ended early, in a sentence; None: it did not.
     """
-    found = [f"{graph}: the search {stopped}"] if stopped is not None else []
+    found = []
     if not met:
         asked = ", ".join(
             f"{name} {limit:g}"
@@ -116,6 +116,8 @@ def warnings_of(
             f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
             f"{budget.metric} {best.loss:+.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
         )
+    if stopped is not None:
+        found.append(f"{graph}: the search {stopped}")
     if not best.choice:
         why = (
             "nothing that was measured by then keeps to the budget"
