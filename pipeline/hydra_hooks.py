@@ -118,13 +118,15 @@ class CompareSweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Print the comparison, write comparison.json and comparison.html, and exit with status 2 where a job failed.
 
+        Where none failed, but a model is worse than `fail_if_worse` allows, with status 3.
+
         What the jobs did is read from the disk: they may have run in other processes. Hydra turns exceptions of callbacks
         into warnings, but lets SystemExit pass.
         """
         del kwargs
         del config
-        if end_sweep():
-            sys.exit(2)
+        if status := end_sweep():
+            sys.exit(status)
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,14 @@ class _Sweep:
 _open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
 
 
-def end_sweep(*, interrupted: bool = False) -> bool:
-    """Compare the runs of the sweep that is open, if there is one, and close it; return whether a job failed."""
+def end_sweep(*, interrupted: bool = False) -> int:
+    """Compare the runs of the sweep that is open, if there is one, and close it.
+
+    Returns:
+        The exit status: 2 where a job failed, 3 where one broke a limit with `fail_if_worse`, else 0.
+    """
     if not _open:
-        return False
+        return 0
     sweep = _open.pop()
     if interrupted:
         for job in jobs_of(sweep.directory):
@@ -151,9 +157,9 @@ def end_sweep(*, interrupted: bool = False) -> bool:
     try:
         if jobs:
             _show(jobs, failed, sweep.directory, sweep.sort_by)
-    except Exception:  # an exit status 2 says more than a warning of Hydra's, which makes one of exceptions here
+    except Exception:  # the exit status says more than a warning of Hydra's, which makes one of exceptions here
         log.exception("The runs of %s cannot be compared", sweep.directory)
-    return bool(failed)
+    return 2 if failed else 3 if any(job.worse for job in jobs) else 0
 
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
@@ -176,4 +182,7 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
         numbers = ", ".join(f"#{job.number}" for job in some)
         if some:
             console.print(Paragraph(f"{len(some)} of {len(jobs)} jobs {what}: {numbers}", "bold red"), crop=False)
+    for job in jobs:
+        if job.worse is not None:
+            console.print(Paragraph(f"fail_if_worse: #{job.number}: {job.worse}", "bold red"), crop=False)
     console.print(Paragraph(f"comparison: {page}"), crop=False)

@@ -6,10 +6,12 @@ stage, so that a run that is killed has said how far it came.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
@@ -19,7 +21,7 @@ from pipeline.record.run_directory import RunDirectory
 from pipeline.report.report_file import write_report
 from pipeline.report.schema import Report, StageRun
 from pipeline.report.writer import report_of, stages_of
-from pipeline.stages import benchmark, evaluate, inspect, load, quantize
+from pipeline.stages import benchmark, doctor, evaluate, inspect, load, quantize
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -45,20 +47,28 @@ class Stage:
 STAGES = (
     Stage("load", (), "model", load.run),
     Stage("inspect", ("model",), "inspection", inspect.run),
+    Stage("doctor", ("model", "inspection"), "diagnosis", doctor.run),
     Stage("quantize", ("model",), "quantized", quantize.run),
     Stage("benchmark", ("model", "quantized"), "benchmarks", benchmark.run),
     Stage("evaluate", ("model", "quantized"), "evaluation", evaluate.run),
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
+def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[str] = ()) -> Report:
     """Run the selected stages in their order and return the report; it is written after every stage.
+
+    Args:
+        config: the settings.
+        directory: where the run writes to.
+        warnings: what the settings alone give reason to warn of.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
         KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
     context = RunContext(config, directory)
+    for warning in (*warnings, *warnings_of(config)):
+        context.run_log.warn(warning)
     done: list[StageRun] = []
     surroundings = environment()
 
@@ -67,6 +77,7 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
+            diagnosis=context.diagnosis,
         )  # fmt: skip
         return write_report(directory, report)
 
@@ -90,6 +101,25 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
         raise
     directory.clear_staging()
     return write("done")
+
+
+def warnings_of(config: RunConfig) -> list[str]:
+    """Return what the settings alone give reason to warn of: more threads than cores, one set for two purposes."""
+    cores = os.cpu_count() or 1
+    counts = {"runtime.threads": [config.runtime.threads], "benchmark.threads": config.benchmark.threads}
+    found = [
+        f"{key}: {count} threads on a machine of {cores} cores wait for each other, so that their times say nothing. Give at "
+        f"most {cores}."
+        for key, given in counts.items()
+        for count in given
+        if count > cores
+    ]
+    if calibrates(config) and config.calibration.path is not None and config.calibration.path == config.evaluation.path:
+        found.append(
+            "calibration.path and evaluation.path name the same set: ranges are measured on samples that the report is of, "
+            "which flatters the model. Give others for one of them."
+        )
+    return found
 
 
 def selected_stages(names: Sequence[str]) -> list[Stage]:

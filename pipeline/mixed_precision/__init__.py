@@ -12,6 +12,7 @@ candidate_search.py   along the paths by measuring: real loss, real latency, unt
 candidates.py         what was tried: the budget, the Pareto front
 time_limit.py         how long the search may take, and will take about
 default_budget.py     the metric and the limit where the user names none
+decision_reasons.py  why a node is what it is, in words
 search_report.py      what the report says of it
 
 Losses of single nodes are measured, not modelled. That they add up is an assumption, which each measured step checks.

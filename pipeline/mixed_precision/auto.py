@@ -258,7 +258,7 @@ class _Search:
         assert self._found is not None
         self._begin("measuring candidates")
         paths = [path_of(self._groups, self._losses, found) for found in self._utilities]
-        paths.append(front_to_back(self._groups, paths[-1]))
+        paths.insert(2, front_to_back(self._groups, paths[1]))
         self._limit.end -= min(self._model_s * len(self._selection), CONFIRMING_SHARE * self._mode.seconds)
         self._found.run(paths)
 

@@ -22,7 +22,7 @@ def utilities_of(
 
     by_bytes = {key: gain.bytes_saved / source.size_bytes for key, gain in gained.items()}
     if bytes_alone:
-        return (by_bytes,)
+        return (by_bytes, by_bytes)
     return (
         {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
         {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
