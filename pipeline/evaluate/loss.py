@@ -94,6 +94,7 @@ class LossEvaluator:
         self.graph = graph
         self.items = list(items)
         self._model, self._adapter, self._config, self._seed = model, adapter, config, seed
+        self.between_samples: Callable[[], None] = lambda: None  # may raise, to end a measurement
         self._before: list[Outputs] = []
         self.calls: list[list[Call]] = []
         for number, item in enumerate(self.items):
@@ -145,6 +146,7 @@ class LossEvaluator:
         change = 0.0
         for number, item in enumerate(items):
             before = self._before[number]
+            self.between_samples()
             try:
                 after = self._adapter.infer(item.sample, run_of(number))
             except RunError:  # as unusable as one that gives NaN
