@@ -384,8 +384,9 @@ def test_a_shipped_vocoder_of_full_weights_is_worse_without_vnni(graphs, outputs
 @pytest.mark.qemu
 @needs_emulation
 def test_tests_that_expect_exact_sums_pass_without_vnni():
-    """And those of this file that need no emulation: the processor is recognised from within."""
-    here = Path(__file__).resolve().relative_to(REPO)
+    """And the processor is recognised from within."""
+    recognised = test_paired_weights_are_kept_small_exactly_where_their_sums_would_saturate.__name__
+    here = f"{Path(__file__).resolve().relative_to(REPO)}::{recognised}"
     said = on_haswell("-m", "pytest", "-p", "no:cacheprovider", "-m", "not qemu", *EXACT, here)
     assert re.search(r"\d\d passed", said)
     assert "skipped" not in said
