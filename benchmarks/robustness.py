@@ -69,11 +69,12 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["node", "simple"], help="of tests, as onnx.backend.test names them")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--results", type=Path, help="a JSON file that outcomes are kept in, to go on where a call has ended")
+    parser.add_argument("--known", action="store_true", help="run nothing: what that file holds already")
     parser.add_argument("--write", action="store_true", help="write docs/robustness.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         names = [name for kind in arguments.kinds for name in write_cases(kind, arguments.only, Path(folder))]
-        outcomes = collected(names, arguments.runs, Path(folder), arguments.results)
+        outcomes = collected(names, arguments.runs, Path(folder), arguments.results, run=not arguments.known)
     text = page_of(outcomes, arguments.runs)
     print(text)
     if arguments.write:
@@ -82,17 +83,20 @@ def main() -> None:
         page.write_text(f"{head}<!-- measured -->\n\n{text}\n", encoding="utf-8")
 
 
-def collected(names: list[str], runs: list[str], folder: Path, results: Path | None) -> dict[tuple[str, str], Outcome]:
+def collected(
+    names: list[str], runs: list[str], folder: Path, results: Path | None, *, run: bool = True
+) -> dict[tuple[str, str], Outcome]:
     """Return the outcomes of all cases; those that a file has already are not found again."""
     lines = results.read_text(encoding="utf-8").splitlines() if results is not None and results.is_file() else []
-    known = {(name, run): (kind, said) for name, run, kind, said in map(json.loads, lines)}
-    wanted = [(name, run) for name in names for run in runs]
-    for (name, run), (kind, said) in outcomes_of([case for case in wanted if case not in known], folder):
-        known[name, run] = (kind, said)
+    known = {(name, mode): (kind, said) for name, mode, kind, said in map(json.loads, lines)}
+    wanted = [(name, mode) for name in names for mode in runs]
+    missing = [case for case in wanted if case not in known] if run else []
+    for (name, mode), (kind, said) in outcomes_of(missing, folder):
+        known[name, mode] = (kind, said)
         if results is not None:
             with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, run, kind, said]) + "\n")
-    return {case: known[case] for case in wanted}
+                file.write(json.dumps([name, mode, kind, said]) + "\n")
+    return {case: known[case] for case in wanted if case in known}
 
 
 def write_cases(kind: str, only: str, folder: Path) -> list[str]:
@@ -246,11 +250,12 @@ def is_valid(path: Path) -> bool:
 def page_of(outcomes: dict[tuple[str, str], Outcome], runs: list[str]) -> str:
     """Return the counts, the reasons of refusals and the faults in Markdown."""
     lines = [f"onnx {onnx.__version__}, {len({name for name, _ in outcomes})} cases.", ""]
-    lines += ["| run | right | does not apply | refused | anything else |", "|---|---|---|---|---|"]
+    lines += ["| run | cases | right | does not apply | refused | anything else |", "|---|---|---|---|---|---|"]
     for run in runs:
         kinds = Counter(kind for (_, other), (kind, _) in outcomes.items() if other == run)
         known = [kinds[kind] for kind in FINE]
-        lines.append(f"| `{run}` | {' | '.join(map(str, known))} | {sum(kinds.values()) - sum(known)} |")
+        cases = sum(kinds.values())
+        lines.append(f"| `{run}` | {cases} | {' | '.join(map(str, known))} | {cases - sum(known)} |")
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for (_, run), (kind, said) in outcomes.items():
         if kind == "refused":

@@ -104,6 +104,11 @@ class LossEvaluator:
             if not self.calls[-1]:
                 raise StageError(f"{graph} is not run on sample {item.sample.id!r}, so that no loss of it can be measured.")
 
+    @property
+    def exact_products(self) -> bool:
+        """Whether changed graphs are scored without sums of products that saturate on this processor."""
+        return self._model.exact_products
+
     def rng(self, number: int) -> np.random.Generator:
         """Return what the noise of a sample is drawn from, for the graph as for its original."""
         return np.random.default_rng([self._seed, number])
@@ -116,8 +121,7 @@ class LossEvaluator:
             samples: on the first so many; None: on all.
             with_interval: also compute its interval.
         """
-        exact = self._model.exact_products
-        after = ModelSessions(self._model, self._model.threads, {self.graph: model}, exact_products=exact)
+        after = ModelSessions(self._model, self._model.threads, {self.graph: model}, exact_products=self.exact_products)
         return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:
