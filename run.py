@@ -7,6 +7,11 @@
 `python run.py --help` lists what can be chosen. From Python: `pipeline.run(["model=matcha", "mode=static"])`.
 """
 
+from pipeline.interruption import install
+
+if __name__ == "__main__":
+    install()  # before the libraries are imported, which takes seconds
+
 import hydra
 from omegaconf import DictConfig
 

@@ -131,8 +131,9 @@ class Graphs:
 
     def __init__(self, folder: Path) -> None:
         """Take a folder that is empty but for what the caller puts there."""
-        self._folder, self._inputs = folder, folder / "graphs"
-        self._inputs.mkdir()
+        self._folder, self._inputs = folder, {"fp32": folder / "fp32", "int8": folder / "int8"}
+        for path in self._inputs.values():
+            path.mkdir()
         self._members: dict[str, list[str]] = {}
         self._runs = 0
 
@@ -151,31 +152,33 @@ class Graphs:
             for form, path in (("fp32", original), ("int8", quantized)):
                 noisy = with_noise_inputs(onnx.load(path))
                 inputs = sample.inputs | noisy.noise(np.random.default_rng(number))
-                onnx.save(noisy.model, self._inputs / f"{key}_{form}.onnx")
+                onnx.save(noisy.model, self._inputs[form] / f"{key}.onnx")
                 names = {value.name for value in noisy.model.graph.input}
-                np.savez(self._inputs / f"{key}_{form}.npz", **{k: v for k, v in inputs.items() if k in names})
+                np.savez(self._inputs[form] / f"{key}.npz", **{k: v for k, v in inputs.items() if k in names})
             self._members[label].append(key)
 
     def scores(self, commands: dict[str, tuple[str, ...]]) -> dict[str, dict[str, float]]:
         """Return label -> processor -> SQNR in dB to this processor's fp32, the mean over samples."""
-        outputs = {}
-        for where, command in {"here": (sys.executable,), **commands}.items():
-            results = self._folder / where
+        outputs: dict[str, Path] = {}
+        runs = [("fp32", (sys.executable,)), ("here", (sys.executable,)), *commands.items()]
+        for where, command in runs:
+            form = "fp32" if where == "fp32" else "int8"
+            results = self._folder / f"outputs_{where}"
             results.mkdir()
-            program = [str(ROOT / "tests" / "run_graphs.py"), str(self._inputs), str(results)]
+            program = [str(ROOT / "tests" / "run_graphs.py"), str(self._inputs[form]), str(results)]
             done = subprocess.run([*command, *program], capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f"{where}: {done.stderr[-2000:]}")
             outputs[where] = results
         return {
-            label: {where: float(np.mean([sqnr(outputs, where, key) for key in keys])) for where in outputs}
+            label: {where: float(np.mean([sqnr(outputs, where, key) for key in keys])) for where in outputs if where != "fp32"}
             for label, keys in self._members.items()
         }
 
 
 def sqnr(outputs: dict[str, Path], where: str, key: str) -> float:
     """Return the ratio of the first output's power to that of the difference from fp32."""
-    with np.load(outputs["here"] / f"{key}_fp32.npz") as before, np.load(outputs[where] / f"{key}_int8.npz") as after:
+    with np.load(outputs["fp32"] / f"{key}.npz") as before, np.load(outputs[where] / f"{key}.npz") as after:
         name = before.files[0]
         if before[name].shape != after[name].shape:
             return float("nan")

@@ -1,5 +1,6 @@
 """Quantize ONNX speech models, and measure what that costs.
 
+    interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     errors.py           errors that a user can act on
     paths.py            files that settings name: where they are, their hash
     processor.py        the processor of this machine
@@ -28,6 +29,7 @@
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     cli.py              the command: run.py, and speech-quantize where the package is installed
     in_process.py       a run from Python: pipeline.run
+    __main__.py         the entry of the command, before anything large is imported
 
 Data flows one way: load -> inspect -> quantize -> benchmark -> evaluate -> report. Imports do too: a package of this list
 imports only from those above it.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,12 +25,16 @@ from pipeline.command_line.correction import CommandLineError, command_of, corre
 from pipeline.config.composition_error import composition_error
 from pipeline.config.help_text import INSTALLED_COMMAND, program, program_version
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.hydra_hooks import register
+from pipeline.hydra_hooks import end_sweep, register
+from pipeline.interruption import begin, interruption_in, status_of
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
-from pipeline.record.sweep_record import note_job
+from pipeline.record.sweep_record import INTERRUPTED, note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
+
+if TYPE_CHECKING:
+    from pipeline.record.run_directory import RunDirectory
 
 _given: list[str] = []
 """The arguments of this process, as they were given."""
@@ -48,7 +53,7 @@ def start(command: Callable[[], object]) -> None:
     """Run a function that `hydra.main` decorates. A mistake of the user's ends the process with status 2.
 
     Without arguments the command shows its help. A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees
-    to it.
+    to it. Ctrl-C ends it with status 130, SIGTERM with 143. A sweep that ends early compares what it has run.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
     register()
@@ -56,10 +61,17 @@ def start(command: Callable[[], object]) -> None:
         sys.argv[1:] = _arguments(sys.argv[1:])
         command()
         sys.stdout.flush()
+    except SystemExit:
+        raise
     except BrokenPipeError:  # help and settings are printed by Hydra; their reader has seen enough
         drop_output(sys.stdout.fileno())
-    except Exception as error:
+    except BaseException as error:
+        if (stopped := interruption_in(error)) is not None:
+            end_sweep(interrupted=True)
+            say(getattr(stopped, "__notes__", ["interrupted"])[-1], "bold yellow")
+            sys.exit(status_of(stopped))
         message = composition_error(error)
+        end_sweep()
         if message is None:
             raise
         _report_failure(message, error=error)
@@ -117,6 +129,7 @@ def run_job(composed: DictConfig) -> Objective:
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode is RunMode.MULTIRUN
     optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
+    begin()
     if not gc.get_freeze_count():
         gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
@@ -135,6 +148,12 @@ def run_job(composed: DictConfig) -> Objective:
             _report_failure(worse, kind="fail_if_worse")
             sys.exit(STATUS_WORSE)
         return objective_of(report, objective_names(composed.optimize_for), required=optimises)
+    except KeyboardInterrupt as error:
+        if in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, INTERRUPTED)
+        if not composed.compare:
+            error.add_note(_so_far(folder))
+        raise
     except PipelineError as error:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
@@ -156,12 +175,26 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
 
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the report then says `interrupted`, and it and the page hold what there is.
     """
+    from pipeline.record.run_directory import RunDirectory
+
+    directory = RunDirectory(folder)
+    try:
+        return _execute(composed, directory, overrides)
+    except BaseException as error:
+        if (stopped := interruption_in(error)) is None:
+            raise
+        _keep_what_there_is(directory)
+        raise stopped from None
+
+
+def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[str]) -> "Report":
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.config.readers import unread
     from pipeline.data.implied_kind import with_implied_kind
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
+    from pipeline.record.run_directory import CONFIG_FILE, past_config_file
     from pipeline.report.html.run_page import PAGE_FILE, write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
@@ -169,7 +202,6 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
-    directory = RunDirectory(folder)
     past, without_effect = None, list[str]()
     try:
         if composed.rerun is not None:
@@ -198,6 +230,42 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     return report
 
 
+def _keep_what_there_is(directory: "RunDirectory") -> None:
+    """Write the page of a run that was interrupted; where it had not begun to report, the report too.
+
+    A run that was done, and interrupted while its page was written, is done.
+    """
+    from pipeline.record.run_directory import REPORT_FILE
+    from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.report.report_file import read_report, write_report
+    from pipeline.report.schema import Report
+
+    if not (directory.path / REPORT_FILE).is_file():
+        write_report(directory, Report("interrupted"))
+    report = read_report(directory.path, "report")
+    directory.write_text(PAGE_FILE, write_page(report, directory.path))
+
+
+def _so_far(folder: Path) -> str:
+    """Return what an interrupted run has come to, in one line."""
+    from pipeline.record.run_directory import REPORT_FILE
+    from pipeline.report.report_file import read_report
+
+    if not (folder / REPORT_FILE).is_file():
+        return f"interrupted before anything was done in {folder}"
+    report = read_report(folder, "report")
+    done = [stage.name for stage in report.stages if stage.status == "done"]
+    where = next((stage.name for stage in report.stages if stage.status == "interrupted"), None)
+    files = [f"{artifact.graph}: {folder / artifact.file}" for artifact in report.artifacts or []]
+    parts = [
+        f"interrupted in {where}" if where else "interrupted",
+        f"so far: {', '.join(done)}" if done else "no stage was done",
+        *files,
+        f"report: {folder / REPORT_FILE}",
+    ]
+    return "; ".join(parts)
+
+
 def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
@@ -223,7 +291,7 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     result_console().print(Paragraph(f"page: {page}"), crop=False)
 
 
-def _report_failure(message: str, folder: Path | None = None, error: Exception | None = None, kind: str = "error") -> None:
+def _report_failure(message: str, folder: Path | None = None, error: BaseException | None = None, kind: str = "error") -> None:
     """Print one clear message to standard error and, where a better command line is known, that line, to be pasted.
 
     Args:

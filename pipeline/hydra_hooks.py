@@ -4,8 +4,10 @@
 """
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import read_settings, register_schemas
 from pipeline.errors import ConfigError
+from pipeline.interruption import begin
 from pipeline.record.console import Paragraph, result_console, say
 from pipeline.record.run_directory import past_config_file
-from pipeline.record.sweep_record import Job, forget_jobs, jobs_of
+from pipeline.record.sweep_record import INTERRUPTED, Job, forget_jobs, jobs_of, note_interruption
+
+log = logging.getLogger("pipeline.sweep")
 
 TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
 COMPARISONS = "comparisons"
@@ -74,6 +79,8 @@ class ClaimDirectory(Callback):
         del kwargs
         _claim(config, "hydra.sweep.dir")
         forget_jobs(Path(config.hydra.sweep.dir))
+        _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by))
+        begin()  # what was run is compared, even if the sweep is interrupted
 
 
 def _claim(config: DictConfig, key: str) -> None:
@@ -117,17 +124,42 @@ class CompareSweep(Callback):
         into warnings, but lets SystemExit pass.
         """
         del kwargs
-        sweep = Path(config.hydra.sweep.dir)
-        jobs = jobs_of(sweep)
-        failed = [job for job in jobs if job.error is not None]
-        try:
-            if jobs:
-                _show(jobs, failed, sweep, config.sort_by)
-        finally:
-            if failed:
-                sys.exit(2)
-            if any(job.worse for job in jobs):
-                sys.exit(3)
+        del config
+        if status := end_sweep():
+            sys.exit(status)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep that has begun: its directory, and what its runs are sorted by."""
+
+    directory: Path
+    sort_by: str | None
+
+
+_open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
+
+
+def end_sweep(*, interrupted: bool = False) -> int:
+    """Compare the runs of the sweep that is open, if there is one, and close it.
+
+    Returns:
+        The exit status: 2 where a job failed, 3 where one broke a limit with `fail_if_worse`, else 0.
+    """
+    if not _open:
+        return 0
+    sweep = _open.pop()
+    if interrupted:
+        for job in jobs_of(sweep.directory):
+            note_interruption(job)
+    jobs = jobs_of(sweep.directory)
+    failed = [job for job in jobs if job.error is not None]
+    try:
+        if jobs:
+            _show(jobs, failed, sweep.directory, sweep.sort_by)
+    except Exception:  # the exit status says more than a warning of Hydra's, which makes one of exceptions here
+        log.exception("The runs of %s cannot be compared", sweep.directory)
+    return 2 if failed else 3 if any(job.worse for job in jobs) else 0
 
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
@@ -143,9 +175,13 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
         comparison = compare_directories(directories)
     page = write_comparison(comparison, sweep)
     print_comparison(comparison)
-    if failed:
-        numbers = ", ".join(f"#{job.number}" for job in failed)
-        console.print(Paragraph(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", "bold red"), crop=False)
+    for what, some in (
+        ("failed", [job for job in failed if job.error != INTERRUPTED]),
+        ("were interrupted", [job for job in failed if job.error == INTERRUPTED]),
+    ):
+        numbers = ", ".join(f"#{job.number}" for job in some)
+        if some:
+            console.print(Paragraph(f"{len(some)} of {len(jobs)} jobs {what}: {numbers}", "bold red"), crop=False)
     for job in jobs:
         if job.worse is not None:
             console.print(Paragraph(f"fail_if_worse: #{job.number}: {job.worse}", "bold red"), crop=False)

@@ -1,5 +1,6 @@
 """The files that settings name: where they are, and their hashes."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `d
 
 def resolve_path(path: str) -> Path:
     """Return the absolute path of a file that a setting names: relative to the working directory, else to the project."""
-    given = Path(path).expanduser()
+    given = Path(path)
+    with contextlib.suppress(RuntimeError):  # `~name` of nobody: a file of that name
+        given = given.expanduser()
     if given.is_absolute():
         return given
     here = given.absolute()

@@ -15,6 +15,7 @@ from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
+from pipeline.interruption import boundary, interruption_in
 from pipeline.record.environment import environment
 from pipeline.record.run_directory import RunDirectory
 from pipeline.report.report_file import write_report
@@ -63,6 +64,7 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
+        KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
     context = RunContext(config, directory)
     for warning in (*warnings, *warnings_of(config)):
@@ -79,8 +81,8 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
         )  # fmt: skip
         return write_report(directory, report)
 
-    write("running")
     try:
+        write("running")
         stages = selected_stages(config.stages)
         check_evaluation(config.model, config.evaluation)
         if "benchmark" in config.stages:
@@ -90,7 +92,11 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
                 done.append(_run_stage(stage, context))
                 write("running")
     except BaseException as error:
+        stopped = interruption_in(error)
         directory.clear_staging()
+        if stopped is not None:
+            write("interrupted")
+            raise stopped from None
         write("failed", str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}")
         raise
     directory.clear_staging()
@@ -135,7 +141,7 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
 def _run_stage(stage: Stage, context: RunContext) -> StageRun:
     log.info("%s", stage.name)
     start = time.perf_counter()
-    with context.progress.bar(stage.name, None):  # until a part of the stage shows a bar of its own
+    with context.progress.bar(stage.name, None), boundary():  # until a part of the stage shows a bar of its own
         setattr(context, stage.gives, stage.run(context))
     seconds = time.perf_counter() - start
     assert getattr(context, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"

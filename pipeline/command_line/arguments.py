@@ -15,7 +15,7 @@ from typing import get_origin, get_type_hints
 from hydra.core.override_parser.types import ChoiceSweep
 
 from pipeline.command_line.correction import CommandLineError
-from pipeline.command_line.override_text import is_path, is_text, parsed, protected, split_override
+from pipeline.command_line.override_text import is_path, is_text, parsed, protected, split_override, with_home
 from pipeline.command_line.short_form import SHORT_KEYS, SHORT_OPTIONS, expanded
 from pipeline.config.help_text import GROUPS, options_of
 from pipeline.config.mode_settings import MODE_SCHEMAS
@@ -189,7 +189,7 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
     """
     settings, places = [], []
     for text in rest:
-        removed = text.startswith("~") and KEY.fullmatch(text) is not None and not Path(text).expanduser().exists()
+        removed = text.startswith("~") and KEY.fullmatch(text) is not None and not Path(with_home(text)).exists()
         if removed and not text.startswith(REMOVABLE):
             told = f"{text}: a setting is not removed; where nothing is meant, give null."
             raise CommandLineError(told, [part for part in given if part != text])
@@ -197,7 +197,7 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
             settings.append(text)
         elif not text.strip():
             raise CommandLineError(f"{text!r}: an empty argument.", [part for part in given if part.strip()])
-        elif text.endswith(MODEL_FILE) or (Path(text).expanduser().exists() and text not in _options_of_groups()):
+        elif text.endswith(MODEL_FILE) or (Path(with_home(text)).exists() and text not in _options_of_groups()):
             places.append(text)
         else:
             raise _no_setting(given, text)

@@ -15,6 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from pipeline.paths import config_directory
+
 PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir", "runtime"})  # runtime: a version, or a python
 TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric"})
 LISTS_OF_PATHS = frozenset({"compare"})
@@ -41,14 +43,14 @@ def protected(text: str, *, in_sweep: bool = False) -> str:
     if parts is None or text.startswith("~"):
         return text
     prefix, key, value = parts
-    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or key.startswith("model.")):
-        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     last = key.rpartition(".")[2]
+    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or (key.startswith("model.") and last not in _in_files())):
+        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     if last in LISTS_OF_PATHS or (is_listed(value) and not is_text(key)):
         return f"{prefix}{key}={_list(value, paths=last in LISTS_OF_PATHS)}"
     if not is_text(key):
         return f"{prefix}{key}={value if parsed(f'key={value}') is not None else _each(value, str, in_sweep=in_sweep)}"
-    expand = _expanded if is_path(key) else str
+    expand = with_home if is_path(key) else str
     return f"{prefix}{key}={_each(value, expand, in_sweep=in_sweep)}"
 
 
@@ -114,6 +116,13 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
+@cache
+def _in_files() -> frozenset[str]:
+    """Return the settings that the files of `conf/model/` hold; what a model has beside them, Hydra does not know."""
+    files = (config_directory() / "model").glob("*.yaml")
+    return frozenset(name for file in files for name in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), flags=re.M))
+
+
 def _each(value: str, expand: Any, *, in_sweep: bool) -> str:  # noqa: ANN401
     """Return a text, or the texts of a sweep."""
     if _has_a_meaning(value):
@@ -149,7 +158,7 @@ def _regrouped(parts: Sequence[str], expand: Any) -> list[str]:  # noqa: ANN401
 
 def _list(value: str, *, paths: bool) -> str:
     """Return a list whose elements are texts; a single path is a list of one."""
-    expand = _expanded if paths else str
+    expand = with_home if paths else str
     if not is_listed(value):
         return value if _has_a_meaning(value) else f"[{literal(expand(value))}]"
     if len(lists := pieces(value)) > 1 and all(map(is_listed, lists)):  # a sweep over lists
@@ -160,7 +169,7 @@ def _list(value: str, *, paths: bool) -> str:
     return f"[{','.join(piece if _has_a_meaning(piece) or not piece else literal(expand(piece)) for piece in inner)}]"
 
 
-def _expanded(path: str) -> str:
+def with_home(path: str) -> str:
     """Return a path with the home directory in the place of `~`, as a shell writes it at the start of a word only."""
     if not path.startswith("~"):
         return path

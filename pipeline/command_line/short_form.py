@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.command_line.correction import CommandLineError
+from pipeline.command_line.override_text import with_home
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import ConfigError
 
@@ -61,7 +62,7 @@ def _model(place: str, chosen: str | None) -> dict[str, str]:
                 ["model=onnx", f"model.url={place}"],
             )
         return {"model.url": place}
-    path = Path(place).expanduser()
+    path = Path(with_home(place))
     if chosen is not None:
         return {"model.dir" if path.is_dir() else "model.path": place}
     from pipeline.models.model_kind import model_kind  # reads ONNX files
@@ -103,7 +104,7 @@ def _mode(model: str, data: str | None) -> str:
 def _kind(path: str, key: str) -> CalibrationKind:
     from pipeline.data.utterance_sets import kind_of  # reads no audio, but imports what does
 
-    place = Path(path).expanduser()
+    place = Path(with_home(path))
     if not place.exists():
         raise ConfigError(f"{key}: there is no file or folder {path}.")
     return kind_of(place)

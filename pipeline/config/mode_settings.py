@@ -189,7 +189,7 @@ class AutoConfig(ModeConfig):
         max_bytes: how large the file may be; without `max_loss`, what loses least is chosen.
         max_length_change: how much longer or shorter an output of the model may become, as a share of fp32's.
         size_weight: a file of no size at all would be worth as much as being faster by this share.
-        seconds: the search ends after so long, with the best so far.
+        seconds: the search ends after so long, with the best so far; its first log line says about how long it will take.
         samples: of the evaluation set, to measure candidates on; the chosen one is checked on all. null: 24, or 100 where the
             metric moves in steps (words, classes).
         probes: of the calibration set, shortened where the graph allows it, that each node is measured on alone.

@@ -39,7 +39,7 @@ def is_shipped(path: str) -> bool:
 
 def _stem(path: str) -> str:
     """Return the name of a file without its ending, or that of its folder where it says nothing."""
-    given = Path(path).expanduser()
+    given = Path(path)
     if given.stem in GENERIC and given.parent.name not in ("", ".", ".."):
         return given.parent.name
     return given.stem

@@ -94,6 +94,7 @@ class LossEvaluator:
         self.graph = graph
         self.items = list(items)
         self._model, self._adapter, self._config, self._seed = model, adapter, config, seed
+        self.between_samples: Callable[[], None] = lambda: None  # may raise, to end a measurement
         self._before: list[Outputs] = []
         self.calls: list[list[Call]] = []
         for number, item in enumerate(self.items):
@@ -102,6 +103,11 @@ class LossEvaluator:
             self.calls.append([call for call in calls if call.graph == graph])
             if not self.calls[-1]:
                 raise StageError(f"{graph} is not run on sample {item.sample.id!r}, so that no loss of it can be measured.")
+
+    @property
+    def exact_products(self) -> bool:
+        """Whether changed graphs are scored without sums of products that saturate on this processor."""
+        return self._model.exact_products
 
     def rng(self, number: int) -> np.random.Generator:
         """Return what the noise of a sample is drawn from, for the graph as for its original."""
@@ -115,8 +121,7 @@ class LossEvaluator:
             samples: on the first so many; None: on all.
             with_interval: also compute its interval.
         """
-        exact = self._model.exact_products
-        after = ModelSessions(self._model, self._model.threads, {self.graph: model}, exact_products=exact)
+        after = ModelSessions(self._model, self._model.threads, {self.graph: model}, exact_products=self.exact_products)
         return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:
@@ -141,6 +146,7 @@ class LossEvaluator:
         change = 0.0
         for number, item in enumerate(items):
             before = self._before[number]
+            self.between_samples()
             try:
                 after = self._adapter.infer(item.sample, run_of(number))
             except RunError:  # as unusable as one that gives NaN

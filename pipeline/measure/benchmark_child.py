@@ -26,6 +26,8 @@ from pipeline.measure import paired_timing
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.sample import Array
 
+LEAST_WATCHED_S = 1.0  # below which it is not known what else the machine did
+
 Feeds = dict[str, Array]
 Json = dict[str, Any]
 
@@ -97,9 +99,21 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         "first_run_ms": first_run_ms,
         "pairs": [dataclasses.asdict(pair) for pair in pairs],
         "warm_rounds": warm_rounds,
-        "others_cores": max(0.0, others_s / wall_s),
+        "others_cores": others_cores(others_s, wall_s),
         "cores": psutil.cpu_count() or 1,
     }
+
+
+def others_cores(others_s: float, wall_s: float) -> float | None:
+    """Return how many cores other programs kept busy; None where it was timed too briefly to tell: a clock of CPU time ticks.
+
+    Args:
+        others_s: CPU seconds that they used.
+        wall_s: meanwhile.
+    """
+    if wall_s < LEAST_WATCHED_S:
+        return None
+    return min(max(0.0, others_s / wall_s), float(psutil.cpu_count() or 1))
 
 
 def _note_step(job: Json) -> None:

@@ -198,8 +198,10 @@ def benchmark_warnings(
 ) -> list[str]:
     """Return why the figures may be unreliable."""
     found = []
-    others, cores = float(times["others_cores"]), int(times["cores"])
-    if others > cores - 0.9 * threads:  # a tenth of what it needs is lost to what any machine does in the background
+    others, cores = times["others_cores"], int(times["cores"])
+    if (
+        others is not None and others > cores - 0.9 * threads
+    ):  # a tenth of what it needs is lost to what any machine does in the background
         found.append(
             f"Other programs kept {others:.1f} of {cores} cores busy during the benchmark, which needed {threads}: "
             "latencies are too high; the speed-up is less affected, because it is paired."

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.interruption import run_and_end_with_us
 from pipeline.measure.other_runtime import OtherRuntime, own_runtime
 from pipeline.sample import Sample
 
@@ -66,14 +67,12 @@ def run_child(
 
     runtime = runtime or own_runtime()
     with _steps_told(folder / STEPS_FILE, on_step):
-        done = subprocess.run(
+        done = run_and_end_with_us(
             [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
             env=runtime.environment(folder),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
             text=True,
             errors="replace",
-            check=False,
         )
     log.debug("%s, stderr of the child: %s", what, done.stderr)
     result_file = folder / "result.json"

@@ -3,6 +3,8 @@
 For choosing among candidates, in this process and quick; see session_rounds.py.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import TypeVar
@@ -27,6 +29,7 @@ def speedups(
     *,
     threads: int,
     seconds: float,
+    until: float = math.inf,
 ) -> dict[Key, float]:
     """Return how many times as fast as the original each graph is; what is far from the fastest is not run to the end.
 
@@ -36,11 +39,14 @@ def speedups(
         samples: what is run, in turn.
         threads: intra-op threads.
         seconds: for each graph; every graph runs every sample three times at least.
+        until: on the clock of `time.monotonic`: no further round is begun then; the first one is run in any case.
     """
     ratios: dict[Key, list[float]] = {key: [] for key in models}
     rng = np.random.default_rng(0)
     with machine_lock():
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            if number and time.monotonic() >= until:
+                break
             fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
             left = [key for key, found in ratios.items() if not found or np.median(found) > HOPELESS * fastest]
             turns = timed_round(
@@ -51,7 +57,8 @@ def speedups(
                 order=rng.permutation(len(left) + 1).tolist(),
                 rng=rng,
                 at_least=1,
-                seconds=seconds * (len(left) + 1) / ROUNDS,
+                watch=time.perf_counter,  # on a busy machine, what is asked for is wall time too
+                seconds=min(seconds * (len(left) + 1) / ROUNDS, max(until - time.monotonic(), 0.0)),
             )
             for original_ms, *spent_ms in turns:
                 for key, ms in zip(left, spent_ms, strict=True):

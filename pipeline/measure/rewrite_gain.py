@@ -3,6 +3,7 @@
 For a choice among rewrites; see session_rounds.py.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,13 +45,15 @@ def measure_gain(
     *,
     min_pairs: int = 10,
     max_seconds: float = 1.6,
+    until: float = math.inf,
 ) -> Gain:
     """Time two graphs on the shortest samples of a probe.
 
     Each round opens both again, one first in one round and the other in the next: what is opened later runs some two percent
     faster (with a 2 ms conformer), which the two orders show and cancel. Faster means: by half a percent, with ratios that
     chance gives once in fifty times where nothing is gained (Wilcoxon's signed-rank test, which weighs by how much a pair was
-    won). What is clear after both orders ends it; what looks like a gain but is not certain is timed longer.
+    won). What is clear after both orders ends it; what looks like a gain but is not certain is timed longer, but not after
+    `until`, on the clock of `time.monotonic`.
     """
     models = [without_shapes(model) for model in (before, after)]  # as they ship
     samples = sorted(probe, key=lambda sample: sample.size)[:TIMED_SAMPLES]
@@ -71,9 +74,9 @@ def measure_gain(
             watch=time.perf_counter,
         )
         logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
-        if number % 2 == 1 and len(logs[0]) + len(logs[1]) >= min_pairs:
+        if number % 2 == 1 and (len(logs[0]) + len(logs[1]) >= min_pairs or time.monotonic() >= until):
             level, ratios = _without_order(*logs)
-            if _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
+            if time.monotonic() >= until or _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
                 break
     level, ratios = _without_order(*logs)
     speedup = float(np.exp(level))

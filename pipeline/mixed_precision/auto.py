@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,38 +12,42 @@ import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
-from pipeline.calibration.statistics_cache import cached_statistics
 from pipeline.config.choices import ModeKind, RangeMethod
 from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
-from pipeline.config.settings import EvaluationConfig
-from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.datasets import EvaluationSample
-from pipeline.data.evaluation_set import EvaluationSet
-from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
+from pipeline.interruption import postpone
 from pipeline.metrics.metric_registry import proxy_of
-from pipeline.mixed_precision.candidate_builder import Builder, Measured, most_integer
+from pipeline.mixed_precision.candidate_builder import Builder, most_integer
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
-from pipeline.mixed_precision.candidates import Budget, Candidate, holds, keeps_quality, worth
-from pipeline.mixed_precision.cost_model import KernelSaving, KernelSavings, kernel_savings, kernel_times
+from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
+from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
+from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, warnings_of
-from pipeline.mixed_precision.sensitivity import sensitivities
-from pipeline.models.loaded_model import LoadedModel
+from pipeline.mixed_precision.sensitivity import Losses, sensitivities
+from pipeline.mixed_precision.time_limit import (
+    CANDIDATES,
+    OutOfTimeError,
+    TimeLimit,
+    enough_seconds,
+    estimated_seconds,
+    in_words,
+)
+from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fold
-from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
-from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Kept, MeasuredLoss
 from pipeline.sample import Sample
 
@@ -58,50 +62,13 @@ SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
 LONG_SECONDS = 0.5  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
-NODES_SHARE = 0.6  # of the time, after which nodes that have not been measured stay float
+# Of the time that is left, after which a step is ended: rewriting, choosing how ranges follow, measuring what nodes gain and
+# lose. Nodes that have not been measured by then stay float.
+REWRITING_SHARE, METHODS_SHARE, GAINS_SHARE, NODES_SHARE = 0.25, 0.15, 0.3, 0.6
+SCORING_SHARE, LEAST_SAMPLES = 0.4, 4  # of all of the time, for candidates; on a slow machine they are scored on fewer samples
+ROUNDING_RUNS = 3.0  # times what calibration took: less time than that is better spent without rounding
+CONFIRMING_SHARE = 0.15  # of all of the time, kept for the check of the choice
 CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
-
-
-@dataclass(frozen=True)
-class SearchInputs:
-    """What a search needs of the run.
-
-    Attributes:
-        model: the original.
-        calibration: what its graphs are calibrated on, and what single nodes are measured on.
-        evaluation_set: its selection part is what candidates are measured on.
-        evaluation: what quality means.
-        seed: of noise.
-        progress: where to show what is done now.
-    """
-
-    model: LoadedModel
-    calibration: CalibrationSet
-    evaluation_set: EvaluationSet
-    evaluation: EvaluationConfig
-    seed: int
-    progress: ProgressBars
-
-    @property
-    def selection(self) -> list[EvaluationSample]:
-        """The samples that candidates are measured on.
-
-        Raises:
-            ConfigError: there is a single one, which the report would then be of as well.
-        """
-        if not self.evaluation_set.is_split:
-            raise ConfigError(
-                "evaluation.path: one sample, but mode=auto chooses on some samples and reports on others: give two at least."
-            )
-        return self.evaluation_set.selection.samples
-
-    def evaluator(self, graph: str, metric: str, items: Sequence[EvaluationSample]) -> LossEvaluator:
-        """Return what scores changes of a graph."""
-        return LossEvaluator(self.model, graph, items, self.evaluation, metric, seed=self.seed)
-
-    def statistics_of(self, samples: Sequence[Sample], without: Collection[str]) -> Measured:
-        """Return the function that collects statistics of a graph on samples, of all but some tensors."""
-        return lambda model: cached_statistics(model, samples, without=without, threads=self.model.threads, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -137,76 +104,224 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, input
         ConfigError: a setting means nothing in this graph, or the metric cannot be computed.
     """
     with inputs.progress.status(f"search {source.name}", mode.seconds) as tell:
-        return _search(source, prepared, mode, inputs, threads, tell)
+        return _Search(source, prepared, mode, inputs, threads, tell).run()
 
 
-def _search(
-    source: SourceGraph,
-    prepared: PreparedGraph,
-    mode: AutoConfig,
-    inputs: SearchInputs,
-    threads: int,
-    tell: Callable[[str], None],
-) -> Found:
-    start = time.monotonic()
-    deadline = start + mode.seconds
-    budget, selection = budget_of(mode, inputs.evaluation, inputs.model.adapter, source.name), inputs.selection
-    fine = proxy_of(budget.metric)
-    samples = mode.samples or (SAMPLES if fine == budget.metric else SAMPLES_IN_STEPS)
-    rewritten = None
-    given = inputs.calibration[source.name]
-    if mode.optimize:
-        tell("rewriting float operators")
-        rewritten = opened(prepared, mode, given[:3], threads)
-        prepared = replace(prepared, model=with_shapes(rewritten.model))
-    fold(prepared.model, Algorithms(fold_batch_norm=True))
-    static = _static(mode)
-    calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
-    infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
-    groups, fixed = groups_of(prepared, static, infinite)
-    tell("calibrating")
-    builder = Builder(prepared.model, groups, static, calibration, inputs.statistics_of(calibration, infinite), threads=threads)
-    groups = list(builder.groups)  # without integers for tensors that calibration has seen nothing of
-    utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
-    probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
-    probe_evaluator = inputs.evaluator(source.name, fine, [EvaluationSample(sample) for sample in probes])
-    evaluator = inputs.evaluator(source.name, budget.metric, selection[:samples])
-    timed = [_typical([call.sample for calls in evaluator.calls for call in calls], source, threads)]
-    tell("choosing how ranges follow")
-    _use_best_method(builder, probe_evaluator, mode)
-    tell("measuring what each node gains")
-    gained = kernel_savings(builder, timed[0], threads=threads, layouts=layouts_for(mode))
-    utilities = _utilities(gained, kernel_times(builder.model, timed[0], threads).all, source, budget)
-    best_case = {key: max(found[key] for found in utilities) for key in utilities[0]}
-    worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
-    tell("measuring what each node loses")
-    until = time.monotonic() + NODES_SHARE * (deadline - time.monotonic())
-    losses = sensitivities(builder, probe_evaluator, worthwhile, threads, until=until)
-    paths = [path_of(groups, losses, found) for found in utilities]
-    paths.append(front_to_back(groups, paths[-1]))
-    tell("measuring candidates")
-    trials = TrialContext(source.model, source.size_bytes, builder, evaluator, timed, threads, layouts_for(mode), deadline)
-    found = CandidateSearch(trials, paths, budget)
-    best, met = found.run()
-    tell("checking the choice, in its layout, on the whole selection part")
-    whole = inputs.evaluator(source.name, budget.metric, selection) if len(selection) > samples else evaluator
-    best, met, measured = _confirmed(best, found, trials, whole, budget, met=met)
-    candidates = found.candidates
-    chosen = trials.graph_of(best)
-    nodes = rows(builder, groups, fixed, best, losses, gained, fine, nodes_with_fixed_scales(chosen))
-    report = answer(best, candidates, budget, met=met) | {
-        "selection_loss": dataclasses.asdict(measured),
-        "node_metric": fine,
-        "seconds": round(time.monotonic() - start, 1),
-        "stopped_early": trials.out_of_time,
-        "method": builder.static.method.name,
-        "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
-        "nodes": nodes,
-    }
-    plan = plan_of(groups, best.choice)
-    plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
-    silence = [f"{source.name}: {note_on_silence(builder.silent)}"] if builder.silent else []
-    return Found(chosen, plan, rewritten, report, (*warnings_of(source.name, best, met, budget, candidates), *silence))
+class _Search:
+    """One search, step by step.
+
+    First it makes sure that there is an answer: the float graph and two that are quantized as a whole are measured. What
+    follows may end at any time, when `mode.seconds` are over or a signal comes, with the best of what was measured by then.
+    """
+
+    def __init__(
+        self,
+        source: SourceGraph,
+        prepared: PreparedGraph,
+        mode: AutoConfig,
+        inputs: SearchInputs,
+        threads: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._limit = TimeLimit(mode.seconds)
+        self._source, self._prepared, self._mode, self._inputs = source, prepared, mode, inputs
+        self._threads, self._tell = threads, tell
+        self._budget = budget_of(mode, inputs.evaluation, inputs.model.adapter, source.name)
+        self._fine = proxy_of(self._budget.metric)
+        self._selection = inputs.selection
+        self._rewritten: Rewritten | None = None
+        self._losses: Losses = {}
+        self._gained: KernelSavings = {}
+        self._found: CandidateSearch | None = None
+        self._step, self._since = "", self._limit.start
+
+    def run(self) -> Found:
+        """Search, and return the answer."""
+        stopped: str | None = None
+        confirmed: tuple[Candidate, bool, MeasuredLoss] | None = None
+        try:
+            self._estimate()
+            self._make_ready()
+            self._measure_wholes()
+            try:
+                self._measure_nodes()
+                self._follow_paths()
+            except OutOfTimeError:
+                stopped = self._step
+            confirmed = self._confirm()
+            self._begin("writing the choice")
+        except KeyboardInterrupt as error:
+            if not self._has_answer:
+                raise
+            postpone(error)
+            stopped = self._step
+        return self._answer(confirmed, stopped, interrupted=confirmed is None)
+
+    @property
+    def _has_answer(self) -> bool:
+        """Whether a quantized candidate was measured."""
+        return self._found is not None and any(c.measured and c.choice for c in self._found.candidates)
+
+    def _begin(self, step: str) -> None:
+        now = time.monotonic()
+        if self._step:
+            log.info("%s took %.1f s", self._step, now - self._since)
+        self._step, self._since = step, now
+        self._tell(step)
+
+    def _estimate(self) -> None:
+        """Run the model once or twice; say what the search will take, and choose on how many samples it can be afforded."""
+        mode, inputs, source = self._mode, self._inputs, self._source
+        given = inputs.calibration[source.name]
+        middle = sorted(self._selection, key=lambda item: item.sample.size)[len(self._selection) // 2]
+        model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))
+        session = open_session(source.path, self._threads)
+        typical = sorted(given, key=lambda sample: sample.size)[len(given) // 2]
+        graph_s = min(_seconds_of(lambda: infer(session, typical)) for _ in range(2))
+        usual = mode.samples or (SAMPLES if self._fine == self._budget.metric else SAMPLES_IN_STEPS)
+        self._samples = min(usual, len(self._selection))
+        if mode.samples is None:
+            affordable = int(SCORING_SHARE * mode.seconds / (CANDIDATES * model_s))
+            self._samples = max(min(self._samples, affordable), min(LEAST_SAMPLES, self._samples))
+        self._model_s = model_s
+        self._parts = estimated_seconds(
+            graph_s=graph_s, model_s=model_s, groups=sum(node.op_type in mode.op_types for node in source.model.graph.node),
+            calibration=round(CALIBRATION_SHARE * len(given)), probes=PROBE_SHARE * mode.probes, samples=self._samples,
+            whole=len(self._selection), rewriting=mode.optimize,
+        )  # fmt: skip
+        needed = sum(self._parts.values())
+        short = f"; it ends after mode.seconds={mode.seconds:g} with the best so far" if needed > mode.seconds else ""
+        few = "" if self._samples in (usual, len(self._selection)) else f" Candidates are scored on {self._samples} samples."
+        log.info("The search for %s takes %s%s.%s", source.name, in_words(self._parts), short, few)
+
+    def _make_ready(self) -> None:
+        """Rewrite, calibrate, choose how ranges follow."""
+        mode, inputs, source, threads = self._mode, self._inputs, self._source, self._threads
+        given = inputs.calibration[source.name]
+        prepared = self._prepared
+        if mode.optimize:
+            self._begin("rewriting float operators")
+            self._rewritten = opened(prepared, mode, given[:3], threads, until=self._limit.share(REWRITING_SHARE))
+            prepared = replace(prepared, model=with_shapes(self._rewritten.model))
+        self._begin("calibrating")
+        fold(prepared.model, Algorithms(fold_batch_norm=True))
+        static = _static(mode)
+        calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
+        infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
+        groups, self._fixed = groups_of(prepared, static, infinite)
+        measured = inputs.statistics_of(calibration, infinite)
+        self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
+        self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
+        utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
+        probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
+        self._probes = inputs.evaluator(source.name, self._fine, [EvaluationSample(sample) for sample in probes])
+        self._calibration_s = time.monotonic() - self._since
+        self._begin("choosing how ranges follow")
+        _use_best_method(self._builder, self._probes, mode, until=self._limit.share(METHODS_SHARE))
+
+    def _measure_wholes(self) -> None:
+        """Measure the float graph and whole quantized ones: the first answer, which no limit of time ends."""
+        self._begin("measuring whole graphs")
+        source, builder = self._source, self._builder
+        self._evaluator = self._inputs.evaluator(source.name, self._budget.metric, self._selection[: self._samples])
+        sample, seconds = _typical([call.sample for calls in self._evaluator.calls for call in calls], source, self._threads)
+        self._trials = TrialContext(
+            source.model, source.size_bytes, builder, self._evaluator, [sample], self._threads, layouts_for(self._mode),
+            self._limit, inference_s=seconds,
+        )  # fmt: skip
+        self._found = CandidateSearch(self._trials, self._budget)
+        builder.rounding = False  # it can wait
+        self._found.measure_wholes()
+        builder.rounding = self._limit.left > ROUNDING_RUNS * self._calibration_s
+        if not builder.rounding:
+            log.info("Weights are rounded to the nearest: there is no time to round them to keep the outputs of their nodes.")
+
+    def _measure_nodes(self) -> None:
+        """Measure what each group gains, and what it loses."""
+        self._evaluator.between_samples = self._limit.check
+        builder, threads = self._builder, self._threads
+        [sample] = self._trials.samples
+        self._begin("measuring what each node gains")
+        self._limit.check()
+        until = self._limit.share(GAINS_SHARE)
+        self._gained = kernel_savings(builder, sample, threads=threads, layouts=layouts_for(self._mode), until=until)
+        total_ms = kernel_times(builder.model, sample, threads).all
+        self._utilities = utilities_of(self._gained, total_ms, self._source, self._budget)
+        best_case = {key: max(found[key] for found in self._utilities) for key in self._utilities[0]}
+        worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
+        self._begin("measuring what each node loses")
+        until = self._limit.share(NODES_SHARE)
+        self._losses = sensitivities(builder, self._probes, worthwhile, threads, until=until)
+
+    def _follow_paths(self) -> None:
+        """Measure candidates along the paths that follow, and leave time to check the choice."""
+        assert self._found is not None
+        self._begin("measuring candidates")
+        paths = [path_of(self._groups, self._losses, found) for found in self._utilities]
+        paths.insert(2, front_to_back(self._groups, paths[1]))
+        self._limit.end -= min(self._model_s * len(self._selection), CONFIRMING_SHARE * self._mode.seconds)
+        self._found.run(paths)
+
+    def _confirm(self) -> tuple[Candidate, bool, MeasuredLoss]:
+        """Check the choice on as much of the selection part as there is time for."""
+        assert self._found is not None
+        self._evaluator.between_samples = lambda: None
+        self._begin("checking the choice, in its layout, on the whole selection part")
+        self._limit.end = self._limit.start + self._mode.seconds
+        items, evaluator = self._selection, self._evaluator
+        affordable = int(self._limit.left / (2 * self._model_s))  # fp32, and the choice
+        if len(items) > self._samples < affordable:
+            evaluator = self._inputs.evaluator(self._source.name, self._budget.metric, items[:affordable])
+        best, met = best_of(self._found.candidates, self._budget)
+        return _confirmed(best, self._found, self._trials, evaluator, self._budget, met=met)
+
+    def _answer(
+        self, confirmed: tuple[Candidate, bool, MeasuredLoss] | None, stopped: str | None, *, interrupted: bool
+    ) -> Found:
+        assert self._found is not None
+        builder, budget, mode = self._builder, self._budget, self._mode
+        if confirmed is not None:
+            best, met, measured = confirmed
+        else:
+            best, met = best_of(self._found.candidates, budget)
+            measured = MeasuredLoss(budget.metric, best.loss, None, None, len(self._evaluator.items))
+        candidates = self._found.candidates
+        chosen = self._trials.graph_of(best)
+        why = self._why_stopped(stopped, interrupted=interrupted)
+        nodes = rows(
+            builder, self._groups, self._fixed, best, self._losses, self._gained, self._fine, nodes_with_fixed_scales(chosen)
+        )
+        report = answer(best, candidates, budget, met=met) | {
+            "selection_loss": dataclasses.asdict(measured),
+            "node_metric": self._fine,
+            "seconds": round(self._limit.spent, 1),
+            "stopped_early": why is not None,
+            "stopped": why,
+            "method": builder.static.method.name,
+            "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
+            "nodes": nodes,
+        }
+        plan = plan_of(self._groups, best.choice)
+        plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
+        name = self._source.name
+        silence = [f"{name}: {note_on_silence(builder.silent)}"] if builder.silent else []
+        warnings = warnings_of(name, best, met, budget, candidates, why)
+        log.info("The search for %s took %.1f s of mode.seconds=%g", name, self._limit.spent, mode.seconds)
+        return Found(chosen, plan, self._rewritten, report, (*warnings, *silence))
+
+    def _why_stopped(self, stopped: str | None, *, interrupted: bool) -> str | None:
+        """Return what an early end cut off, and what to do; None: the search came to its end."""
+        if stopped is None:
+            return None
+        assert self._found is not None
+        tried = f"the best of {sum(c.measured for c in self._found.candidates)} measured candidates is taken"
+        if interrupted:
+            return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {tried}."
+        enough = max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
+        return (
+            f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {tried}. To let it finish, give "
+            f"mode.seconds={enough}."
+        )
 
 
 def _static(mode: AutoConfig) -> StaticConfig:
@@ -236,6 +351,8 @@ def _confirmed(
     others = [c for c in allowed if c is not best and c.loss <= best.loss] if met else []
     first: tuple[Candidate, MeasuredLoss] | None = None
     for candidate in [best, *others][:CONFIRMED]:
+        if first is not None and trials.limit.passed:
+            break
         loss = evaluator.loss(trials.graph_of(candidate), with_interval=True)
         whole = replace(candidate, loss=loss.loss, length_change=loss.length_change)
         found.keep(whole)
@@ -248,45 +365,36 @@ def _confirmed(
     return first[0], False, first[1]
 
 
-def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfig) -> None:
-    """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names."""
+def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfig, *, until: float) -> None:
+    """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names.
+
+    Those that have not been tried by then are left out; the first is tried in any case.
+    """
     if mode.method is not None:
         builder.use(mode.method, mode.percentile)
         return
     everything = most_integer(builder.groups)
-    losses = []
+    losses: list[float] = []
     for method, percentile in METHODS:
+        if losses and time.monotonic() >= until:
+            break
         builder.use(method, percentile)
         losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)
         log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
     builder.use(*METHODS[int(np.argmin(losses))])
 
 
-def _utilities(
-    gained: KernelSavings, total_ms: float, source: SourceGraph, budget: Budget
-) -> tuple[dict[tuple[str, Precision], float], ...]:
-    """Return what each group's gain is worth, among float neighbours and among integers.
-
-    It is its share of the float graph's time, and of its bytes by their weight. Where only the size is limited, bytes alone
-    count.
-    """
-    bytes_alone = budget.max_bytes is not None and budget.max_loss is None and budget.min_speedup is None
-    size_weight = 1.0 if bytes_alone else budget.size_weight
-
-    def worth_of(gain: KernelSaving, ms: float) -> float:
-        return (0.0 if bytes_alone else ms / total_ms) + size_weight * gain.bytes_saved / source.size_bytes
-
-    return (
-        {key: worth_of(gain, gain.ms) for key, gain in gained.items()},
-        {key: worth_of(gain, gain.ms_among_integers) for key, gain in gained.items()},
-    )
-
-
-def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> Sample:
-    """Return the sample of median size, or the smallest where that takes long: it is run thousands of times."""
+def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> tuple[Sample, float]:
+    """Return the sample of median size, or the smallest where that takes long, as it is run a thousand times; and its time."""
     ordered = sorted(samples, key=lambda sample: sample.size)
     middle, session = ordered[len(ordered) // 2], open_session(source.path, threads)
     infer(session, middle)
+    if (seconds := _seconds_of(lambda: infer(session, middle))) < LONG_SECONDS:
+        return middle, seconds
+    return ordered[0], _seconds_of(lambda: infer(session, ordered[0]))
+
+
+def _seconds_of(run: Callable[[], object]) -> float:
     start = time.perf_counter()
-    infer(session, middle)
-    return middle if time.perf_counter() - start < LONG_SECONDS else ordered[0]
+    run()
+    return time.perf_counter() - start

@@ -36,6 +36,7 @@ class Builder:
     Attributes:
         model: the float graph, equalised and smoothed; computes what the one given does.
         groups: what is decided together.
+        rounding: whether `build` rounds weights where it is not told; that takes as long as calibration for the first graph.
         silent: nodes that get no static ranges -> the tensor that was zero in all of calibration.
 
     Args:
@@ -63,6 +64,7 @@ class Builder:
         self.model = smooth_quant(levelled, everything, samples, threads=threads)
         self._statistics = measured(self.model)
         self.silent: dict[str, str] = {}
+        self.rounding = True
         self.groups = tuple(self._with_ranges(groups, everything))
         self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
@@ -97,7 +99,7 @@ class Builder:
         choice: Choice,
         *,
         of: onnx.ModelProto | None = None,
-        rounding: bool = True,
+        rounding: bool | None = None,
         bias_correction: bool = False,
         fixed_scales: bool = False,
     ) -> onnx.ModelProto:
@@ -106,7 +108,8 @@ class Builder:
         Args:
             choice: which group becomes what.
             of: a part of the float graph that holds these groups; None: all of it.
-            rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer.
+            rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer; None: as
+                `rounding` of this builder says.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
             fixed_scales: with scales from calibration for products of matrices, which otherwise have dynamic ranges.
 
@@ -119,7 +122,7 @@ class Builder:
         if not plan.precisions:
             return model
         ranges = self._ranges_of(model, plan)
-        if rounding:
+        if self.rounding if rounding is None else rounding:
             self._round(model, [group for group in self.groups if group.name in choice])
         if bias_correction:
             model = correct_biases(

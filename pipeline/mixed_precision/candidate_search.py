@@ -7,8 +7,8 @@ that do. What was tried is kept.
 """
 
 import logging
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -17,9 +17,10 @@ from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.relative_speed import speedups
-from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidate_builder import Builder, most_integer
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
+from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import Layout, in_layout, layouts_of
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Sample
@@ -27,7 +28,16 @@ from pipeline.sample import Sample
 log = logging.getLogger(__name__)
 
 TIMING_SECONDS = 1.5  # for each graph that is timed
-ORDERS = {"A": "best bargain first", "B": "best bargain among int8 first", "C": "from the front"}
+SESSION_S = 0.1  # to open one
+FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
+FIRST_SHARE = 0.05  # of the time, for each of them
+PRODUCTS = frozenset({"MatMul", "Gemm"})
+ORDERS = {
+    "A": "best bargain first",
+    "B": "best bargain among int8 first",
+    "C": "from the front",
+    "D": "most bytes per loss first",
+}
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
@@ -49,7 +59,8 @@ class TrialContext:
         samples: what they are timed on.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
-        deadline: on the clock of `time.monotonic`; what is then unfinished is left.
+        limit: of time; behind it nothing is begun.
+        inference_s: about what one inference of the original takes, on one of the samples.
     """
 
     original: onnx.ModelProto
@@ -59,18 +70,15 @@ class TrialContext:
     samples: Sequence[Sample]
     threads: int
     layouts: Collection[str]
-    deadline: float
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether the time limit has passed."""
-        return time.monotonic() >= self.deadline
+    limit: TimeLimit
+    inference_s: float = 0.0
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in no layout."""
         return self.builder.build(
-            candidate.choice, bias_correction=candidate.bias_correction, fixed_scales=candidate.fixed_scales
-        )
+            candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
+            fixed_scales=candidate.fixed_scales,
+        )  # fmt: skip
 
     def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in its layout."""
@@ -79,20 +87,16 @@ class TrialContext:
 
 
 class CandidateSearch:
-    """Candidates along paths, each measured once.
+    """Candidates, each measured once: whole graphs first, then along paths.
 
     Args:
         trials: what they are measured with.
-        paths: orders in which groups may become integers.
         budget: what is asked for.
-        on_candidate: called after each.
     """
 
-    def __init__(
-        self, trials: TrialContext, paths: Sequence[Path], budget: Budget, on_candidate: Callable[[], None] = lambda: None
-    ) -> None:
-        self._trials, self._budget, self._on_candidate = trials, budget, on_candidate
-        self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
+    def __init__(self, trials: TrialContext, budget: Budget) -> None:
+        self._trials, self._budget = trials, budget
+        self._paths: dict[str, list[Step]] = {}
         self._found: dict[tuple[object, ...], Candidate] = {}
 
     @property
@@ -100,67 +104,112 @@ class CandidateSearch:
         """All that were tried, in the order of trial."""
         return list(self._found.values())
 
-    def run(self) -> tuple[Candidate, bool]:
-        """Return the best candidate, and whether it meets the budget."""
+    def measure_wholes(self) -> None:
+        """Measure the float graph, the one with integers wherever they can be, and the one with dynamic ranges in products.
+
+        So there is an answer before anything that takes long; no limit of time ends this.
+        """
+        groups = self._trials.builder.groups
+        dynamic = {
+            group.name: Precision.dynamic_int8
+            for group in groups
+            if group.op_type in PRODUCTS and Precision.dynamic_int8 in group.precisions
+        }
+        wholes = {"float": {}, "all int8": most_integer(groups)} | ({"all products dynamic": dynamic} if dynamic else {})
+        self.time([self.evaluatord(choice, label) for label, choice in wholes.items()], always=True)
+
+    def run(self, paths: Sequence[Path]) -> None:
+        """Measure candidates along paths, and around the best of them.
+
+        Args:
+            paths: orders in which groups may become integers.
+
+        Raises:
+            OutOfTimeError: the time is over before everything was tried; `candidates` has what was measured.
+        """
+        self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
         self.time([self.evaluatord({}, "float")])
         ends = {name: self._furthest(name) for name in self._paths}
         self.time([self.at(name, count) for name, count in ends.items()])
         fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
         filled = self._filled(fastest, ends[fastest])
         self.time([*filled[len(filled) // 2 :][:1], *filled[-1:]])  # what breaks a region up may cost more than it gains
-        self._look_back(fastest, ends[fastest])
+        fitting = [name for name, count in ends.items() if holds(self.at(name, count), self._budget)]
+        back = fitting[0] if fitting and fastest not in fitting else fastest  # the fastest may not be small enough
+        self._look_back(back, ends[back])
         best, met = best_of(self.candidates, self._budget)
-        if not met and not self._trials.out_of_time and best.choice:
+        if not met and best.choice:
             corrected = self.evaluatord(best.choice, f"{best.label}, biases corrected", bias_correction=True)
             if corrected.loss < best.loss:
                 self.keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
         for refine in (self._leave_out_the_first, self._fix_scales):
-            if met and not self._trials.out_of_time:
+            if met:
                 refine(best)
                 best, met = best_of(self.candidates, self._budget)
-        return best, met
 
     def evaluatord(
         self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False, fixed_scales: bool = False
     ) -> Candidate:
         """Return a candidate with its loss."""
-        key = _key(choice, bias_correction, fixed_scales)
+        rounded = self._trials.builder.rounding
+        key = _key(choice, bias_correction, fixed_scales, rounded)
         if key not in self._found:
             model = self._trials.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
             verdict = self._trials.evaluator.loss(model)
             size = byte_size(without_shapes(model))
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._trials.original_bytes,
-                bias_correction=bias_correction, fixed_scales=fixed_scales,
+                bias_correction=bias_correction, fixed_scales=fixed_scales, rounded=rounded,
             )  # fmt: skip
             log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
             self._found[key] = candidate
-            self._on_candidate()
         return self._found[key]
 
-    def time(self, candidates: Sequence[Candidate]) -> None:
-        """Measure the speed of candidates, in every layout that they may take."""
+    def time(self, candidates: Sequence[Candidate], *, always: bool = False) -> None:
+        """Measure the speed of candidates, in every layout that they may take: together, or where that takes long one by one.
+
+        Args:
+            candidates: those that have been measured are left out.
+            always: whatever the time; where little is left, as they are.
+
+        Raises:
+            OutOfTimeError: there is no time for the next one.
+        """
+        self._trials.limit.check(0.0 if not always else -math.inf)
         waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
         forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
+        left = self._trials.limit.left
         for label, candidate in waiting.items():
             model = self._trials.built(candidate)
             forms[label, ()] = model
-            for layout in layouts_of(model, self._trials.layouts):
+            layouts = layouts_of(model, self._trials.layouts)
+            for layout in layouts[: FEW_LAYOUTS if always and self._takes(1 + len(layouts)) > FIRST_SHARE * left else None]:
                 forms[label, layout] = in_layout(model, layout)
         if not forms:
+            return
+        if not always and self._takes(len(forms)) > left:
+            if len(waiting) == 1:
+                raise OutOfTimeError
+            for candidate in waiting.values():
+                self.time([candidate])
             return
         measured = speedups(
             self._trials.original,
             {key: without_shapes(form) for key, form in forms.items()},
             self._trials.samples,
             threads=self._trials.threads,
-            seconds=TIMING_SECONDS,
+            seconds=min(TIMING_SECONDS, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
+            until=self._trials.limit.end,
         )
         for label, candidate in waiting.items():
             layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
             log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
             self.keep(replace(candidate, speedup=measured[label, layout], layout=layout))
+
+    def _takes(self, forms: int) -> float:
+        """Return what the first round of timing takes about, in seconds: sessions, and two inferences in each."""
+        return (forms + 1) * (2 * self._trials.inference_s + SESSION_S)
 
     def at(self, name: str, count: int) -> Candidate:
         """Return the candidate after the first steps of a path."""
@@ -173,18 +222,18 @@ class CandidateSearch:
 
     def keep(self, candidate: Candidate) -> None:
         """Put what is known of a candidate by now in the place of what was known before."""
-        self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)] = candidate
+        self._found[_key_of(candidate)] = candidate
 
     def _known(self, candidate: Candidate) -> Candidate:
         """Return what is known by now of a candidate."""
-        return self._found[_key(candidate.choice, candidate.bias_correction, candidate.fixed_scales)]
+        return self._found[_key_of(candidate)]
 
     def _furthest(self, name: str) -> int:
         """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow."""
         low, high = 0, len(self._paths[name])
         if keeps_quality(self.at(name, high), self._budget):
             return high
-        while high - low > 1 and not self._trials.out_of_time:
+        while high - low > 1:
             middle = self._guess(name, low, high)
             if keeps_quality(self.at(name, middle), self._budget):
                 low = middle
@@ -213,7 +262,7 @@ class CandidateSearch:
         current = self.at(name, count)
         found: list[Candidate] = []
         for step in self._paths[name][count : count + TRIED_BEYOND]:
-            if self._trials.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
+            if rejected == REJECTED or self._budget.max_loss is None:
                 break
             choice = {**current.choice, step.group: step.precision}
             wider = self.evaluatord(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
@@ -228,7 +277,7 @@ class CandidateSearch:
         """Time points before the furthest one: a gain that was measured alone may not come true in the whole."""
         if self._budget.max_loss is None and (self._budget.min_speedup or self._budget.max_bytes):
             low, high = 0, count  # the least loss that is fast and small enough
-            while high - low > 1 and not self._trials.out_of_time:
+            while high - low > 1:
                 middle = (low + high) // 2
                 self.time([self.at(name, middle)])
                 if holds(self.at(name, middle), self._budget):
@@ -237,7 +286,7 @@ class CandidateSearch:
                     low = middle
             return
         for share in LOOKED_BACK:
-            if not self._trials.out_of_time and (before := int(share * count)) > 0:
+            if (before := int(share * count)) > 0:
                 self.time([self.at(name, before)])
 
     def _leave_out_the_first(self, best: Candidate) -> None:
@@ -266,5 +315,12 @@ class CandidateSearch:
                 self.time([fixed])
 
 
-def _key(choice: Mapping[str, Precision], bias_correction: bool, fixed_scales: bool) -> tuple[object, ...]:
-    return (tuple(sorted((name, precision.name) for name, precision in choice.items())), bias_correction, fixed_scales)
+def _key(
+    choice: Mapping[str, Precision], bias_correction: bool = False, fixed_scales: bool = False, rounded: bool = True
+) -> tuple[object, ...]:
+    precisions = tuple(sorted((name, precision.name) for name, precision in choice.items()))
+    return (precisions, bias_correction, fixed_scales, rounded or not choice)
+
+
+def _key_of(candidate: Candidate) -> tuple[object, ...]:
+    return _key(candidate.choice, candidate.bias_correction, candidate.fixed_scales, candidate.rounded)

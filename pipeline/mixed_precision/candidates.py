@@ -46,6 +46,7 @@ class Candidate:
         layout: the float layout that was fastest; empty: as it is.
         bias_correction: with biases corrected.
         fixed_scales: products of matrices have scales from calibration.
+        rounded: weights are rounded to keep the outputs of their nodes, where anything is quantized.
     """
 
     label: str
@@ -58,6 +59,7 @@ class Candidate:
     layout: tuple[str, ...] = ()
     bias_correction: bool = False
     fixed_scales: bool = False
+    rounded: bool = True
 
     @property
     def measured(self) -> bool:

@@ -7,6 +7,7 @@ node is measured in every layout that `pipeline.optimize` may give it (Conv over
 since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Collection
@@ -67,7 +68,9 @@ KernelSavings = dict[tuple[str, Precision], KernelSaving]
 """(group, precision) -> what it gains."""
 
 
-def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str]) -> KernelSavings:
+def kernel_savings(
+    builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str], until: float = math.inf
+) -> KernelSavings:
     """Return what each group gains in each precision that it may have.
 
     Args:
@@ -75,6 +78,7 @@ def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: C
         sample: a typical input of the graph: times depend on lengths.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
+        until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
     """
     nodes = {node.name: node for node in builder.model.graph.node}
     constants = initializers_of(builder.model)
@@ -99,6 +103,8 @@ def kernel_savings(builder: Builder, sample: Sample, *, threads: int, layouts: C
 
     found: KernelSavings = {}
     for group in builder.groups:
+        if found and time.monotonic() >= until:
+            break
         before = sum(ms(name, None).all for name in group.nodes)
         for precision in group.precisions:
             saved = size - byte_size(builder.build({group.name: precision}, rounding=False))

@@ -13,6 +13,7 @@ from pipeline.mixed_precision.sensitivity import Losses
 from pipeline.quantize.plan import Precision
 from pipeline.record.results import Kept
 
+UNMEASURED = "there was no time to measure what int8 gains and costs"
 LIMITS = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
 
 
@@ -64,15 +65,16 @@ def rows(
             continue
         precision = best.choice.get(group.name)
         shown = precision or _nearest(group, losses, gained)
-        loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
+        loss, gain = losses.get((group.name, shown)), gained.get((group.name, shown))
         scale = ", with a scale from calibration" if node.name in fixed_scales else ""
         reason = (
-            f"{why_chosen(gain, loss, metric)}{scale}" if precision is not None
+            (UNMEASURED if precision is None else "part of a graph that was measured as a whole") if gain is None
+            else f"{why_chosen(gain, loss, metric)}{scale}" if precision is not None
             else why_float(shown, gain, loss, metric)
         )  # fmt: skip
         rows.append(
             {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,
-             "loss": loss, "gain_ms": gain.ms, "bytes_saved": gain.bytes_saved}
+             "loss": loss, "gain_ms": gain and gain.ms, "bytes_saved": gain and gain.bytes_saved}
         )  # fmt: skip
     return rows
 
@@ -81,12 +83,24 @@ def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
     """Return the precision that a group which stayed float was nearest to: the best bargain, or the least slow."""
     measured = [p for p in group.precisions if (group.name, p) in losses]
     if not measured:
-        return max(group.precisions, key=lambda p: gained[group.name, p].ms)
+        known = [p for p in group.precisions if (group.name, p) in gained] or group.precisions[:1]
+        return max(known, key=lambda p: gained[group.name, p].ms if (group.name, p) in gained else 0.0)
     return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
 
 
-def warnings_of(graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate]) -> list[str]:
-    """Return what a user must know first: a budget that nothing meets, or that nothing became int8."""
+def warnings_of(
+    graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate], stopped: str | None = None
+) -> list[str]:
+    """Return what a user must know first: a budget that nothing meets, that the search ended early, that nothing became int8.
+
+    Args:
+        graph: its name.
+        best: what was chosen.
+        met: whether it keeps to the budget.
+        budget: what was asked for.
+        candidates: what was tried.
+        stopped: why the search ended early, in a sentence; None: it did not.
+    """
     found = []
     if not met:
         asked = ", ".join(
@@ -100,6 +114,13 @@ def warnings_of(graph: str, best: Candidate, met: bool, budget: Budget, candidat
             f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
             f"{budget.metric} {best.loss:+.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
         )
+    if stopped is not None:
+        found.append(f"{graph}: the search {stopped}")
     if not best.choice:
-        found.append(f"{graph}: no node became int8: nothing was worth its loss within the budget. The graph stays float.")
+        why = (
+            "nothing that was measured by then keeps to the budget"
+            if stopped
+            else "nothing was worth its loss within the budget"
+        )
+        found.append(f"{graph}: no node became int8: {why}. The graph stays float.")
     return found

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper
 
 from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -102,7 +103,7 @@ def _outputs_behind(
     for value in part.graph.input:
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(tensors[0][value.name].dtype)
         value.type.tensor_type.ClearField("shape")
-    session = open_session(part, threads)
+    session = open_session(with_uint8_weights(part) if evaluator.exact_products else part, threads)
 
     def outputs(number: int, sample: Sample) -> Outputs:
         feeds = {name: tensors[number][name] for name in inputs}

@@ -1,6 +1,8 @@
 """The rewrites of `pipeline.optimize.engine` around a quantizer: operators before it, layouts after it."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -43,23 +45,33 @@ def _names(rewrites: Sequence[Rewrite], mode: AnyModeConfig) -> list[str]:
     return [rewrite.name for rewrite in rewrites if not mode.rewrites or rewrite.name in mode.rewrites]
 
 
-def opened(prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+def opened(
+    prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int, *, until: float = math.inf
+) -> Rewritten:
     """Return the graph with faster float operators, and with operators that integer kernels exist for, at little or no cost.
 
     Layouts come after quantization, which decides which nodes stay float.
+
+    Args:
+        prepared: the graph.
+        mode: which rewrites are allowed.
+        probes: real inputs.
+        threads: intra-op threads.
+        until: on the clock of `time.monotonic`: rewrites that are not tried by then are left out.
     """
     check_names(mode.rewrites, "mode.rewrites")
     wanted = _names(OPERATORS, mode)
     plain = [name for name in wanted if name not in OPENING]
-    rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume)
+    left = None if until == math.inf else max(until - time.monotonic(), 0.0)
+    rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left)
     shortest = sorted(probes, key=lambda sample: sample.size)[:1]
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
         graph = Graph(with_shapes(rewritten.model))
-        if isinstance(rewrite.apply(graph), Refusal):
+        if time.monotonic() >= until or isinstance(rewrite.apply(graph), Refusal):
             continue
         model = graph.finish()
         forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}
-        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0)
+        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0, until=until)
         log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
         if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
             rewritten = replace(rewritten, model=model)

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -72,7 +73,7 @@ def apply(
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
     end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
-    search = _Search(model, short, threads, measure or measure_gain, assume=assume)
+    search = _Search(model, short, threads, measure or partial(measure_gain, until=end), assume=assume)
     for _, neighbours in groupby(waiting, key=lambda rewrite: rewrite.timed_with or rewrite.name):
         group = list(neighbours)
         if time.monotonic() < end:

@@ -3,12 +3,15 @@
 Jobs may run in other processes or on other machines, so that the sweep can learn of them from the disk only.
 """
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.record.run_directory import REPORT_FILE
 
+INTERRUPTED = "interrupted"  # the error of a job that a signal ended
 JOBS = "jobs"  # the folder in the sweep's directory
 
 
@@ -56,6 +59,19 @@ def jobs_of(sweep: Path) -> list[Job]:
     return jobs
 
 
+def note_interruption(job: Job) -> None:
+    """Let the report of a job say that it was interrupted, where its process was killed and could not say so itself."""
+    path = job.directory / REPORT_FILE
+    with contextlib.suppress(OSError, ValueError):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        for part in (report, *report.get("stages", [])):
+            if part.get("status") == "running":
+                part["status"] = INTERRUPTED
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        staged.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        staged.replace(path)
+
+
 def _failure(directory: Path) -> str | None:
     """Return why a run has failed, by its report; None where it is done."""
     try:
@@ -64,4 +80,6 @@ def _failure(directory: Path) -> str | None:
         return f"its {REPORT_FILE} cannot be read: {error}"
     if report.get("status") == "done":
         return None
+    if report.get("status") == INTERRUPTED:
+        return INTERRUPTED
     return str(report.get("error") or f"it ended with status {report.get('status')}")

@@ -63,7 +63,8 @@ class SearchReport:
         nodes: what became of each node.
         node_metric: what losses of single nodes are measured in.
         seconds: how long the search took.
-        stopped_early: whether it ran out of time.
+        stopped_early: whether it ran out of time, or was interrupted.
+        stopped: what that cut off and what to do, in a sentence.
         method: how ranges follow from calibration.
         percentile: of that method, where it has one.
         selection_loss: of the chosen candidate on the samples that it was chosen on.
@@ -81,6 +82,7 @@ class SearchReport:
     node_metric: str | None = None
     seconds: float | None = None
     stopped_early: bool | None = None
+    stopped: str | None = field(default=None, metadata=LEFT_OUT)
     method: str | None = None
     percentile: float | None = None
     selection_loss: MeasuredLoss | None = field(default=None, metadata=LEFT_OUT)

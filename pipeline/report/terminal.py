@@ -113,8 +113,9 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
 def _search(graph: str, found: SearchReport) -> FittedTable:
     """Return the front that a search has found, the chosen candidate marked."""
     seconds = "" if found.seconds is None else f", {found.seconds:.0f} s"
+    early = ", stopped early" if found.stopped_early else ""
     table = FittedTable(
-        f"Search for {graph}: {len(found.candidates)} candidates{seconds}",
+        f"Search for {graph}: {len(found.candidates)} candidates{seconds}{early}",
         (
             Column("candidate", left=True, names=True), Column("", left=True, names=True), Column("speed"), Column("size"),
             Column(f"loss of {found.metric}"),

@@ -28,7 +28,9 @@ from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
-from pipeline.mixed_precision.auto import SearchInputs, search
+from pipeline.interruption import hold, is_postponed, postpone
+from pipeline.mixed_precision.auto import search
+from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
@@ -109,26 +111,24 @@ def quantize(
         ConfigError: a setting means nothing in a graph.
         ModelError: a graph does not fit the mode.
         StageError: nothing would change, or the result does not run.
+        KeyboardInterrupt: the run was interrupted before a graph was finished. Later, the graphs that are finished are given,
+            and the interruption is postponed (`pipeline.interruption`).
     """
     job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), stems=stems_of(sources))
     modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
-    for name, source in sources.items():
-        mode = modes[name]
-        _refuse_half_precision(source)
-        # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
-        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
-        opset = opset_for(mode.opset, mode.runtime, source.opset)
-        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess)
-        if isinstance(mode, AutoConfig):
-            assert search_inputs is not None, "a search needs data and an evaluation"
-            job.search(source, prepared, mode, search_inputs)
-        else:
-            job.quantize(source, prepared, mode)
+    try:
+        for name, source in sources.items():
+            job.run(source, modes[name], search_inputs)
+    except KeyboardInterrupt as error:
+        if not job.staged:
+            raise
+        postpone(error)  # the graphs that are finished are kept
     if not job.staged:
         raise StageError(" ".join(job.unchanged))
     assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
     # of several graphs, one that stays as it is does not spoil the others
     warnings = (*job.warnings, *assumed, *job.unchanged)
+    hold()
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
     return Quantized(artifacts, tuple(job.notes), job.rewritten, job.searches, urgent=tuple(job.urgent), warnings=warnings)
 
@@ -168,6 +168,21 @@ class _Job:
     notes: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     stems: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, source: SourceGraph, mode: AnyModeConfig, search_inputs: SearchInputs | None) -> None:
+        """Do with one graph what its mode says; after an interruption that was postponed, nothing."""
+        if is_postponed():
+            return
+        _refuse_half_precision(source)
+        # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
+        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
+        opset = opset_for(mode.opset, mode.runtime, source.opset)
+        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess)
+        if isinstance(mode, AutoConfig):
+            assert search_inputs is not None, "a search needs data and an evaluation"
+            self.search(source, prepared, mode, search_inputs)
+        else:
+            self.quantize(source, prepared, mode)
 
     def search(self, source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, inputs: SearchInputs) -> None:
         """Let a search find the precision of each node."""

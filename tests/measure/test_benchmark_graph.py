@@ -109,6 +109,7 @@ def test_a_machine_that_is_too_busy_to_tell_is_named_in_a_warning():
     narrow, wide = Speedup(1.5, 1.47, 1.53), Speedup(1.5, 1.2, 1.8)
     assert benchmark_warnings(narrow, None, quiet, threads=4, rounds=6) == []
     assert benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=1, rounds=6) == []  # a core was free
+    assert benchmark_warnings(narrow, None, quiet | {"others_cores": None}, threads=4, rounds=6) == []  # too brief to tell
     (busy,) = benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=2, rounds=6)
     assert busy.startswith("Other programs kept 2.9 of 4 cores busy")
     (noisy,) = benchmark_warnings(wide, None, quiet, threads=1, rounds=6)

@@ -1,11 +1,11 @@
 """The speed of a file for another family of processors is no verdict on it, and says so wherever it is told."""
 
 from pipeline.config.choices import Target
-from pipeline.quantize.target import measured_elsewhere, target_of
+from pipeline.quantize.target import is_arm, measured_elsewhere, target_of
 
 
 def other(target):
-    return Target.x86 if target is Target.arm else Target.arm
+    return Target.x86 if is_arm(target) else Target.arm
 
 
 def test_a_file_for_this_machine_is_measured_where_it_will_run():
@@ -21,7 +21,7 @@ def test_a_run_for_another_processor_says_so_beside_its_speed_in_terminal_page_a
     words = measured_elsewhere(target)
     assert words in ("measured on x86: says nothing of ARM", "measured on ARM: says nothing of x86")
     assert run.report["benchmark"]["model"]["elsewhere"] == words
-    [verdict] = [line for line in run.stdout.splitlines() if "times" in line and "fp32" in line and "model static" in line]
-    assert words in " ".join(run.stdout.split())
-    assert "speed" in verdict
+    verdicts = [line for line in run.stdout.splitlines() if words in line]
+    assert verdicts
+    assert all("fp32" in verdict for verdict in verdicts)
     assert words in (run.directory / "report.html").read_text(encoding="utf-8")

@@ -1,6 +1,10 @@
 """`mode=auto` by the real command: what it chooses, what it reports, and what it says where nothing fits."""
 
+import re
+
 import pytest
+
+from pipeline.mixed_precision.candidates import FASTER_THAN_FP32
 
 QUICK = ("evaluation.samples=4", "evaluation.listen=0", "evaluation.node_samples=0", "calibration.samples=4")
 SMALL = 11_000  # bytes; the two convolutions below take 14 kB as floats
@@ -48,7 +52,28 @@ def test_with_a_limit_on_the_size_what_loses_least_of_the_small_ones_is_chosen(s
     assert run.report["artifacts"][0]["bytes"] <= SMALL
     allowed = [c for c in found["candidates"] if c["meets_budget"]]
     assert len(allowed) > 1
-    assert found["candidates"][found["chosen"]]["loss"] == min(c["loss"] for c in allowed)
+    no_slower = [c for c in allowed if c["speedup"] >= FASTER_THAN_FP32] or allowed
+    assert found["candidates"][found["chosen"]]["loss"] == min(c["loss"] for c in no_slower)
+
+
+def test_a_search_that_runs_out_of_time_says_so_first_with_what_to_do_and_has_measured_integers(search):
+    run = search("mode.seconds=0.5", "mode.max_loss=0.5")
+    found = run.report["search"]["model"]
+    assert found["stopped_early"]
+    assert run.report["warnings"][0].startswith("model: the search stopped after mode.seconds=0.5 while ")
+    assert re.search(r"give mode\.seconds=\d+\.$", run.report["warnings"][0])
+    assert "stopped early" in run.stdout
+    assert [c["label"] for c in found["candidates"] if c["measured"]][:2] == ["float", "all int8"]
+    assert not any("worth its loss" in warning for warning in run.report["warnings"]), "not known: no node was measured alone"
+    assert all(row["reason"] for row in found["nodes"])
+
+
+def test_a_search_says_at_its_start_how_long_it_will_take(search):
+    run = search("mode.max_loss=0.5")
+    [line] = [line for line in run.stderr.splitlines() if "The search for model takes about " in line]
+    assert re.search(r" takes about \d+ (s|min): .*candidates \d+ (s|min)", line)
+    assert not run.report["search"]["model"]["stopped_early"]
+    assert "stopped" not in run.report["search"]["model"]
 
 
 @pytest.mark.parametrize(

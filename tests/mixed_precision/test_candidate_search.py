@@ -7,9 +7,10 @@ import pytest
 
 from pipeline.mixed_precision import candidate_search
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
-from pipeline.mixed_precision.candidates import Budget
+from pipeline.mixed_precision.candidates import Budget, best_of
 from pipeline.mixed_precision.greedy_knapsack import Step
 from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.quantize.plan import Precision
 
 GROUPS = [
@@ -21,7 +22,7 @@ GROUPS = [
 def search(monkeypatch):
     """Make a search over four Convs, for a loss and a speed of what is integer."""
 
-    def make(loss_of, speed_of):
+    def make(loss_of, speed_of, seconds=float("inf")):
         def build(choice, **_):
             return onnx.ModelProto(doc_string=" ".join(choice))  # stands for the graph
 
@@ -31,10 +32,17 @@ def search(monkeypatch):
         monkeypatch.setattr(candidate_search, "speedups", speeds)
         monkeypatch.setattr(candidate_search, "layouts_of", lambda model, allowed: [])
         verdict = lambda model: SimpleNamespace(loss=loss_of(model.doc_string.split()), length_change=0.0)  # noqa: E731
-        builder = SimpleNamespace(groups=GROUPS, build=build)
-        bench = TrialContext(onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict), [], 1, (), float("inf"))
+        builder = SimpleNamespace(groups=GROUPS, build=build, rounding=True)
+        bench = TrialContext(onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict), [], 1, (), TimeLimit(seconds))
         path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in GROUPS]
-        return CandidateSearch(bench, [path], Budget("log_mel_l1", max_loss=0.1))
+        search = CandidateSearch(bench, Budget("log_mel_l1", max_loss=0.1))
+        search.measure_wholes()
+
+        def run():
+            search.run([path])
+            return best_of(search.candidates, search._budget)
+
+        return SimpleNamespace(run=run, search=search)
 
     return make
 
@@ -59,4 +67,15 @@ def test_they_stay_integers_where_others_lose_too_much_without_them(search):
     best, met = lossy.run()
     assert met
     assert not best.choice or "first" in best.choice
-    assert all(not candidate.measured for candidate in lossy.candidates if candidate.loss > 0.1), "time spent for nothing"
+    assert all(not candidate.measured for candidate in lossy.search.candidates if candidate.loss > 0.1), (
+        "time spent for nothing"
+    )
+
+
+def test_without_any_time_whole_graphs_are_measured_and_nothing_else(search):
+    hurried = search(lambda integer: 0.0, lambda integer: 1 + len(integer), seconds=0.0)
+    with pytest.raises(OutOfTimeError):
+        hurried.run()
+    assert [(c.label, len(c.choice), c.measured) for c in hurried.search.candidates] == [
+        ("float", 0, True), ("all int8", 4, True),
+    ]  # fmt: skip

@@ -1,0 +1,15 @@
+"""`speech-quantize`, and `python -m pipeline`: the command of `pipeline.cli`, which a signal may end at any moment."""
+
+from pipeline.interruption import install
+
+
+def main() -> None:
+    """Run the command."""
+    install()  # before the libraries are imported, which takes seconds
+    from pipeline.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

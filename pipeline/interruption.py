@@ -1,0 +1,222 @@
+"""Ctrl-C and SIGTERM: the run ends with what it has so far, in one line, with the exit status that shells expect.
+
+The first signal raises `Interrupted` in the main thread: what catches it keeps what is worth keeping. A second one ends the
+process at once. A signal that arrives before a run has begun ends the process at once too: there is nothing to keep, and an
+exception in the midst of imports would be shown as a traceback.
+
+Only the command installs handlers. Where this package is imported by another program, KeyboardInterrupt comes as Python
+raises it, and is treated the same.
+
+This module is imported before all others, and imports little.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+SAME_SECONDS = 0.3  # within which a second signal is the same wish: make and timeout pass on what the terminal has sent too
+INSIST_SECONDS = 1.0  # after which an interruption that was lost (in a destructor, in foreign code) is raised again
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the process to end.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        """Take the number of the signal."""
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class _State:
+    """What is known of signals in this process.
+
+    Attributes:
+        running: whether there is something to keep; before that, a signal ends the process at once.
+        received: the first signal.
+        at: when it came, on the clock of `time.monotonic`.
+        noticed: whether it was caught where something is made of it.
+        held: how many blocks are open that must not be torn apart.
+        boundaries: how many stages are open.
+        held_to_boundary: whether signals wait for the end of the stage.
+        postponed: an interruption that was caught, to be raised at the end of the stage.
+        children: processes that must not outlive this one.
+    """
+
+    running: bool = False
+    received: int | None = None
+    at: float = 0.0
+    noticed: bool = False
+    held: int = 0
+    boundaries: int = 0
+    held_to_boundary: bool = False
+    postponed: KeyboardInterrupt | None = None
+    children: set["subprocess.Popen[Any]"] = field(default_factory=set)
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Take over SIGINT and SIGTERM in this process; those that its parent lets it ignore stay ignored (nohup)."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+    before = sys.unraisablehook
+
+    def quiet(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):  # raised in a destructor: it will be raised again
+            before(unraisable)
+
+    sys.unraisablehook = quiet
+
+
+def begin() -> None:
+    """From here on there is something to keep: a signal raises `Interrupted`."""
+    _state.running = True
+
+
+def status_of(error: KeyboardInterrupt) -> int:
+    """Return the exit status of an interruption: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def interruption_in(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption that an exception is, or that a signal has made of it in foreign code; None: there is none.
+
+    It counts as noticed from here on: it is not raised again.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        found: KeyboardInterrupt | None = error
+    else:  # an extension module may have made an ImportError or a SystemError of it
+        found = Interrupted(_state.received) if _state.received is not None else None
+    if found is not None:
+        _notice()
+    return found
+
+
+def postpone(error: KeyboardInterrupt) -> None:
+    """Go on to the end of the stage, to finish what it has so far; the interruption is raised there, outside of one at once."""
+    _notice()
+    if not _state.boundaries:
+        raise error
+    _state.postponed = error
+
+
+def is_postponed() -> bool:
+    """Return whether a stage only finishes what it has."""
+    return _state.postponed is not None
+
+
+def hold() -> None:
+    """Let signals wait for the end of the stage, whose result is about to become visible; outside of a stage, do nothing."""
+    _state.held_to_boundary = _state.boundaries > 0
+
+
+@contextlib.contextmanager
+def boundary() -> Iterator[None]:
+    """Enclose a stage: what was postponed in it, or held back, is raised at its end."""
+    _state.boundaries += 1
+    try:
+        yield
+    except BaseException:
+        if (error := _let_go()) is not None:
+            raise error from None
+        raise
+    if (error := _let_go()) is not None:
+        raise error
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Enclose a few steps that a signal must not come between."""
+    _state.held += 1
+    try:
+        yield
+    finally:
+        _state.held -= 1
+    if _is_open():
+        raise Interrupted(_state.received or signal.SIGINT)
+
+
+def run_and_end_with_us(command: Sequence[str], **settings: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401
+    """Run a program to its end, as `subprocess.run` with what it prints captured; it ends before this process does.
+
+    Args:
+        command: the program and its arguments.
+        settings: as of `subprocess.Popen`.
+    """
+    with held():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+    with process:
+        _state.children.add(process)
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _state.children.discard(process)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    del frame
+    if not _state.running:
+        _end("interrupted before a run began", number)
+    if _state.received is not None:
+        if time.monotonic() - _state.at < SAME_SECONDS:
+            return
+        _end("interrupted again: ended at once", number)
+    _state.received, _state.at = number, time.monotonic()
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _insist)
+        signal.setitimer(signal.ITIMER_REAL, INSIST_SECONDS, INSIST_SECONDS)
+    if _is_open():
+        raise Interrupted(number)
+
+
+def _insist(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    if _is_open():
+        raise Interrupted(_state.received or signal.SIGINT)
+
+
+def _is_open() -> bool:
+    """Return whether a signal has come, nothing was made of it yet, and it may be raised now."""
+    return _state.received is not None and not _state.noticed and not _state.held and not _state.held_to_boundary
+
+
+def _notice() -> None:
+    _state.noticed = True
+    if hasattr(signal, "setitimer") and _state.received is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _let_go() -> KeyboardInterrupt | None:
+    """Leave a stage; return what is to be raised at its end."""
+    _state.boundaries -= 1
+    _state.held_to_boundary = False
+    error, _state.postponed = _state.postponed, None
+    return error or (Interrupted(_state.received or signal.SIGINT) if _is_open() else None)
+
+
+def _end(message: str, number: int) -> None:
+    """End the process here and now, and its children; nothing is unwound, so that nothing can complain."""
+    for process in _state.children:
+        with contextlib.suppress(OSError):
+            process.kill()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{message}\n".encode())
+    os._exit(128 + number)

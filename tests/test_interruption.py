@@ -1,0 +1,175 @@
+"""Ctrl-C and SIGTERM, sent to the real command at many moments: one line, an exit status, and what the run has so far."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import REPO
+
+SMALL = ("evaluation.samples=2", "evaluation.listen=0", "evaluation.node_samples=0", "calibration.samples=2")
+WAIT_LIMIT_S = 300  # says nothing about speed: a test must not hang
+LONG = ("benchmark.seconds=600", "benchmark.rounds=2")
+
+
+class Command:
+    """A command that runs, in a group of processes of its own, as a terminal makes one.
+
+    Attributes:
+        stdout: what it has printed, on both streams, once it has ended.
+    """
+
+    def __init__(self, folder, *overrides):
+        self._folder = folder
+        self.stdout = ""
+        self._process = subprocess.Popen(
+            [sys.executable, str(REPO / "run.py"), *overrides],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, env=os.environ | {"TMPDIR": str(folder), "COLUMNS": "200"},
+        )  # fmt: skip
+
+    def wait_for(self, words):
+        """Wait until its log holds some words."""
+        log, until = self._folder / "run" / "run.log", time.monotonic() + WAIT_LIMIT_S
+        while not (log.is_file() and words in log.read_text(encoding="utf-8")):
+            assert self._process.poll() is None, self._process.communicate()[0]
+            assert time.monotonic() < until, f"{words!r} has not come"
+            time.sleep(0.05)
+
+    def send(self, number, *, to_all=True):
+        """Send a signal as a terminal does, to all of its processes, or as `kill` does, to the command alone."""
+        (os.killpg if to_all else os.kill)(self._process.pid, number)
+
+    def end(self):
+        """Wait for its end; return its exit status."""
+        self.stdout = self._process.communicate(timeout=WAIT_LIMIT_S)[0]
+        return self._process.returncode
+
+    @property
+    def left(self):
+        """Whether a process of its group goes on; joblib's ends a moment later."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                os.killpg(self._process.pid, 0)
+            except ProcessLookupError:
+                return False
+            time.sleep(0.1)
+        return True
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Return a function that starts the command in this test's directory."""
+    return lambda *overrides: Command(tmp_path, *overrides, "hydra.run.dir=run")
+
+
+def statuses(folder):
+    """Return the status of each run of a sweep, and whether it has an artifact."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("outputs/*/*/*/report.json")]
+    return [(report["status"], bool(report.get("artifacts"))) for report in reports]
+
+
+def report_in(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_ctrl_c_before_a_run_has_begun_is_one_line(command):
+    for delay in (0.3, 0.8):  # in the midst of imports
+        started = command("model=vocoder", "mode=static")
+        time.sleep(delay)
+        started.send(signal.SIGINT)
+        assert started.end() == 130
+        assert started.stdout.strip().splitlines() == ["interrupted before a run began"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "status"),
+    [("inspect", signal.SIGINT, 130), ("quantize", signal.SIGTERM, 143), ("benchmark", signal.SIGINT, 130),
+     ("benchmark", signal.SIGTERM, 143)],
+)  # fmt: skip
+def test_a_signal_ends_a_run_with_what_it_has(command, tmp_path, stage, number, status):
+    started = command("model=vocoder", "mode=static", *SMALL, *LONG)
+    started.wait_for(f"[pipeline.runner][INFO] - {stage}\n")
+    time.sleep(random.Random(f"{stage} {number}").uniform(0.0, 1.5))
+    started.send(number, to_all=number == signal.SIGINT)
+    assert started.end() == status
+    assert "Traceback" not in started.stdout
+    assert started.stdout.splitlines()[-1].startswith("interrupted")
+    assert str(tmp_path / "run" / "report.json") in started.stdout.splitlines()[-1]
+    assert not started.left
+    report = report_in(tmp_path / "run")
+    assert report["status"] == "interrupted"
+    assert "This run was interrupted" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    files = [artifact["file"] for artifact in report.get("artifacts") or []]
+    assert files == [path.name for path in (tmp_path / "run").glob("*.onnx")]
+    assert stage != "benchmark" or files == ["vocoder.int8.onnx"]
+    assert not (tmp_path / "run" / ".staging").exists()
+
+
+def test_a_search_that_is_interrupted_gives_its_best_candidate(command, tmp_path):
+    started = command("model=vocoder", "mode=auto", "mode.optimize=false", "mode.method=minmax", *SMALL)
+    started.wait_for("measuring whole graphs took")
+    time.sleep(random.Random(7).uniform(0.0, 1.0))
+    started.send(signal.SIGINT)
+    assert started.end() == 130
+    assert "Traceback" not in started.stdout
+    report = report_in(tmp_path / "run")
+    assert report["status"] == "interrupted"
+    assert report["search"]["vocoder"]["stopped"].startswith("interrupted after ")
+    [artifact] = report["artifacts"]
+    assert (tmp_path / "run" / artifact["file"]).stat().st_size == artifact["bytes"] < artifact["baseline_bytes"]
+    assert str(tmp_path / "run" / artifact["file"]) in started.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"])
+def test_a_sweep_that_is_interrupted_compares_the_runs_that_are_done(user_files, users_model, launcher):
+    sweep = ("-m", *users_model, "mode=dynamic", "stages=[load,quantize],[load,quantize,benchmark]", "hydra.sweep.dir=sweep")
+    started = Command(user_files, *sweep, *LONG, *launcher)
+    until = time.monotonic() + WAIT_LIMIT_S
+    while sorted(statuses(user_files)) != [("done", True), ("running", True)]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    started.send(signal.SIGINT)
+    assert started.end() == 130
+    assert "Traceback" not in started.stdout
+    assert "1 of 2 jobs were interrupted: #1" in started.stdout
+    [compared] = user_files.glob("sweep/comparison.json")
+    assert len(json.loads(compared.read_text(encoding="utf-8"))) == 2
+    assert not started.left
+
+
+TOLD = """
+import os, signal, sys, time
+from pipeline.interruption import Interrupted, begin, boundary, hold, install, interruption_in, status_of
+install()
+begin()
+"""
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", f"{TOLD}\n{code}"], cwd=REPO, capture_output=True, text=True, check=False)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    caught = "try: os.kill(os.getpid(), signal.SIGINT)\nexcept Interrupted as e:\n interruption_in(e)"
+    again = " print('noticed', flush=True); time.sleep(0.5); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    done = run_python(f"{caught}\n{again}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "noticed\n", "interrupted again: ended at once\n")
+
+
+def test_a_signal_that_a_destructor_or_foreign_code_swallows_is_raised_again():
+    lost = "class Lost:\n def __del__(self): os.kill(os.getpid(), signal.SIGINT)\nLost()"
+    done = run_python(f"{lost}\ntry: time.sleep(60)\nexcept Interrupted as e: sys.exit(status_of(e))")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_signal_while_a_result_becomes_visible_waits_for_the_end_of_the_stage():
+    stage = "kept = []\ntry:\n with boundary():\n  hold(); os.kill(os.getpid(), signal.SIGTERM); kept.append(1)"
+    done = run_python(f"{stage}\nexcept Interrupted as e: print(kept, status_of(e))")
+    assert done.stdout == "[1] 143\n"
