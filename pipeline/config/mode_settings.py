@@ -19,6 +19,8 @@ class ModeConfig:
         nodes_to_exclude: never these nodes (names, modules or calls of functions; globs).
         preprocess: fold constants and remove identities with ONNX Runtime before quantizing.
         opset: convert the graph to this opset first; null: only where the mode needs a newer one.
+        runtime: the ONNX Runtime that must run the artifact, such as 1.17.1: limits opset, types and operators to what that
+            version has; null: this one.
         external_data: write weights beside the graph; null: only where a file would pass 2 GB.
         optimize: first replace slow float operators by fast ones that compute the same, where that measures faster here.
         rewrites: names of the rewrites to try (`pipeline/optimize/rewrite_registry.py`); empty: all.
@@ -32,6 +34,7 @@ class ModeConfig:
     nodes_to_exclude: list[str] = field(default_factory=list)
     preprocess: bool = True
     opset: int | None = None
+    runtime: str | None = None
     external_data: bool | None = None
     optimize: bool = False
     rewrites: list[str] = field(default_factory=list)
@@ -45,10 +48,11 @@ class DynamicConfig(ModeConfig):
     Attributes:
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
         weight_only_op_types: those of them that only store their weights as int8, and compute in float: small, no slower.
-        weight_type: null: int8 for MatMul, uint8 for Conv: the fast kernels (that of QInt8 Conv is a scalar loop).
+        weight_type: null: uint8 for Conv, int8 for MatMul (uint8 for x86_avx2): fast kernels (that of int8 Conv is a loop).
         per_channel: one scale per output channel of a weight.
-        reduce_range: 7-bit weights; null: only where the target has no VNNI instructions.
-        target: null: this machine.
+        reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
+            finest scales at which no sum of them can saturate.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine.
         subgraphs: also quantize inside If, Loop and Scan.
     """
 
@@ -100,12 +104,13 @@ class StaticConfig(Algorithms, ModeConfig):
         weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose has no integer
             kernel; Gemm of one row gains nothing).
         weight_type: null: int8.
-        activation_type: null: uint8 on x86, int8 on ARM.
+        activation_type: null: uint8.
         format: Q/DQ pairs (ONNX Runtime fuses them when it loads the model) or integer operators.
         per_channel: one scale per output channel of a weight.
         symmetric: activations get a range symmetric about zero.
-        reduce_range: 7-bit weights; null: only where the target has no VNNI instructions.
-        target: null: this machine.
+        reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
+            finest scales at which no sum of them can saturate.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine.
         float_outputs: operator types whose outputs stay float: no rounding, and no Q/DQ pair to compute.
         products_of_activations: also quantize MatMul of two activations (attention scores).
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
@@ -191,7 +196,7 @@ class AutoConfig(ModeConfig):
         op_types: operator types that may be quantized.
         method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
         percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
-        target: null: this machine, whose speed is what is measured.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine, whose speed is measured.
     """
 
     metric: str | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.ort_trace import Event, Kernel, Shape, inferences_of, read_events
+from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.sample import Sample
 
 # Their time is the time of the nodes in their bodies, which are listed themselves.
@@ -59,6 +60,7 @@ def profile_ops(
     threads: int = 1,
     runs: int = 5,
     trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
 ) -> Profile:
     """Profile a model on one sample, in a process of its own and in a directory that is gone afterwards.
 
@@ -68,11 +70,12 @@ def profile_ops(
         threads: intra-op threads.
         runs: number of inferences that count; one more goes before them.
         trace: where to keep the Chrome trace (chrome://tracing, Perfetto), if it is wanted.
+        runtime: the ONNX Runtime that it runs in; None: that of this process.
 
     Raises:
         StageError: the model does not load, or does not run on the sample.
     """
-    return _profiles(model, sample, threads, [{"runs": runs, "optimize": True}], trace)[0]
+    return _profiles(model, sample, threads, [{"runs": runs, "optimize": True}], trace, runtime)[0]
 
 
 def profile_ops_and_shapes(model: Path, sample: Sample, *, threads: int = 1, runs: int = 5) -> tuple[Profile, Profile]:
@@ -92,7 +95,12 @@ def profile_ops_and_shapes(model: Path, sample: Sample, *, threads: int = 1, run
 
 
 def _profiles(
-    model: Path, sample: Sample, threads: int, wanted: list[dict[str, int]], trace: Path | None = None
+    model: Path,
+    sample: Sample,
+    threads: int,
+    wanted: list[dict[str, int]],
+    trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
 ) -> list[Profile]:
     """Return the profiles of several sessions of one process; the trace of the first is kept, if it is wanted."""
     with tempfile.TemporaryDirectory(prefix="profile-") as name, machine_lock():
@@ -102,6 +110,7 @@ def _profiles(
             "profile",
             [sample],
             f"The profile of {model.name} on sample {sample.id!r}",
+            runtime=runtime,
             model=str(model.resolve()),
             threads=threads,
             wanted=wanted,

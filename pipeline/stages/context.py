@@ -8,6 +8,7 @@ from pipeline.config.settings import RunConfig
 from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.evaluation_set import FEW_SAMPLES, EvaluationSet
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Inspection
@@ -29,8 +30,8 @@ class RunContext:
     Attributes:
         config: the settings; a downloaded model replaces their model by where it is in the cache.
         directory: where the run writes to.
-        run_log: what it has read, skipped and warned of.
-        progress: how far it has come, on a terminal.
+        run_log: what it has read, skipped, noted and warned of.
+        progress: how far it has come.
         model: what `load` has given.
         inspection: what `inspect` has given, by graph.
         quantized: what `quantize` has given.
@@ -64,6 +65,11 @@ class RunContext:
     def split(self) -> dict[str, list[str]] | None:
         """Which samples are in which part of the evaluation set; None before it was read."""
         return None if self.model is None else self.evaluation_set.ids
+
+    @cached_property
+    def runtime(self) -> OtherRuntime:
+        """The ONNX Runtime that speed is measured in."""
+        return find_runtime(self.config.benchmark.runtime)
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:
