@@ -11,7 +11,7 @@
     audio/              signal processing that models, data and metrics share
     models/             one adapter per kind of model
     config/             every setting; from Hydra's composition to typed settings, checked once
-    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
+    record/             what a run leaves: its directory, what it read and warned of, its environment; the terminal
     data/               calibration and evaluation sets; manifests, recordings, arrays, downloads
     metrics/            tensor, audio and text metrics, each a plain function
     calibration/        the range engine: streaming statistics and the ranges that follow from them
@@ -26,6 +26,7 @@
     runner.py           the chain of stages, its order and its promises
     rerun.py            what differs when a past run is run again
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
+    command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     cli.py              the command: run.py, and speech-quantize where the package is installed
     in_process.py       a run from Python: pipeline.run
 

@@ -6,11 +6,13 @@ report.json after every stage, so that a run that is killed has said how far it 
 """
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
@@ -47,19 +49,27 @@ class Stage:
 STAGES = (
     Stage("load", (), "model"),
     Stage("inspect", ("model",), "inspection"),
+    Stage("doctor", ("model", "inspection"), "diagnosis"),
     Stage("quantize", ("model",), "quantized"),
     Stage("benchmark", ("model", "quantized"), "benchmarks"),
     Stage("evaluate", ("model", "quantized"), "evaluation"),
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
+def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[str] = ()) -> Report:
     """Run the selected stages in their order and return the report; it is written after every stage.
+
+    Args:
+        config: the settings.
+        directory: where the run writes to.
+        warnings: what the settings alone give reason to warn of.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
     """
     context = RunContext(config, directory)
+    for warning in (*warnings, *warnings_of(config)):
+        context.run_log.warn(warning)
     done: list[StageRun] = []
     surroundings = environment()
 
@@ -68,6 +78,7 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
+            diagnosis=context.diagnosis,
         )  # fmt: skip
         return write_report(directory, report)
 
@@ -87,6 +98,25 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
         raise
     directory.clear_staging()
     return write("done")
+
+
+def warnings_of(config: RunConfig) -> list[str]:
+    """Return what the settings alone give reason to warn of: more threads than cores, one set for two purposes."""
+    cores = os.cpu_count() or 1
+    counts = {"runtime.threads": [config.runtime.threads], "benchmark.threads": config.benchmark.threads}
+    found = [
+        f"{key}: {count} threads on a machine of {cores} cores wait for each other, so that their times say nothing. Give at "
+        f"most {cores}."
+        for key, given in counts.items()
+        for count in given
+        if count > cores
+    ]
+    if calibrates(config) and config.calibration.path is not None and config.calibration.path == config.evaluation.path:
+        found.append(
+            "calibration.path and evaluation.path name the same set: ranges are measured on samples that the report is of, "
+            "which flatters the model. Give others for one of them."
+        )
+    return found
 
 
 def selected_stages(names: Sequence[str]) -> list[Stage]:

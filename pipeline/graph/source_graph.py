@@ -1,5 +1,6 @@
 """A graph of a model as it was found: read once, hashed once, and checked."""
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -91,6 +92,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     if not file.is_file():
         near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
         hint = f" {file.parent} holds {', '.join(near)}." if near else ""
+        if close := difflib.get_close_matches(file.name, near, n=1):
+            hint += f" Did you mean {close[0]}?"
         raise ModelError(f"model.path: file not found: {file}.{hint}")
     try:
         proto = onnx.load(file, load_external_data=False)
@@ -136,12 +139,12 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
 def _older_opset(said: str) -> str:
     """Return what to do where ONNX Runtime lacks an operator's newest version only: RandomNormalLike(22), for example."""
     found = re.search(r"implementation for (\w+)\((\d+)\)", said)
-    if found is None or not onnx.defs.has(found[1]):
+    if found is None:
         return ""
-    since = int(found[2])
-    if since <= 1:
+    before = int(found[2]) - 1
+    if before < 1 or not onnx.defs.has(found[1]) or not onnx.defs.has(found[1], before):
         return ""
-    return f". Export the model with opset {since - 1} or an older one, which has an older {found[1]}."
+    return f". Export the model with opset {before} or an older one, which has an older {found[1]}."
 
 
 def _drop_negative_dims(graph: onnx.GraphProto) -> None:

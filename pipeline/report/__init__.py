@@ -8,7 +8,10 @@ report_file.py        the file: read, checked, written; every reader of a report
 typed_json.py         dataclasses <-> JSON
 writer.py             what the stages have given -> the report
 verdict.py            the verdict in words
+doctor_words.py       what the doctor has found, in words
+try_next.py           what to try after a run
 intervals.py          how sure the metrics are, and which samples are the worst
+fitted_table.py       tables for terminals of any width
 terminal.py           one run in the terminal
 html/                 pages of one run and of several
 run_rows.py           a run as rows of a comparison

@@ -56,6 +56,7 @@ class GroupView:
         pictures: caption and picture.
         front: ranks of the runs on the front.
         orders: title of a column, and the order in it.
+        judged: whether a run knows where its quality lies beside its limit.
     """
 
     group: Group
@@ -65,6 +66,7 @@ class GroupView:
     pictures: list[tuple[str, Markup]]
     front: list[str]
     orders: list[tuple[str, str]]
+    judged: bool
 
 
 def comparison_page(comparison: Comparison, folder: Path) -> str:
@@ -99,6 +101,7 @@ def _group(group: Group, index: int, sorted_by: str, folder: Path) -> GroupView:
         pictures=_pictures(group, index),
         front=[str(run.rank) for run in group.runs if run.front],
         orders=[(TITLES.get(column, column), order) for column, order in group.orders.items()],
+        judged=any(row.quality is not None for row in rows),
     )
 
 
@@ -169,7 +172,7 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
         if value is None or not math.isfinite(value):
             continue
         low, high = interval_of(run.row, name) or (value, value)
-        dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front))
+        dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front and not run.beyond_limit))
     if len(dots) < 2:
         return pictures
     told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f} and {dot.quality.value:.4g}" for dot in dots)

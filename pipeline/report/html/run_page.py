@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.record.run_directory import CONFIG_FILE
+from pipeline.report.doctor_words import doctor_lines
 from pipeline.report.html import sections, timing_section
 from pipeline.report.html.listening import listening
 from pipeline.report.html.pareto_position import places
@@ -34,6 +35,8 @@ def write_page(report: Report, directory: Path) -> str:
         "title": " · ".join(trail),
         "trail": trail,
         "report": report,
+        "diagnosis": doctor_lines(report),
+        "headline": sections.quality_headline(report),
         "verdicts": sections.verdicts(report),
         "tiles": sections.tiles(report),
         "speed": timing_section.speed(report),

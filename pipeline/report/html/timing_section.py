@@ -11,7 +11,7 @@ from pipeline.report.html import plots
 from pipeline.report.html.bar_chart import bar_chart
 from pipeline.report.html.render import mib, ms
 from pipeline.report.schema import Report
-from pipeline.report.terminal import format_number
+from pipeline.report.terminal import format_number, shares_words
 
 SHOWN_OPS = 8  # in the picture
 TABLE_OPS = 14
@@ -68,6 +68,8 @@ def speed(report: Report) -> list[SpeedView]:
         graph, before, after = artifact.graph, artifact.baseline_bytes, artifact.bytes
         measured = (report.benchmark or {}).get(graph)
         rows = [("Size", "", mib(before), mib(after), _share(after, before))]
+        for title, shares in (("Weights", artifact.weights), ("Multiplications", artifact.multiplications or {})):
+            rows += [(title, shares_words(shares), "", "", "")] if shares else []
         pictures: list[Markup] = []
         if measured is not None:
             rows += _latency_rows(measured)
