@@ -3,6 +3,7 @@
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     errors.py           errors that a user can act on
     paths.py            files that settings name: where they are, their hash
+    extras.py           libraries that are installed on request
     processor.py        the processor of this machine
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording

@@ -14,10 +14,12 @@ def cpu_flags() -> frozenset[str]:
 
     On x86 the processor itself is asked (CPUID, and what the system has switched on), as ONNX Runtime asks it when it chooses
     kernels; by LLVM, which numba brings. /proc/cpuinfo can list more: under an emulator such as qemu-user it is that of the
-    machine below. Systems other than Linux have none. numpy's list lacks AVX-VNNI, the VNNI of processors without AVX-512.
+    machine below. Where numba is not installed, Linux's list is read, and on other systems that of numpy, which lacks AVX-VNNI
+    (the VNNI of processors without AVX-512).
     """
-    features = _asked_of_the_processor() if platform.machine().lower() in X86 else frozenset()
-    return features or _listed_by_the_kernel()
+    is_x86 = platform.machine().lower() in X86
+    features = _asked_of_the_processor() if is_x86 else frozenset()
+    return features or _listed_by_the_kernel() or (_listed_by_numpy() if is_x86 else frozenset())
 
 
 def cpu_name() -> str:
@@ -30,11 +32,11 @@ def cpu_name() -> str:
 
 
 def _asked_of_the_processor() -> frozenset[str]:
-    from llvmlite.binding import get_host_cpu_features
-
     try:
+        from llvmlite.binding import get_host_cpu_features
+
         features = get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know how to ask this one
+    except (ImportError, RuntimeError):  # it is not installed, or does not know how to ask this one
         return frozenset()
     return frozenset(_linux_name(feature) for feature, present in features.items() if present)
 
@@ -51,3 +53,12 @@ def _listed_by_the_kernel() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def _listed_by_numpy() -> frozenset[str]:
+    """Return the features that numpy chooses its own kernels by: no part of its interface, so it may be gone."""
+    try:
+        from numpy._core._multiarray_umath import __cpu_features__ as features  # type: ignore[import-not-found]
+    except ImportError:
+        return frozenset()
+    return frozenset(_linux_name(name.lower()) for name, present in features.items() if present)

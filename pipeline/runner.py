@@ -1,15 +1,16 @@
 """The chain: load -> inspect -> quantize -> benchmark -> evaluate, its order and its promises.
 
-A stage is a row of `STAGES`: what it needs, what it gives, and a function that takes the run so far and returns that one
-value. The runner refuses a selection that lacks what a stage needs before anything runs, and writes report.json after every
-stage, so that a run that is killed has said how far it came.
+A stage is a row of `STAGES`, what it needs and what it gives, and a module of its name, whose `run` takes the run so far and
+returns that one value. The runner refuses a selection that lacks what a stage needs before anything runs, and writes
+report.json after every stage, so that a run that is killed has said how far it came.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
@@ -21,7 +22,6 @@ from pipeline.record.run_directory import RunDirectory
 from pipeline.report.report_file import write_report
 from pipeline.report.schema import Report, StageRun
 from pipeline.report.writer import report_of, stages_of
-from pipeline.stages import benchmark, doctor, evaluate, inspect, load, quantize
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -35,22 +35,25 @@ class Stage:
         name: the word in `stages`, in the report and of the module.
         needs: fields of `RunContext` that must have been given.
         gives: the field that it fills.
-        run: computes it.
     """
 
     name: str
     needs: tuple[str, ...]
     gives: str
-    run: Callable[[RunContext], object]
+
+    def run(self, context: RunContext) -> object:
+        """Return what the stage gives. A stage that is not run is not imported, nor is what it computes with."""
+        result: object = import_module(f"pipeline.stages.{self.name}").run(context)
+        return result
 
 
 STAGES = (
-    Stage("load", (), "model", load.run),
-    Stage("inspect", ("model",), "inspection", inspect.run),
-    Stage("doctor", ("model", "inspection"), "diagnosis", doctor.run),
-    Stage("quantize", ("model",), "quantized", quantize.run),
-    Stage("benchmark", ("model", "quantized"), "benchmarks", benchmark.run),
-    Stage("evaluate", ("model", "quantized"), "evaluation", evaluate.run),
+    Stage("load", (), "model"),
+    Stage("inspect", ("model",), "inspection"),
+    Stage("doctor", ("model", "inspection"), "diagnosis"),
+    Stage("quantize", ("model",), "quantized"),
+    Stage("benchmark", ("model", "quantized"), "benchmarks"),
+    Stage("evaluate", ("model", "quantized"), "evaluation"),
 )
 
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its submodules load when first touched: scipy.signal alone takes half a second
 
 from pipeline.audio.stft import Audio, drop_batch_axes
 
@@ -14,5 +13,7 @@ def resample(audio: npt.ArrayLike, from_hz: int, to_hz: int) -> Audio:
     wave = drop_batch_axes(audio, 1, "audio")
     if from_hz == to_hz:
         return wave.astype(np.float32)
+    from scipy.signal import resample_poly  # takes half a second to import
+
     divisor = math.gcd(from_hz, to_hz)
-    return np.asarray(scipy.signal.resample_poly(wave, to_hz // divisor, from_hz // divisor), dtype=np.float32)
+    return np.asarray(resample_poly(wave, to_hz // divisor, from_hz // divisor), dtype=np.float32)

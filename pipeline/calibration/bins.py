@@ -5,12 +5,11 @@ code. Bins are at most 1/128 of their value wide, wherever the values lie. So co
 from the middle of a bin is within 0.4 %, and no first pass over the data is needed to find where it ends.
 
 The loops over values are compiled, and read the bits of IEEE 754 numbers, whose order is that of integers: so each takes many
-values at once.
+values at once. A function whose name ends with `_by_numpy` takes the place of a loop where Numba is not installed.
 """
 
 import numpy as np
 import numpy.typing as npt
-from numba import int64, uint32
 
 from pipeline.calibration.histogram import Histogram
 from pipeline.calibration.numba_jit import compiled
@@ -23,6 +22,7 @@ CELLS = (1 + ROWS, 2)  # magnitudes below the lowest edge and above; positive an
 LOWEST_EXPONENT = -100  # keeps the smallest edge a normal number
 BIAS = 127  # of the exponent in a number
 BLOCK = 1024  # values whose bins are found before they are counted
+NUMPY_BLOCK = 1 << 16  # so many at once by numpy, whose calls cost more than a value
 
 Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -35,7 +35,15 @@ MAGNITUDES: FloatArray = np.ldexp(
 EDGES: FloatArray = np.concatenate((-MAGNITUDES[::-1], MAGNITUDES))  # of all bins, from negative to positive
 
 
-@compiled("void(uint32[:, ::1], int64)", "void(int64[:, ::1], int64)")
+def _move_down_by_numpy(counts: Counts | Counts32, octaves: int) -> None:
+    shift = min(octaves * BINS_PER_OCTAVE, ROWS)
+    moved = np.zeros_like(counts)
+    moved[0] = counts[: shift + 1].sum(axis=0)
+    moved[1 : 1 + ROWS - shift] = counts[1 + shift :]
+    counts[:] = moved
+
+
+@compiled("void(uint32[:, ::1], int64)", "void(int64[:, ::1], int64)", otherwise=_move_down_by_numpy)
 def _move_down(counts: Counts | Counts32, octaves: int) -> None:
     """Move counts down by some octaves; those that fall below the lowest edge join row 0."""
     shift = min(octaves * BINS_PER_OCTAVE, ROWS)
@@ -50,32 +58,58 @@ def _extremes(values: Values) -> tuple[np.uint32, np.uint32]:
     """Return the bits of the smallest and of the largest value; of NaN, where one is: they lie beyond those of infinity."""
     bits, signed = values.view(np.uint32), values.view(np.int32)
     least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-    lowest, highest = uint32(0xFFFFFFFF), uint32(0)
+    lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
     for index in range(bits.size):
         least, most = min(least, signed[index]), max(most, signed[index])
         lowest, highest = min(lowest, bits[index]), max(highest, bits[index])
     # of negative numbers, those with greater bits are smaller
-    return highest if least < 0 else lowest, uint32(most) if most >= 0 else lowest
+    return highest if least < 0 else lowest, np.uint32(most) if most >= 0 else lowest
 
 
 @compiled("void(Array(float32, 1, 'C', True), uint32, uint32[:, ::1])")
-def _count(values: Values, below: int, counts: Counts32) -> None:
+def _count(values: Values, below: np.uint32, counts: Counts32) -> None:
     """Count finite values in `counts`, (1 + ROWS, 2), whose row 0 ends with the magnitude that has the code `below`."""
     bits, flat = values.view(np.uint32), counts.reshape(-1)
-    under = uint32(below << 16)
+    under = np.uint32(below << 16)
     places = np.empty(BLOCK, np.uint32)
     for start in range(0, bits.size, BLOCK):
         part = bits[start : start + BLOCK]
         for index in range(part.size):  # apart from counting, so that it is done for many values at once
-            row = (max(part[index] & uint32(0x7FFFFFFF), under) - under) >> uint32(16)
+            row = (max(part[index] & np.uint32(0x7FFFFFFF), under) - under) >> np.uint32(16)
             # to count in one place twice in a row takes long: the many zeros of a Relu have two, in turn
-            column = part[index] >> uint32(31) if row else uint32(index & 1)
-            places[index] = (row << uint32(1)) | column
+            column = part[index] >> np.uint32(31) if row else np.uint32(index & 1)
+            places[index] = (row << np.uint32(1)) | column
         for index in range(part.size):
-            flat[places[index]] += uint32(1)
+            flat[places[index]] += np.uint32(1)
 
 
-@compiled("boolean(Array(float32, 1, 'C', True), int64, float32[::1], float32[::1], int64[::1], uint32[:, :, ::1])")
+def _measure_by_numpy(values: Values, tensor: int, low: Values, high: Values, exponents: Counts, counts: Counts32) -> bool:
+    if not values.size:
+        low[tensor] = high[tensor] = 0
+        return True
+    low[tensor], high[tensor] = values.min(), values.max()
+    if not (np.isfinite(low[tensor]) and np.isfinite(high[tensor])):
+        return False
+    if counts.size:
+        largest = np.maximum(np.abs(low[tensor]), np.abs(high[tensor]))
+        exponent = max((int(largest.view(np.uint32)) >> 23) + 1 - BIAS, LOWEST_EXPONENT)
+        if exponent > exponents[tensor]:
+            _move_down_by_numpy(counts[tensor], exponent - int(exponents[tensor]))
+            exponents[tensor] = exponent
+        under = np.uint32(((int(exponents[tensor]) - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1) << 16)
+        bits, flat = values.view(np.uint32), counts[tensor].reshape(-1)
+        for start in range(0, bits.size, NUMPY_BLOCK):
+            part = bits[start : start + NUMPY_BLOCK]
+            rows = (np.maximum(part & np.uint32(0x7FFFFFFF), under) - under) >> np.uint32(16)
+            places = (rows << np.uint32(1)) | (part >> np.uint32(31))
+            flat += np.bincount(places, minlength=flat.size).astype(np.uint32)
+    return True
+
+
+@compiled(
+    "boolean(Array(float32, 1, 'C', True), int64, float32[::1], float32[::1], int64[::1], uint32[:, :, ::1])",
+    otherwise=_measure_by_numpy,
+)
 def measure(values: Values, tensor: int, low: Values, high: Values, exponents: Counts, counts: Counts32) -> bool:
     """Measure one sample of a tensor; return False, and count nothing, where it has a value that is not finite.
 
@@ -95,16 +129,27 @@ def measure(values: Values, tensor: int, low: Values, high: Values, exponents: C
     if not (np.isfinite(low[tensor]) and np.isfinite(high[tensor])):
         return False
     if counts.size:
-        magnitude = max(lowest & uint32(0x7FFFFFFF), highest & uint32(0x7FFFFFFF))
-        exponent = max(int64(magnitude >> uint32(23)) + 1 - BIAS, int64(LOWEST_EXPONENT))
+        magnitude = max(lowest & np.uint32(0x7FFFFFFF), highest & np.uint32(0x7FFFFFFF))
+        exponent = max(np.int64(magnitude >> np.uint32(23)) + 1 - BIAS, np.int64(LOWEST_EXPONENT))
         if exponent > exponents[tensor]:
             _move_down(counts[tensor], exponent - exponents[tensor])
             exponents[tensor] = exponent
-        _count(values, uint32((exponents[tensor] - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1), counts[tensor])
+        _count(values, np.uint32((exponents[tensor] - OCTAVES + BIAS) * BINS_PER_OCTAVE - 1), counts[tensor])
     return True
 
 
-@compiled("Tuple((int64, float64[::1]))(uint32[:, ::1])", "Tuple((int64, float64[::1]))(int64[:, ::1])")
+def _ascending_by_numpy(counts: Counts | Counts32) -> tuple[int, FloatArray]:
+    ascending = np.concatenate((counts[:0:-1, 1], [counts[0].sum()], counts[1:, 0])).astype(np.float64)
+    used = np.flatnonzero(ascending)
+    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (len(ascending), len(ascending))
+    return first, ascending[first:last]
+
+
+@compiled(
+    "Tuple((int64, float64[::1]))(uint32[:, ::1])",
+    "Tuple((int64, float64[::1]))(int64[:, ::1])",
+    otherwise=_ascending_by_numpy,
+)
 def _ascending(counts: Counts | Counts32) -> tuple[int, FloatArray]:
     """Return counts in the order of `EDGES`, without empty bins at either end, and which of these bins is the first."""
     ascending = np.empty(2 * ROWS + 1)

@@ -16,6 +16,7 @@ import onnxruntime
 
 from pipeline.calibration.accumulator import TensorAccumulator, require_finite
 from pipeline.calibration.derived_tensors import DerivedTensor, images, masked_tensors
+from pipeline.calibration.numba_jit import note_if_slow
 from pipeline.calibration.segments import DoesNotRunError, SegmentedGraph
 from pipeline.calibration.statistics import Statistics
 from pipeline.errors import DataError, ModelError, did_you_mean
@@ -53,6 +54,8 @@ def collect(
         DataError: there are no samples; one does not fit the graph; or a tensor has a value that is not finite: the message
             names the sample, the tensor and the position.
     """
+    if histograms:
+        note_if_slow()
     graph = onnx.load(model) if isinstance(model, Path) else model
     axes = dict(channel_axes or {})
     _check_tensors(graph, [*tensors, *axes])

@@ -10,6 +10,8 @@ The divergence of one candidate splits into sums over its bins and over its leve
 sums: a candidate costs as many operations as there are levels, not bins.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,15 +34,30 @@ COUNT, MASS, FILLED, SPREAD = range(4)  # the rows of what candidates are compar
 
 @compiled("float64(float64)")
 def _x_log_x(x: float) -> float:
-    return x * np.log(x) if x > 0 else 0.0
+    return x * math.log(x) if x > 0 else 0.0
 
 
 @compiled("float64(float64, float64)")
 def _p_log_p_by_q(p: float, q: float) -> float:
-    return p * (np.log(p) - np.log(max(q, TINY))) if p > 0 else 0.0
+    return p * (math.log(p) - math.log(max(q, TINY))) if p > 0 else 0.0
 
 
-@compiled("float64[:, ::1](float64[::1])")
+def _logs(values: FloatArray) -> FloatArray:
+    """Return logarithms as `math` computes them, and so compiled code: numpy's can differ in the last bit."""
+    return np.array([math.log(value) for value in values.tolist()])
+
+
+def _reference_by_numpy(counts: FloatArray) -> FloatArray:
+    rows = np.zeros((4, len(counts) + 1))
+    x_log_x = np.zeros_like(counts)
+    filled = counts > 0
+    x_log_x[filled] = counts[filled] * _logs(counts[filled])
+    rows[COUNT, :-1] = counts
+    rows[1:, 1:] = np.cumsum((counts, filled, x_log_x), axis=1)
+    return rows
+
+
+@compiled("float64[:, ::1](float64[::1])", otherwise=_reference_by_numpy)
 def reference(counts: FloatArray) -> FloatArray:
     """Return what candidates are compared with, (4, bins + 1): counts, and sums over the bins before each edge.
 
@@ -56,7 +73,28 @@ def reference(counts: FloatArray) -> FloatArray:
     return rows
 
 
-@compiled("float64(float64[:, ::1], int64, int64, int64)")
+def _divergence_by_numpy(rows: FloatArray, start: int, end: int, levels: int) -> float:
+    counts, mass, filled, spread = rows
+    below, above = mass[start], mass[-1] - mass[end]
+    first, last = counts[start], counts[end - 1]
+    p_log_p = spread[end] - spread[start]
+    p_log_p += _x_log_x(first + below) - _x_log_x(first) + _x_log_x(last + above) - _x_log_x(last)
+    borders = start + np.rint((end - start) * np.arange(levels + 1) / levels).astype(np.int64)
+    kept, used = np.diff(mass[borders]), np.diff(filled[borders])
+    beyond = np.zeros(levels)
+    for level, mass_beyond, bin_ in ((0, below, first), (-1, above, last)):
+        if mass_beyond > 0:
+            beyond[level] += mass_beyond
+            used[level] += bin_ == 0
+    if ((beyond > 0) & (kept <= 0)).any():
+        return math.inf
+    held = kept + beyond > 0
+    kept, used, beyond = kept[held], used[held], beyond[held]
+    p_log_q = np.cumsum((kept + beyond) * _logs(np.maximum(kept / np.maximum(used, 1.0), TINY)))[-1]  # as the loop adds
+    return float((p_log_p - p_log_q) / mass[-1] + math.log(max(mass[end] - mass[start], TINY) / mass[-1]))
+
+
+@compiled("float64(float64[:, ::1], int64, int64, int64)", otherwise=_divergence_by_numpy)
 def divergence(rows: FloatArray, start: int, end: int, levels: int) -> float:
     """Return KL(P || Q) for the range from edge `start` to `end`; inf where Q misses mass."""
     counts, mass, filled, spread = rows[COUNT], rows[MASS], rows[FILLED], rows[SPREAD]
@@ -78,8 +116,8 @@ def divergence(rows: FloatArray, start: int, end: int, levels: int) -> float:
         if beyond > 0 and kept <= 0:
             return np.inf
         if kept + beyond > 0:
-            p_log_q += (kept + beyond) * np.log(max(kept / max(used, 1.0), TINY))
-    found: float = (p_log_p - p_log_q) / mass[-1] + np.log(max(mass[end] - mass[start], TINY) / mass[-1])
+            p_log_q += (kept + beyond) * math.log(max(kept / max(used, 1.0), TINY))
+    found: float = (p_log_p - p_log_q) / mass[-1] + math.log(max(mass[end] - mass[start], TINY) / mass[-1])
     return found
 
 

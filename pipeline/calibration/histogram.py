@@ -9,7 +9,16 @@ from pipeline.calibration.numba_jit import compiled
 from pipeline.sample import FloatArray
 
 
-@compiled("float64[::1](float64[::1], float64[::1], float64[::1])")
+def _mass_up_to_by_numpy(edges: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
+    bins = np.searchsorted(edges[1:], values, side="right")  # the first whose upper edge lies beyond a value
+    mass = np.concatenate(([0.0], np.cumsum(counts)))[bins]
+    inside = np.flatnonzero((bins < len(counts)) & (values > edges[np.minimum(bins, len(counts) - 1)]))
+    bin_ = bins[inside]
+    mass[inside] += counts[bin_] * (values[inside] - edges[bin_]) / (edges[bin_ + 1] - edges[bin_])
+    return mass
+
+
+@compiled("float64[::1](float64[::1], float64[::1], float64[::1])", otherwise=_mass_up_to_by_numpy)
 def mass_up_to(edges: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
     """Return `Histogram.mass_up_to` for a histogram's edges and counts: numpy.interp, without its search for each value."""
     mass = np.empty(len(values))

@@ -32,7 +32,19 @@ START, DENSITY, NUMBER, SUM, SQUARES = range(5)  # of a knot
 Ints = npt.NDArray[np.int64]
 
 
-@compiled("float64[:, ::1](float64[::1], float64[::1])")
+def _knots_by_numpy(edges: FloatArray, counts: FloatArray) -> FloatArray:
+    starts, ends = edges[:-1], edges[1:]
+    rows = np.zeros((len(edges), 5))
+    rows[:, START] = edges
+    rows[:-1, DENSITY] = np.divide(counts, ends - starts, out=np.zeros_like(counts), where=(counts > 0) & (starts < ends))
+    rows[1:, NUMBER] = np.cumsum(counts)
+    rows[1:, SUM] = np.cumsum(counts * (starts + ends) / 2)
+    rows[1:, SQUARES] = np.cumsum(counts * (starts * starts + starts * ends + ends * ends) / 3)
+    used = rows[np.append(starts < ends, True)]  # of equal edges, the last: beyond what lies exactly there
+    return np.concatenate(([[edges[0] - 1, 0, 0, 0, 0]], used, [[np.inf, 0, 0, 0, 0]]))
+
+
+@compiled("float64[:, ::1](float64[::1], float64[::1])", otherwise=_knots_by_numpy)
 def _knots(edges: FloatArray, counts: FloatArray) -> FloatArray:
     """Return start, density, number, sum and sum of squares of the values up to there, (knots, 5).
 
@@ -55,7 +67,11 @@ def _knots(edges: FloatArray, counts: FloatArray) -> FloatArray:
     return knots[: used + 1]
 
 
-@compiled("int64[::1](float64[:, ::1], float64)")
+def _knots_at_by_numpy(knots: FloatArray, scale: float) -> Ints:
+    return np.searchsorted(knots[1:, START], EDGES * scale, side="right")
+
+
+@compiled("int64[::1](float64[:, ::1], float64)", otherwise=_knots_at_by_numpy)
 def _knots_at(knots: FloatArray, scale: float) -> Ints:
     """Return the knot at or below where each bin of `EDGES` begins: a border leads to its knot without a search."""
     at = np.zeros(len(EDGES), np.int64)
@@ -101,6 +117,30 @@ def _distances(border: float, knots: FloatArray, at: Ints, scale: float) -> floa
     return distances
 
 
+def _between_by_numpy(step: float, lowest: float, highest: float, knots: FloatArray, at: Ints, scale: float) -> float:
+    level = np.arange(1, NEAR_ZERO + 1)
+    above, below = (lowest < level) & (level <= highest), (lowest <= -level) & (1 - level <= highest)
+    border = step * (level - 0.5)
+    borders = np.stack((border, -border), axis=1)[np.stack((above, below), axis=1)]  # in the order of the loop
+    knot = np.searchsorted(knots[1:, START], borders, side="right")
+    past = borders - knots[knot, START]
+    distances = borders * knots[knot, NUMBER] - knots[knot, SUM] + knots[knot, DENSITY] * past * past / 2
+    return float(np.cumsum(distances)[-1]) if len(distances) else 0.0  # `sum` adds in another order
+
+
+@compiled("float64(float64, float64, float64, float64[:, ::1], int64[::1], float64)", otherwise=_between_by_numpy)
+def _between(step: float, lowest: float, highest: float, knots: FloatArray, at: Ints, scale: float) -> float:
+    """Return the sum of `_distances` of the borders near zero that lie between two levels of a range."""
+    between = 0.0
+    for level in range(1, NEAR_ZERO + 1):  # above a positive border, and below its mirror image
+        border = step * (level - 0.5)
+        if lowest < level <= highest:
+            between += _distances(border, knots, at, scale)
+        if lowest <= -level and 1 - level <= highest:
+            between += _distances(-border, knots, at, scale)
+    return between
+
+
 @compiled("float64(float64, float64, int64, boolean, float64, float64[:, ::1], int64[::1], float64)")
 def _error(
     low: float, high: float, levels: int, symmetric: bool, best: float, knots: FloatArray, at: Ints, scale: float
@@ -127,14 +167,7 @@ def _error(
         return np.inf
     first, last = step * min(max(-NEAR_ZERO, lowest), highest), step * min(max(NEAR_ZERO, lowest), highest)
     error += q2 - q1 + last * last * n2 - 2 * last * s2 - first * first * n1 + 2 * first * s1
-    between = 0.0
-    for level in range(1, NEAR_ZERO + 1):  # above a positive border, and below its mirror image
-        border = step * (level - 0.5)
-        if lowest < level <= highest:
-            between += _distances(border, knots, at, scale)
-        if lowest <= -level and 1 - level <= highest:
-            between += _distances(-border, knots, at, scale)
-    whole: float = error - 2 * step * between
+    whole: float = error - 2 * step * _between(step, lowest, highest, knots, at, scale)
     return whole
 
 

@@ -170,11 +170,15 @@ def peak_resident_bytes() -> int:
 
 
 def profile(job: Json, samples: list[Feeds]) -> Json:
-    """Run one sample under ONNX Runtime's profiler; the trace stays in the folder."""
-    session = measured_session(job["model"], job["threads"], as_written=not job["optimize"], profile=Path(job["prefix"]))
-    for _ in range(1 + job["runs"]):  # the first run also allocates; the reader of the trace leaves it out
-        session.run(None, feeds_for(session, samples[0]))
-    return {"trace": session.end_profiling()}
+    """Run one sample under ONNX Runtime's profiler, in one session after the other; their traces stay in the folder."""
+    traces = []
+    for number, wanted in enumerate(job["wanted"]):
+        prefix = Path(f"{job['prefix']}-{number}")
+        session = measured_session(job["model"], job["threads"], as_written=not wanted["optimize"], profile=prefix)
+        for _ in range(1 + wanted["runs"]):  # the first run also allocates; the reader of the trace leaves it out
+            session.run(None, feeds_for(session, samples[0]))
+        traces.append(session.end_profiling())
+    return {"traces": traces}
 
 
 def _infer(session: ort.InferenceSession, samples: list[Feeds], index: int) -> object:

@@ -63,7 +63,6 @@ def profile_ops(
     *,
     threads: int = 1,
     runs: int = 5,
-    optimize: bool = True,
     trace: Path | None = None,
     runtime: OtherRuntime | None = None,
 ) -> Profile:
@@ -74,14 +73,40 @@ def profile_ops(
         sample: the inputs.
         threads: intra-op threads.
         runs: number of inferences that count; one more goes before them.
-        optimize: as it runs in production; False runs the graph as the file has it, under its own node names and with
-            the shapes of all inputs (to count MACs; its times are of no interest).
         trace: where to keep the Chrome trace (chrome://tracing, Perfetto), if it is wanted.
         runtime: the ONNX Runtime that it runs in; None: that of this process.
 
     Raises:
         StageError: the model does not load, or does not run on the sample.
     """
+    return _profiles(model, sample, threads, [{"runs": runs, "optimize": True}], trace, runtime)[0]
+
+
+def profile_ops_and_shapes(model: Path, sample: Sample, *, threads: int = 1, runs: int = 5) -> tuple[Profile, Profile]:
+    """Profile a model on one sample as `profile_ops` does, and as the file has it.
+
+    Returns:
+        The profile of the model as it runs in production; and that of one inference of the graph as the file has it, under its
+        own node names and with the shapes of all inputs (to count MACs; its times are of no interest).
+
+    Raises:
+        StageError: the model does not load, or does not run on the sample.
+    """
+    in_production, as_written = _profiles(
+        model, sample, threads, [{"runs": runs, "optimize": True}, {"runs": 1, "optimize": False}]
+    )
+    return in_production, as_written
+
+
+def _profiles(
+    model: Path,
+    sample: Sample,
+    threads: int,
+    wanted: list[dict[str, int]],
+    trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
+) -> list[Profile]:
+    """Return the profiles of several sessions of one process; the trace of the first is kept, if it is wanted."""
     with tempfile.TemporaryDirectory(prefix="profile-") as name, machine_lock():
         folder = Path(name)
         result = run_child(
@@ -92,14 +117,13 @@ def profile_ops(
             runtime=runtime,
             model=str(model.resolve()),
             threads=threads,
-            runs=runs,
-            optimize=optimize,
+            wanted=wanted,
             prefix=str(folder / "trace"),
         )
-        events = read_events(Path(result["trace"]))
+        profiles = [read_trace(read_events(Path(written))) for written in result["traces"]]
         if trace is not None:
-            shutil.copyfile(result["trace"], trace)
-    return read_trace(events)
+            shutil.copyfile(result["traces"][0], trace)
+    return profiles
 
 
 def read_trace(events: list[Event]) -> Profile:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its submodules load when first touched: the child, which only times, needs none
 
 from pipeline.measure.benchmark_result import Percentiles, Speedup
 from pipeline.sample import FloatArray
@@ -159,8 +158,10 @@ def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -
     low, high = np.percentile([np.median(draw()) for _ in range(resamples)], [2.5, 97.5])
     stretch = 1.0
     if len(rounds) > 1:
+        from scipy.special import ndtri, stdtrit  # the child, which only times, needs none
+
         free = len(rounds) - 1
-        stretch = scipy.special.stdtrit(free, 0.975) / scipy.special.ndtri(0.975) * math.sqrt(len(rounds) / free)
+        stretch = stdtrit(free, 0.975) / ndtri(0.975) * math.sqrt(len(rounds) / free)
     ends = centre + stretch * (np.array([low, high]) - centre)
     return Speedup(*(float(value) for value in np.exp([centre, *ends])))
 

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import scipy
 
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.session_rounds import timed_round
@@ -104,4 +103,6 @@ def _is_open(level: float, ratios: FloatArray) -> bool:
 
 
 def _chance(ratios: FloatArray, alternative: Literal["greater", "less"]) -> float:
-    return float(scipy.stats.wilcoxon(ratios, alternative=alternative).pvalue)
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(ratios, alternative=alternative).pvalue)

@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its submodules load when first touched: scipy.signal alone takes half a second
 
 from pipeline.audio.mel import log_mel
 from pipeline.audio.stft import drop_batch_axes, stft
@@ -44,8 +43,10 @@ def mcd_db(reference_mel: npt.ArrayLike, test_mel: npt.ArrayLike) -> float:
     loudness, left out); 10 / ln 10 * sqrt(2 * sum d²) per frame, then the mean over frames. Values of other conventions
     (WORLD's mel-generalised cepstra, 24 coefficients) differ: compare with this one only.
     """
+    from scipy.fft import dct
+
     a, b = checked_pair(drop_batch_axes(reference_mel, 2, "mel"), drop_batch_axes(test_mel, 2, "mel"))
-    a_cepstrum, b_cepstrum = (scipy.fft.dct(mel, type=2, norm="ortho", axis=0)[1:14] for mel in (a, b))
+    a_cepstrum, b_cepstrum = (dct(mel, type=2, norm="ortho", axis=0)[1:14] for mel in (a, b))
     gap = a_cepstrum - b_cepstrum
     return float(10.0 / math.log(10.0) * np.mean(np.sqrt(2.0 * np.sum(gap**2, axis=0))))
 
@@ -81,10 +82,12 @@ def align_by_dtw(reference_mel: npt.ArrayLike, test_mel: npt.ArrayLike) -> tuple
     Returns:
         (i, j): frame indices of the reference and of the test, of the same length. A mel and itself give the diagonal.
     """
+    from scipy.spatial.distance import cdist
+
     a, b = drop_batch_axes(reference_mel, 2, "mel"), drop_batch_axes(test_mel, 2, "mel")
     if len(a) != len(b):
         raise DataError(f"Cannot align mels of {len(a)} and of {len(b)} bands.")
-    cost = scipy.spatial.distance.cdist(a.T, b.T, "cityblock") / len(a)
+    cost = cdist(a.T, b.T, "cityblock") / len(a)
     rows, columns = cost.shape
     total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0.0

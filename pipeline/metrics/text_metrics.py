@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Sequence
 
-import jiwer
 import numpy as np
 import numpy.typing as npt
 
@@ -28,8 +27,10 @@ def wer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     Raises:
         DataError: the numbers of texts differ, there is none, or a reference holds no word.
     """
+    from jiwer import wer
+
     _check_texts(references, hypotheses)
-    return 100.0 * float(jiwer.wer(list(references), list(hypotheses)))
+    return 100.0 * float(wer(list(references), list(hypotheses)))
 
 
 def cer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
@@ -38,21 +39,27 @@ def cer_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     Raises:
         DataError: as for `wer_percent`.
     """
+    from jiwer import cer
+
     _check_texts(references, hypotheses)
-    return 100.0 * float(jiwer.cer(list(references), list(hypotheses)))
+    return 100.0 * float(cer(list(references), list(hypotheses)))
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Return the word errors of one utterance and the words of its reference: what `bootstrap.ratio_interval` takes."""
+    from jiwer import process_words
+
     _check_texts([reference], [hypothesis])
-    found = jiwer.process_words(reference, hypothesis)
+    found = process_words(reference, hypothesis)
     return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
 
 
 def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Return the character errors of one utterance, spaces counted, and the characters of its reference."""
+    from jiwer import process_characters
+
     _check_texts([reference], [hypothesis])
-    found = jiwer.process_characters(reference, hypothesis)
+    found = process_characters(reference, hypothesis)
     return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
 
 

@@ -2,13 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
-from pipeline.optimize.engine import Rewritten
-from pipeline.quantize.artifact import Artifact
-from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.results import Inspection, Kept
 from pipeline.record.run_log import RunLog
 from pipeline.report.evaluation_schema import EvaluationReport
@@ -26,7 +22,13 @@ from pipeline.report.schema import (
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import from_json
 from pipeline.report.verdict import verdict_of
-from pipeline.stages.quantized import Quantized
+
+if TYPE_CHECKING:  # a run imports what its stages compute with, and no more
+    from pipeline.evaluate.evaluation import Evaluation
+    from pipeline.optimize.engine import Rewritten
+    from pipeline.quantize.artifact import Artifact
+    from pipeline.record.diagnosis import Diagnosis
+    from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
 NAMED_SHARE = 0.95  # of the multiplications, below which too many are in nodes that a rewrite has renamed
@@ -42,11 +44,11 @@ def report_of(
     run_log: RunLog,
     error: str | None = None,
     inspection: Mapping[str, Inspection] | None = None,
-    quantized: Quantized | None = None,
+    quantized: "Quantized | None" = None,
     samples: Mapping[str, list[str]] | None = None,
     benchmarks: Mapping[str, GraphBenchmark] | None = None,
-    evaluation: Evaluation | None = None,
-    diagnosis: Diagnosis | None = None,
+    evaluation: "Evaluation | None" = None,
+    diagnosis: "Diagnosis | None" = None,
 ) -> Report:
     """Return the report of a run as far as it has come.
 
@@ -109,7 +111,7 @@ def _each(kind: type[T], values: Mapping[str, Any]) -> dict[str, T]:
     return {name: _as(kind, value) for name, value in values.items()}
 
 
-def _searches(quantized: Quantized, evaluation: Evaluation | None) -> dict[str, SearchReport]:
+def _searches(quantized: "Quantized", evaluation: "Evaluation | None") -> dict[str, SearchReport]:
     """Return what searches have found, with the loss of each choice on samples that it was not made on, once it is known."""
     unseen = {} if evaluation is None else {name: dataclasses.asdict(loss) for name, loss in evaluation.losses.items()}
     return _each(
@@ -118,12 +120,12 @@ def _searches(quantized: Quantized, evaluation: Evaluation | None) -> dict[str, 
     )
 
 
-def _rewrites(found: Rewritten) -> GraphRewrites:
+def _rewrites(found: "Rewritten") -> GraphRewrites:
     applied = [dataclasses.asdict(rewrite) for rewrite in found.applied]
     return _as(GraphRewrites, {"applied": applied, "rejected": [{"name": n, "reason": why} for n, why in found.rejected]})
 
 
-def _runs_on(artifacts: Sequence[Artifact]) -> RunsOn | None:
+def _runs_on(artifacts: "Sequence[Artifact]") -> RunsOn | None:
     """Return what all artifacts of a run need together."""
     if not artifacts:
         return None
@@ -132,7 +134,7 @@ def _runs_on(artifacts: Sequence[Artifact]) -> RunsOn | None:
     return RunsOn(str(needs), sorted(set.intersection(*right)) if right else [])
 
 
-def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> ArtifactReport:
+def _artifact(artifact: "Artifact", inspection: Mapping[str, Inspection]) -> ArtifactReport:
     return ArtifactReport(
         artifact.graph,
         artifact.path.name,
@@ -151,7 +153,7 @@ def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> Artif
     )
 
 
-def _multiplications(artifact: Artifact, inspected: Inspection | None) -> dict[str, float] | None:
+def _multiplications(artifact: "Artifact", inspected: Inspection | None) -> dict[str, float] | None:
     """Return which share of the multiplications each precision has; None where they cannot be told by the names of nodes."""
     if inspected is None or not (total := sum(inspected.node_macs.values())):
         return None

@@ -1,12 +1,12 @@
 """What the stages of one run share: its settings, its data, and what each stage has given so far."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pipeline.config.settings import RunConfig
 from pipeline.data.calibration_set import CalibrationSet
-from pipeline.data.evaluation_set import EvaluationSet
-from pipeline.evaluate.evaluation import Evaluation
+from pipeline.data.evaluation_set import FEW_SAMPLES, EvaluationSet
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.models.loaded_model import LoadedModel
@@ -16,6 +16,12 @@ from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.stages.quantized import Quantized
+
+if TYPE_CHECKING:
+    from pipeline.evaluate.evaluation import Evaluation
+
+PROBING = frozenset({"load", "inspect"})  # stages that look at one sample, of median size
+PROBED_SAMPLES = 2 * FEW_SAMPLES  # enough to tell which size that is, and for both parts
 
 
 @dataclass
@@ -44,7 +50,7 @@ class RunContext:
     diagnosis: Diagnosis | None = None
     quantized: Quantized | None = None
     benchmarks: dict[str, GraphBenchmark] | None = None
-    evaluation: Evaluation | None = None
+    evaluation: "Evaluation | None" = None
 
     @property
     def loaded(self) -> LoadedModel:
@@ -75,5 +81,8 @@ class RunContext:
 
     @cached_property
     def evaluation_set(self) -> EvaluationSet:
-        """What choices are made on, and what is reported."""
-        return EvaluationSet(self.loaded, self.config.evaluation, self.config.seed, self.run_log)
+        """What choices are made on, and what is reported; the first samples of it where nothing is quantized or scored."""
+        config = self.config.evaluation
+        if PROBING.issuperset(self.config.stages):
+            config = replace(config, samples=min(config.samples, PROBED_SAMPLES))
+        return EvaluationSet(self.loaded, config, self.config.seed, self.run_log)

@@ -14,7 +14,7 @@ from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
-from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.measure.ort_profile import NodeProfile, profile_ops_and_shapes
 from pipeline.quantize.mode_advice import advise, spread_of
 from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
@@ -49,8 +49,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     """
     graph = source.model.graph
     ops = Counter(node.op_type for scope in graphs_of(graph) for node in scope.node)
-    profile = profile_ops(source.path, probe, threads=threads, runs=PROFILED)
-    shapes = profile_ops(source.path, probe, threads=threads, runs=1, optimize=False)
+    profile, shapes = profile_ops_and_shapes(source.path, probe, threads=threads, runs=PROFILED)
     node_macs = _macs(graph, shapes.nodes)
     macs = _by_type(node_macs, shapes.nodes)
     advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from pipeline.data.download import download
 from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
@@ -50,6 +49,8 @@ def _fetch(context: RunContext) -> None:
         ConfigError: the address or the hash is invalid.
         DataError: the file cannot be had, or is another one than `sha256` says.
     """
+    from pipeline.data.download import download
+
     model = context.config.model
     assert model.url is not None
     name = model.url.rpartition("/")[2]

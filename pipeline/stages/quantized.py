@@ -1,10 +1,11 @@
 """What the quantize stage gives."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.optimize.engine import Rewritten
-from pipeline.quantize.artifact import Artifact
+if TYPE_CHECKING:  # a run that quantizes nothing loads no rewrites
+    from pipeline.optimize.engine import Rewritten
+    from pipeline.quantize.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Quantized:
         calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
     """
 
-    artifacts: dict[str, Artifact]
+    artifacts: dict[str, "Artifact"]
     notes: tuple[str, ...]
-    rewritten: dict[str, Rewritten]
+    rewritten: dict[str, "Rewritten"]
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibrated_on: str | None = None
     urgent: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import StageError
-from pipeline.measure.ort_profile import profile_ops, read_trace
+from pipeline.measure.ort_profile import profile_ops, profile_ops_and_shapes, read_trace
 
 
 def test_time_is_shared_out_among_ops_and_nodes(chains, noise):
@@ -18,7 +18,7 @@ def test_time_is_shared_out_among_ops_and_nodes(chains, noise):
 
 
 def test_the_graph_as_written_gives_every_node_with_its_shapes(chains, noise):
-    nodes = {node.name: node for node in profile_ops(chains[0], noise(30), runs=1, optimize=False).nodes}
+    nodes = {node.name: node for node in profile_ops_and_shapes(chains[0], noise(30), runs=1)[1].nodes}
     assert {f"matmul_{k}" for k in range(5)} <= set(nodes)
     assert nodes["matmul_3"].op_type == "MatMul"
     assert nodes["matmul_3"].input_shapes == ((30, 160), (160, 160))

@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.extras import how_to_install
 
-INSTALL = "pip install 'speech-quantization-pipeline[espeak]', or give a manifest with token ids"
+INSTALL = f"{how_to_install('espeak')}, or give a manifest with token ids"
 MARKS = ",.?!;:"
 SAMPLE_RATE_HZ = 22_050  # what espeak_Initialize returns where it has found its data
 SYNCHRONOUS, UTF8, IPA = 2, 1, 0x02

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy  # its submodules load when first touched: most runs transpose nothing
 
 UNLIMITED = 1 << 28
 
@@ -39,6 +38,9 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
         pieces: all of the graph.
         prices: tensor -> what a transpose of it costs.
     """
+    from scipy.sparse import csr_array  # most runs transpose nothing
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
     edges: dict[tuple[int, int], int] = {}
     last, first = 0, 1
     vertices = {piece.key: number for number, piece in enumerate(pieces, 2)}
@@ -58,8 +60,8 @@ def cheapest(pieces: Sequence[Piece], prices: Mapping[str, int]) -> list[Piece]:
         edges[producer, forth] = edges[back, producer] = prices.get(tensor, 1)
         edges |= {(forth, consumer): UNLIMITED for consumer in there} | {(consumer, back): UNLIMITED for consumer in there}
     rows, columns = np.array(list(edges)).T
-    capacity = scipy.sparse.csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
-    left = capacity - scipy.sparse.csgraph.maximum_flow(capacity, last, first).flow
+    capacity = csr_array((np.array(list(edges.values()), np.int32), (rows, columns)), shape=(count, count))
+    left = capacity - maximum_flow(capacity, last, first).flow
     left.eliminate_zeros()
-    reached = set(scipy.sparse.csgraph.breadth_first_order(left, last, return_predecessors=False).tolist())
+    reached = set(breadth_first_order(left, last, return_predecessors=False).tolist())
     return [piece for piece in pieces if vertices[piece.key] in reached]

@@ -9,7 +9,8 @@
     search_section.py   what a search for a mixture of precisions has tried and chosen
     transcripts.py      words with their errors marked
     listening.py        the audio before and after, and its spectrograms
-    plots.py            the pictures, drawn by matplotlib
+    plots.py            the pictures, drawn by matplotlib where it is installed
+    bar_chart.py        bars, drawn without it
     svg.py              a matplotlib figure -> SVG that takes its colours from the page
     templates/          Jinja2, and the style sheet
 

@@ -1,18 +1,19 @@
-"""The pictures of a page. Each one is drawn to be read at the width of a phone."""
+"""The pictures of a page, by matplotlib. Each one is drawn to be read at the width of a phone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from pipeline.measure.benchmark_result import Speedup
-from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline
+from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Mel = npt.NDArray[np.float32]
 
@@ -36,8 +37,11 @@ def speedup_range(label: str, speedup: Speedup) -> Range:
     return Range(label, speedup.median, speedup.low, speedup.high)
 
 
+@picture
 def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
     """Draw speed-ups as points with their intervals, against the line at which a model is as fast as fp32."""
+    from matplotlib.ticker import MaxNLocator
+
     with drawing():
         figure, axes = _canvas(0.55 + 0.36 * len(rows))
         axes.axvline(1.0, color=MUTED, linewidth=1.2)
@@ -55,6 +59,7 @@ def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
         return inline(figure, name, description)
 
 
+@picture
 def pairs(labels: Sequence[str], before: Sequence[float], after: Sequence[float], unit: str, name: str,
           description: str) -> Markup:  # fmt: skip
     """Draw pairs of bars, fp32 above quantized, with their values."""
@@ -76,19 +81,7 @@ def pairs(labels: Sequence[str], before: Sequence[float], after: Sequence[float]
         return inline(figure, name, description)
 
 
-def bars(labels: Sequence[str], values: Sequence[float], unit: str, name: str, description: str) -> Markup:
-    """Draw one bar per label, with its value."""
-    with drawing():
-        figure, axes = _canvas(0.55 + 0.3 * len(labels))
-        axes.barh(range(len(labels)), values, height=0.62, color=BASELINE)
-        for row, value in enumerate(values):
-            axes.annotate(f"{value:.3g}", (value, row), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
-        _rows(axes, labels)
-        axes.set_xlim(0, 1.14 * max(values))
-        axes.set_xlabel(unit)
-        return inline(figure, name, description)
-
-
+@picture
 def along_graph(
     values: Sequence[float], quantized: Sequence[bool], unit: str, name: str, description: str, *, top: float
 ) -> Markup:
@@ -109,6 +102,7 @@ def along_graph(
         return inline(figure, name, description)
 
 
+@picture
 def spectrogram(mel: Mel, step_s: float, top_hz: float, limits: tuple[float, float], name: str, description: str) -> Markup:
     """Draw a natural-log mel spectrogram (bands, frames)."""
     with drawing():
@@ -118,6 +112,7 @@ def spectrogram(mel: Mel, step_s: float, top_hz: float, limits: tuple[float, flo
         return inline(figure, name, description)
 
 
+@picture
 def spectrogram_difference(gap: Mel, step_s: float, top_hz: float, name: str, description: str) -> Markup:
     """Draw a difference of mels (bands, frames): nothing where there is none, so that it fits a light and a dark page."""
     with drawing():
@@ -141,6 +136,7 @@ class Dot:
     own: bool = False
 
 
+@picture
 def front(dots: Sequence[Dot], quality: str, better: str, name: str, description: str) -> Markup:
     """Draw speed against quality, with intervals; runs of the front are filled.
 
@@ -192,6 +188,7 @@ class CandidatePoint:
     chosen: bool
 
 
+@picture
 def search_front(points: Sequence[CandidatePoint], loss: str, name: str, description: str) -> Markup:
     """Draw speed-up against loss; size is the file's, measured ones are filled, a line joins the front."""
     with drawing():
@@ -219,18 +216,20 @@ def search_front(points: Sequence[CandidatePoint], loss: str, name: str, descrip
         return inline(figure, name, description)
 
 
-def _label(axes: Axes, text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
+def _label(axes: "Axes", text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
     side = (-10, 8) if left else (10, 8)
     axes.annotate(text, (x, y), side, textcoords="offset points", color=INK, ha="right" if left else "left",
                   fontweight="bold" if bold else "normal")  # fmt: skip
 
 
-def _canvas(height: float, width: float = WIDTH) -> tuple[Figure, Any]:
+def _canvas(height: float, width: float = WIDTH) -> "tuple[Figure, Any]":
+    from matplotlib.figure import Figure
+
     figure = Figure((width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _rows(axes: Axes, labels: Sequence[str]) -> None:
+def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(length=0)
@@ -239,7 +238,9 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _mel_axes(mel: Mel, step_s: float, top_hz: float) -> tuple[Figure, Any]:
+def _mel_axes(mel: Mel, step_s: float, top_hz: float) -> "tuple[Figure, Any]":
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
     figure, axes = _canvas(2.0, width=3.7)
     marks = [hz for hz in (500, 1000, 2000, 4000, 8000) if hz <= top_hz]
     highest = _slaney(top_hz)

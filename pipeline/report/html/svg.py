@@ -1,14 +1,25 @@
 """A matplotlib figure as SVG inside of a page: its colours are the page's, in light and in dark."""
 
+import importlib.util
+import inspect
 import io
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import matplotlib as mpl
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
+
+from pipeline.extras import how_to_install
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+log = logging.getLogger(__name__)
 
 # Colours that are drawn as such and become variables of the style sheet: matplotlib knows no CSS.
 INK, MUTED, GRID, BASELINE, QUANTIZED, WORSE, BETTER = (f"#0102{number:02x}" for number in range(7))
@@ -38,14 +49,42 @@ _STYLE: Any = {
 }
 
 
+@cache
+def can_draw() -> bool:
+    """Return whether matplotlib is installed, and say so once where it is not.
+
+    It is imported where a picture is drawn: that takes a second, and most commands draw none.
+    """
+    if importlib.util.find_spec("matplotlib") is not None:
+        return True
+    log.warning("The pictures of the page are given as text, since matplotlib is not installed: %s.", how_to_install("report"))
+    return False
+
+
+def picture(draw: Callable[P, Markup]) -> Callable[P, Markup]:
+    """Make a function that draws give its argument `description` as text where matplotlib is not installed."""
+    signature = inspect.signature(draw)
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
+        if can_draw():
+            return draw(*args, **kwargs)
+        said = signature.bind(*args, **kwargs).arguments["description"]
+        return Markup('<p class="note">{} (As text, since matplotlib is not installed.)</p>').format(said)
+
+    return drawn
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw in the page's style; the settings of other users of matplotlib stay as they are."""
+    import matplotlib as mpl
+
     with mpl.rc_context(_STYLE):
         yield
 
 
-def inline(figure: Figure, name: str, description: str) -> Markup:
+def inline(figure: "Figure", name: str, description: str) -> Markup:
     """Return a figure as an SVG element.
 
     Args:
@@ -53,6 +92,8 @@ def inline(figure: Figure, name: str, description: str) -> Markup:
         name: prefix of every id in it; no other picture of the page may have the same.
         description: what a reader who cannot see it is told.
     """
+    import matplotlib as mpl
+
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

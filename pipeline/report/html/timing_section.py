@@ -8,6 +8,7 @@ from markupsafe import Markup
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.results import Inspection
 from pipeline.report.html import plots
+from pipeline.report.html.bar_chart import bar_chart
 from pipeline.report.html.render import mib, ms
 from pipeline.report.schema import Report
 from pipeline.report.terminal import format_number, shares_words
@@ -103,7 +104,7 @@ def time_by_op(report: Report) -> list[TimeView]:
         if after:
             picture = plots.pairs(labels, columns[0], columns[1], unit, name, description)
         else:
-            picture = plots.bars(labels, columns[0], unit, name, description)
+            picture = bar_chart(labels, columns[0], unit, name, description)
         rows = _op_rows(names, before, after) if ops else []
         found.append(TimeView(graph, picture, bool(after), seen, rows, ops.trace if ops else None))
     return found

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jiwer
-
 from pipeline.report.evaluation_schema import SampleResult
 
 
@@ -65,12 +63,14 @@ def transcripts(samples: Sequence[SampleResult]) -> list[Transcript]:
 
 def marked(said: str, heard: str) -> list[Piece]:
     """Return what was heard, marked against what was said; the alignment is the one that the word error rate counts."""
+    from jiwer import process_words
+
     truth, words = said.split(), heard.split()
     if not truth or not words:
         pieces = [Piece(" ".join(truth), "lost"), Piece(" ".join(words), "added")]
         return [piece for piece in pieces if piece.text]
     pieces = []
-    for chunk in jiwer.process_words(" ".join(truth), " ".join(words)).alignments[0]:
+    for chunk in process_words(" ".join(truth), " ".join(words)).alignments[0]:
         was = " ".join(truth[chunk.ref_start_idx : chunk.ref_end_idx])
         became = " ".join(words[chunk.hyp_start_idx : chunk.hyp_end_idx])
         if chunk.type == "equal":
