@@ -3,6 +3,7 @@
 Hydra composes the settings and calls `run_job`, once or, in a sweep, once per job.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -74,7 +75,14 @@ def run_job(composed: DictConfig) -> Objective:
         if composed.compare:
             _compare(composed, folder, in_sweep=in_sweep)
             return None
-        report = execute(composed, folder, list(settings.overrides.task))
+        if composed.index is not None:
+            _index(composed, folder, in_sweep=in_sweep)
+            return None
+        try:
+            report = execute(composed, folder, list(settings.overrides.task))
+        finally:
+            if not in_sweep:  # a sweep refreshes it once, at its end
+                _refresh_index(composed, folder)
         _print(report, folder)
         return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
@@ -125,7 +133,7 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     report = run_stages(config, directory)
     if past is not None:
         report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
-    directory.write_text(PAGE_FILE, write_page(report, directory.path))
+    directory.write_text(PAGE_FILE, write_page(report, directory.path, composed.report.language.name))
     return report
 
 
@@ -145,7 +153,42 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     comparison = compare_runs(list(composed.compare), composed.sort_by)
     console = wide_console()
     console.print(comparison_table(comparison))
-    console.print(f"page: {write_comparison(comparison, folder)}", style="dim", soft_wrap=True, highlight=False)
+    console.print(
+        f"page: {write_comparison(comparison, folder, composed.report.language.name)}",
+        style="dim",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
+    """Make the page of all runs below a directory again; the run's own directory, which holds nothing, goes."""
+    from pipeline.report.index_file import write_index
+
+    try:
+        if in_sweep:
+            raise ConfigError(
+                "index: makes the page of past runs and runs nothing, so there is nothing to sweep; leave out -m."
+            )
+        page = write_index(Path(composed.index), composed.report.language.name)
+    finally:
+        _remove_empty_run(folder)
+    Console().print(f"index: {page}", soft_wrap=True, highlight=False)
+
+
+def _remove_empty_run(folder: Path) -> None:
+    """Remove the directory that Hydra made for something that is no run: its own files, and folders that are empty then."""
+    for file in (*(folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")), folder / "run.log"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the user's choice of a directory, which holds more
+        for place in (folder / ".hydra", folder, folder.parent):
+            place.rmdir()
+
+
+def _refresh_index(composed: DictConfig, folder: Path) -> None:
+    from pipeline.report.index_file import refresh_index
+
+    refresh_index(folder, composed.report.language.name)
 
 
 def _report_failure(message: str) -> None:

@@ -29,7 +29,14 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
-def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequence[str] = (), sort_by: str | None = None) -> str:
+def run_folder(
+    model: str,
+    mode: str,
+    rerun: str | None = None,
+    compare: Sequence[str] = (),
+    sort_by: str | None = None,
+    index: str | None = None,
+) -> str:
     """Return the folder of `outputs/` that a run belongs to: `<model>/<mode>`. Reads, and creates nothing.
 
     Args:
@@ -38,10 +45,18 @@ def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequenc
         rerun: a past run's directory; then its model and mode decide.
         compare: runs that are shown side by side; then nothing is run, and the page goes to a folder of its own.
         sort_by: what they are sorted by.
+        index: a directory of runs that gets its index; then nothing is run, and no folder is left.
 
     Raises:
-        ConfigError: `rerun` is not a run, `compare` names none, or `sort_by` is given without runs to sort.
+        ConfigError: `rerun` is not a run, `compare` names none, `index` is no directory or not alone, or `sort_by` is given
+            without runs to sort.
     """
+    if index is not None:
+        if not Path(index).is_dir():
+            raise ConfigError(f"index: {index} is not a directory. Give one that runs lie in: index=outputs.")
+        if beside := [key for key, value in (("rerun", rerun), ("compare", compare), ("sort_by", sort_by)) if value]:
+            raise ConfigError(f"index: makes the page of past runs and runs nothing; leave out {', '.join(beside)}.")
+        return COMPARISONS
     if compare:
         from pipeline.report.compare_runs import find_runs
 
@@ -119,15 +134,16 @@ class CompareSweep(Callback):
         failed = [job for job in jobs if job.error is not None]
         try:
             if jobs:
-                _show(jobs, failed, sweep, config.sort_by)
+                _show(jobs, failed, sweep, config.sort_by, config.report.language.name)
         finally:
             if failed:
                 sys.exit(2)
 
 
-def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
+def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None, language: str) -> None:
     from pipeline.report.compare_runs import compare_directories, write_comparison
     from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.report.index_file import refresh_index
 
     directories = list(dict.fromkeys(job.directory for job in jobs))
     console = wide_console()
@@ -136,7 +152,8 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     except ConfigError as error:  # the runs are done: they are shown in the usual order
         console.print(f"{error} Sorted by speed instead.", style="yellow", soft_wrap=True, highlight=False)
         comparison = compare_directories(directories)
-    page = write_comparison(comparison, sweep)
+    page = write_comparison(comparison, sweep, language)
+    refresh_index(directories[0], language)
     console.print(comparison_table(comparison))
     if failed:
         numbers = ", ".join(f"#{job.number}" for job in failed)
