@@ -28,6 +28,7 @@ def browser(tmp_path_factory):
 
 HEARD = {"matcha": 2, "vocoder": 2, "asr": 0}  # model -> samples that its page lets one hear and see
 VERSIONS = {"matcha": 2, "vocoder": 3, "asr": 0}  # of each: fp32, quantized, and the recording of a vocoder
+BOTH = [(400, "en"), (400, "zh"), (1400, "en"), (1400, "zh")]  # widths and languages
 PAGES = (("matcha", "en"), ("vocoder", "zh"), ("asr", "en"))
 
 
@@ -118,8 +119,13 @@ def test_keys_switch_between_the_versions_of_a_sample(browser, real_page):
     browser.open(real_page("vocoder", "zh"), 1400)
     assert browser.run(PRESSED) == [["fp32", "true"], ["量化", "false"], ["录音", "false"]]
     assert browser.run(key("3") + PRESSED) == [["fp32", "false"], ["量化", "false"], ["录音", "true"]]
-    assert browser.run(PLAYER + "find('.play').click(); await new Promise(r => setTimeout(r, 300)); return 1") == 1
+    button = "return document.querySelector('.play').textContent"
+    waited = (
+        "for (let k = 0; k < 100 && find('.play').textContent === '播放'; k += 1) await new Promise(r => setTimeout(r, 50));"
+    )
+    assert browser.run(key("p") + PLAYER + waited + button) == "暂停"  # decoded, and playing
     assert browser.run(key("2") + PRESSED)[1] == ["量化", "true"]
+    assert browser.run(key("p") + button) == "播放"
     assert browser.log("browser") == []
 
 
@@ -157,7 +163,7 @@ def several(report, save_run, tmp_path):
     return tmp_path / "outputs"
 
 
-@pytest.mark.parametrize(("width", "language"), itertools.product((400, 1400), ("en", "zh")))
+@pytest.mark.parametrize(("width", "language"), BOTH)
 def test_a_comparison_is_drawn_without_errors_overlaps_or_requests(browser, several, tmp_path, width, language):
     page = write_comparison(compare_runs([f"{several}/*/*/*"]), tmp_path, language)
     browser.open(page, width)
@@ -170,7 +176,7 @@ def test_a_comparison_is_drawn_without_errors_overlaps_or_requests(browser, seve
     assert_fits(browser, page, width)
 
 
-@pytest.mark.parametrize(("width", "language"), itertools.product((400, 1400), ("en", "zh")))
+@pytest.mark.parametrize(("width", "language"), BOTH)
 def test_the_index_is_drawn_without_errors_overlaps_or_requests(browser, several, width, language):
     page = write_index(several, language)
     browser.open(page, width, dark=language == "zh")
