@@ -23,9 +23,6 @@ import numpy as np
 import onnx
 import scipy.stats
 from hydra import compose, initialize_config_dir
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-
-from pipeline.quantize.target import needs_reduced_range
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -51,10 +48,14 @@ from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
+from pipeline.quantize.target import needs_reduced_range  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
+
+# after the package, which turns ONNX Runtime's telemetry off
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static  # isort: skip  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "real" / "cases"
 PAGE = ROOT / "docs" / "auto.md"

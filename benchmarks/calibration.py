@@ -29,13 +29,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.data.arrays import read_arrays  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
+
+# after the package, which turns its telemetry off
+import onnxruntime  # isort: skip  # noqa: E402
 
 if TYPE_CHECKING:
     from pipeline.config.settings import RunConfig

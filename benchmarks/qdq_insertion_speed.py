@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.quantize.ort_quantizer import quiet
 from pipeline.quantize.qdq_placement import PairSettings
 from pipeline.quantize.qdq_writer import Ranges, insert_pairs
+
+# after the package, which turns ONNX Runtime's telemetry off
+from onnxruntime.quantization import CalibrationMethod, QuantType  # isort: skip
+from onnxruntime.quantization.calibrate import TensorData, TensorsData  # isort: skip
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # isort: skip
 
 CHANNELS = 8
 COMPARED = (250, 500)

@@ -32,6 +32,7 @@ Data flows one way: load -> inspect -> quantize -> benchmark -> evaluate -> repo
 imports only from those above it.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from pipeline.report.schema import Report
 
 __all__ = ["run"]
+
+# ONNX Runtime looks at this when it is imported, and then writes a device's id and a queue of events into the user's cache, to
+# be sent. Here, because every process of ours imports this package first; child processes inherit it. See docs/security.md.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def run(overrides: Sequence[str] = ()) -> "Report":

@@ -15,13 +15,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
+from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
@@ -45,6 +45,9 @@ def start(command: Callable[[], object]) -> None:
     register()
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # help and settings are printed by Hydra; their reader has seen enough
+        drop_output(sys.stdout.fileno())
     except Exception as error:
         message = composition_error(error)
         if message is None:
@@ -90,7 +93,7 @@ def run_job(composed: DictConfig) -> Objective:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         if optimises:
             raise
-        _report_failure(str(error))
+        _report_failure(str(error), folder)
         if not in_sweep:
             sys.exit(2)
         return None
@@ -133,7 +136,7 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     report = run_stages(config, directory)
     if past is not None:
         report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
-    directory.write_text(PAGE_FILE, write_page(report, directory.path, composed.report.language.name))
+    directory.write_text(PAGE_FILE, write_page(report, directory.path, config.report.language.name))
     return report
 
 
@@ -146,19 +149,14 @@ def _print(report: "Report", folder: Path) -> None:
 def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     """Show past runs side by side, in the terminal and on a page."""
     from pipeline.report.compare_runs import compare_runs, write_comparison
-    from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.report.comparison_table import print_comparison
 
     if in_sweep:
         raise ConfigError("compare: shows past runs and runs nothing, so there is nothing to sweep; leave out -m.")
     comparison = compare_runs(list(composed.compare), composed.sort_by)
-    console = wide_console()
-    console.print(comparison_table(comparison))
-    console.print(
-        f"page: {write_comparison(comparison, folder, composed.report.language.name)}",
-        style="dim",
-        soft_wrap=True,
-        highlight=False,
-    )
+    page = write_comparison(comparison, folder, composed.report.language.name)
+    print_comparison(comparison)
+    result_console().print(Paragraph(f"page: {page}"), crop=False)
 
 
 def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
@@ -173,7 +171,7 @@ def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
         page = write_index(Path(composed.index), composed.report.language.name)
     finally:
         _remove_empty_run(folder)
-    Console().print(f"index: {page}", soft_wrap=True, highlight=False)
+    result_console().print(Paragraph(f"index: {page}"), crop=False)
 
 
 def _remove_empty_run(folder: Path) -> None:
@@ -191,9 +189,15 @@ def _refresh_index(composed: DictConfig, folder: Path) -> None:
     refresh_index(folder, composed.report.language.name)
 
 
-def _report_failure(message: str) -> None:
-    """Print one clear message to standard error."""
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+def _report_failure(message: str, folder: Path | None = None) -> None:
+    """Print one clear message to standard error, after what the run in a directory has warned of."""
+    from pipeline.report.report_file import read_report
+
+    if folder is not None:
+        with contextlib.suppress(PipelineError):  # it ended before it had a report
+            for warning in read_report(folder, "report").warnings:
+                say(f"warning: {warning}", "yellow")
+    log_console().print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
 
 
 def _only_rerun(overrides: list[str]) -> None:

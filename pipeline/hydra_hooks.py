@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import read_settings, register_schemas
 from pipeline.errors import ConfigError
+from pipeline.record.console import Paragraph, result_console, say
 from pipeline.record.run_directory import past_config_file
 from pipeline.record.sweep_record import Job, forget_jobs, jobs_of
 
@@ -142,20 +143,20 @@ class CompareSweep(Callback):
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None, language: str) -> None:
     from pipeline.report.compare_runs import compare_directories, write_comparison
-    from pipeline.report.comparison_table import comparison_table, wide_console
+    from pipeline.report.comparison_table import print_comparison
     from pipeline.report.index_file import refresh_index
 
     directories = list(dict.fromkeys(job.directory for job in jobs))
-    console = wide_console()
+    console = result_console()
     try:
         comparison = compare_directories(directories, sort_by)
     except ConfigError as error:  # the runs are done: they are shown in the usual order
-        console.print(f"{error} Sorted by speed instead.", style="yellow", soft_wrap=True, highlight=False)
+        say(f"warning: {error} Sorted by speed instead.", "yellow")
         comparison = compare_directories(directories)
     page = write_comparison(comparison, sweep, language)
     refresh_index(directories[0], language)
-    console.print(comparison_table(comparison))
+    print_comparison(comparison)
     if failed:
         numbers = ", ".join(f"#{job.number}" for job in failed)
-        console.print(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", style="bold red", soft_wrap=True, highlight=False)
-    console.print(f"comparison: {page}", style="dim", soft_wrap=True, highlight=False)
+        console.print(Paragraph(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", "bold red"), crop=False)
+    console.print(Paragraph(f"comparison: {page}"), crop=False)

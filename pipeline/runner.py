@@ -103,7 +103,7 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
 def _run_stage(stage: Stage, context: RunContext) -> StageRun:
     log.info("%s", stage.name)
     start = time.perf_counter()
-    with context.progress.bar(stage.name, None):
+    with context.progress.bar(stage.name, None):  # until a part of the stage shows a bar of its own
         setattr(context, stage.gives, stage.run(context))
     seconds = time.perf_counter() - start
     assert getattr(context, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"

@@ -364,11 +364,14 @@ def test_audio_of_another_rate_is_refused_where_the_settings_say_so(run_quickly,
     refused(run, "calibration.path", "clip.wav", "16000 Hz", "22050 Hz")
 
 
-def test_audio_of_another_rate_is_resampled_with_a_warning(run_quickly, manifest):
+def test_audio_of_another_rate_is_resampled_with_a_note_and_no_warning(run_quickly, manifest):
     run = run_quickly(*VOCODER, f"calibration.path={manifest(tone(16_000), 16_000)}").succeeded()
-    [warning] = [warning for warning in run.report["warnings"] if "resampled" in warning]
-    assert "16000 Hz" in warning
-    assert "22050 Hz" in warning
+    [note] = [note for note in run.report["notes"] if "resampled" in note]
+    assert "16000 Hz" in note
+    assert "22050 Hz" in note
+    assert "resampled" not in str(run.report["warnings"])
+    assert note in (run.directory / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+    assert (run.stdout + run.stderr).count(note) == 1
 
 
 def test_a_recording_without_text_cannot_be_scored_for_words(run_quickly, manifest):

@@ -65,7 +65,7 @@ def test_the_model_computes_what_the_original_does_at_that_value_and_ignores_oth
     for rate in (16000, 8000):
         [quantized] = infer(open_session(path), Sample("x", {"x": x, "sr": np.array(rate)})).values()
         assert np.abs(quantized - original).max() < 0.05 * np.abs(original).max()
-    assert any("takes sr and ignores it" in warning for warning in result.report["warnings"])
+    assert any("takes sr and ignores it" in note for note in result.report["notes"])
 
 
 def test_noise_has_that_value_too(run):

@@ -15,5 +15,10 @@ Nothing in the runtime imports this package. Read `README.md` first; then, in th
     matcha.py            Matcha-TTS (model in matcha_model.py, matcha_encoder.py, matcha_unet.py)
     vocos.py, hifigan.py the two vocoders (losses in vocoder_training.py)
     full_size_matcha.py  an untrained Matcha graph of the size that people deploy
+    torch_exports.py     small untrained models as PyTorch's newest exporter writes them, for tests
     evaluate.py          every figure of the README, measured on the exported graphs
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in pipeline/__init__.py, before ONNX Runtime is imported

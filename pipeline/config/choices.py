@@ -15,10 +15,14 @@ class ModeKind(Enum):
 
 
 class Target(Enum):
-    """The family of processors that the model will run on."""
+    """The processors that the model will run on: `pipeline/quantize/target.py` says what each computes with."""
 
     x86 = "x86"
+    x86_avx2 = "x86_avx2"
+    x86_vnni = "x86_vnni"
+    x86_amx = "x86_amx"
     arm = "arm"
+    arm_i8mm = "arm_i8mm"
 
 
 class IntegerType(Enum):

@@ -45,10 +45,11 @@ class DynamicConfig(ModeConfig):
     Attributes:
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
         weight_only_op_types: those of them that only store their weights as int8, and compute in float: small, no slower.
-        weight_type: null: int8 for MatMul, uint8 for Conv: the fast kernels (that of QInt8 Conv is a scalar loop).
+        weight_type: null: uint8 for Conv, int8 for MatMul (uint8 for x86_avx2): fast kernels (that of int8 Conv is a loop).
         per_channel: one scale per output channel of a weight.
-        reduce_range: 7-bit weights; null: only where the target has no VNNI instructions.
-        target: null: this machine.
+        reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
+            finest scales at which no sum of them can saturate.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine.
         subgraphs: also quantize inside If, Loop and Scan.
     """
 
@@ -100,12 +101,13 @@ class StaticConfig(Algorithms, ModeConfig):
         weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose has no integer
             kernel; Gemm of one row gains nothing).
         weight_type: null: int8.
-        activation_type: null: uint8 on x86, int8 on ARM.
+        activation_type: null: uint8.
         format: Q/DQ pairs (ONNX Runtime fuses them when it loads the model) or integer operators.
         per_channel: one scale per output channel of a weight.
         symmetric: activations get a range symmetric about zero.
-        reduce_range: 7-bit weights; null: only where the target has no VNNI instructions.
-        target: null: this machine.
+        reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
+            finest scales at which no sum of them can saturate.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine.
         float_outputs: operator types whose outputs stay float: no rounding, and no Q/DQ pair to compute.
         products_of_activations: also quantize MatMul of two activations (attention scores).
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
@@ -191,7 +193,7 @@ class AutoConfig(ModeConfig):
         op_types: operator types that may be quantized.
         method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
         percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
-        target: null: this machine, whose speed is what is measured.
+        target: the processors that the model is for; `x86`: any of that family; null: this machine, whose speed is measured.
     """
 
     metric: str | None = None

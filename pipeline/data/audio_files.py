@@ -17,7 +17,7 @@ Resample = Callable[[Audio, int, int], Audio]
 
 
 def read_audio(
-    path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, warnings: list[str], resampled: Resample = resample
+    path: Path, sample_rate_hz: int, mismatch: SampleRateMismatch, notes: list[str], resampled: Resample = resample
 ) -> Audio:
     """Read mono audio as float32 (samples,) in [-1, 1] at `sample_rate_hz`.
 
@@ -25,7 +25,7 @@ def read_audio(
         path: the file.
         sample_rate_hz: the rate that is wanted.
         mismatch: what happens to audio of another rate.
-        warnings: what a user must know is appended here.
+        notes: what was done with the audio is appended here.
         resampled: how audio of another rate gets the wanted one.
 
     Raises:
@@ -50,7 +50,7 @@ def read_audio(
             f"{path}: {rate} Hz, but the model takes {sample_rate_hz} Hz. Convert the file, or let it be resampled with "
             "calibration.on_sample_rate=resample and evaluation.on_sample_rate=resample."
         )
-    warning = f"{path.parent}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
-    if warning not in warnings:
-        warnings.append(warning)
+    note = f"{path.parent}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
+    if note not in notes:
+        notes.append(note)
     return resampled(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)

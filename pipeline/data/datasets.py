@@ -139,10 +139,10 @@ def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resam
     """
 
     def read(path: Path, sample_rate_hz: int) -> npt.NDArray[np.float32]:
-        warnings: list[str] = []
-        audio = read_audio(path, sample_rate_hz, mismatch, warnings, resampled)
-        for warning in warnings:
-            run_log.warn(warning)
+        notes: list[str] = []
+        audio = read_audio(path, sample_rate_hz, mismatch, notes, resampled)
+        for note in notes:
+            run_log.note(note)
         run_log.read(path)
         return audio
 

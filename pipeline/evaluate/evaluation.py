@@ -14,6 +14,7 @@ from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_score
 from pipeline.evaluate.changed_audio import ChangedAudio
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, Pair
+from pipeline.evaluate.rollout import Rollout
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
@@ -25,6 +26,7 @@ from pipeline.metrics.metric_registry import METRICS, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import MeasuredLoss, NodeError
@@ -44,6 +46,8 @@ class Evaluation:
             fp32's; None where not known. Of several outputs, `output` is the worst one, which the value is of.
         outputs: output name -> its metrics over all samples.
         states: output name -> the input that it is fed back to, of streaming models: its error grows from call to call.
+        rolled_out: how many samples got the states that the sample before had left, in both models their own.
+        one_call: output name -> its metrics where both models get fp32's states at each call; empty where none is rolled out.
         per_sample: id, scores and transcripts of each sample.
         worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
         noise: how both models get the same noise; None where the graph draws none.
@@ -59,6 +63,8 @@ class Evaluation:
     worst: dict[str, Any] | None
     noise: str | None
     states: dict[str, str] = field(default_factory=dict)
+    rolled_out: int = 0
+    one_call: dict[str, dict[str, float]] = field(default_factory=dict)
     length_change: float = 0.0
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
@@ -97,7 +103,8 @@ def evaluate(
     """Score a model with quantized graphs against the original.
 
     The whole model runs twice on each sample, once with its own graphs and once with those that were quantized in their
-    place. Besides, each quantized graph is compared with its original on what the original model gives it.
+    place. Besides, each quantized graph is compared with its original on what the original model gives it. A model of one
+    graph that feeds states back is rolled out: see `Rollout`.
 
     Args:
         model: the original.
@@ -117,11 +124,22 @@ def evaluate(
     scorer = scorer_of(model.adapter, model.entry, config, run_log, model.threads)
     pair = _Pair(model, artifacts)
     scored: list[SampleScores] = []
-    outputs = OutputScores()
+    outputs, one_call = OutputScores(), OutputScores()
+    rollout = Rollout(pair.states if isinstance(model.adapter, OnnxFile) else {}, [item.sample for item in items])
     changed = ChangedAudio(config.listen)
     for number, item in enumerate(items):
-        baseline, quantized, pairs = pair.run(item.sample, [seed, number])
+        before, after = rollout.samples(number, item.sample)
+        try:
+            baseline, quantized, pairs = pair.run(before, [seed, number], after)
+        except RunError:  # the original's own
+            if before is item.sample:
+                raise
+            before = rollout.begin_anew(item.sample)  # the other inputs of this sample do not suit the states
+            baseline, quantized, pairs = pair.run(before, [seed, number], before)
         outputs.add(pairs)
+        rollout.keep(baseline, quantized)
+        if rollout.rolled_out:
+            one_call.add(pair.of_one_call(before, [seed, number], baseline))
         scores = scorer.score(item, baseline, quantized)
         heard = scores.notes.pop("audio", None)
         if heard is not None:
@@ -152,6 +170,8 @@ def evaluate(
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
         states=pair.states,
+        rolled_out=rollout.rolled_out,
+        one_call=one_call.by_output,
         length_change=pair.length_change,
         losses={name: found for name in losses_in if (found := measured_loss(name, scored, totals, items))},
     )
@@ -167,16 +187,26 @@ class _Pair:
         self.not_a_number: dict[str, None] = {}  # outputs that fp32 itself gives NaN in
         self._before = model.originals
         changed = {name: artifact.path for name, artifact in artifacts.items()}
-        self._after = ModelSessions(model, model.threads, changed)
+        self._after = ModelSessions(model, model.threads, changed, exact_products=model.exact_products)
         self.length_change = 0.0
         self.suffix = next(iter(artifacts.values())).path.name.split(".")[-2]
         self.noise = self._same_noise()
 
-    def run(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, list[Pair]]:
-        """Return the outputs before and after, and those of each inference of a quantized graph beside its original's."""
+    def of_one_call(self, sample: Sample, seed: list[int], baseline: Outputs) -> list[Pair]:
+        """Return fp32's outputs beside those of the quantized graph on the same inputs, of a model of one graph."""
+        return [("", baseline, self._changed(lambda: self._model.infer(sample, self._after.runner(seed))))]
+
+    def run(self, sample: Sample, seed: list[int], changed: Sample) -> tuple[Outputs, Outputs, list[Pair]]:
+        """Return the outputs before and after, and those of each inference of a quantized graph beside its original's.
+
+        Args:
+            sample: what the original is given.
+            seed: of the noise.
+            changed: what the quantized model is given: the same, but for states of its own.
+        """
         calls: tuple[list[Call], list[Call]] = ([], [])
         baseline = self._model.infer(sample, self._before.runner(seed, calls[0]))
-        quantized = self._changed(lambda: self._model.infer(sample, self._after.runner(seed, calls[1])))
+        quantized = self._changed(lambda: self._model.infer(changed, self._after.runner(seed, calls[1])))
         self.length_change = max(self.length_change, length_change(baseline, quantized))
         originals: dict[str, Iterator[Call]] = {name: iter([c for c in calls[0] if c.graph == name]) for name in self.graphs}
         for call in calls[1]:

@@ -115,7 +115,8 @@ class LossEvaluator:
             samples: on the first so many; None: on all.
             with_interval: also compute its interval.
         """
-        after = ModelSessions(self._model, self._model.threads, {self.graph: model})
+        exact = self._model.exact_products
+        after = ModelSessions(self._model, self._model.threads, {self.graph: model}, exact_products=exact)
         return self._score(lambda number: after.runner([self._seed, number]), samples, with_interval=with_interval)
 
     def loss_of_outputs(self, outputs: Callable[[int, Sample], Outputs]) -> Loss:

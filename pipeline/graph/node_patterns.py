@@ -27,7 +27,9 @@ def match_nodes(patterns: Sequence[str], names: Collection[str], key: str, paths
     modules: dict[str, set[str]] = {}
     for name in known & paths.keys():
         for path in paths[name]:
-            modules.setdefault(path, set()).add(name)
+            parts = path.split(".")
+            for end in range(1, len(parts) + 1):  # a list of modules is no module that an exporter notes, but has a path
+                modules.setdefault(".".join(parts[:end]), set()).add(name)
     matched: set[str] = set()
     for pattern in patterns:
         found = {pattern} if pattern in known else modules.get(pattern, set())

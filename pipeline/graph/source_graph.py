@@ -1,5 +1,6 @@
 """A graph of a model as it was found: read once, hashed once, and checked."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,9 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     try:
         open_session(file, optimization="none")
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        raise ModelError(f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}") from error
+        raise ModelError(
+            f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}{_older_opset(str(error))}"
+        ) from error
     files, sha256 = hash_files(*paths)
     use_one_default_domain(proto)
     calls = inline_functions(proto)
@@ -128,6 +131,17 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
         if entry.key == "location"
     }
     return [folder / name for name in sorted(names)]
+
+
+def _older_opset(said: str) -> str:
+    """Return what to do where ONNX Runtime lacks an operator's newest version only: RandomNormalLike(22), for example."""
+    found = re.search(r"implementation for (\w+)\((\d+)\)", said)
+    if found is None or not onnx.defs.has(found[1]):
+        return ""
+    since = int(found[2])
+    if since <= 1:
+        return ""
+    return f". Export the model with opset {since - 1} or an older one, which has an older {found[1]}."
 
 
 def _drop_negative_dims(graph: onnx.GraphProto) -> None:

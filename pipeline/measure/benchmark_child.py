@@ -91,6 +91,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         wall_s += time.perf_counter() - start
         others_s += _busy_seconds() - busy
         gc.enable()
+        _note_step(job)
     return {
         "load_ms": load_ms,
         "first_run_ms": first_run_ms,
@@ -99,6 +100,13 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         "others_cores": max(0.0, others_s / wall_s),
         "cores": psutil.cpu_count() or 1,
     }
+
+
+def _note_step(job: Json) -> None:
+    """Tell the parent, which shows how far this is, that another step is done."""
+    if "steps" in job:
+        with Path(job["steps"]).open("a", encoding="ascii") as steps:
+            steps.write(".")
 
 
 def check_outputs(runs: dict[str, paired_timing.Run], samples: int) -> None:

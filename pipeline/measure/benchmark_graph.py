@@ -1,7 +1,8 @@
 """Benchmark: is the quantized model faster than the original, by how much, and how sure is that?"""
 
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,8 @@ __all__ = [
     "profile_ops",
 ]
 
+log = logging.getLogger(__name__)
+
 NOISY_WIDTH = 0.10  # of the interval, relative to the speed-up: beyond it, the machine was too busy
 
 
@@ -44,6 +47,7 @@ def benchmark_graph(
     self_check: bool = False,
     seed: int = 0,
     trace: Path | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> GraphBenchmark:
     """Time a quantized model against its original.
 
@@ -64,6 +68,7 @@ def benchmark_graph(
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
         trace: where to write a Chrome trace of both models; they are profiled where it is given.
+        on_step: called after each of the `steps_of` a benchmark; from another thread.
 
     Raises:
         StageError: no sample was given, or a model crashes, fails, or gives outputs that are not finite.
@@ -72,11 +77,13 @@ def benchmark_graph(
         raise StageError("The benchmark needs at least one sample, but got none.")
     chosen = pick_lengths(samples, audio_seconds)
     subset = [samples[index] for index in chosen.values()]
-    rounds = max(1, min(rounds, min_pairs))
+    rounds = _rounds(rounds, min_pairs)
 
     def child(task: str, what: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            return run_child(Path(folder), task, subset, f"The benchmark of {what}", threads=threads, **settings)
+            return run_child(
+                Path(folder), task, subset, f"The benchmark of {what}", on_step=on_step, threads=threads, **settings
+            )
 
     def timed(other: Path) -> dict[str, Any]:
         return child(
@@ -93,7 +100,9 @@ def benchmark_graph(
 
     def peak_bytes(model: Path | None) -> int:
         what = f"the memory of {model.name if model else 'a process without a model'}"
-        return int(child("memory", what, model=str(model.resolve()) if model else None)["peak_bytes"])
+        peak = int(child("memory", what, model=str(model.resolve()) if model else None)["peak_bytes"])
+        on_step()
+        return peak
 
     with machine_lock():
         times = timed(quantized)
@@ -109,10 +118,15 @@ def benchmark_graph(
         label: _latency(samples[index], seconds[at] if seconds else None, [p for p in pairs if p.sample == at])
         for at, (label, index) in enumerate(chosen.items())
     }
-    op_times = None
+    op_times, notes = None, benchmark_warnings(speedup, self_speedup, times, threads, rounds)
     if trace is not None:
         label = "median" if "median" in lengths else "long"
-        op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+        try:
+            op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+        except Exception as error:  # it explains the result: no fault of the profiler may end a run that has been timed
+            log.debug("the profile", exc_info=True)
+            notes.append(f"The time of each operator was not measured: {' '.join(str(error).split()) or type(error).__name__}")
+        on_step()
     return GraphBenchmark(
         threads=threads,
         pairs=len(pairs),
@@ -132,9 +146,18 @@ def benchmark_graph(
         quantized_peak_bytes=peaks[1],
         runtime_peak_bytes=peaks[2],
         self_check=self_speedup,
-        warnings=benchmark_warnings(speedup, self_speedup, times, threads, rounds),
+        warnings=notes,
         op_times=op_times,
     )
+
+
+def steps_of(*, min_pairs: int, rounds: int, self_check: bool, trace: bool) -> int:
+    """Return how many steps a benchmark has: each round of timing, three measurements of memory, and the profile."""
+    return _rounds(rounds, min_pairs) * (1 + self_check) + 3 + trace
+
+
+def _rounds(rounds: int, min_pairs: int) -> int:
+    return max(1, min(rounds, min_pairs))
 
 
 def pick_lengths(samples: Sequence[Sample], audio_seconds: Sequence[float] | None = None) -> dict[str, int]:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,21 @@ from pipeline.sample import Sample
 log = logging.getLogger(__name__)
 
 LOCK_FILE = "speech-quantization-benchmark.lock"
+STEPS_FILE = "steps"  # one byte for each step that the child has done
+LOOK_SECONDS = 0.5
+
+OnStep = Callable[[], None]
 
 
-def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **job: Any) -> dict[str, Any]:  # noqa: ANN401
+def run_child(
+    folder: Path,
+    task: str,
+    samples: Sequence[Sample],
+    what: str,
+    *,
+    on_step: OnStep = lambda: None,
+    **job: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     """Do one task of `python -m pipeline.measure.benchmark_graph` and return its result.
 
     Args:
@@ -30,6 +43,7 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
         task: a key of `pipeline.measure.benchmark_child.TASKS`.
         samples: what the model is run on.
         what: of the message where it fails, for example "the benchmark of acoustic.int8.onnx".
+        on_step: called for each step that the child has done, from another thread.
         job: settings of the task; they must be JSON.
 
     Raises:
@@ -43,20 +57,23 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
         arrays |= {keys[name]: array for name, array in sample.inputs.items()}
         names.append(keys)
     np.savez(folder / "samples.npz", **arrays)
-    (folder / "job.json").write_text(json.dumps({"task": task, "samples": names, **job}), encoding="utf-8")
+    (folder / "job.json").write_text(
+        json.dumps({"task": task, "samples": names, "steps": str(folder / STEPS_FILE), **job}), encoding="utf-8"
+    )
 
     # The package is found wherever the parent found it, installed or not.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
-        env=os.environ | {"PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    with _steps_told(folder / STEPS_FILE, on_step):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     log.debug("%s, stderr of the child: %s", what, done.stderr)
     result_file = folder / "result.json"
     if result_file.exists() and done.returncode in (0, 1):
@@ -66,6 +83,29 @@ def run_child(folder: Path, task: str, samples: Sequence[Sample], what: str, **j
         raise StageError(f"{what} was given up, nothing was timed: {result['error']}")
     last_words = "\n".join(done.stderr.strip().splitlines()[-8:]) or "it left no message"
     raise StageError(f"{what} crashed ({_exit(done.returncode)}), nothing was timed. {last_words}")
+
+
+@contextlib.contextmanager
+def _steps_told(file: Path, on_step: OnStep) -> Iterator[None]:
+    """Watch the file that a child notes its steps in: seldom, since something is timed meanwhile."""
+    over = threading.Event()
+
+    def watch() -> None:
+        told, last = 0, False
+        while not last:
+            last = over.wait(LOOK_SECONDS)
+            done = file.stat().st_size if file.exists() else 0
+            for _ in range(told, done):
+                on_step()
+            told = done
+
+    watcher = threading.Thread(target=watch, name="steps of a child", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextlib.contextmanager

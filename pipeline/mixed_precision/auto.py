@@ -136,7 +136,7 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, input
     Raises:
         ConfigError: a setting means nothing in this graph, or the metric cannot be computed.
     """
-    with inputs.progress.status(f"searching {source.name}") as tell:
+    with inputs.progress.status(f"search {source.name}", mode.seconds) as tell:
         return _search(source, prepared, mode, inputs, threads, tell)
 
 

@@ -27,11 +27,14 @@ class LoadedModel(Mapping[str, SourceGraph]):
         adapter: knows what the graphs mean.
         graphs: those that a mode applies to.
         threads: intra-op threads of the sessions.
+        exact_products: quality of changed graphs is measured without sums of products that saturate, whatever this processor
+            does: it is that of the processors that they are for.
     """
 
     adapter: SpeechModel
     graphs: Mapping[str, SourceGraph]
     threads: int
+    exact_products: bool = False
 
     def __getitem__(self, name: str) -> SourceGraph:
         """Return a graph. One that is only run is read when it is first asked for; it may be quantized.

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 
 from pipeline.errors import ModelError
+from pipeline.graph.exact_products import with_own_integers
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
 from pipeline.graph.source_graph import SourceGraph
@@ -43,6 +44,7 @@ class ModelSessions:
         changed: Mapping[str, Path | onnx.ModelProto] | None = None,
         *,
         remember_bytes: int = 0,
+        exact_products: bool = False,
     ) -> None:
         """Open nothing yet.
 
@@ -51,9 +53,10 @@ class ModelSessions:
             threads: intra-op threads of each session.
             changed: name -> the graph in the place of that one.
             remember_bytes: outputs that are kept at most, for the same inputs to be run once only.
+            exact_products: of the changed graphs, where this processor adds products of integers in 16 bits, which saturate.
         """
         self._graphs, self._changed = graphs, changed or {}
-        self._threads = threads
+        self._threads, self._exact = threads, exact_products
         self._free_bytes = remember_bytes
         self._known: dict[tuple[str, bytes], Outputs] = {}
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
@@ -117,7 +120,10 @@ class ModelSessions:
             noisy = _noisy(given)
             drawing = bool(noisy.tables)
             file = given.path if isinstance(given, SourceGraph) else given
-            session = open_session(noisy.model if drawing else file, self._threads)
+            if self._exact and graph in self._changed:
+                session = open_session(with_own_integers(noisy.model), self._threads, exact_products=True)
+            else:
+                session = open_session(noisy.model if drawing else file, self._threads)
             self._opened[graph] = (session, noisy if drawing else None)
         return self._opened[graph]
 

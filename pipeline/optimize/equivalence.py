@@ -1,6 +1,7 @@
 """Does a changed graph still compute the same? Every output on real inputs, relative to the scale of that output.
 
-This is a test on a few samples, not a proof: what a rewrite may assume of all inputs is decided before (`outcome.py`).
+This is a test on a few samples, not a proof: what a rewrite may assume of all inputs is decided before (`outcome.py`). One
+thing is looked for that real samples seldom have: NaN where rows are masked throughout (`masked_rows.py`).
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.graph.noise_inputs import with_noise_inputs
-from pipeline.graph.session import infer, open_session
+from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
+from pipeline.optimize.masked_rows import masks_with_infinity, tensors_of, with_all_masked
 from pipeline.sample import Outputs, Sample
 
 LIMIT = 1e-4  # of an output's largest magnitude
@@ -32,11 +34,17 @@ class Reference:
         self._model, self._probe, self._threads = model, list(probe), threads
         self._outputs = self._run(model, self._probe)
         self._noise: float | None = None
+        self._masks = masks_with_infinity(model)
+        self._masked: dict[frozenset[str], Outputs | None] = {}  # by the masks that were set
 
     def difference(self, model: onnx.ModelProto) -> float:
-        """Return the largest difference of any output, relative to its scale; infinite where a shape differs."""
+        """Return the largest difference of any output, relative to its scale.
+
+        Infinite where a shape differs, and where the model alone gives no number once all is masked.
+        """
         outputs = self._run(model, self._probe)
-        return max((_difference(*pair) for pair in zip(self._outputs, outputs, strict=True)), default=0.0)
+        found = max((_difference(*pair) for pair in zip(self._outputs, outputs, strict=True)), default=0.0)
+        return found if np.isfinite(found) and not self._breaks_masked_rows(model) else float("inf")
 
     def limit(self, difference: float) -> float:
         """Return the largest difference that still counts as rounding, for a difference that was found.
@@ -52,6 +60,28 @@ class Reference:
             pairs = zip(self._outputs, self._run(self._model, moved), strict=True)
             self._noise = max(_difference(*pair) for pair in pairs)
         return max(LIMIT, 3.0 * self._noise) if np.isfinite(self._noise) else LIMIT
+
+    def _breaks_masked_rows(self, model: onnx.ModelProto) -> bool:
+        """Return whether a model gives NaN where the original gives numbers, if nothing is left by the masks of both."""
+        masks = {name: value for name, value in self._masks.items() if name in tensors_of(model)}
+        if not masks:
+            return False
+        shortest = [min(self._probe, key=lambda sample: sample.size)]
+        key = frozenset(masks)
+        if key not in self._masked:
+            try:
+                [self._masked[key]] = self._run(with_all_masked(self._model, masks), shortest)
+            except (RunError, *ORT_ERRORS):  # lengths that follow from a mask may leave nothing to compute
+                self._masked[key] = None
+        if (before := self._masked[key]) is None:
+            return False
+        try:
+            [after] = self._run(with_all_masked(model, masks), shortest)
+        except (RunError, *ORT_ERRORS):
+            return True
+        return any(
+            (np.isfinite(array) & ~_finite_as(array, after[name])).any() for name, array in before.items() if _real(array)
+        )
 
     def _run(self, model: onnx.ModelProto, samples: Sequence[Sample]) -> list[Outputs]:
         noisy = with_noise_inputs(model)
@@ -79,6 +109,16 @@ def _of_one(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> 
     gap = np.abs(np.nan_to_num(first) - np.nan_to_num(second)).max()
     scale = np.abs(np.nan_to_num(first)).max()
     return float(gap / scale) if scale > 0 else float("inf")
+
+
+def _real(array: npt.NDArray[np.generic]) -> bool:
+    return array.dtype.kind == "f"
+
+
+def _finite_as(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Return where an output is finite; nowhere if its shape is another one."""
+    finite: npt.NDArray[np.bool_] = np.isfinite(after) if after.shape == before.shape else np.zeros(before.shape, bool)
+    return finite
 
 
 def _moved(sample: Sample) -> dict[str, npt.NDArray[np.generic]]:

@@ -5,8 +5,9 @@ Rounding", arXiv:2004.10568). Given H = E[x xᵀ] of a node's inputs, the expect
 error e of a row of weights. Weights are rounded one after the other, and each error is made up for by those still to come,
 in closed form: Frantar et al. 2022, "GPTQ" (arXiv:2210.17323). A convolution is a matrix product over patches (im2col).
 
-The result lies on the grid of integers that a quantizer chooses by the largest weight of a channel: that one stays at the
-end of the grid, so that the scale is the same as without rounding, and any quantizer finds exactly these integers.
+The result lies on the grid of integers that a quantizer chooses by the largest weight of a channel, or by its largest pair of
+weights (`pipeline.quantize.paired_sums`): those stay at the end of the grid, so that the scale is the same as without
+rounding, and the quantizer finds exactly these integers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,14 @@ from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.own_weights import separate_weights
 from pipeline.ptq.second_moments import reads_patches, second_moments
 from pipeline.ptq.simulate import steps_of, weight_grid, weighted_nodes
+from pipeline.quantize.paired_sums import MOST, ROOM
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.qparams import limits
 from pipeline.quantize.static import Ranges
 from pipeline.quantize.target import activation_type_of
 from pipeline.sample import Float32Array, FloatArray, Sample
+
+Indices = npt.NDArray[np.int64]
 
 DAMPING = 1e-4  # of the mean of H's diagonal, added to it: directions that the data never took stay near the nearest integer
 BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the samples serves
@@ -68,14 +72,21 @@ def round_weights(
                 low, high = ranges.get(node.input[0], (0.0, 0.0))
                 noise = ((high - low) / (highest - lowest)) ** 2 / 12  # the variance of a uniform rounding error
                 new = reconstruct(
-                    weight, steps_of(grid, weight.ndim), moments[name], noise, transposed=node.op_type == "MatMul"
-                )
+                    weight, steps_of(grid, weight.ndim), moments[name], noise, transposed=node.op_type == "MatMul",
+                    partners=None if grid.pairing is None else partners_of(node, weight.shape),
+                )  # fmt: skip
                 constants[target].CopyFrom(numpy_helper.from_array(new, target))
     return rounded
 
 
 def reconstruct(
-    weight: Float32Array, scale: Float32Array, moments: FloatArray, noise: float, *, transposed: bool
+    weight: Float32Array,
+    scale: Float32Array,
+    moments: FloatArray,
+    noise: float,
+    *,
+    transposed: bool,
+    partners: Indices | None = None,
 ) -> Float32Array:
     """Return the weight on its grid.
 
@@ -85,6 +96,7 @@ def reconstruct(
         moments: E[x xᵀ] (groups, inputs, inputs).
         noise: variance of the rounding errors of inputs.
         transposed: outputs are the last axis.
+        partners: see `round_rows`.
     """
     groups, size, _ = moments.shape
 
@@ -92,20 +104,34 @@ def reconstruct(
         return (array.T if transposed else array).reshape(groups, -1, size).astype(np.float64)
 
     steps = rows(np.broadcast_to(scale, weight.shape))[:, :, :1]
-    values = (round_rows(rows(weight) / steps, moments, noise) * steps).astype(np.float32).reshape(-1, size)
+    values = (round_rows(rows(weight) / steps, moments, noise, partners) * steps).astype(np.float32).reshape(-1, size)
     return np.ascontiguousarray((values.T if transposed else values).reshape(weight.shape))
 
 
-def round_rows(weights: FloatArray, moments: FloatArray, noise: float) -> FloatArray:
+def partners_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Indices:
+    """Return which input is multiplied and added in one step with each input of a row, or -1: (inputs,)."""
+    if node.op_type == "MatMul":
+        order = np.arange(shape[0])
+    else:  # rows hold the kernel positions of each channel, a processor takes the channels of each position
+        order = np.arange(int(np.prod(shape[1:]))).reshape(shape[1], -1).T.reshape(-1)
+    partners = np.full(len(order), -1)
+    first, second = order[: len(order) // 2 * 2 : 2], order[1::2]
+    partners[first], partners[second] = second, first
+    return partners
+
+
+def round_rows(weights: FloatArray, moments: FloatArray, noise: float, partners: Indices | None = None) -> FloatArray:
     """Return integers that keep the products of rows and inputs.
 
     Args:
         weights: in units of their scale: (groups, rows, inputs).
         moments: (groups, inputs, inputs).
         noise: added to the diagonal of the moments.
+        partners: (inputs,): the input that each shares a sum of 16 bits with, or -1; None: sums have more bits. Two partners of
+            one sign then sum up to `ROOM` at most.
     """
     size = weights.shape[2]
-    levels = np.rint(np.abs(weights).max())
+    levels = np.rint(np.abs(weights).max()) if partners is None else float(MOST)
     diagonal = np.einsum("gii->gi", moments)
     ridge = np.maximum(noise + DAMPING * diagonal.mean(axis=1), np.finfo(np.float32).tiny)
     order = np.argsort(-diagonal.sum(axis=0), kind="stable")  # the loudest inputs first: most are left to make up for them
@@ -115,15 +141,49 @@ def round_rows(weights: FloatArray, moments: FloatArray, noise: float) -> FloatA
     rest = weights[:, :, order]
     ends = np.where(np.abs(rest) > levels - 0.5, np.sign(rest), 0.0)
     ends *= np.arange(size) == np.abs(rest).argmax(axis=2, keepdims=True)  # one weight of a row defines its scale
-    integers = np.empty_like(rest)
+    fixed = ends * levels  # integers that define a scale; 0: to be chosen
+    integers = np.zeros_like(rest)
+    beside = np.full(size, -1)
+    if partners is not None:
+        position = np.argsort(order)
+        beside = np.where(partners[order] < 0, -1, position[partners[order]])
+        fixed = np.where(fixed != 0, fixed, _largest_pairs(rest, beside))
+        integers[...] = fixed  # what a partner chosen before it must leave room for
     for j in range(size):
-        nearest = np.clip(np.rint(rest[:, :, j]), -levels, levels)
-        integers[:, :, j] = np.where(ends[:, :, j] != 0, ends[:, :, j] * levels, nearest)
+        low, high = -levels, levels
+        if beside[j] >= 0:
+            other = integers[:, :, beside[j]]
+            low, high = np.maximum(low, -ROOM - np.minimum(other, 0)), np.minimum(high, ROOM - np.maximum(other, 0))
+        nearest = np.clip(np.rint(rest[:, :, j]), low, high)
+        integers[:, :, j] = np.where(fixed[:, :, j] != 0, fixed[:, :, j], nearest)
         error = (rest[:, :, j] - integers[:, :, j]) / later[:, None, j, j]
         rest[:, :, j + 1 :] -= error[:, :, None] * later[:, None, j, j + 1 :]
     restored = np.empty_like(integers)
     restored[:, :, order] = integers
     return restored
+
+
+def _largest_pairs(weights: FloatArray, beside: Indices) -> FloatArray:
+    """Return the integers of the pair of each row that defines its scale, which sum up to `ROOM`; 0 elsewhere.
+
+    Args:
+        weights: in units of their scale: (groups, rows, inputs).
+        beside: the partner of each input, or -1.
+    """
+    found = np.zeros_like(weights)
+    first = np.flatnonzero(beside > np.arange(len(beside)))  # each pair once
+    if not len(first):
+        return found
+    second = beside[first]
+    one, two = weights[:, :, first], weights[:, :, second]
+    sums = np.where(one * two > 0, np.abs(one + two), 0.0)
+    best = sums.argmax(axis=2)[:, :, None]
+    defines = np.take_along_axis(sums, best, axis=2) > ROOM - 0.5
+    sign = np.sign(np.take_along_axis(one, best, axis=2))
+    larger = np.clip(np.rint(np.abs(np.take_along_axis(one, best, axis=2))), 1, MOST)
+    np.put_along_axis(found, first[best], np.where(defines, sign * larger, 0.0), axis=2)
+    np.put_along_axis(found, second[best], np.where(defines, sign * (ROOM - larger), 0.0), axis=2)
+    return found
 
 
 def _batches(nodes: Sequence[onnx.NodeProto], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[onnx.NodeProto]]:

@@ -16,6 +16,7 @@ from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.own_weights import separate_weights
+from pipeline.quantize.paired_sums import pairing_of
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import Placement, place_pairs
 from pipeline.quantize.qdq_writer import activation_qparams
@@ -37,10 +38,12 @@ def weighted_nodes(model: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
 def weight_grid(weight: Float32Array, node: onnx.NodeProto, plan: Plan, mode: StaticConfig) -> QuantParams:
     """Return the integers that a quantizer will choose for the weight of a node."""
     settings = pair_settings(mode)
-    axis = output_axis(node, weight.ndim)
+    axis: int | None = output_axis(node, weight.ndim)
     if plan.precisions[node.name] is Precision.weight_int8:
         return qparams_of_weights(weight, IntegerType.int8, axis=axis, reduced=False)
-    return qparams_of_weights(weight, settings.weights, axis=axis if mode.per_channel else None, reduced=settings.reduce_range)
+    pairing = pairing_of(node, weight.shape) if settings.in_16_bits else None
+    axis = axis if mode.per_channel else None
+    return qparams_of_weights(weight, settings.weights, axis=axis, reduced=settings.reduce_range, pairing=pairing)
 
 
 def steps_of(grid: QuantParams, rank: int) -> Float32Array:

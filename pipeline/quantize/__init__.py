@@ -12,11 +12,14 @@ weight_storage.py        weights stored as int8, computation in float
 block_weights.py         weights in blocks of 4 or 8 bits
 fp16_cleanup.py          what the converter to half precision trips over, and leaves behind
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes
+qoperator_limits.py      what that one gets wrong or fails at; names_put_aside.py: names that it would take
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
-target.py                what depends on the processor
+target.py                the processors that a model is made for, as data
+paired_sums.py           weights whose products two at a time fit 16 bits; saturation.py: which sums do not, to the bit
 infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
 plan_check.py            the finished graph beside the plan
+processor_fit.py         for which processors a finished graph is right
 artifact.py              saving, and the checks before a file gets its name
 user_notes.py            messages to the user about the result
 """

@@ -18,7 +18,7 @@ from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
-from pipeline.record.results import Kept
+from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 
@@ -42,6 +42,7 @@ class Artifact:
         kept: nodes that could have been quantized and were not, with reasons.
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
+        processors: for which processors it is right; None: not looked at.
     """
 
     graph: str
@@ -53,6 +54,7 @@ class Artifact:
     kept: tuple[Kept, ...]
     kernels: dict[str, int]
     modules: dict[str, str] = field(default_factory=dict)
+    processors: ProcessorFit | None = None
 
     def published(self, directory: RunDirectory) -> "Artifact":
         """Return the artifact after it was moved to its place in the run's directory."""

@@ -1,7 +1,8 @@
 """Dynamic quantization: integer weights, ranges of activations computed while the model runs.
 
-MatMul gets int8 weights (fused as DynamicQuantizeMatMul) and Conv uint8 ones: ConvInteger with int8 weights runs a scalar
-kernel, five times slower than fp32. Attention and Gather are left to ONNX Runtime's quantizer.
+MatMul gets int8 weights (fused as DynamicQuantizeMatMul), or uint8 ones where the target computes only those exactly, and Conv
+uint8 ones: ConvInteger with int8 weights runs a scalar kernel, five times slower than fp32. Attention and Gather are left to
+ONNX Runtime's quantizer.
 """
 
 import onnx
@@ -13,7 +14,7 @@ from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.target import needs_reduced_range
+from pipeline.quantize.target import PROCESSORS, limits_pairs, needs_reduced_range, target_of
 from pipeline.quantize.weight_storage import store_weights
 
 BY_ONNXRUNTIME = frozenset({"Attention", "Gather"})
@@ -58,19 +59,22 @@ def quantize_dynamic(model: onnx.ModelProto, plan: Plan, mode: DynamicConfig) ->
         StageError: a node cannot be quantized; names it.
     """
     store_weights(model, plan.nodes(Precision.weight_int8))
-    reduce_range = needs_reduced_range(mode.reduce_range, mode.target)
     nodes = plan.nodes(Precision.dynamic_int8)
     others = [node.name for node in model.graph.node if node.name in set(nodes) and node.op_type in BY_ONNXRUNTIME]
     if others:
         from pipeline.quantize.ort_quantizer import IntegerOperators, with_integer_operators
 
         weight_type, options = mode.weight_type or IntegerType.int8, {"MatMulConstBOnly": True}
-        operators = IntegerOperators(weight_type, IntegerType.uint8, None, mode.per_channel, reduce_range, options)
+        reduced = needs_reduced_range(mode.reduce_range, mode.target)
+        operators = IntegerOperators(weight_type, IntegerType.uint8, None, mode.per_channel, reduced, options)
         model, left = with_integer_operators(model, others, operators)
         plan.keep(left)
         nodes = [name for name in nodes if name not in left]
-    weights = {op_type: mode.weight_type or fastest for op_type, fastest in FASTEST.items()}
-    settings = DynamicOpsSettings(weights, mode.per_channel, reduce_range)
+    product = PROCESSORS[target_of(mode.target)].dynamic_matmul
+    fastest = FASTEST | ({"MatMul": product, "Gemm": product} if mode.reduce_range is None else {})
+    weights = {op_type: mode.weight_type or kind for op_type, kind in fastest.items()}
+    in_16_bits = limits_pairs(mode.reduce_range, mode.target)
+    settings = DynamicOpsSettings(weights, mode.per_channel, bool(mode.reduce_range), in_16_bits)
     quantize_with_dynamic_ops(model, [name for name in nodes if name not in set(others)], settings)
     return model
 

@@ -27,6 +27,7 @@ from pipeline.graph.attributes import int_attribute
 from pipeline.graph.opset import MICROSOFT, import_microsoft
 from pipeline.graph.subgraph_scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.operators import number_of
+from pipeline.quantize.paired_sums import Pairing
 from pipeline.quantize.qparams import numpy_type, qparams_of_weights, tensor_of
 from pipeline.sample import Float32Array
 
@@ -44,6 +45,7 @@ class DynamicOpsSettings:
         weights: operator type -> type of its weights, int8 or uint8.
         per_channel: a scale per column of a matrix; ConvInteger has one for all.
         reduce_range: weights use one bit less than their type has.
+        in_16_bits: the processor adds two products with int8 weights in 16 bits: no two paired ones may sum up to too much.
     """
 
     weights: Mapping[str, IntegerType] = field(
@@ -51,6 +53,7 @@ class DynamicOpsSettings:
     )
     per_channel: bool = True
     reduce_range: bool = False
+    in_16_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ class _Rewriting:
                 values: Float32Array = numpy_helper.to_array(tensor)  # (directions, 4 * hidden, values)
                 rows = values.reshape(-1, values.shape[-1])
                 axis, shape = (0, values.shape[:2]) if self._settings.per_channel else (None, values.shape[:1])
-                grid = qparams_of_weights(rows, IntegerType.int8, axis=axis, reduced=self._settings.reduce_range)
+                reduced, pairing = self._settings.reduce_range, Pairing.rows if self._settings.in_16_bits else None
+                grid = qparams_of_weights(rows, IntegerType.int8, axis=axis, reduced=reduced, pairing=pairing)
                 integers = grid.quantize(rows).reshape(values.shape).transpose(0, 2, 1)
                 self._weights[key] = _Weight(
                     self._put(np.ascontiguousarray(integers), f"{tensor.name}_quantized"),
@@ -220,7 +224,11 @@ class _Rewriting:
             columns = self._settings.per_channel and node.op_type != "Conv" and values.ndim == 2
             kind = self._settings.weights[node.op_type]
             axis = values.ndim - 1 if columns else None
-            grid = qparams_of_weights(values, kind, axis=axis, reduced=self._settings.reduce_range, one_zero_point=False)
+            paired = self._settings.in_16_bits and node.op_type != "Conv"  # the scalar kernel of ConvInteger is exact
+            grid = qparams_of_weights(
+                values, kind, axis=axis, reduced=self._settings.reduce_range, one_zero_point=False,
+                pairing=Pairing.columns if paired else None,
+            )  # fmt: skip
             self._weights[key] = _Weight(
                 self._put(np.ascontiguousarray(grid.quantize(values)), f"{tensor.name}_quantized"),
                 self._put(grid.scale, f"{tensor.name}_scale"),

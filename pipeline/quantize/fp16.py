@@ -1,13 +1,15 @@
 """Half precision, by the converter that comes with ONNX Runtime (it knows the random operators that others mistype)."""
 
 import onnx
+import onnxruntime
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from pipeline.config.mode_settings import Fp16Config
-from pipeline.errors import ConfigError, did_you_mean
+from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.graph.large_models import is_large
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.noise_inputs import RANDOM_OPS, random_nodes
+from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
@@ -63,7 +65,44 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
 
 
 def quantize_fp16(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.ModelProto:
-    """Return the graph in half precision, with casts around what keeps fp32; the one given is changed."""
+    """Return the graph in half precision, with casts around what keeps fp32; the one given is changed.
+
+    ONNX Runtime 1.32.0 ends the process (segmentation fault, in its NCHWc layout) at some graphs with a Conv in which a MatMul
+    reads a Transpose of half precision: it swaps that Transpose with a Cast of its own. PyTorch's MultiheadAttention with
+    `batch_first` is exported so. Where it happens, such Transposes become kept.
+
+    Raises:
+        StageError: it ends the process all the same.
+    """
+    suspects = _transposed_operands(model, plan)
+    if not suspects:
+        return _converted(model, plan, mode)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    converted = _converted(copy, plan, mode)
+    if not ends_the_process(converted):
+        return converted
+    plan.keep(dict.fromkeys(suspects, f"ONNX Runtime {onnxruntime.__version__} ends the process at it in fp16"))
+    converted = _converted(model, plan, mode)
+    if ends_the_process(converted):
+        raise StageError(
+            f"ONNX Runtime {onnxruntime.__version__} ends the process when it optimizes the graph in fp16. Keep nodes in "
+            "fp32 with mode.nodes_to_exclude or mode.ops_in_fp32, or choose another mode."
+        )
+    return converted
+
+
+def _transposed_operands(model: onnx.ModelProto, plan: Plan) -> list[str]:
+    """Return the planned Transposes that a planned MatMul reads, in a graph with a Conv."""
+    if not any(node.op_type == "Conv" for node in model.graph.node):
+        return []
+    planned = plan.precisions
+    read = {name for node in model.graph.node if node.op_type == "MatMul" and node.name in planned for name in node.input}
+    nodes = (node for node in model.graph.node if node.op_type == "Transpose" and node.name in planned)
+    return [node.name for node in nodes if node.output[0] in read]
+
+
+def _converted(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.ModelProto:
     plain = take_plain_outputs(model.graph)
     free_names(model.graph)
     # What the bodies of a control-flow node take from around them is no input of it, which a cast could stand before.

@@ -34,7 +34,7 @@ def reasons_of(model: onnx.ModelProto, nodes: Collection[str], infinite: Mapping
         tensor = next((name for name in (*node.input, *node.output) if name in infinite), None)
         if node.name in nodes and tensor is not None:
             found[node.name] = (
-                f"{tensor} holds NaN or infinity on sample {infinite[tensor]!r} (a row that is masked entirely?), so that it "
-                "has no range"
+                f"{tensor} holds NaN or infinity on sample {infinite[tensor]!r} (a row that is masked entirely, a bias "
+                "of -inf?), so that it has no range"
             )
     return found

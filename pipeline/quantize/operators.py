@@ -22,6 +22,8 @@ CARRIED = COMPUTING - {"Softmax", "ArgMax"}  # have an integer kernel for any sc
 CUTTING = frozenset({"Relu", "Clip"})
 SUPPORTED = LAYERS | NORMALIZING | COMPUTING | MOVING | CUTTING | {"Where"}
 
+NO_VECTOR = "its bias is not a vector"
+
 Constants = Mapping[str, onnx.TensorProto]
 """Name -> constant."""
 
@@ -57,9 +59,13 @@ def unfit_constants(node: onnx.NodeProto, constants: Constants) -> str | None:
     bias = node.input[2] if len(node.input) > 2 else ""
     if bias and bias not in constants:
         return "its bias is not a constant"
-    if bias and any(size != 1 for size in constants[bias].dims[:-1]):
-        return "its bias is not a vector"
-    return None
+    return None if has_vector_bias(node, constants) else NO_VECTOR
+
+
+def has_vector_bias(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Return whether a layer has no bias, or a constant one with a value per output channel, or one value for all."""
+    bias = constants.get(node.input[2]) if len(node.input) > 2 else None
+    return bias is None or all(size == 1 for size in bias.dims[:-1])
 
 
 def computed_from_constants(graph: onnx.GraphProto) -> set[str]:

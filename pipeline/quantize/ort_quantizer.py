@@ -23,6 +23,7 @@ from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.session import open_session
 from pipeline.graph.subgraph_scopes import Names, drop_unread
+from pipeline.quantize.names_put_aside import put_aside
 from pipeline.quantize.operators import number_of
 
 INTEGER_OPERATORS = frozenset(QLinearOpsRegistry)
@@ -104,9 +105,10 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
     """Return the graph with nodes as integer operators, as ONNX Runtime's quantizer writes it; it loads."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    wanted = set(nodes)
-    if not wanted:
+    if not nodes:
         return copy
+    aside = put_aside(copy)
+    wanted = {aside.nodes.get(name, name) for name in nodes}
     chosen = [node for node in copy.graph.node if node.name in wanted]
     for node in chosen:  # the quantizer takes an input that is left out by an empty name for a tensor
         while node.input and not node.input[-1]:
@@ -114,8 +116,8 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
         if node.op_type == "Gemm":
             _fold_factors(copy.graph, node)
     ranges = settings.ranges
-    data = {name: _data(*ends) for name, ends in (ranges or {}).items()}
-    quantizer = ONNXQuantizer(
+    data = {aside.tensors.get(name, name): _data(*ends) for name, ends in (ranges or {}).items()}
+    quantizer = _Quantizer(
         copy,
         settings.per_channel,
         settings.reduce_range,
@@ -124,7 +126,7 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
         QUANT_TYPES[settings.weights],
         QUANT_TYPES[settings.activations],
         None if ranges is None else TensorsData(CalibrationMethod.MinMax, data),
-        list(nodes),
+        [node.name for node in chosen],
         [],
         sorted({node.op_type for node in chosen}),
         dict(settings.options),
@@ -133,8 +135,32 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
         quantizer.quantize_model()
     quantized = quantizer.model.model
     assert isinstance(quantized, onnx.ModelProto)
+    aside.restore(quantized)
     open_session(quantized, optimization="none")
     return quantized
+
+
+class _Quantizer(ONNXQuantizer):  # type: ignore[misc]  # ONNX Runtime has no types
+    """ONNX Runtime's quantizer, but for Softmax, which it gives the range from 0 to 1.
+
+    Over 300 frames, probabilities are of one or two steps of that range; with the measured one, QLinearSoftmax is as exact as
+    8 bits allow (13 dB and 40 dB on normally distributed scores).
+    """
+
+    def adjust_tensor_ranges(self) -> None:
+        measured = dict(self.tensors_range.items()) if self.tensors_range is not None else {}
+        super().adjust_tensor_ranges()
+        for node in self.model.nodes():
+            if node.op_type == "Softmax" and node.output[0] in measured:
+                self.tensors_range[node.output[0]] = measured[node.output[0]]
+
+    def _get_quantization_params(
+        self, param_name: str, use_scale: float | None = None, use_zeropoint: int | None = None
+    ) -> tuple[bool, str, str, str, str]:
+        known = self.tensors_range is not None and param_name in self.tensors_range
+        fixed = () if known else (use_scale, use_zeropoint)
+        found: tuple[bool, str, str, str, str] = super()._get_quantization_params(param_name, *fixed)
+        return found
 
 
 def _fold_factors(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:

@@ -35,6 +35,7 @@ from pipeline.quantize.operators import (
     number_of,
     unfit_constants,
 )
+from pipeline.quantize.paired_sums import Pairing, pairing_of
 from pipeline.quantize.weight_storage import output_axis
 
 
@@ -48,6 +49,7 @@ class PairSettings:
         per_channel: weights get a scale per output channel.
         symmetric: activations get ranges symmetric about zero.
         reduce_range: weights use one bit less than their type has.
+        in_16_bits: the processor adds two products in 16 bits: no two paired weights of a node may sum up to too much.
         float_outputs: operator types whose outputs stay float.
     """
 
@@ -56,6 +58,7 @@ class PairSettings:
     per_channel: bool = True
     symmetric: bool = False
     reduce_range: bool = False
+    in_16_bits: bool = False
     float_outputs: tuple[str, ...] = ()
 
 
@@ -67,11 +70,13 @@ class Weight:
         tensor: its name.
         axis: of its channels; None: one scale for all.
         factor: what its values are multiplied with first (alpha of a Gemm).
+        pairing: which of them are multiplied and added in 16 bits; None: none, or the sums have more bits.
     """
 
     tensor: str
     axis: int | None
     factor: float = 1.0
+    pairing: Pairing | None = None
 
 
 @dataclass
@@ -195,7 +200,8 @@ class _Placing:
         grouped = node.op_type == "ConvTranspose" and number_of(node, "group") != 1
         single = node.op_type in NORMALIZING or grouped or (node.op_type == "MatMul" and rank != 2)
         axis = output_axis(node, rank) if self._settings.per_channel and not single else None
-        self._placement.weights[index] = Weight(name, axis, number_of(node, "alpha"))
+        pairing = pairing_of(node, tuple(self._constants[name].dims)) if self._settings.in_16_bits else None
+        self._placement.weights[index] = Weight(name, axis, number_of(node, "alpha"), pairing)
 
     def _read(self, index: int, position: int, tensor: str) -> None:
         if tensor in self._constants:

@@ -161,7 +161,8 @@ class _Writer:
         for index, weight in self._placement.weights.items():
             if weight not in grids:
                 kind, reduced = self._settings.weights, self._settings.reduce_range
-                grids[weight] = qparams_of_weights(self._values(weight), kind, axis=weight.axis, reduced=reduced)
+                values, axis, pairing = self._values(weight), weight.axis, weight.pairing
+                grids[weight] = qparams_of_weights(values, kind, axis=axis, reduced=reduced, pairing=pairing)
             if index in self._placement.biases:
                 bias = self._bias(nodes[index], index)
                 grids[weight] = widened_for_bias(grids[weight], self._scale_of_input(nodes[index]), bias)

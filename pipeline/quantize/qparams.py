@@ -6,7 +6,7 @@ zeros gets the zero point at the lowest integer in signed types as well, so that
 channels without any value but zero keep the zero point of the others, which QLinearConv wants to be one and the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.config.choices import IntegerType
+from pipeline.quantize.paired_sums import Pairing, finest_scales, made_to_fit
 from pipeline.sample import Float32Array
 
 Integers = npt.NDArray[np.generic]
@@ -32,12 +33,14 @@ class QuantParams:
         scale: float32, () or one per index of `axis`.
         zero_point: the integers of value 0, in the scale's shape.
         axis: the axis that has a scale per index; None: one scale.
+        pairing: of weights whose products are added two at a time in 16 bits: the pairs that must not be too large.
     """
 
     kind: IntegerType
     scale: Float32Array
     zero_point: npt.NDArray[np.int64]
     axis: int | None = None
+    pairing: Pairing | None = None
 
     def quantize(self, values: Float32Array) -> Integers:
         """Return the nearest integers, saturated, in the values' shape and this grid's type."""
@@ -48,7 +51,7 @@ class QuantParams:
         integers = np.rint(values / self.scale.reshape(shape))
         integers += self.zero_point.reshape(shape).astype(integers.dtype)  # exact: values that are not are beyond the limits
         saturated: Integers = np.clip(integers, low, high).astype(numpy_type(self.kind))
-        return saturated
+        return saturated if self.pairing is None else made_to_fit(saturated, self.pairing)
 
 
 def numpy_type(kind: IntegerType) -> np.dtype[np.generic]:
@@ -116,14 +119,35 @@ def qparams_of_range(
 
 
 def qparams_of_weights(
-    weights: Float32Array, kind: IntegerType, *, axis: int | None, reduced: bool, one_zero_point: bool = True
+    weights: Float32Array,
+    kind: IntegerType,
+    *,
+    axis: int | None,
+    reduced: bool,
+    one_zero_point: bool = True,
+    pairing: Pairing | None = None,
 ) -> QuantParams:
-    """Return the grid of constants: symmetric for signed types, and per channel where zero points must not differ."""
+    """Return the grid of constants: symmetric for signed types, and per channel where zero points must not differ.
+
+    Args:
+        weights: the constant.
+        kind: the type.
+        axis: of its output channels; None: one scale.
+        reduced: leave one bit unused.
+        one_zero_point: of all channels.
+        pairing: how a kernel pairs them that adds two products in 16 bits: int8 weights then get the finest scales at which no
+            such sum can saturate.
+    """
     others = None if axis is None else tuple(i for i in range(weights.ndim) if i != axis)
     low = weights.min(axis=others, initial=0.0)
     high = weights.max(axis=others, initial=0.0)
     symmetric = (axis is not None and one_zero_point) or not kind.name.startswith("u")
-    return qparams_of_range(low, high, kind, symmetric=symmetric, reduced=reduced, axis=axis)
+    grid = qparams_of_range(low, high, kind, symmetric=symmetric, reduced=reduced, axis=axis)
+    if pairing is None or reduced or kind is not IntegerType.int8:
+        return grid
+    needed = finest_scales(weights, pairing, per_channel=axis is not None)
+    coarser = np.maximum(grid.scale, needed.astype(np.float32))
+    return replace(grid, scale=np.where(needed < TINY, grid.scale, coarser), pairing=pairing)
 
 
 def widened_for_bias(weights: QuantParams, input_scale: Float32Array, bias: Float32Array) -> QuantParams:
@@ -144,7 +168,7 @@ def widened_for_bias(weights: QuantParams, input_scale: Float32Array, bias: Floa
     with np.errstate(divide="ignore", invalid="ignore"):
         wider = (scale * (needed / products)).astype(np.float32)
     small = (products < needed) & (products > 0)
-    return QuantParams(weights.kind, np.where(small, wider, weights.scale), weights.zero_point, weights.axis)
+    return replace(weights, scale=np.where(small, wider, weights.scale))
 
 
 def quantize_bias(

@@ -16,12 +16,13 @@ from pipeline.errors import StageError
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
-from pipeline.quantize.operators import SUPPORTED, computed_from_constants
+from pipeline.quantize.operators import SUPPORTED
 from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
 from pipeline.quantize.qdq_writer import Ranges, insert_pairs
-from pipeline.quantize.target import activation_type_of, needs_reduced_range
+from pipeline.quantize.qoperator_limits import without_integer_operator
+from pipeline.quantize.target import activation_type_of, limits_pairs, needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
 __all__ = ["Ranges", "keep_in_float", "plan_static", "quantize_static", "tensors_to_calibrate"]
@@ -53,11 +54,8 @@ def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reason
     if mode.format is Format.qdq:
         plan.keep(place_pairs(model, plan.nodes(Precision.static_int8), pair_settings(mode)).skipped)
         return
-    computed, planned = computed_from_constants(model.graph), set(plan.nodes(Precision.static_int8))
-    found = {node.name: computed.intersection(node.input) for node in model.graph.node if node.name in planned}
-    plan.keep(
-        {name: f"its input {min(tensors)!r} is computed from constants alone" for name, tensors in found.items() if tensors}
-    )
+    planned = set(plan.nodes(Precision.static_int8))
+    plan.keep(without_integer_operator(model, planned, per_channel=mode.per_channel))
 
 
 def pair_settings(mode: StaticConfig) -> PairSettings:
@@ -67,7 +65,8 @@ def pair_settings(mode: StaticConfig) -> PairSettings:
         weights=mode.weight_type or IntegerType.int8,
         per_channel=mode.per_channel,
         symmetric=mode.symmetric,
-        reduce_range=needs_reduced_range(mode.reduce_range, mode.target),
+        reduce_range=bool(mode.reduce_range),
+        in_16_bits=limits_pairs(mode.reduce_range, mode.target),
         float_outputs=tuple(mode.float_outputs),
     )
 
@@ -97,7 +96,7 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
     """
     settings = pair_settings(mode)
     store_weights(model, plan.nodes(Precision.weight_int8))
-    at_run_time = DynamicOpsSettings(FASTEST, mode.per_channel, settings.reduce_range)
+    at_run_time = DynamicOpsSettings(FASTEST, mode.per_channel, settings.reduce_range, settings.in_16_bits)
     quantize_with_dynamic_ops(model, plan.nodes(Precision.dynamic_int8), at_run_time)
     nodes = plan.nodes(Precision.static_int8)
     if not nodes:
@@ -119,9 +118,8 @@ def _with_integer_operators(
         "OpTypesToExcludeOutputQuantization": mode.float_outputs,
         "MatMulConstBOnly": not mode.products_of_activations,
     }
-    operators = IntegerOperators(
-        settings.weights, settings.activations, ranges, settings.per_channel, settings.reduce_range, options
-    )
+    reduced = needs_reduced_range(mode.reduce_range, mode.target)
+    operators = IntegerOperators(settings.weights, settings.activations, ranges, settings.per_channel, reduced, options)
     quantized, left = with_integer_operators(model, plan.nodes(Precision.static_int8), operators)
     plan.keep(left)
     if not plan.precisions:

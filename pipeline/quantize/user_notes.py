@@ -21,7 +21,6 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.plan import Plan
-from pipeline.quantize.target import saturates_here
 
 STORED = (
     "_int8",
@@ -115,7 +114,7 @@ def _stored_twice(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
+def warnings_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
     """Return what a file holds beside the bits that were asked for."""
     wanted = int(suffix.removeprefix("int")) if suffix.startswith("int") else None
     others = {width: count for width, count in bits.items() if width != wanted and count >= SMALL_BYTES}
@@ -130,7 +129,7 @@ def notes_on_bits(name: str, suffix: str, bits: Mapping[int, int]) -> list[str]:
 
 
 def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
-    """Return what a user must know of a finished graph."""
+    """Return what was done with a graph, as is usual, and may explain the result."""
     notes = [
         f"{source.name}: it takes {name} and ignores it: model.fixed_inputs fixes it at {value.item():g}."
         for name, value in source.fixed.items()
@@ -138,12 +137,4 @@ def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
     if bodies and not isinstance(mode, Fp16Config) and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
         notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
-    if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):
-        reduce_range = None if isinstance(mode, AutoConfig) else mode.reduce_range
-        if saturates_here(reduce_range, mode.target):
-            notes.append(
-                f"{source.name}: sums of products with int8 weights of 8 bits saturate on this processor, which has no VNNI "
-                "instructions: what is measured here is worse than elsewhere. For this processor leave out mode.target and "
-                "mode.reduce_range."
-            )
     return notes

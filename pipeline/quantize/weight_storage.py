@@ -12,7 +12,7 @@ from pipeline.graph.attributes import int_attribute
 from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph_scopes import Names, drop_unread
 from pipeline.quantize.qparams import qparams_of_weights
-from pipeline.sample import Float32Array
+from pipeline.sample import Array, Float32Array
 
 SCALE_BYTES = 4
 
@@ -66,7 +66,10 @@ def quantize_symmetric(weight: Float32Array, axis: int) -> tuple[npt.NDArray[np.
 
 def _dequantizer(graph: onnx.GraphProto, weight: onnx.TensorProto, output: str, axis: int, names: Names) -> onnx.NodeProto:
     values, scale = quantize_symmetric(numpy_helper.to_array(weight), axis)
-    inputs = [names.fresh(f"{output}_int8"), names.fresh(f"{output}_scale")]
-    graph.initializer.append(numpy_helper.from_array(values, inputs[0]))
-    graph.initializer.append(numpy_helper.from_array(scale, inputs[1]))
+    # Zero points may be left out, but ONNX Runtime then fails at the first run with session.x64quantprecision=1.
+    constants: dict[str, Array] = {"int8": values, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)}
+    inputs = [names.fresh(f"{output}_{suffix}") for suffix in constants]
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in zip(inputs, constants.values(), strict=True)
+    )
     return helper.make_node("DequantizeLinear", inputs, [output], name=names.fresh(f"{output}_DequantizeLinear"), axis=axis)

@@ -1,8 +1,9 @@
 """What a run leaves behind.
 
 run_directory.py   its directory, written atomically
-run_log.py         what it has read, skipped and warned of
-progress_bars.py   how far it has come, on a terminal
+console.py         the terminal: results on standard output, all else on standard error
+run_log.py         what it has read, skipped, noted and warned of
+progress_bars.py   how far it has come: bars on a terminal, else a line every 20 seconds
 environment.py     what else its results depend on: versions, processor, commit
 sweep_record.py    which runs a sweep has made, and which of them failed
 """

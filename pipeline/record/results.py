@@ -19,6 +19,7 @@ class Inspection:
     Attributes:
         inputs: name, type and shape of each input; null is a size that the graph leaves open.
         outputs: the same of each output.
+        processor: the target that this machine is of, and what it does with sums of integer products.
         opset: version of the default operator set.
         nodes: how many.
         ops: operator type -> count.
@@ -41,6 +42,27 @@ class Inspection:
     probe: str | None = None
     inputs: list[TensorShape] = field(default_factory=list)
     outputs: list[TensorShape] = field(default_factory=list)
+    processor: str = ""
+
+
+@dataclass(frozen=True)
+class ProcessorFit:
+    """For which processors a quantized graph is right.
+
+    Attributes:
+        made_for: the target of its mode: `mode.target`, or this machine's kind; None: the mode knows none.
+        right_on: the targets that compute its sums of integer products exactly.
+        saturates_on: those on which some would saturate.
+        saturating_sums: node -> the share of its sums of two products that would saturate there, 0 to 1, on calibration data;
+            null: it was not counted.
+        weight_bits: node -> bits that its int8 weights use: 7 or 8.
+    """
+
+    made_for: str | None
+    right_on: list[str]
+    saturates_on: list[str] = field(default_factory=list)
+    saturating_sums: dict[str, float | None] = field(default_factory=dict)
+    weight_bits: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

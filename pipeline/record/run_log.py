@@ -1,19 +1,27 @@
-"""What a run read and what it has to say: the inputs with their hashes, and the warnings, for the report."""
+"""What a run read and what it has to say: the inputs with their hashes, warnings and notes, for the report."""
 
 import logging
 from pathlib import Path
 
 from pipeline.paths import HashedFile, hash_files, portable
+from pipeline.record.console import IN_REPORT
 
 log = logging.getLogger("pipeline")
 
 
 class RunLog:
-    """Collects, over all stages of a run, the files that were read and the warnings that a user must see."""
+    """Collects, over all stages of a run, the files that were read, and what a user must see or may want to know.
+
+    Attributes:
+        warnings: what a user must see.
+        notes: what was done as it always is, and may explain a result.
+        skipped: samples that the run goes on without.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.skipped: list[dict[str, str]] = []
         self._inputs: dict[Path, dict[str, str | int]] = {}
 
@@ -21,12 +29,18 @@ class RunLog:
         """Note something that a user must see, once."""
         if message not in self.warnings:
             self.warnings.append(message)
-            log.warning(message)
+            _log(logging.WARNING, message)
 
     def warn_first(self, message: str) -> None:
         """Note what a user must see before all else."""
         self.warnings.insert(0, message)
-        log.warning(message)
+        _log(logging.WARNING, message)
+
+    def note(self, message: str) -> None:
+        """Note, once, a routine step that may explain a result, and that nobody need act on."""
+        if message not in self.notes:
+            self.notes.append(message)
+            _log(logging.INFO, message)
 
     def skip(self, key: str, sample: str, reason: str) -> None:
         """Note a sample that the run goes on without: the setting that names its set, its id, and why."""
@@ -48,3 +62,8 @@ class RunLog:
     def inputs(self) -> list[dict[str, str | int]]:
         """The files that were read: path, sha256, bytes."""
         return list(self._inputs.values())
+
+
+def _log(level: int, message: str) -> None:
+    """Write into run.log; in the terminal, the report tells it."""
+    log.log(level, "%s", message, extra={IN_REPORT: True})

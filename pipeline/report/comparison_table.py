@@ -2,68 +2,79 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.console import Group as Lines
-from rich.markup import escape
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from pipeline.metrics.metric_registry import leading_metrics
+from pipeline.record.console import Paragraph, result_console
+from pipeline.report.fitted_table import Cell, Column, FittedTable
 from pipeline.report.ranking import Comparison, Group, RankedRun
 from pipeline.report.terminal import VERDICT_STYLES, format_number
 
-FILE_WIDTH = 160  # columns, where there is no terminal to fit into: rich's 80 would cut every cell
+METRICS_SHOWN = 3
 
 
-def wide_console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for the table where the output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
+def print_comparison(comparison: Comparison) -> None:
+    """Print runs side by side to standard output."""
+    console = result_console()
+    for part in comparison_parts(comparison):
+        console.print(part, crop=False)
 
 
-def comparison_table(comparison: Comparison) -> Lines:
+def comparison_parts(comparison: Comparison) -> list[RenderableType]:
     """Return the comparison as it is printed in a terminal."""
-    parts: list[Table | Text] = [_group_table(group) for group in comparison.groups]
+    parts: list[RenderableType] = [_group_table(group, comparison.sorted_by) for group in comparison.groups]
     if comparison.failed:
-        table = Table(title="Without numbers", title_justify="left")
-        for column in ("run", "status", "why"):
-            table.add_column(column)
+        table = FittedTable(
+            "Without numbers", (Column("run", left=True, names=True), Column("status", left=True), Column("why", left=True))
+        )
         for run in comparison.failed:
-            table.add_row(
-                escape(run.label), run.status if run.status == "done" else f"[bold red]{run.status}[/]", escape(run.error)
-            )
+            table.add(run.label, Text(run.status, "" if run.status == "done" else "bold red"), run.error)
         parts.append(table)
-    parts += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
-    return Lines(*parts)
+    return parts + [Paragraph(f"note: {note}", "yellow") for note in comparison.notes]
 
 
-def _group_table(group: Group) -> Table:
-    table = Table(title=escape(group.title), title_justify="left")
-    names = [name for name in leading_metrics() if any(name in row.metrics for row in group.rows)][:3]
-    for column in ("", "mode", "settings", "calibrated on", "quantize", "size", "speed-up", *names, "front"):
-        left = column in ("mode", "settings", "calibrated on", "speed-up", "front")
-        table.add_column(column, justify="left" if left else "right")
+def _group_table(group: Group, sorted_by: str) -> FittedTable:
+    known = {name for row in group.rows for name in row.metrics}
+    names = [name for name in leading_metrics() if name in known][:METRICS_SHOWN]
+    names += [sorted_by] if sorted_by in known - set(names) else []
+    table = FittedTable(
+        group.title,
+        (
+            Column("", names=True), Column("run", left=True, names=True), Column("front", left=True, names=True),
+            Column("speed-up", left=True), Column("size"), *(Column(name) for name in names),
+            Column("calibrated on", left=True, optional=True), Column("quantize", optional=True),
+        ),
+    )  # fmt: skip
     for run in group.runs:
         row = run.row
-        settings = ", ".join(f"{key}={value}" for key, value in row.settings.items()) or Path(row.directory).name
         seconds = "" if row.quantize_seconds is None else f"{row.quantize_seconds:.1f} s"
-        table.add_row(
-            str(run.rank), row.mode, escape(settings), escape(row.data), seconds,
-            f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", _speedup(run),
-            *(_quality(run, name) for name in names), "★" if run.front else "",
+        table.add(
+            str(run.rank), _name(run, group), "★" if run.front else "", _speedup(run),
+            f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", *(_quality(run, name) for name in names),
+            row.data, seconds,
         )  # fmt: skip
-    table.caption = "\n".join(f"{column}: {order}" for column, order in group.orders.items())
-    if table.caption:
-        table.caption += "\n> better beyond noise, ≈ within it; ★ on the front: no other run beats it"
-    table.caption_justify = "left"
+    table.captions += [f"{column}: {order}" for column, order in group.orders.items()]
+    if group.orders:
+        table.captions.append("> better beyond noise, ≈ within it; ★ on the front: no other run beats it")
     return table
 
 
-def _speedup(run: RankedRun) -> str:
+def _name(run: RankedRun, group: Group) -> str:
+    """Return what sets a run apart from the others: its mode and settings, or else its directory."""
+    row = run.row
+    names = [] if len({other.mode for other in group.rows}) == 1 and row.settings else [row.mode]
+    names += [f"{key}={value}" for key, value in row.settings.items()]
+    alike = [other for other in group.rows if (other.mode, other.settings) == (row.mode, row.settings)]
+    return ", ".join([*names, *([Path(row.directory).name] if len(alike) > 1 else [])])
+
+
+def _speedup(run: RankedRun) -> Cell:
     found, verdict = run.row.speedup, run.row.verdict
     if found is None or verdict is None:
         return ""
-    return f"[{VERDICT_STYLES[verdict]}]{found.median:.2f}[/] ({found.low:.2f}–{found.high:.2f})" + _tie(run, "speedup")
+    interval = f" ({found.low:.2f}–{found.high:.2f}){_tie(run, 'speedup')}"
+    return Text.assemble((f"{found.median:.2f}", VERDICT_STYLES[verdict]), interval)
 
 
 def _quality(run: RankedRun, name: str) -> str:

@@ -112,6 +112,8 @@ class EvaluationReport:
         worst: the samples that quantization changed most.
         noise: how both models came to see the same noise; None where the graph draws none.
         states: output name -> the input that it is fed back to.
+        rolled_out: how many samples got the states that the sample before had left, in both models their own.
+        one_call: output name -> its tensor metrics where both models get fp32's states at each call.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, of the metrics that a search was limited in.
         node_errors: graph -> the error of each of its nodes, in their order.
@@ -124,6 +126,8 @@ class EvaluationReport:
     worst: WorstSamples | None = None
     noise: str | None = None
     states: dict[str, str] = field(default_factory=dict)
+    rolled_out: int = 0
+    one_call: dict[str, dict[str, float | None]] = field(default_factory=dict)
     length_change: float | None = None
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)

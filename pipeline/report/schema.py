@@ -13,7 +13,7 @@ names as keys, and is {name: precision} now (the file still has `precisions`, wi
 from dataclasses import dataclass, field
 
 from pipeline.measure.benchmark_result import GraphBenchmark
-from pipeline.record.results import Applied, Inspection, Kept
+from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import LEFT_OUT
@@ -82,6 +82,7 @@ class ArtifactReport:
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the source that it was exported from, where its name does not say so.
+        processors: for which processors it is right, and the bits of its weights.
     """
 
     graph: str
@@ -93,6 +94,7 @@ class ArtifactReport:
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    processors: ProcessorFit | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ class Report:
         inputs: every file that the run has read.
         environment: name -> version, or what is known of the processor.
         warnings: what a user must see.
+        notes: routine steps that may explain a result, such as the conversion to a newer opset.
         skipped: samples that the run went on without.
         inspect: graph -> what it is made of.
         artifacts: the quantized graphs.
@@ -199,6 +202,7 @@ class Report:
     inputs: list[InputFile] = field(default_factory=list)
     environment: Environment = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
     artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)

@@ -1,157 +1,194 @@
-"""A report as a table in the terminal: the verdict first, then what it rests on."""
+"""A report in the terminal: the verdict first, then what it rests on, at the end where the files are."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.metrics.metric_registry import in_reading_order
+from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Inspection
-from pipeline.report.evaluation_schema import EvaluationReport
+from pipeline.report.evaluation_schema import EvaluationReport, MetricResult
+from pipeline.report.fitted_table import Column, FittedTable
 from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.verdict import speed_verdict
 
 VERDICT_STYLES = {"faster": "bold green", "slower": "bold red", "same": "bold yellow"}
 MIB = 1 << 20
+MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 
 
 def print_report(report: Report, directory: str, console: Console | None = None) -> None:
-    """Print one run's report."""
-    (console or Console()).print(Group(*_parts(report, directory)))
+    """Print one run's report to standard output, or to another console."""
+    console = console or result_console()
+    if console.is_terminal:
+        console.print()  # apart from the log
+    for part in _parts(report, directory):
+        console.print(part, crop=False)
 
 
 def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for graph, measured in (report.benchmark or {}).items():
         interval = f"{measured.speedup.low:.2f}–{measured.speedup.high:.2f}"
-        parts.append(Text(f"{report.model} {report.mode}, {graph}: {speed_verdict(measured, loud=True)} ({interval})",
-                          style=VERDICT_STYLES[measured.verdict]))  # fmt: skip
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
+        parts.append(Paragraph(f"{report.model} {report.mode}, {graph}: {speed_verdict(measured, loud=True)} ({interval})",
+                               VERDICT_STYLES[measured.verdict]))  # fmt: skip
+    parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
+    parts.append(Text())
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
-    if report.artifacts is not None:
-        parts.append(_sizes_and_speed(report.artifacts, report.benchmark or {}))
+    parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
     if report.evaluation is not None:
         parts.append(_quality(report.evaluation))
         if len(report.evaluation.outputs) > 1:
             parts.append(_outputs(report.evaluation))
     if report.rerun is not None:
-        parts.append(_rerun(report.rerun))
-    parts += [
-        Text(f"{what}: {directory}/{file}", style="dim", no_wrap=True, overflow="ignore")
-        for what, file in (("report", "report.json"), ("page", "report.html"))
-    ]
-    return parts
+        parts += _rerun(report.rerun)
+    parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
+    return [*parts, *_files(report, directory)]
 
 
-def _inspection(inspected: Mapping[str, Inspection]) -> Table:
-    table = Table(title="Graph", title_justify="left")
-    for column in ("graph", "nodes", "opset", "parameters", "MACs", "time goes to"):
-        table.add_column(column, justify="right" if column in ("nodes", "opset", "parameters", "MACs") else "left")
+def _files(report: Report, directory: str) -> list[RenderableType]:
+    """Return where the results are: a line for each file, which is the last thing that a run says."""
+    models = [artifact.file for artifact in report.artifacts or []]
+    named = [*(("model", file) for file in models), ("report", "report.json"), ("page", "report.html")]
+    return [Paragraph(f"{what}: {directory}/{file}") for what, file in named]
+
+
+def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
+    table = FittedTable(
+        "Graph",
+        (
+            Column("graph", left=True, names=True), Column("nodes"), Column("opset"), Column("parameters"), Column("MACs"),
+            Column("time goes to", left=True),
+        ),
+    )  # fmt: skip
     for graph, found in inspected.items():
         shares = ", ".join(f"{op} {100 * share:.0f} %" for op, share in list(found.time_share.items())[:4])
-        table.add_row(
-            graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M",
-            f"{sum(found.macs.values()) / 1e6:,.0f} M", shares,
-        )  # fmt: skip
-    table.caption = "\n".join(
-        f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}" for graph, found in inspected.items()
-    )
-    table.caption_justify = "left"
+        macs = f"{sum(found.macs.values()) / 1e6:,.0f} M"
+        table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
+        table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
+    machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
+    table.captions += [f"this machine: {machine}" for machine in machines]
     return table
 
 
-def _search(graph: str, found: SearchReport) -> Table:
+def _search(graph: str, found: SearchReport) -> FittedTable:
     """Return the front that a search has found, the chosen candidate marked."""
     seconds = "" if found.seconds is None else f", {found.seconds:.0f} s"
-    table = Table(title=f"Search for {graph}: {len(found.candidates)} candidates{seconds}", title_justify="left")
-    for column in ("", "candidate", "speed", "size", found.metric):
-        table.add_column(column, justify="left" if column in ("", "candidate") else "right")
+    table = FittedTable(
+        f"Search for {graph}: {len(found.candidates)} candidates{seconds}",
+        (
+            Column("candidate", left=True, names=True), Column("", left=True, names=True), Column("speed"), Column("size"),
+            Column(found.metric),
+        ),
+    )  # fmt: skip
     front = [candidate for candidate in found.candidates if candidate.on_front or candidate.index == found.chosen]
     for candidate in sorted(front, key=lambda candidate: math.inf if candidate.loss is None else candidate.loss):
         chosen = candidate.index == found.chosen
         speed = "" if candidate.speedup is None else f"{candidate.speedup:.2f}"
-        table.add_row("chosen" if chosen else "", candidate.label, speed, _mib(candidate.bytes),
-                      f"{change(candidate.loss)} {found.unit}", style="bold" if chosen else None)  # fmt: skip
+        table.add(candidate.label, "chosen" if chosen else "", speed, _mib(candidate.bytes),
+                  f"{change(candidate.loss)} {found.unit}", style="bold" if chosen else "")  # fmt: skip
     return table
 
 
-def _sizes_and_speed(artifacts: Sequence[ArtifactReport], timed: Mapping[str, GraphBenchmark]) -> Table:
-    table = Table(title="Size and speed", title_justify="left")
-    for column in ("graph", "", "fp32", "quantized", "ratio"):
-        table.add_column(column, justify="left" if column in ("graph", "") else "right")
-    for artifact in artifacts:
-        table.add_row(artifact.graph, "size", _mib(artifact.baseline_bytes), _mib(artifact.bytes),
-                      f"{artifact.bytes / artifact.baseline_bytes:.2f}")  # fmt: skip
-        measured = timed.get(artifact.graph)
-        if measured is None:
-            continue
-        _add_latency(table, measured)
-        if (check := measured.self_check) is not None:
-            table.add_row("", "fp32 against itself", "", "", f"{check.median:.2f} ({check.low:.2f}–{check.high:.2f})")
-        for other in measured.other_threads:
-            _add_latency(table, other)
-        table.add_row("", "latency, 99 %", f"{measured.baseline_ms.p99:.2f} ms", f"{measured.quantized_ms.p99:.2f} ms", "")
-        if measured.rtf is not None and measured.baseline_rtf is not None:
-            table.add_row("", "real-time factor", f"{measured.baseline_rtf:.4f}", f"{measured.rtf:.4f}", "")
-        table.add_row("", "load", f"{measured.baseline_load_ms:.0f} ms", f"{measured.quantized_load_ms:.0f} ms", "")
-        table.add_row("", "peak memory", _mib(measured.baseline_peak_bytes), _mib(measured.quantized_peak_bytes),
-                      f"{measured.quantized_peak_bytes / measured.baseline_peak_bytes:.2f}")  # fmt: skip
+def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -> FittedTable:
+    table = FittedTable(
+        f"Size and speed of {artifact.graph}",
+        (Column("", left=True, names=True), Column("fp32"), Column("quantized"), Column("ratio")),
+    )
+    table.add("size", _mib(artifact.baseline_bytes), _mib(artifact.bytes), f"{artifact.bytes / artifact.baseline_bytes:.2f}")
+    if measured is None:
+        return table
+    _add_latency(table, measured)
+    if (check := measured.self_check) is not None:
+        table.add("fp32 against itself", "", "", f"{check.median:.2f} ({check.low:.2f}–{check.high:.2f})")
+    for other in measured.other_threads:
+        _add_latency(table, other)
+    rare, share = ("p99", 99) if measured.pairs >= MANY_PAIRS else ("p90", 90)
+    slow = [f"{getattr(latency, rare):.2f} ms" for latency in (measured.baseline_ms, measured.quantized_ms)]
+    table.add(f"latency, {share} %", *slow, "")
+    if measured.rtf is not None and measured.baseline_rtf is not None:
+        table.add("real-time factor", f"{measured.baseline_rtf:.4f}", f"{measured.rtf:.4f}", "")
+    table.add("load", f"{measured.baseline_load_ms:.0f} ms", f"{measured.quantized_load_ms:.0f} ms", "")
+    table.add("peak memory", _mib(measured.baseline_peak_bytes), _mib(measured.quantized_peak_bytes),
+              f"{measured.quantized_peak_bytes / measured.baseline_peak_bytes:.2f}")  # fmt: skip
     return table
 
 
-def _add_latency(table: Table, measured: GraphBenchmark) -> None:
-    table.add_row("", f"latency, median, {measured.threads} thread(s)", f"{measured.baseline_ms.p50:.2f} ms",
-                  f"{measured.quantized_ms.p50:.2f} ms", f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
+def _add_latency(table: FittedTable, measured: GraphBenchmark) -> None:
+    threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+    table.add(f"latency, {threads}", f"{measured.baseline_ms.p50:.2f} ms", f"{measured.quantized_ms.p50:.2f} ms",
+              f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
 
 
-def _quality(evaluation: EvaluationReport) -> Table:
-    table = Table(title=f"Quality on {evaluation.samples} samples", title_justify="left")
-    for column in ("metric", "fp32", "quantized", "95 % interval", "unit", "better is"):
-        table.add_column(column, justify="right" if column in ("fp32", "quantized") else "left")
-    for name, metric in evaluation.metrics.items():
-        better = "higher" if metric.higher_is_better else "lower"
+def _quality(evaluation: EvaluationReport) -> FittedTable:
+    table = FittedTable(
+        f"Quality on {evaluation.samples} samples",
+        (
+            Column("metric", left=True, names=True), Column("fp32"), Column("quantized"), Column("95 % interval", left=True),
+            Column("unit", left=True), Column("better is", left=True, optional=True),
+        ),
+    )  # fmt: skip
+    for name, metric in ordered(evaluation.metrics).items():
         some = metric.samples is not None and metric.samples != evaluation.samples
         shown = f"{name}, of {metric.samples} samples" if some else name
         if metric.output is not None:  # of several outputs, the worst
             shown += f" ({metric.output}{', fed back as state' if metric.output in evaluation.states else ''})"
         ends = "" if metric.interval is None else f"{format_number(metric.interval.low)}–{format_number(metric.interval.high)}"
-        table.add_row(shown, format_number(metric.baseline), format_number(metric.quantized), ends, metric.unit, better)
+        better = "higher" if metric.higher_is_better else "lower"
+        table.add(shown, format_number(metric.baseline), format_number(metric.quantized), ends, metric.unit, better)
     return table
 
 
-def _outputs(evaluation: EvaluationReport) -> Table:
+def ordered(metrics: Mapping[str, MetricResult]) -> dict[str, MetricResult]:
+    """Return metrics in the order in which a report is read: that of the task first."""
+    order = {name: place for place, name in enumerate(in_reading_order())}
+    return {name: metrics[name] for name in sorted(metrics, key=lambda name: order.get(name, len(order)))}
+
+
+def _outputs(evaluation: EvaluationReport) -> FittedTable:
     """Return each output with the metrics that it has, and the input that it is fed back to."""
     metrics = list(dict.fromkeys(metric for found in evaluation.outputs.values() for metric in found))
-    table = Table(title="Outputs, each against fp32's", title_justify="left")
-    for column in ("output", *metrics):
-        table.add_column(column, justify="left" if column == "output" else "right")
+    columns = (Column("output", left=True, names=True), *(Column(name) for name in metrics))
+    table = FittedTable("Outputs, each against fp32's", columns)
     for name, found in evaluation.outputs.items():
         shown = f"{name} (fed back as {evaluation.states[name]})" if name in evaluation.states else name
-        table.add_row(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+        table.add(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
     if evaluation.states:
-        table.caption = "What is fed back goes through the graph again at the next call, and its error with it."
-        table.caption_justify = "left"
+        table.captions.append(_on_states(evaluation))
     return table
 
 
-def _rerun(rerun: RerunDifferences) -> Table:
-    table = Table(title=f"Against {rerun.of}", title_justify="left", show_header=False)
-    table.add_row("inputs", _listed(rerun.inputs_changed, "unchanged"))
-    table.add_row("environment", _listed(rerun.environment_changed, "unchanged"))
-    for file, identical in rerun.artifacts_identical.items():
-        table.add_row(file, "bit-identical" if identical else "DIFFERS")
+def _on_states(evaluation: EvaluationReport) -> str:
+    if not evaluation.rolled_out:
+        return "What is fed back goes through the graph again at the next call, and its error with it."
+    alone = [found["sqnr_db"] for found in evaluation.one_call.values() if found.get("sqnr_db") is not None]
+    worst = min((value for value in alone if value is not None), default=None)
+    beside = "" if worst is None else f"; with fp32's states at each call, the worst output has {worst:.1f} dB"
+    return (
+        f"{evaluation.rolled_out} of {evaluation.samples} samples got the states that the sample before had left, in both "
+        f"models their own{beside}."
+    )
+
+
+def _rerun(rerun: RerunDifferences) -> list[RenderableType]:
     moved = [f"{name} {format_number(was)} -> {format_number(now)}" for name, (was, now) in rerun.metrics_moved.items()]
-    table.add_row("metrics", _listed(moved, "none moved"))
-    return table
+    lines = [
+        *_listed("inputs", rerun.inputs_changed, "unchanged"),
+        *_listed("environment", rerun.environment_changed, "unchanged"),
+        *(f"{file}: {'bit-identical' if same else 'DIFFERS'}" for file, same in rerun.artifacts_identical.items()),
+        *_listed("metrics", moved, "none moved"),
+    ]
+    return [Paragraph(f"Against {rerun.of}", "bold"), *(Paragraph(f"  {line}") for line in lines), Text()]
 
 
-def _listed(entries: list[str], empty: str) -> str:
-    return "\n".join(entries) or empty
+def _listed(what: str, entries: list[str], empty: str) -> list[str]:
+    return [f"{what}: {entry}" for entry in entries or [empty]]
 
 
 def format_number(value: float | None) -> str:

@@ -51,7 +51,7 @@ def report_of(
         mode: its name.
         stages: all that were selected, in their order: see `stages_of`.
         environment: versions, processor, commit.
-        run_log: what was read, skipped and warned of.
+        run_log: what was read, skipped, noted and warned of.
         error: the message, where the run failed.
         inspection: graph -> what the inspect stage gave; None: it has not given anything yet; so for the others.
         quantized: what the quantize stage gave.
@@ -68,6 +68,7 @@ def report_of(
         inputs=[from_json(InputFile, entry, strict=True) for entry in run_log.inputs],
         environment=environment,
         warnings=list(run_log.warnings),
+        notes=list(run_log.notes),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
         artifacts=None if quantized is None else [_artifact(artifact) for artifact in quantized.artifacts.values()],
@@ -124,4 +125,5 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        artifact.processors,
     )

@@ -1,10 +1,12 @@
 """The benchmark stage: each quantized graph against its original, on samples of the reported part."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.benchmark_graph import benchmark_graph, steps_of
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
+from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.user_notes import why_slower
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -23,20 +25,7 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
         samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if entry else part[name][:SPEECH_SAMPLES]
         audio_seconds = _audio_seconds(context, source, samples)
         first, *others = [
-            benchmark_graph(
-                source.path,
-                artifact.path,
-                samples,
-                threads=threads,
-                min_pairs=config.benchmark.runs,
-                min_seconds=config.benchmark.seconds,
-                rounds=config.benchmark.rounds,
-                audio_seconds=audio_seconds,
-                self_check=config.benchmark.self_check,
-                seed=config.seed,
-                trace=context.directory.path / f"{name}.trace.json" if threads == config.runtime.threads else None,
-            )
-            for threads in config.thread_counts
+            _timed(context, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
         ]
         results[name] = replace(first, other_threads=others)
         for measured in (first, *others):
@@ -46,6 +35,36 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
             for warning in measured.warnings:
                 context.run_log.warn(f"{where}: {warning}")
     return results
+
+
+def _timed(
+    context: RunContext,
+    source: SourceGraph,
+    artifact: Artifact,
+    samples: Sequence[Sample],
+    audio_seconds: Sequence[float] | None,
+    threads: int,
+) -> GraphBenchmark:
+    config, name = context.config, artifact.graph
+    settings = config.benchmark
+    trace = context.directory.path / f"{name}.trace.json" if threads == config.runtime.threads else None
+    title = f"benchmark {name}" + (f" on {threads} threads" if len(config.thread_counts) > 1 else "")
+    steps = steps_of(min_pairs=settings.runs, rounds=settings.rounds, self_check=settings.self_check, trace=trace is not None)
+    with context.progress.bar(title, steps, "steps") as advance:
+        return benchmark_graph(
+            source.path,
+            artifact.path,
+            samples,
+            threads=threads,
+            min_pairs=settings.runs,
+            min_seconds=settings.seconds,
+            rounds=settings.rounds,
+            audio_seconds=audio_seconds,
+            self_check=settings.self_check,
+            seed=config.seed,
+            trace=trace,
+            on_step=advance,
+        )
 
 
 def _audio_seconds(context: RunContext, source: SourceGraph, samples: list[Sample]) -> list[float] | None:

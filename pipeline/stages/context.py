@@ -23,8 +23,8 @@ class RunContext:
     Attributes:
         config: the settings; a downloaded model replaces their model by where it is in the cache.
         directory: where the run writes to.
-        run_log: what it has read, skipped and warned of.
-        progress: how far it has come, on a terminal.
+        run_log: what it has read, skipped, noted and warned of.
+        progress: how far it has come.
         model: what `load` has given.
         inspection: what `inspect` has given, by graph.
         quantized: what `quantize` has given.

@@ -24,7 +24,7 @@ def run(context: RunContext) -> Evaluation:
     """Score the model, and measure the error of every node where that is asked for."""
     config, searches = context.config, context.result.searches
     items = context.evaluation_set.report.samples
-    with context.progress.bar("evaluating", len(items)) as advance:
+    with context.progress.bar("evaluate", len(items)) as advance:
         found = evaluate(
             context.loaded, context.result.artifacts, items, config.evaluation, context.directory, context.run_log,
             seed=config.seed, losses_in={search["metric"] for search in searches.values()}, on_sample=advance,

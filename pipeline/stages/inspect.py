@@ -15,6 +15,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -64,6 +65,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
         probe=probe.id,
         advised_mode=advised,
         reasons=reasons,
+        processor=described(this_machine()),
     )
 
 

@@ -6,6 +6,7 @@ from pipeline.data.download import cache_directory, download
 from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
+from pipeline.quantize.target import exact_on_target_only
 from pipeline.stages.context import RunContext
 
 
@@ -14,6 +15,8 @@ def run(context: RunContext) -> LoadedModel:
     if context.config.model.url is not None:
         _fetch(context)
     model = load(context.config.model, context.config.runtime.threads)
+    if any(exact_on_target_only(mode) for mode in (context.config.mode, *context.config.graph_modes.values())):
+        model = replace(model, exact_products=True)
     context.run_log.read(*context.config.model.side_files)
     for graph in model.graphs.values():
         context.run_log.read_hashed(*graph.files)
@@ -46,7 +49,7 @@ def _fetch(context: RunContext) -> None:
     model = context.config.model
     assert model.url is not None
     name = model.url.rpartition("/")[2]
-    with context.progress.megabytes(f"downloading {name}") as on_progress:
+    with context.progress.megabytes(f"download {name}") as on_progress:
         got = download(model.url, model.sha256, cache_directory(), on_progress)
     context.run_log.read(got.file)
     if model.sha256 is None:

@@ -38,9 +38,10 @@ from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.processor_fit import processor_fit, warnings_on_processors
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
 from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, notes_on_bits, nothing_to_do, why_larger
+from pipeline.quantize.user_notes import notes_on, nothing_to_do, warnings_on_bits, why_larger
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
@@ -67,9 +68,11 @@ def run(context: RunContext) -> Quantized:
         search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
     )  # fmt: skip
     for note in quantized.notes:
-        context.run_log.warn(note)
-    for note in reversed(quantized.urgent):
-        context.run_log.warn_first(note)
+        context.run_log.note(note)
+    for warning in quantized.warnings:
+        context.run_log.warn(warning)
+    for warning in reversed(quantized.urgent):
+        context.run_log.warn_first(warning)
     return replace(quantized, calibrated_on=context.calibration_set.description)
 
 
@@ -122,9 +125,9 @@ def quantize(
         raise StageError(" ".join(job.unchanged))
     assumed = [note for name, found in job.rewritten.items() for note in notes_on_assumptions(name, found)]
     # of several graphs, one that stays as it is does not spoil the others
-    notes = (*job.notes, *assumed, *job.unchanged)
+    warnings = (*job.warnings, *assumed, *job.unchanged)
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
-    return Quantized(artifacts, notes, job.rewritten, job.searches, urgent=tuple(job.urgent))
+    return Quantized(artifacts, tuple(job.notes), job.rewritten, job.searches, urgent=tuple(job.urgent), warnings=warnings)
 
 
 @dataclass
@@ -142,7 +145,8 @@ class _Job:
         rewritten: graph name -> the rewrites that were kept and refused.
         searches: graph name -> the report of a search.
         urgent: what a user must know first.
-        notes: what else a user should know.
+        warnings: what else a user must know.
+        notes: what was done as is usual.
         unchanged: of each graph that stays as it is, why.
     """
 
@@ -156,6 +160,7 @@ class _Job:
     rewritten: dict[str, Rewritten] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     urgent: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
 
@@ -195,10 +200,13 @@ class _Job:
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
             external_data=mode.external_data, threads=self.threads,
         )  # fmt: skip
-        self.staged[source.name] = artifact
+        seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
+        fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
+        self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
-        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode), *notes_on_bits(source.name, suffix, bits)]
+        self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+        self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
@@ -236,7 +244,7 @@ class _Job:
         ranges: Ranges = {}
         while tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
-            with self.progress.bar(f"calibrating {source.name}", len(samples)) as advance:
+            with self.progress.bar(f"calibrate {source.name}", len(samples)) as advance:
                 ranges = measured_ranges(
                     model, samples, tensors, mode, without=infinite, threads=self.threads, seed=self.seed,
                     on_sample=lambda _: advance(),

@@ -13,10 +13,11 @@ class Quantized:
 
     Attributes:
         artifacts: graph name -> artifact.
-        notes: what was changed on the way that a user should know.
+        notes: what was changed on the way, as is usual, and may explain the result.
         urgent: what a user must know before all else.
         rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
         searches: graph name -> what a search has tried and found: the report's `search`.
+        warnings: what else a user must know.
         calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
     """
 
@@ -26,3 +27,4 @@ class Quantized:
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibrated_on: str | None = None
     urgent: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

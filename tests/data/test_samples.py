@@ -97,26 +97,26 @@ def tone(tmp_path):
 
 
 def test_audio_of_the_right_rate_is_read_as_it_is(tone):
-    warnings = []
-    audio = read_audio(tone(16_000), 16_000, SampleRateMismatch.refuse, warnings)
+    notes = []
+    audio = read_audio(tone(16_000), 16_000, SampleRateMismatch.refuse, notes)
     assert audio.dtype == np.float32
     assert audio.shape == (8000,)
-    assert not warnings
+    assert not notes
 
 
 def test_audio_of_another_rate_keeps_its_length_in_seconds_and_its_pitch(tone):
-    warnings = []
-    audio = read_audio(tone(44_100), 16_000, SampleRateMismatch.resample, warnings)
+    notes = []
+    audio = read_audio(tone(44_100), 16_000, SampleRateMismatch.resample, notes)
     assert len(audio) == pytest.approx(8000, abs=2)
     assert np.argmax(np.abs(np.fft.rfft(audio[:8000]))) == 220  # 440 Hz, in steps of 2 Hz
-    assert len(warnings) == 1
+    assert len(notes) == 1
 
 
-def test_a_folder_of_another_rate_warns_once(tone):
-    warnings = []
+def test_a_folder_of_another_rate_is_noted_once(tone):
+    notes = []
     for _ in range(2):
-        read_audio(tone(44_100), 16_000, SampleRateMismatch.resample, warnings)
-    assert len(warnings) == 1
+        read_audio(tone(44_100), 16_000, SampleRateMismatch.resample, notes)
+    assert len(notes) == 1
 
 
 def test_audio_of_another_rate_is_refused_where_the_settings_say_so(tone):

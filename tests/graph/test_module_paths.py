@@ -61,6 +61,7 @@ NAMES = [*PATHS, "encoder.layers.9"]
     [
         ("encoder", {"node_conv1d", "node_conv1d_1"}),
         ("encoder.layers.1", {"node_conv1d_1"}),
+        ("encoder.layers", {"node_conv1d", "node_conv1d_1"}),  # a list of modules, which is never called itself
         ("encoder.layers.?", {"node_conv1d", "node_conv1d_1", "encoder.layers.9"}),
         ("*coder", {"node_conv1d", "node_conv1d_1", "node_conv1d_2"}),
         ("node_conv1d", {"node_conv1d"}),

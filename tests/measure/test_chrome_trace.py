@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pipeline.errors import StageError
+from pipeline.measure import chrome_trace as chrome_trace_module
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.chrome_trace import chrome_trace
 
@@ -44,3 +46,16 @@ def test_only_the_last_inference_is_traced():
     events += [event("model_run", "Session", 30), event("a_kernel_time", "Node", 32), event("a_fence_before", "Node", 31)]
     shown = [(e["name"], e.get("ts"), e["pid"]) for e in chrome_trace({"fp32": events})["traceEvents"]]
     assert shown == [("process_name", None, 1), ("model_run", 0, 1), ("a", 2, 1)]
+
+
+@pytest.mark.parametrize("error", [StageError("the profile crashed"), KeyError("dur"), ValueError("no JSON")])
+def test_a_profile_that_fails_leaves_the_times_and_a_warning(chains, noise, tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(chrome_trace_module, "profile_ops", fail)
+    five, ten = chains
+    found = benchmark_graph(ten, five, [noise(50)], min_pairs=2, rounds=1, min_seconds=0.0, trace=tmp_path / "trace.json")
+    assert found.op_times is None
+    assert found.speedup.median > 0
+    assert [note for note in found.warnings if "The time of each operator was not measured" in note]

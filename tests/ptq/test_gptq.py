@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.config.choices import IntegerType
+from pipeline.config.choices import IntegerType, Target
 from pipeline.ptq.gptq import round_rows, round_weights
 from pipeline.ptq.layer_order import stream
 from pipeline.ptq.second_moments import patches, second_moments
 from pipeline.ptq.simulate import simulate, steps_of, weight_grid
+from pipeline.quantize.paired_sums import ROOM, Pairing, in_rows, largest_sums
 from pipeline.sample import Sample
 
 
@@ -36,15 +37,16 @@ def one_conv(build, infer_shapes, make_weight):
     return make
 
 
+@pytest.mark.parametrize("target", [Target.x86_vnni, Target.x86])
 @pytest.mark.parametrize(
     ("attributes", "inputs"),
     [("pads = [1, 1]", 8), ("pads = [2, 0], dilations = [2], strides = [2]", 8), ('auto_pad = "NOTSET", group = 2', 4)],
 )
 def test_the_output_error_is_below_that_of_rounding_to_nearest(
-    one_conv, make_samples, static, run, constant, attributes, inputs
+    one_conv, make_samples, static, run, constant, attributes, inputs, target
 ):
     model, samples = one_conv(attributes, inputs), correlated(make_samples, 8)
-    plan, mode, ranges = static(model, samples)
+    plan, mode, ranges = static(model, samples, target=target)
     rounded = round_weights(model, plan, mode, ranges, samples)
     weight, new = constant(model, "w"), constant(rounded, "w")
     grid = weight_grid(weight, model.graph.node[0], plan, mode)
@@ -54,7 +56,11 @@ def test_the_output_error_is_below_that_of_rounding_to_nearest(
     assert output_error(model, rounded, samples, run) < 0.5 * output_error(model, nearest, samples, run)
     # on the grid, whose scale is the same as before
     np.testing.assert_allclose(new / steps, np.rint(new / steps), atol=1e-4)
-    np.testing.assert_allclose(weight_grid(new, model.graph.node[0], plan, mode).scale, grid.scale, rtol=1e-6)
+    again = weight_grid(new, model.graph.node[0], plan, mode)
+    np.testing.assert_allclose(again.scale, grid.scale, rtol=1e-6)
+    np.testing.assert_array_equal(again.quantize(new), np.rint(new / steps))
+    largest = largest_sums(in_rows(again.quantize(new).astype(int), Pairing.conv)).max()
+    assert largest == ROOM if target is Target.x86 else largest > ROOM
 
 
 def test_a_quantizer_behind_it_finds_the_same_weights(one_conv, make_samples, static, run, quantized):

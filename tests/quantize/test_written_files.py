@@ -132,7 +132,7 @@ def test_a_file_with_integers_that_were_not_planned_is_refused(matmul_net, setti
 def test_four_bits_are_in_the_name_only_where_most_weights_have_them(written, settings, conv_net, matmul_net):
     artifact, _, result = written(conv_net(), settings("weight_only", bits=4), sample(x=(1, 16, 24)))
     assert artifact.path.name == "model.int8.onnx"
-    assert any("100 % have 8 bits, not 4" in note for note in result.notes)
+    assert any("100 % have 8 bits, not 4" in warning for warning in result.warnings)
 
 
 def test_products_in_four_bits_are_called_int4(written, settings, matmul_net):

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from pipeline.errors import ConfigError
 from pipeline.report.compare_runs import compare_runs, find_runs, write_comparison
-from pipeline.report.comparison_table import comparison_table
+from pipeline.report.comparison_table import comparison_parts
 from pipeline.report.html.comparison_page import comparison_page
+from tests.report.conftest import CONFIG
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def modes(comparison):
     return [[row.mode for row in group.rows] for group in comparison.groups]
 
 
-def printed(comparison):
-    """Return what a wide terminal shows."""
-    console = Console(file=io.StringIO(), width=300)
-    console.print(comparison_table(comparison))
+def printed(comparison, width=300):
+    """Return what a terminal shows."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(*comparison_parts(comparison), crop=False)
     return console.file.getvalue()
 
 
@@ -303,3 +304,34 @@ def test_an_order_without_anything_to_sort_is_refused(run_quickly, tmp_path):
     assert run.exit_code == 2
     assert "sort_by: only runs side by side are sorted" in run.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_a_terminal_of_any_width_names_runs_by_what_differs_and_cuts_no_name_and_no_number(report, save_run, tmp_path, width):
+    for percentile in ("99.9", "99.99"):
+        config = CONFIG.replace("method: minmax", f"method: percentile, percentile: {percentile}")
+        save_run(report, f"2026-01-01_00-00-0{len(percentile)}", config)
+    lines = printed(compare_runs([str(tmp_path / "outputs/*/*/*")]), width).splitlines()
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    for number, percentile in ((1, "99.9"), (2, "99.99")):
+        [row] = [line for line in lines if line.lstrip().startswith(f"{number} ")]
+        assert f"{number} mode.percentile={percentile}" in " ".join(row.split())
+    for whole in ("wer_percent", "posterior_kl", "1.50 (1.40–1.60)", "10 → 20", "0.011", "0.25"):
+        assert text.count(whole) >= (2 if whole[0].isdigit() else 1), whole
+
+
+def test_runs_that_differ_in_nothing_are_named_by_their_directories(report, save_run, tmp_path):
+    for name in ("2026-01-01_00-00-00", "2026-01-01_00-00-01"):
+        save_run(report, name)
+    text = printed(compare_runs([str(tmp_path / "outputs/*/*/*")]), 80)
+    assert "static, 2026-01-01_00-00-00" in text
+    assert "static, 2026-01-01_00-00-01" in text
+
+
+def test_the_metric_that_runs_are_sorted_by_is_shown(report, save_run, tmp_path):
+    report["evaluation"]["metrics"]["cosine"] = report["evaluation"]["metrics"]["posterior_kl"] | {"quantized": 0.9876}
+    save_run(report, "2026-01-01_00-00-00")
+    assert "0.9876" in printed(compare_runs([str(tmp_path / "outputs/*/*/*")], "cosine"))
+    assert "0.9876" not in printed(compare_runs([str(tmp_path / "outputs/*/*/*")]))

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, in_reading_order, leading_metrics
-from pipeline.record.results import NodeError
+from pipeline.record.results import NodeError, ProcessorFit
 from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.language import said, tr
@@ -119,13 +119,14 @@ class ErrorView:
 
 @dataclass(frozen=True)
 class NodeGroups:
-    """The nodes of a graph: how they compute now -> names, why they were kept -> names, the kernels that run them, modules."""
+    """The nodes of a graph: how they compute now -> names, why they were kept -> names, the kernels and processors, modules."""
 
     graph: str
     quantized: dict[str, list[str]]
     kept: dict[str, list[str]]
     kernels: dict[str, int]
     modules: dict[str, str]
+    processors: ProcessorFit | None
 
 
 def verdicts(report: Report) -> list[GraphVerdict]:
@@ -235,7 +236,7 @@ def nodes(report: Report) -> list[NodeGroups]:
         for entry in artifact.kept:
             kept.setdefault(entry.reason, []).append(entry.node)
         if quantized or kept:
-            found.append(NodeGroups(artifact.graph, quantized, kept, artifact.kernels, artifact.modules))
+            found.append(NodeGroups(artifact.graph, quantized, kept, artifact.kernels, artifact.modules, artifact.processors))
     return found
 
 

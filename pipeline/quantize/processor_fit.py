@@ -1,0 +1,65 @@
+"""For which processors a finished graph is right, and where its sums of integer products would saturate."""
+
+from collections.abc import Sequence
+
+import onnx
+
+from pipeline.config.choices import Target
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig
+from pipeline.quantize.saturation import integer_products, saturating_shares, weight_bits_of
+from pipeline.quantize.target import PROCESSORS, adds_in_16_bits, exact_on_target_only, is_arm, target_of, this_machine
+from pipeline.record.results import ProcessorFit
+from pipeline.sample import Sample
+
+NAME_ENDS = "_quant"  # what an integer operator with dynamic ranges has behind the name of its node
+WORST = 3  # nodes that a warning names
+
+
+def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence[Sample], *, threads: int = 1) -> ProcessorFit:
+    """Return for which processors a finished graph is right.
+
+    Args:
+        model: the graph.
+        mode: what it was made with.
+        samples: of calibration; sums that would saturate are counted on a few.
+        threads: intra-op threads.
+    """
+    made_for = target_of(mode.target).name if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig) else None
+    found: dict[str, float | None] = {}
+    if any(product.can_saturate for product in integer_products(model)):
+        found = saturating_shares(model, samples, threads=threads)
+    wrong = [target.name for target in Target if found and PROCESSORS[target].in_16_bits]
+    return ProcessorFit(
+        made_for=made_for,
+        right_on=[target.name for target in Target if target.name not in wrong],
+        saturates_on=wrong,
+        saturating_sums={node.removesuffix(NAME_ENDS): share for node, share in found.items()},
+        weight_bits={node.removesuffix(NAME_ENDS): bits for node, bits in weight_bits_of(model).items()},
+    )
+
+
+def warnings_on_processors(name: str, fit: ProcessorFit, mode: AnyModeConfig) -> list[str]:
+    """Return what a user must know of a graph that saturates where it will run, or that is not measured where it will run."""
+    notes: list[str] = []
+    if not isinstance(mode, DynamicConfig | StaticConfig | AutoConfig):
+        return notes
+    target = target_of(mode.target)
+    if fit.saturating_sums and adds_in_16_bits(mode.target):
+        counted = sorted(((share, node) for node, share in fit.saturating_sums.items() if share), reverse=True)
+        worst = ", ".join(f"{node} {100 * share:.2g} %" for share, node in counted[:WORST])
+        notes.append(
+            f"{name}: {len(fit.saturating_sums)} nodes have int8 weights so large that sums of two products can saturate on "
+            f"{target.name}{f'; on calibration data they do in {len(counted)}: {worst} of the sums' if counted else ''}. Leave "
+            "out mode.reduce_range, or set it to true."
+        )
+    if exact_on_target_only(mode):
+        notes.append(
+            f"{name}: sums of products with int8 weights saturate on this processor ({this_machine().name}) and not on "
+            f"{target.name}: quality is measured with exact sums, as {target.name} computes them. Speed is that of this one."
+        )
+    elif is_arm(target) and not is_arm(this_machine()):
+        notes.append(
+            f"{name}: made for {target.name}: quality is measured with exact sums of integers, which are the same there; speed "
+            "is that of this processor."
+        )
+    return notes

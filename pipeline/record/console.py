@@ -1,0 +1,111 @@
+"""What a person sees: results on standard output; logs, progress and errors on standard error.
+
+All that goes to standard error goes through one console. It knows of the bars that are drawn there, and so prints above them:
+no line is glued to a bar.
+"""
+
+import functools
+import logging
+import os
+import time
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+IN_REPORT = "in_report"
+"""Attribute of log records that the report repeats: they go into run.log, and to the terminal with the report."""
+
+
+class PatientConsole(Console):
+    """A console whose reader may go away, as `head -1` does: what comes later is dropped, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on."""
+        self.quiet = True
+        drop_output(self.file.fileno())
+
+
+@functools.cache
+def log_console() -> Console:
+    """Return the console of logs, progress bars and errors: standard error."""
+    return PatientConsole(stderr=True)
+
+
+def result_console() -> Console:
+    """Return a console for results: standard output."""
+    return PatientConsole()
+
+
+def drop_output(descriptor: int) -> None:
+    """Let what is written to a file descriptor vanish: nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+class Paragraph:
+    """Text whose words are never cut: a path or a name is whole on its line, however narrow the terminal.
+
+    Lines are broken at spaces on a terminal only. In a file or a pipe, a message is one line, which can be searched for.
+    """
+
+    def __init__(self, text: str, style: str = "") -> None:
+        """Keep the text; it is not markup."""
+        self.text, self.style = text, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines."""
+        width = options.max_width if console.is_terminal else None
+        for line in wrapped(self.text, width):
+            yield Text(line, style=self.style, no_wrap=True, overflow="ignore")
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return lines of a text, broken at spaces where they are longer than `width` cells; None: at its own line ends alone.
+
+    A word that is longer than a line is a line of its own. Lines keep their indentation.
+    """
+    return [part for line in text.split("\n") for part in (_broken(line, width) if width else [line])]
+
+
+def _broken(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())]
+    first, *words = line.split() or [""]
+    lines = [indent + first]
+    for word in words:
+        if cell_len(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return lines
+
+
+class TerminalHandler(logging.Handler):
+    """Prints log records above the progress bars. `conf/config.yaml` names it in the place of Hydra's, which tears them."""
+
+    def __init__(self, stream: object = None) -> None:
+        """Print to standard error; Hydra's settings name a stream, which is not needed."""
+        del stream
+        super().__init__()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; not one that the report repeats."""
+        if getattr(record, IN_REPORT, False):
+            return
+        try:
+            style = "bold red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
+            say(self.format(record), style)
+        except Exception:  # as every handler of the standard library: a message must not end the program
+            self.handleError(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line: the time of day before what is done, the level before what is wrong."""
+        known = record.levelno >= logging.WARNING
+        begin = f"{record.levelname.lower()}:" if known else time.strftime("%H:%M:%S", time.localtime(record.created))
+        return f"{begin} {super().format(record)}"
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a message to standard error, above the bars."""
+    log_console().print(Paragraph(text, style), crop=False)

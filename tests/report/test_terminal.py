@@ -1,0 +1,133 @@
+"""What a report looks like in a terminal of 60, 80 or 120 columns, and in a pipe: nothing is cut."""
+
+import io
+import json
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pipeline.metrics.metric_registry import METRICS, leading_metrics
+from pipeline.report.fitted_table import Column, FittedTable
+from pipeline.report.report_file import report_from_json
+from pipeline.report.terminal import format_number, print_report
+
+WIDTHS = (60, 80, 120)
+DIRECTORY = "/home/someone/projects/speech-models-for-android/outputs/asr/static/2026-01-01_00-00-00"
+
+
+def shown(report, width, *, terminal=True):
+    """Return the lines that a console of this width shows of a report."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+    print_report(report_from_json(report, "report"), DIRECTORY, console)
+    return console.file.getvalue().splitlines()
+
+
+def rendered(table, width):
+    """Return the lines of a table."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table, crop=False)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def full_report(real_report):
+    """Return the report of a real run with what few runs have: a search, further threads, a state, warnings, notes."""
+    report = json.loads(json.dumps(real_report))
+    [graph] = report["benchmark"]
+    measured = report["benchmark"][graph]
+    measured["other_threads"] = [measured | {"threads": 16}]
+    measured["self_check"] = {"median": 1.001, "low": 0.982, "high": 1.021}
+    report["warnings"] = [f"the machine was busy; see {DIRECTORY}/run.log"]
+    report["notes"] = ["vocoder: converted from opset 11 to 13, which this mode needs."]
+    report["rerun"] = {
+        "of": DIRECTORY, "inputs_changed": [f"{DIRECTORY}/clip.wav is another file"], "environment_changed": [],
+        "artifacts_identical": {"vocoder.int8.onnx": False}, "metrics_moved": {"truth_mr_stft": (1.0, 1.5)},
+    }  # fmt: skip
+    return report
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_metric_has_its_whole_name_and_its_whole_numbers(full_report, width):
+    lines = shown(full_report, width)
+    for name, metric in full_report["evaluation"]["metrics"].items():
+        places = [index for index, line in enumerate(lines) if line.split(" ")[0] == name]
+        assert places, name
+        block = "\n".join(lines[places[0] : places[0] + 4])
+        values = [metric["baseline"], metric["quantized"], *(metric["interval"] or {}).values()]
+        for value in values:
+            assert re.search(rf"(?<![\d.]){re.escape(format_number(value))}(?![\d.])", block), (name, value)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_line_is_longer_than_the_terminal_but_for_a_path(full_report, width):
+    for line in shown(full_report, width):
+        assert cell_len(line) <= width or DIRECTORY in line, line
+        assert "…" not in line
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_files_come_last_whole_and_one_a_line(full_report, width):
+    text = "\n".join(shown(full_report, width, terminal=False))
+    assert text.endswith(
+        f"\nmodel: {DIRECTORY}/vocoder.int8.onnx\nreport: {DIRECTORY}/report.json\npage: {DIRECTORY}/report.html"
+    )
+    words = "\n".join(shown(full_report, width)).split()
+    assert words[-6:] == [
+        "model:", f"{DIRECTORY}/vocoder.int8.onnx", "report:", f"{DIRECTORY}/report.json", "page:", f"{DIRECTORY}/report.html",
+    ]  # fmt: skip
+
+
+def test_in_a_pipe_a_warning_is_one_line_and_on_a_terminal_its_words_are_whole(full_report):
+    warning = f"warning: the machine was busy; see {DIRECTORY}/run.log"
+    assert warning in shown(full_report, 60, terminal=False)
+    assert f"{DIRECTORY}/run.log" in shown(full_report, 60)
+
+
+def test_notes_stand_behind_the_numbers_and_warnings_before_them(full_report):
+    text = "\n".join(shown(full_report, 120))
+    assert text.index("warning: the machine") < text.index("Quality on") < text.index("note: vocoder: converted from opset 11")
+
+
+def test_the_metric_of_the_task_comes_first_and_general_ones_behind(full_report, report):
+    for found, first, last in ((full_report, "truth_log_mel_l1", "mse"), (report, "wer_percent", "posterior_kl")):
+        lines = [line.split(" ")[0] for line in shown(found, 120)]
+        places = [lines.index(name) for name in found["evaluation"]["metrics"]]
+        assert lines.index(first) == min(places) < lines.index(last)
+        assert first in leading_metrics()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_long_name_of_a_node_and_a_long_header_stay_whole(width):
+    table = FittedTable(
+        "Search", (Column("candidate", left=True, names=True), Column("speed"), Column("roundtrip_wer_percent"))
+    )
+    table.add("A17+2 /encoder/encoder.3/feed_forward2/MatMul_1, biases corrected", "1.62", "+0.01234 %")
+    text = "\n".join(rendered(table, width))
+    for whole in ("/encoder/encoder.3/feed_forward2/MatMul_1", "roundtrip_wer_percent", "1.62", "+0.01234 %"):
+        assert whole in text
+
+
+@pytest.mark.parametrize("width", [20, 40, *WIDTHS])
+def test_a_table_of_every_metric_names_each_of_them_at_any_width(width):
+    table = FittedTable("Metrics", (Column("metric", left=True, names=True), Column("value"), Column("why", optional=True)))
+    for name in METRICS:
+        table.add(name, "1.234e-05", "a long reason that a narrow terminal has no room for")
+    lines = rendered(table, width)
+    assert {line.split(" ")[0] for line in lines} >= set(METRICS)
+    assert sum("1.234e-05" in line for line in lines) == len(METRICS)
+
+
+def test_a_long_list_is_broken_at_its_commas_and_a_number_stays_with_its_unit():
+    table = FittedTable("Graph", (Column("graph", left=True, names=True), Column("time goes to", left=True)))
+    table.add("acoustic", "Softplus 25 %, MatMul 21 %, Conv 20 %, Add 7 %")
+    assert rendered(table, 30)[1:4] == ["acoustic", "  time goes to Softplus 25 %,", "  MatMul 21 %, Conv 20 %,"]
+
+
+def test_a_table_loses_its_optional_column_before_its_rows_become_blocks():
+    table = FittedTable("T", (Column("name", left=True, names=True), Column("value"), Column("better is", optional=True)))
+    table.add("roundtrip_wer_percent", "0.9912", "lower")
+    assert rendered(table, 40)[1] == "name                    value  better is"
+    assert rendered(table, 39)[1] == "name                    value"
+    assert rendered(table, 28)[1:4] == ["roundtrip_wer_percent", "  value 0.9912;", "  better is lower"]
