@@ -112,8 +112,8 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, RunDirectory, past_config_file
-    from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.record.run_directory import CONFIG_FILE, PAGE_FILE, RunDirectory, past_config_file
+    from pipeline.report.html.run_page import write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
     from pipeline.rerun import with_differences

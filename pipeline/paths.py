@@ -1,6 +1,7 @@
 """The files that settings name: where they are, and their hashes."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,12 @@ def resolve_path(path: str) -> Path:
 def config_directory() -> Path:
     """Return the directory of the YAML files that Hydra composes."""
     return _project_root() / "conf"
+
+
+def cache_directory() -> Path:
+    """Return where downloads and other things that cost time are kept: below `$XDG_CACHE_HOME`, or else `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "speech-quantization-pipeline"
 
 
 @cache

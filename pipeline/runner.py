@@ -72,6 +72,8 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
     try:
         stages = selected_stages(config.stages)
         check_evaluation(config.model, config.evaluation)
+        if "benchmark" in config.stages:
+            _ = context.runtime  # one that is not to be had ends the run before anything is computed
         with context.progress:
             for stage in stages:
                 done.append(_run_stage(stage, context))

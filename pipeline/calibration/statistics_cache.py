@@ -21,6 +21,7 @@ from pipeline.calibration import collect as engine
 from pipeline.calibration.derived_tensors import around_layers, quantizable_tensors
 from pipeline.calibration.statistics import Statistics
 from pipeline.graph.large_models import is_large, without_weights
+from pipeline.paths import cache_directory
 from pipeline.sample import Sample
 
 ENGINE_VERSION = 5  # to be raised with every change that changes statistics
@@ -30,9 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 def default_directory() -> Path:
-    """Return where entries are kept by default: below $XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "speech-quantization-pipeline" / "calibration"
+    """Return where entries are kept by default."""
+    return cache_directory() / "calibration"
 
 
 def cached_statistics(

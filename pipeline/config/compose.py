@@ -117,7 +117,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         stages, seed = composed.get("stages"), composed.get("seed")
         groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
         for mode in (values["mode"], *graph_modes.values()):
-            problems += _limits(mode, *groups)
+            problems += [*_limits(mode, *groups), *_unknown_runtime(mode)]
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -266,6 +266,18 @@ def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
 
 def _are_thread_counts(counts: list[int]) -> bool:
     return len(set(counts)) == len(counts) and all(count >= 1 for count in counts)
+
+
+def _unknown_runtime(mode: AnyModeConfig) -> list[str]:
+    if mode.runtime is None:
+        return []
+    from pipeline.graph.runtime_versions import parse_version
+
+    try:
+        parse_version(mode.runtime, "mode.runtime")
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _limits(

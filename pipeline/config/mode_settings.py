@@ -19,6 +19,8 @@ class ModeConfig:
         nodes_to_exclude: never these nodes (names, modules or calls of functions; globs).
         preprocess: fold constants and remove identities with ONNX Runtime before quantizing.
         opset: convert the graph to this opset first; null: only where the mode needs a newer one.
+        runtime: the ONNX Runtime that must run the artifact, such as 1.17.1: limits opset, types and operators to what that
+            version has; null: this one.
         external_data: write weights beside the graph; null: only where a file would pass 2 GB.
         optimize: first replace slow float operators by fast ones that compute the same, where that measures faster here.
         rewrites: names of the rewrites to try (`pipeline/optimize/rewrite_registry.py`); empty: all.
@@ -32,6 +34,7 @@ class ModeConfig:
     nodes_to_exclude: list[str] = field(default_factory=list)
     preprocess: bool = True
     opset: int | None = None
+    runtime: str | None = None
     external_data: bool | None = None
     optimize: bool = False
     rewrites: list[str] = field(default_factory=list)

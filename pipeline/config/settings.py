@@ -84,6 +84,8 @@ class BenchmarkConfig:
         seconds: and at least this long.
         rounds: how often both sessions are built again: where a session's memory lies moves its latency by percents for as
             long as it lives, so more rounds make the interval narrower than more pairs do.
+        runtime: time and check in this version of ONNX Runtime, such as 1.28.0, or in that of an environment, by its Python
+            (venv/bin/python); null: in the installed one. What is fast differs between versions.
         self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
@@ -91,6 +93,7 @@ class BenchmarkConfig:
     runs: int = 20
     seconds: float = 2.0
     rounds: int = 6
+    runtime: str | None = None
     self_check: bool = False
 
 

@@ -74,12 +74,6 @@ def download(url: str, sha256: str | None, cache: Path, on_progress: OnProgress)
     return Download(file, found, _extracted(file, found) if name.endswith(ARCHIVES) else None)
 
 
-def cache_directory() -> Path:
-    """Return where downloads are kept: `$XDG_CACHE_HOME`, or else `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "speech-quantization-pipeline"
-
-
 def _fetch(url: str, file: Path, on_progress: OnProgress) -> None:
     """Write a file, going on where a connection broke, in this run or in an earlier one."""
     partial = file.with_name(f"{file.name}.part")

@@ -12,6 +12,7 @@ from pipeline.measure.benchmark_result import GraphBenchmark, LengthLatency, OpT
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.chrome_trace import op_times_of
 from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops
+from pipeline.measure.other_runtime import OtherRuntime, own_runtime
 from pipeline.measure.paired_timing import Pair, percentiles_of, speedup_of
 from pipeline.sample import Sample
 
@@ -47,6 +48,7 @@ def benchmark_graph(
     self_check: bool = False,
     seed: int = 0,
     trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> GraphBenchmark:
     """Time a quantized model against its original.
@@ -68,6 +70,7 @@ def benchmark_graph(
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
         trace: where to write a Chrome trace of both models; they are profiled where it is given.
+        runtime: the ONNX Runtime that both run in; None: that of this process.
         on_step: called after each of the `steps_of` a benchmark; from another thread.
 
     Raises:
@@ -81,9 +84,8 @@ def benchmark_graph(
 
     def child(task: str, what: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            return run_child(
-                Path(folder), task, subset, f"The benchmark of {what}", on_step=on_step, threads=threads, **settings
-            )
+            name = f"The benchmark of {what}"
+            return run_child(Path(folder), task, subset, name, runtime=runtime, on_step=on_step, threads=threads, **settings)
 
     def timed(other: Path) -> dict[str, Any]:
         return child(
@@ -122,7 +124,9 @@ def benchmark_graph(
     if trace is not None:
         label = "median" if "median" in lengths else "long"
         try:
-            op_times = op_times_of(baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace)
+            op_times = op_times_of(
+                baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace, runtime=runtime
+            )
         except Exception as error:  # it explains the result: no fault of the profiler may end a run that has been timed
             log.debug("the profile", exc_info=True)
             notes.append(f"The time of each operator was not measured: {' '.join(str(error).split()) or type(error).__name__}")
@@ -148,6 +152,7 @@ def benchmark_graph(
         self_check=self_speedup,
         warnings=notes,
         op_times=op_times,
+        runtime=(runtime or own_runtime()).version,
     )
 
 

@@ -116,6 +116,7 @@ class GraphBenchmark:
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
         warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
+        runtime: version of the ONNX Runtime that both ran in.
         other_threads: the same graph on the further numbers of threads that were asked for.
     """
 
@@ -139,4 +140,5 @@ class GraphBenchmark:
     self_check: Speedup | None = None
     warnings: list[str] = field(default_factory=list)
     op_times: OpTimes | None = None
+    runtime: str = ""
     other_threads: "list[GraphBenchmark]" = field(default_factory=list)

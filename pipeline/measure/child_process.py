@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.measure.other_runtime import OtherRuntime, own_runtime
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def run_child(
     samples: Sequence[Sample],
     what: str,
     *,
+    runtime: OtherRuntime | None = None,
     on_step: OnStep = lambda: None,
     **job: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def run_child(
         task: a key of `pipeline.measure.benchmark_child.TASKS`.
         samples: what the model is run on.
         what: of the message where it fails, for example "the benchmark of acoustic.int8.onnx".
+        runtime: the ONNX Runtime that the child runs in; None: that of this process.
         on_step: called for each step that the child has done, from another thread.
         job: settings of the task; they must be JSON.
 
@@ -61,13 +64,11 @@ def run_child(
         json.dumps({"task": task, "samples": names, "steps": str(folder / STEPS_FILE), **job}), encoding="utf-8"
     )
 
-    # The package is found wherever the parent found it, installed or not.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    runtime = runtime or own_runtime()
     with _steps_told(folder / STEPS_FILE, on_step):
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.measure.benchmark_child", str(folder)],
-            env=os.environ | {"PYTHONPATH": path},
+            [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
+            env=runtime.environment(folder),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

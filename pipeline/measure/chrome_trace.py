@@ -12,11 +12,19 @@ from typing import Any
 from pipeline.measure.benchmark_result import LengthLatency, OpTimes
 from pipeline.measure.ort_profile import profile_ops
 from pipeline.measure.ort_trace import Event, inferences_of, read_events
+from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.sample import Sample
 
 
 def op_times_of(
-    baseline: Path, quantized: Path, sample: Sample, measured: LengthLatency, *, threads: int, trace: Path
+    baseline: Path,
+    quantized: Path,
+    sample: Sample,
+    measured: LengthLatency,
+    *,
+    threads: int,
+    trace: Path,
+    runtime: OtherRuntime | None = None,
 ) -> OpTimes:
     """Profile both models on one sample, each in a process of its own, and write a Chrome trace of both.
 
@@ -27,6 +35,7 @@ def op_times_of(
         measured: the latencies of that sample without a profiler, which the shares are taken of.
         threads: intra-op threads.
         trace: the file to write.
+        runtime: the ONNX Runtime that they run in; None: that of this process.
 
     Raises:
         StageError: a model does not run on the sample.
@@ -35,7 +44,7 @@ def op_times_of(
     with tempfile.TemporaryDirectory(prefix="trace-") as folder:
         for role, model in (("fp32", baseline), (quantized.stem, quantized)):
             whole = Path(folder) / f"{role}.json"
-            shares.append(profile_ops(model, sample, threads=threads, trace=whole).ops)
+            shares.append(profile_ops(model, sample, threads=threads, trace=whole, runtime=runtime).ops)
             events[role] = read_events(whole)
     trace.write_text(json.dumps(chrome_trace(events)), encoding="utf-8")
     before, after = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.ort_trace import Event, Kernel, Shape, inferences_of, read_events
+from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.sample import Sample
 
 # Their time is the time of the nodes in their bodies, which are listed themselves.
@@ -60,6 +61,7 @@ def profile_ops(
     runs: int = 5,
     optimize: bool = True,
     trace: Path | None = None,
+    runtime: OtherRuntime | None = None,
 ) -> Profile:
     """Profile a model on one sample, in a process of its own and in a directory that is gone afterwards.
 
@@ -71,6 +73,7 @@ def profile_ops(
         optimize: as it runs in production; False runs the graph as the file has it, under its own node names and with
             the shapes of all inputs (to count MACs; its times are of no interest).
         trace: where to keep the Chrome trace (chrome://tracing, Perfetto), if it is wanted.
+        runtime: the ONNX Runtime that it runs in; None: that of this process.
 
     Raises:
         StageError: the model does not load, or does not run on the sample.
@@ -82,6 +85,7 @@ def profile_ops(
             "profile",
             [sample],
             f"The profile of {model.name} on sample {sample.id!r}",
+            runtime=runtime,
             model=str(model.resolve()),
             threads=threads,
             runs=runs,

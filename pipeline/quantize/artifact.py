@@ -12,6 +12,7 @@ from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.module_paths import module_of
 from pipeline.graph.prepare import without_shapes
+from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_lowest_ir_version
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
@@ -42,6 +43,7 @@ class Artifact:
         kept: nodes that could have been quantized and were not, with reasons.
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
+        needs: the oldest ONNX Runtime that it runs in.
         processors: for which processors it is right; None: not looked at.
     """
 
@@ -54,6 +56,7 @@ class Artifact:
     kept: tuple[Kept, ...]
     kernels: dict[str, int]
     modules: dict[str, str] = field(default_factory=dict)
+    needs: Needed = field(default_factory=lambda: Needed(OLDEST, ""))
     processors: ProcessorFit | None = None
 
     def published(self, directory: RunDirectory) -> "Artifact":
@@ -71,6 +74,7 @@ def save_artifact(
     probe: Sample,
     *,
     external_data: bool | None,
+    runtime: str | None = None,
     threads: int = 1,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
@@ -86,11 +90,13 @@ def save_artifact(
         directory: of the run.
         probe: a sample.
         external_data: weights in a file beside the graph; None: only where it is too large without.
+        runtime: the version of ONNX Runtime that must run it; None: this one.
         threads: intra-op threads that it is run with.
 
     Raises:
-        StageError: the graph is not what was planned, holds no weight of the type that its name promises, does not run on the
-            probe, is no valid ONNX file where the original is, or is too large for the one file that is asked for.
+        StageError: the graph is not what was planned, holds no weight of the type that its name promises, needs a newer ONNX
+            Runtime than was asked for, does not run on the probe, is no valid ONNX file where the original is, or is too large
+            for the one file that is asked for.
     """
     check_plan(model, original, plan)
     model = without_shapes(model)
@@ -98,6 +104,8 @@ def save_artifact(
     model.metadata_props.extend(source.model.metadata_props)
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
+    use_lowest_ir_version(model)
+    needs = check_runtime(model, runtime, f"{source.name}.{suffix}.onnx")
     path = directory.staging(f"{source.name}.{suffix}.onnx")
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
@@ -119,6 +127,7 @@ def save_artifact(
         tuple(plan.kept),
         kernels,
         _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
+        needs,
     )
 
 

@@ -9,6 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.prepare import prepare
+from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 
@@ -51,7 +52,8 @@ def _means_a_node(pattern: str, names: set[str], paths: Paths) -> bool:
 
 def _names(source: SourceGraph, mode: AnyModeConfig, needed_opset: int) -> set[str]:
     """Return the names of a graph's nodes when they are planned, those that preparation has removed, and of bodies if asked."""
-    prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset, preprocess=mode.preprocess)
+    opset = opset_for(mode.opset, mode.runtime, source.opset)
+    prepared = prepare(source, opset=opset, needed_opset=needed_opset, preprocess=mode.preprocess)
     scopes = [prepared.model.graph]
     if isinstance(mode, StaticConfig | DynamicConfig) and mode.subgraphs:
         name_bodies(prepared.model.graph)

@@ -82,6 +82,8 @@ class ArtifactReport:
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the source that it was exported from, where its name does not say so.
+        runtime: the oldest ONNX Runtime that it runs in, such as ">= 1.17".
+        runtime_because: what in it needs that version.
         processors: for which processors it is right, and the bits of its weights.
     """
 
@@ -94,6 +96,8 @@ class ArtifactReport:
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    runtime_because: str = ""
     processors: ProcessorFit | None = field(default=None, metadata=LEFT_OUT)
 
 
@@ -137,9 +141,11 @@ class RunVerdict:
 
 @dataclass(frozen=True)
 class RunsOn:
-    """What the artifacts need: versions of ONNX Runtime, such as ">= 1.17".
+    """What the artifacts of a run need together.
 
-    `processors` are those that the artifacts were made for.
+    Attributes:
+        onnxruntime: the oldest version of ONNX Runtime that runs all of them, such as ">= 1.17".
+        processors: the targets that compute all of them exactly (`pipeline/quantize/target.py`).
     """
 
     onnxruntime: str

@@ -42,6 +42,11 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(_inspection(report.inspect))
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
+    parts += [
+        Paragraph(f"{artifact.graph}: runs on ONNX Runtime {artifact.runtime} ({artifact.runtime_because})", "dim")
+        for artifact in report.artifacts or []
+        if artifact.runtime
+    ]
     if report.evaluation is not None:
         parts.append(_quality(report.evaluation))
         if len(report.evaluation.outputs) > 1:

@@ -17,6 +17,7 @@ from pipeline.report.schema import (
     GraphRewrites,
     InputFile,
     Report,
+    RunsOn,
     SampleSplit,
     SkippedSample,
     StageRun,
@@ -72,6 +73,7 @@ def report_of(
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
         artifacts=None if quantized is None else [_artifact(artifact) for artifact in quantized.artifacts.values()],
+        runs_on=None if quantized is None else _runs_on(list(quantized.artifacts.values())),
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
         rewrites=None if quantized is None else {name: _rewrites(found) for name, found in quantized.rewritten.items()},
@@ -114,6 +116,15 @@ def _rewrites(found: Rewritten) -> GraphRewrites:
     return _as(GraphRewrites, {"applied": applied, "rejected": [{"name": n, "reason": why} for n, why in found.rejected]})
 
 
+def _runs_on(artifacts: Sequence[Artifact]) -> RunsOn | None:
+    """Return what all artifacts of a run need together."""
+    if not artifacts:
+        return None
+    needs = max((artifact.needs for artifact in artifacts), key=lambda needed: needed.version)
+    right = [set(artifact.processors.right_on) for artifact in artifacts if artifact.processors is not None]
+    return RunsOn(str(needs), sorted(set.intersection(*right)) if right else [])
+
+
 def _artifact(artifact: Artifact) -> ArtifactReport:
     return ArtifactReport(
         artifact.graph,
@@ -125,5 +136,7 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        str(artifact.needs),
+        artifact.needs.because,
         artifact.processors,
     )

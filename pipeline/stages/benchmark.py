@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.graph.runtime_versions import slower_elsewhere
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph, steps_of
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
@@ -17,6 +18,9 @@ SPEECH_SAMPLES = 32  # that the lengths to be timed are chosen from
 def run(context: RunContext) -> dict[str, GraphBenchmark]:
     """Time every artifact with every number of threads; the first is that of all stages."""
     config = context.config
+    runtime = context.runtime
+    if runtime.note:
+        context.run_log.warn(runtime.note)
     results = {}
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]
@@ -28,6 +32,8 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
             _timed(context, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
         ]
         results[name] = replace(first, other_threads=others)
+        if config.benchmark.runtime is None and (note := slower_elsewhere(artifact.kernels, runtime.version)):
+            context.run_log.warn(f"{name}: {note}")
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
             if measured.verdict == Verdict.slower:
@@ -63,6 +69,7 @@ def _timed(
             self_check=settings.self_check,
             seed=config.seed,
             trace=trace,
+            runtime=context.runtime,
             on_step=advance,
         )
 

@@ -8,6 +8,7 @@ from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Inspection
@@ -58,6 +59,11 @@ class RunContext:
     def split(self) -> dict[str, list[str]] | None:
         """Which samples are in which part of the evaluation set; None before it was read."""
         return None if self.model is None else self.evaluation_set.ids
+
+    @cached_property
+    def runtime(self) -> OtherRuntime:
+        """The ONNX Runtime that speed is measured in."""
+        return find_runtime(self.config.benchmark.runtime)
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from pipeline.data.download import cache_directory, download
+from pipeline.data.download import download
 from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
+from pipeline.paths import cache_directory
 from pipeline.quantize.target import exact_on_target_only
 from pipeline.stages.context import RunContext
 

@@ -23,6 +23,7 @@ from pipeline.config.mode_settings import (
 )
 from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare
+from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
@@ -115,7 +116,8 @@ def quantize(
         _refuse_half_precision(source)
         # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
         preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
-        prepared = prepare(source, opset=mode.opset, needed_opset=needed_opset(mode), preprocess=preprocess)
+        opset = opset_for(mode.opset, mode.runtime, source.opset)
+        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             job.search(source, prepared, mode, search_inputs)
@@ -198,7 +200,7 @@ class _Job:
         bits = weight_bits(model)
         artifact = save_artifact(
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
-            external_data=mode.external_data, threads=self.threads,
+            external_data=mode.external_data, runtime=mode.runtime, threads=self.threads,
         )  # fmt: skip
         seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
         fit = processor_fit(model, mode, seen[source.name], threads=self.threads)

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from pipeline.data.download import cache_directory, download
+from pipeline.data.download import download
 from pipeline.errors import ConfigError, DataError
+from pipeline.paths import cache_directory
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
 from html_page import Page
@@ -129,6 +131,14 @@ def test_what_a_report_holds_is_text_and_never_markup(report, save_run, tmp_path
     assert page.all("img") == []
     assert len(page.all("script")) == 1
     assert any(evil in attributes.get("data-model", "") for attributes, _ in page.all("tr"))
+
+
+def test_the_page_needs_no_library_that_draws_or_runs_models(repo):
+    code = (
+        "import pipeline.report.html.index_page, sys; print({'matplotlib', 'onnxruntime', 'scipy', 'numba'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_directory_without_runs_is_refused(tmp_path):

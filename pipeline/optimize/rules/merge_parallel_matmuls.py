@@ -74,9 +74,9 @@ def _join(graph: Graph, group: list[_Heads]) -> None:
     if graph.opset < 13:
         graph.add_node("Split", [swapped], outputs, like=like, axis=axis, split=lengths)
     else:
-        graph.add_node(
-            "Split", [swapped, graph.add_initializer(np.array(lengths, np.int64), "splits")], outputs, like=like, axis=axis
-        )
+        # not "splits": ONNX Runtime 1.18 gives that name to a constant of its own, and then refuses the graph
+        sizes = graph.add_initializer(np.array(lengths, np.int64), f"{like}_sizes")
+        graph.add_node("Split", [swapped, sizes], outputs, like=like, axis=axis)
 
 
 def _weight(graph: Graph, product: onnx.NodeProto) -> Array:

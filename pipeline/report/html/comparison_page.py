@@ -9,11 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import leading_metrics
+from pipeline.record.run_directory import PAGE_FILE
 from pipeline.report.html import plots
 from pipeline.report.html.failures import failed_groups
 from pipeline.report.html.language import listed, tr
 from pipeline.report.html.render import hydra_value, link_to, mib, ms, render, shown_path
-from pipeline.report.html.run_page import PAGE_FILE
 from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number

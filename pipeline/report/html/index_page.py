@@ -9,11 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import METRICS, leading_metrics
+from pipeline.record.run_directory import PAGE_FILE
 from pipeline.report.html.failures import failed_groups
 from pipeline.report.html.index_charts import ChartPoint, over_time, speed_and_quality
 from pipeline.report.html.language import tr
 from pipeline.report.html.render import command, link_to, render, shown_path
-from pipeline.report.html.run_page import PAGE_FILE
 from pipeline.report.ranking import Group, RankedRun, interval_of, value_of
 from pipeline.report.run_index import RunIndex
 from pipeline.report.run_rows import Row

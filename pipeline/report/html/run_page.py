@@ -13,7 +13,6 @@ from pipeline.report.html.search_section import searches
 from pipeline.report.html.transcripts import transcripts
 from pipeline.report.schema import Report
 
-PAGE_FILE = "report.html"
 SHOWN_TRANSCRIPTS = 20  # at most; the ones that quantization changed come first
 SHOWN_FAULTLESS = 4  # where nothing went wrong, a few show what was said
 
