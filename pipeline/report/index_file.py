@@ -51,6 +51,8 @@ def refresh_index(run: Path, language: str) -> Path | None:
         return None
     try:
         return write_index(root, language, MOST_NEW)
-    except (OSError, ConfigError) as error:
-        log.warning("%s was not written: %s", root / PAGE_FILE, error)
+    except Exception as error:  # whatever is wrong with other runs: no fault of theirs may end one that has done its work
+        log.debug("the index of %s", root, exc_info=True)
+        known = isinstance(error, OSError | ConfigError)
+        log.warning("%s was not written: %s", root / PAGE_FILE, error if known else f"{type(error).__name__}: {error}")
         return None
