@@ -120,6 +120,7 @@ def write_cases(kind: str, only: str, folder: Path) -> list[str]:
             model = onnx.load(place / "model.onnx")
             files = sorted(Path(case.model_dir).glob("test_data_set_0/input_*.pb"), key=lambda f: int(f.stem.split("_")[1]))
             inputs = [onnx.numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes())) for file in files]
+        inputs = [onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value for value in inputs]
         arrays = dict(zip((value.name for value in model.graph.input), inputs, strict=False))
         given = {name: np.asarray(a) for name, a in arrays.items() if isinstance(a, np.ndarray | np.generic)}
         given = {name: array.astype(str) if array.dtype == object else array for name, array in given.items()}

@@ -7,8 +7,10 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -17,7 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.text import Text
 
+from pipeline.command_line.arguments import prepare, without_mistakes
+from pipeline.command_line.correction import CommandLineError, command_of, corrected
 from pipeline.config.composition_error import composition_error
+from pipeline.config.help_text import INSTALLED_COMMAND, program, program_version
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
@@ -26,24 +31,29 @@ from pipeline.record.sweep_record import note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
 
+_given: list[str] = []
+"""The arguments of this process, as they were given."""
+
+DOCTOR = "doctor"
+STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
 def main() -> None:
-    """Run the installed command. Without arguments it shows its help."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
+    """Run the installed command."""
     start(hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(run_job))
 
 
 def start(command: Callable[[], object]) -> None:
     """Run a function that `hydra.main` decorates. A mistake of the user's ends the process with status 2.
 
-    A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees to it.
+    Without arguments the command shows its help. A sweep in which a job failed ends with status 2 as well: `CompareSweep` sees
+    to it.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
     register()
     try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
         command()
         sys.stdout.flush()
     except BrokenPipeError:  # help and settings are printed by Hydra; their reader has seen enough
@@ -52,8 +62,44 @@ def start(command: Callable[[], object]) -> None:
         message = composition_error(error)
         if message is None:
             raise
-        _report_failure(message)
+        _report_failure(message, error=error)
         sys.exit(2)
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """Return what Hydra is given; say what a short form stands for, and the version where that is asked for."""
+    if given[:1] == [DOCTOR]:
+        given = _examination(given[1:])
+    _given[:] = given
+    prepared = prepare(given or ["--help"])
+    if "--version" in prepared.options:
+        print(f"{INSTALLED_COMMAND} {program_version()}")
+        sys.exit(0)
+    if {"--shell-completion", "-sc"} & set(prepared.options):
+        from pipeline.command_line.completion import use_own_completion
+
+        use_own_completion()
+    if prepared.stands_for is not None:
+        _given[:] = prepared.stands_for
+        print(f"stands for: {command_of(prepared.stands_for)}", file=sys.stderr, flush=True)
+    return prepared.arguments
+
+
+def _examination(given: list[str]) -> list[str]:
+    """Return the settings that `doctor <settings>` stands for; the kind of a model that is named by its file is found.
+
+    Raises:
+        ConfigError: no model is named.
+    """
+    keys = [text.partition("=")[0] for text in given]
+    places = [text for text in given if "=" not in text and not text.startswith("-")]
+    if not places and not {"model", "model.path", "model.dir", "path"} & set(keys):
+        raise ConfigError(
+            "doctor: of which model? Name its file: doctor model.path=model.onnx, or an option: doctor model=vocoder."
+        )
+    if "model" not in keys:
+        given = [re.sub(r"^model\.(path|dir)=", "path=", text) for text in given]
+    return [*given, f"stages=[load,inspect,{DOCTOR}]"]
 
 
 def run_job(composed: DictConfig) -> Objective:
@@ -87,13 +133,19 @@ def run_job(composed: DictConfig) -> Objective:
             if not in_sweep:  # a sweep refreshes it once, at its end
                 _refresh_index(composed, folder)
         _print(report, folder)
+        worse = _broken_limits(report) if composed.fail_if_worse else None
+        if worse is not None and in_sweep:
+            note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
+        elif worse is not None:
+            _report_failure(worse, kind="fail_if_worse")
+            sys.exit(STATUS_WORSE)
         return objective_of(report, objective_names(composed.optimize_for), required=optimises)
     except PipelineError as error:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, str(error))
         if optimises:
             raise
-        _report_failure(str(error), folder)
+        _report_failure(str(error), folder, None if in_sweep else error)
         if not in_sweep:
             sys.exit(2)
         return None
@@ -111,31 +163,42 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         PipelineError: what a user can act on; report.json then says `failed`.
     """
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
+    from pipeline.config.readers import unread
+    from pipeline.data.implied_kind import with_implied_kind
     from pipeline.paths import with_portable_paths
     from pipeline.record.run_directory import CONFIG_FILE, PAGE_FILE, RunDirectory, past_config_file
     from pipeline.report.html.run_page import write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
+    from pipeline.report.try_next import suggestions
     from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
     directory = RunDirectory(folder)
-    past = None
+    past, without_effect = None, list[str]()
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
             past = read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
-            config, plain = to_run_config(composed), to_plain(composed)
+            config, plain = with_implied_kind(to_run_config(composed), to_plain(composed), overrides)
+            without_effect = unread(config, overrides)
         check_names(objective_names(composed.optimize_for), config.stages)
+        if composed.fail_if_worse and "evaluate" not in config.stages:
+            raise ConfigError("fail_if_worse: quality comes from the stage evaluate, which is not in stages.")
+        if without_effect and HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise ConfigError("\n".join(without_effect))
     except PipelineError as error:
         write_report(directory, Report("failed", error=str(error)))
         raise
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
-    report = run_stages(config, directory)
+    report = run_stages(config, directory, warnings=without_effect)
     if past is not None:
-        report = write_report(directory, with_differences(report, past, Path(composed.rerun)))
+        report = with_differences(report, past, Path(composed.rerun))
+    else:
+        report = replace(report, try_next=suggestions(report, config, overrides, program(sys.argv[0])))
+    report = write_report(directory, report)
     directory.write_text(PAGE_FILE, write_page(report, directory.path, config.report.language.name))
     return report
 
@@ -144,6 +207,12 @@ def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
     print_report(report, str(folder))
+
+
+def _broken_limits(report: "Report") -> str | None:
+    from pipeline.report.verdict import broken_limits
+
+    return broken_limits(report)
 
 
 def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
@@ -189,20 +258,34 @@ def _refresh_index(composed: DictConfig, folder: Path) -> None:
     refresh_index(folder, composed.report.language.name)
 
 
-def _report_failure(message: str, folder: Path | None = None) -> None:
-    """Print one clear message to standard error, after what the run in a directory has warned of."""
+def _report_failure(message: str, folder: Path | None = None, error: Exception | None = None, kind: str = "error") -> None:
+    """Print one clear message to standard error, after what the run in a directory has warned of.
+
+    Where a better command line is known, that line follows, to be pasted.
+
+    Args:
+        message: what is wrong.
+        folder: of the run; None: it has none yet, or its warnings are printed already.
+        error: that came; None for a job of a sweep, whose other jobs go on.
+        kind: the word before the message.
+    """
     from pipeline.report.report_file import read_report
 
     if folder is not None:
         with contextlib.suppress(PipelineError):  # it ended before it had a report
             for warning in read_report(folder, "report").warnings:
                 say(f"warning: {warning}", "yellow")
-    log_console().print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    console = log_console()
+    console.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"), soft_wrap=True)
+    instead = error.instead if isinstance(error, CommandLineError) else corrected(_given, message) if error else None
+    if instead is not None:
+        instead = without_mistakes(instead)
+        console.print(Text(f"try: {command_of(instead or ['--help'])}"), soft_wrap=True)
 
 
 def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
-    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for="))]:
+    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for=", "fail_if_worse="))]:
         raise ConfigError(
             f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
             "To run with others, give them without rerun."

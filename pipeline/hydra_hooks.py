@@ -126,6 +126,8 @@ class CompareSweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Print the comparison, write comparison.json and comparison.html, and exit with status 2 where a job failed.
 
+        Where none failed, but a model is worse than `fail_if_worse` allows, with status 3.
+
         What the jobs did is read from the disk: they may have run in other processes. Hydra turns exceptions of callbacks
         into warnings, but lets SystemExit pass.
         """
@@ -139,6 +141,8 @@ class CompareSweep(Callback):
         finally:
             if failed:
                 sys.exit(2)
+            if any(job.worse for job in jobs):
+                sys.exit(3)
 
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None, language: str) -> None:
@@ -159,4 +163,7 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     if failed:
         numbers = ", ".join(f"#{job.number}" for job in failed)
         console.print(Paragraph(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", "bold red"), crop=False)
+    for job in jobs:
+        if job.worse is not None:
+            console.print(Paragraph(f"fail_if_worse: #{job.number}: {job.worse}", "bold red"), crop=False)
     console.print(Paragraph(f"comparison: {page}"), crop=False)

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipeline.cli import execute
+from pipeline.command_line.override_text import protected
 from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
@@ -31,6 +32,7 @@ def run(overrides: Sequence[str] = ()) -> Report:
     """Run what the command would run with these overrides; see `pipeline.run`."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: {overrides!r} is a text; give a list, such as ['model=vocoder', 'mode=dynamic'].")
+    overrides = [protected(override) for override in overrides]
     with _hydra() as hydra:
         try:
             if hydra.get_mode("config", list(overrides)) is RunMode.MULTIRUN:

@@ -6,6 +6,7 @@ stage, so that a run that is killed has said how far it came.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pipeline.record.run_directory import RunDirectory
 from pipeline.report.report_file import write_report
 from pipeline.report.schema import Report, StageRun
 from pipeline.report.writer import report_of, stages_of
-from pipeline.stages import benchmark, evaluate, inspect, load, quantize
+from pipeline.stages import benchmark, doctor, evaluate, inspect, load, quantize
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -44,19 +45,27 @@ class Stage:
 STAGES = (
     Stage("load", (), "model", load.run),
     Stage("inspect", ("model",), "inspection", inspect.run),
+    Stage("doctor", ("model", "inspection"), "diagnosis", doctor.run),
     Stage("quantize", ("model",), "quantized", quantize.run),
     Stage("benchmark", ("model", "quantized"), "benchmarks", benchmark.run),
     Stage("evaluate", ("model", "quantized"), "evaluation", evaluate.run),
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
+def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[str] = ()) -> Report:
     """Run the selected stages in their order and return the report; it is written after every stage.
+
+    Args:
+        config: the settings.
+        directory: where the run writes to.
+        warnings: what the settings alone give reason to warn of.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
     """
     context = RunContext(config, directory)
+    for warning in (*warnings, *warnings_of(config)):
+        context.run_log.warn(warning)
     done: list[StageRun] = []
     surroundings = environment()
 
@@ -65,6 +74,7 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
+            diagnosis=context.diagnosis,
         )  # fmt: skip
         return write_report(directory, report)
 
@@ -84,6 +94,19 @@ def run_stages(config: RunConfig, directory: RunDirectory) -> Report:
         raise
     directory.clear_staging()
     return write("done")
+
+
+def warnings_of(config: RunConfig) -> list[str]:
+    """Return a sentence for each setting that this machine has not what it takes for."""
+    cores = os.cpu_count() or 1
+    counts = {"runtime.threads": [config.runtime.threads], "benchmark.threads": config.benchmark.threads}
+    return [
+        f"{key}: {count} threads on a machine of {cores} cores wait for each other, so that their times say nothing. Give at "
+        f"most {cores}."
+        for key, given in counts.items()
+        for count in given
+        if count > cores
+    ]
 
 
 def selected_stages(names: Sequence[str]) -> list[Stage]:

@@ -76,7 +76,7 @@ def run_command(folder: Path, *overrides: str, **variables: str) -> Run:
     """Run run.py in `folder`; its directories are made under `folder`/outputs."""
     before = _run_directories(folder)
     done = subprocess.run(
-        [sys.executable, str(REPO / "run.py"), *overrides],
+        [sys.executable, str(REPO / "run.py"), *fitting(overrides)],
         cwd=folder,
         env=_surroundings(folder) | variables,
         stdin=subprocess.DEVNULL,
@@ -86,6 +86,17 @@ def run_command(folder: Path, *overrides: str, **variables: str) -> Run:
         timeout=COMMAND_LIMIT_S,
     )
     return _run(folder, before, done.returncode, done.stdout, done.stderr)
+
+
+def fitting(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out what `FEW` and `USERS_DATA` hold for other modes and models: a setting that a run never reads is an error."""
+    chosen = dict(override.partition("=")[::2] for override in overrides)
+    unread: set[str] = set()
+    if "-m" not in overrides and chosen.get("mode", "static") not in ("static", "auto"):
+        unread |= {override for override in (*FEW, *USERS_DATA) if override.startswith("calibration")}
+    if chosen.get("model") in ("asr", "onnx") and chosen.get("evaluation") != "audio":
+        unread |= {override for override in FEW if override.startswith("evaluation.listen")}
+    return tuple(override for override in overrides if override not in unread)
 
 
 def _run(folder: Path, before: list[Path], exit_code: int, stdout: str, stderr: str) -> Run:
@@ -135,7 +146,7 @@ def run_in(command_server):
 
     def run(folder: Path, *overrides: str) -> Run:
         before = _run_directories(folder)
-        command = {"argv": overrides, "folder": str(folder), "environment": _surroundings(folder)}
+        command = {"argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder)}
         printed = {name: folder / ".scratch" / name for name in ("stdout", "stderr")}
         for path in printed.values():
             path.write_bytes(b"")

@@ -2,9 +2,9 @@
 
     python sherpa_client.py <job.json> <result.npz>
 
-A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader"} or {"task": "speak", "acoustic", "vocoder",
-"tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes from
-outside. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
+A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "argument"} or {"task": "speak", "acoustic",
+"vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes
+from outside. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json
@@ -18,7 +18,7 @@ import soundfile
 
 def hear(job):
     load = getattr(sherpa_onnx.OfflineRecognizer, job.get("loader", "from_zipformer_ctc"))
-    recogniser = load(model=job["model"], tokens=job["tokens"], num_threads=1)
+    recogniser = load(**{job.get("argument", "model"): job["model"]}, tokens=job["tokens"], num_threads=1)
     texts, tokens = [], []
     for path in job["audio"]:
         audio, rate = soundfile.read(path, dtype="float32")

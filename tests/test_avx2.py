@@ -21,7 +21,7 @@ import onnx
 import pytest
 
 from pipeline.config.choices import IntegerType, Target
-from pipeline.graph.exact_products import with_own_integers
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.session import open_session
 from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
@@ -148,10 +148,6 @@ def graphs(tmp_path_factory, sources, settings, shipped):
             artifacts[name, kind] = quantized(sources[name], settings(mode, **changes, **choice), sample, made)
             shutil.copy(artifacts[name, kind].path, folder / f"{name}_{kind}.onnx")
             np.savez(folder / f"{name}_{kind}.npz", **sample.inputs)
-    sample = sample_of(sources["stored"].model)
-    stored = quantized(sources["stored"], settings("weight_only"), sample, tmp_path_factory.mktemp("runs") / "run")
-    shutil.copy(stored.path, folder / "stored.onnx")
-    np.savez(folder / "stored.npz", **sample.inputs)
     mels = {"mels": np.random.default_rng(0).standard_normal((1, 80, 20)).astype(np.float32)}
     for kind, choice in KINDS.items():
         made = tmp_path_factory.mktemp("runs") / "run"
@@ -173,12 +169,12 @@ def outputs(graphs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exact_outputs(graphs, tmp_path_factory):
-    """Return the outputs of every graph on a Haswell that is asked for exact products."""
+    """Return the outputs on a Haswell of every graph with its weights as uint8."""
     own, results = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("exact")
-    for path in graphs[0].glob("*.onnx"):
-        onnx.save(with_own_integers(onnx.load(path)), own / path.name)
+    for path in graphs[0].glob("*_full.onnx"):
+        onnx.save(with_uint8_weights(onnx.load(path)), own / path.name)
         shutil.copy(path.with_suffix(".npz"), own)
-    on_haswell(RUN_GRAPHS, own, results, "exact")
+    on_haswell(RUN_GRAPHS, own, results)
     return {path.stem: dict(np.load(path)) for path in sorted(results.glob("*.npz"))}
 
 
@@ -332,8 +328,8 @@ def test_full_weights_of_eight_bits_saturate_without_vnni_where_a_kernel_adds_in
 
 @pytest.mark.qemu
 @needs_emulation
-@pytest.mark.parametrize("name", GRAPHS)
-def test_full_weights_give_the_same_to_the_bit_without_vnni_where_exact_products_are_asked_for(outputs, exact_outputs, name):
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "conv_of_int8"])
+def test_full_weights_as_uint8_give_the_same_to_the_bit_without_vnni(outputs, exact_outputs, name):
     """So quality for a processor whose sums do not saturate can be told on one whose sums do."""
     here, _ = outputs[f"{name}_full"]
     np.testing.assert_array_equal(exact_outputs[f"{name}_full"]["y"], here["y"])
@@ -341,9 +337,18 @@ def test_full_weights_give_the_same_to_the_bit_without_vnni_where_exact_products
 
 @pytest.mark.qemu
 @needs_emulation
-def test_stored_weights_run_where_exact_products_are_asked_for(outputs, exact_outputs):
+def test_stored_weights_run_where_onnxruntime_is_asked_for_exact_products(sources, settings, tmp_path):
     """ONNX Runtime 1.32 fails at the first run under this option where int8 weights have no zero points."""
-    assert largest_error(exact_outputs["stored"]["y"], outputs["stored"][0]["y"]) < 1e-5
+    sample = sample_of(sources["stored"].model)
+    stored = quantized(sources["stored"], settings("weight_only"), sample, tmp_path / "run")
+    for folder in ("graphs", "results"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(stored.path, tmp_path / "graphs" / "stored.onnx")
+    np.savez(tmp_path / "graphs" / "stored.npz", **sample.inputs)
+    on_haswell(RUN_GRAPHS, tmp_path / "graphs", tmp_path / "results", "exact")
+    [expected] = open_session(stored.path).run(None, dict(sample.inputs))
+    with np.load(tmp_path / "results" / "stored.npz") as found:
+        assert largest_error(found["y"], expected) < 1e-5
 
 
 @pytest.mark.qemu

@@ -48,11 +48,21 @@ def test_every_model_composes_with_every_mode(run_quickly, model, mode):
         ("mode=st", {"mode=static"}),
         ("model=", {"model=matcha", "model=vocoder", "model=hifigan", "model=asr", "model=onnx"}),
         ("mode.per_ch", {"mode.per_channel="}),
+        ("mode.method=", {"mode.method=minmax", "mode.method=entropy"}),
+        ("mode=auto mode.method=m", {"mode.method=minmax", "mode.method=mse", "mode.method=moving_average"}),
+        ("mode.reduce_range=", {"mode.reduce_range=true", "mode.reduce_range=false", "mode.reduce_range=null"}),
+        ("calibration.on_bad_sample=s", {"calibration.on_bad_sample=skip"}),
+        ("mode=dynamic mode.seed=(", set()),
+        ("mode=statik mode.", set()),
     ],
 )
 def test_completion_in_the_shell_answers(run_py, typed, answers):
-    run = run_py("--shell-completion", "query=bash", COMP_LINE=f"python run.py {typed}", COMP_POINT="999")
-    assert answers <= set(run.succeeded().stdout.split())
+    run = run_py("--shell-completion", "query=bash", COMP_LINE=f".venv/bin/python3 run.py {typed}", COMP_POINT="999")
+    found = set(run.succeeded().stdout.split())
+    assert answers <= found
+    assert bool(found) == bool(answers)
+    assert "RangeMethod" not in run.stdout
+    assert not run.stderr
 
 
 def test_a_run_without_evaluation_data_says_that_quality_is_not_known(user_files, run_quickly, users_model):

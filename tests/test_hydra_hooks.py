@@ -76,7 +76,7 @@ def test_processes_that_start_together_get_a_directory_each(user_files, repo, us
     for process in processes:
         _, complaint = process.communicate(timeout=300)
         assert process.returncode == 0, complaint
-    directories = list(user_files.glob("outputs/onnx/dynamic/*"))
+    directories = list(user_files.glob("outputs/model/dynamic/*"))
     assert len(directories) == (4 if sweep else 2)
     for directory in directories:
         assert (directory / "run.log").read_text(encoding="utf-8").count("load took") == 1  # of one run only
@@ -87,7 +87,7 @@ def test_the_jobs_of_a_sweep_get_a_directory_each_though_they_share_model_and_mo
     run = run_quickly("-m", *users_model, *QUICK, "seed=1,2,3").succeeded()
     [sweep] = (user_files / "outputs" / "sweeps").iterdir()
     assert [path.name for path in run.directories] == [f"{sweep.name}_{number}" for number in range(3)]
-    assert all(path.parent == user_files / "outputs" / "onnx" / "dynamic" for path in run.directories)
+    assert all(path.parent == user_files / "outputs" / "model" / "dynamic" for path in run.directories)
     compared = json.loads((sweep / "comparison.json").read_text(encoding="utf-8"))
     assert [Path(row["directory"]) for row in compared] == list(run.directories)
 

@@ -23,7 +23,7 @@ def here(user_files, monkeypatch):
 
 def test_a_run_returns_its_report_and_leaves_the_usual_directory(here, users_model, capfd):
     report = pipeline.run([*users_model, *QUICK])
-    [directory] = here.glob("outputs/onnx/dynamic/*")
+    [directory] = here.glob("outputs/model/dynamic/*")
     assert report == read_report(directory, "rerun")
     assert report.status == "done"
     found = {path.name for path in directory.iterdir()}
@@ -40,7 +40,7 @@ def test_it_can_be_called_again_and_leaves_no_state_behind(here, users_model):
         pipeline.run([*users_model, *QUICK])
         assert not GlobalHydra.instance().is_initialized()
         assert (logger.level, list(logger.handlers)) == before
-    assert len(list(here.glob("outputs/onnx/dynamic/*"))) == 2
+    assert len(list(here.glob("outputs/model/dynamic/*"))) == 2
 
 
 def test_a_program_that_uses_hydra_itself_keeps_its_own(here, users_model, tmp_path):
@@ -55,7 +55,7 @@ def test_a_program_that_uses_hydra_itself_keeps_its_own(here, users_model, tmp_p
 
 def test_a_past_run_can_be_run_again(here, users_model):
     pipeline.run([*users_model, *QUICK])
-    [past] = here.glob("outputs/onnx/dynamic/*")
+    [past] = here.glob("outputs/model/dynamic/*")
     assert pipeline.run([f"rerun={past}"]).rerun.artifacts_identical == {"model.int8.onnx": True}
 
 
@@ -82,6 +82,6 @@ def test_a_mistake_of_the_user_s_is_a_config_error(overrides, message):
 def test_a_run_that_fails_raises_what_its_report_says(here, users_model):
     with pytest.raises(PipelineError, match="would change nothing") as error:
         pipeline.run([*users_model, *QUICK, "mode.op_types=[MatMul]"])
-    [written] = here.glob("outputs/onnx/dynamic/*/report.json")
+    [written] = here.glob("outputs/model/dynamic/*/report.json")
     report = json.loads(written.read_text(encoding="utf-8"))
     assert (report["status"], report["error"]) == ("failed", str(error.value))

@@ -173,18 +173,21 @@ DIGITS = 64  # of the alphabet that a probe model spells features in
 STEP = 1 / 2048  # nats
 
 
+SPELLED = """above = Add ({features}, lowest)
+    steps = Mul (above, per_nat)
+    whole = Round (steps)
+    number = Cast <to = 7> (whole)
+    column = Reshape (number, to_column)
+    places = Div (column, powers)
+    digits = Mod (places, base)
+    tokens = Add (digits, one)"""
+
+
 @pytest.fixture
 def probe(tmp_path, build):
     """Write a CTC model that hears no words: its greedy path spells the features that the client has computed, in digits."""
-    text = """probe (float[1, T, 80] x, int64[1] x_lens) => (float[1, F, 65] log_probs, int64[1] log_probs_len) {
-        above = Add (x, lowest)
-        steps = Mul (above, per_nat)
-        whole = Round (steps)
-        number = Cast <to = 7> (whole)
-        column = Reshape (number, to_column)
-        places = Div (column, powers)
-        digits = Mod (places, base)
-        tokens = Add (digits, one)
+    text = f"""probe (float[1, T, 80] x, int64[1] x_lens) => (float[1, F, 65] log_probs, int64[1] log_probs_len) {{
+        {SPELLED.format(features="x")}
         spelled = Reshape (tokens, to_column)
         blanks = Mul (spelled, zero)
         both = Concat <axis = 2> (spelled, blanks)
@@ -192,7 +195,7 @@ def probe(tmp_path, build):
         log_probs = OneHot <axis = -1> (ids, classes, off_on)
         size = Shape (ids)
         log_probs_len = Slice (size, from, to)
-    }"""
+    }}"""
     constants = {
         "lowest": np.float32(32), "per_nat": np.float32(1 / STEP), "to_column": np.array([1, -1, 1]),
         "to_row": np.array([1, -1]),
@@ -205,6 +208,72 @@ def probe(tmp_path, build):
     table = "<blk> 0\n" + "".join(f"t{k:02d} {k + 1}\n" for k in range(DIGITS))
     (tmp_path / "tokens.txt").write_text(table, encoding="utf-8")
     return tmp_path / "probe.onnx"
+
+
+EVERY = 41  # bands of a stacked frame, of which the first frames spell one
+PARAFORMER = f"""probe (float[1, T, 560] speech, int32[1] speech_lengths) => (float[1, F, 66] logits, int32[1] token_num) {{
+    {SPELLED.format(features="speech")}
+    ids = Reshape (tokens, to_row)
+    logits = OneHot <axis = -1> (ids, classes, off_on)
+    size = Shape (ids)
+    last = Slice (size, from, to)
+    token_num = Cast <to = 6> (last)
+}}"""
+SENSE_VOICE = f"""probe (float[1, T, 560] x, int32[1] x_length, int32[1] language, int32[1] text_norm)
+    => (float[1, F, 66] logits) {{
+    few = Slice (x, from, end, to, every)
+    {SPELLED.format(features="few")}
+    spelled = Reshape (tokens, to_column)
+    blanks = Mul (spelled, zero)
+    both = Concat <axis = 2> (spelled, blanks)
+    row = Reshape (both, to_row)
+    ids = Concat <axis = 1> (four, row)
+    logits = OneHot <axis = -1> (ids, classes, off_on)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "loader"),
+    [("paraformer", PARAFORMER, {"loader": "from_paraformer", "argument": "paraformer"}),
+     ("sense_voice_ctc", SENSE_VOICE, {"loader": "from_sense_voice"})],
+)  # fmt: skip
+def test_stacked_features_are_the_client_s(build, repo, tmp_path, family, text, loader):
+    constants = {
+        "lowest": np.float32(32), "per_nat": np.float32(1 / STEP), "to_column": np.array([1, -1, 1]),
+        "to_row": np.array([1, -1]), "powers": np.array([[[DIGITS**2, DIGITS, 1]]]), "base": np.int64(DIGITS),
+        "one": np.int64(1), "zero": np.int64(0), "four": np.array([[1, 2, 3, 4]]), "classes": np.int64(DIGITS + 2),
+        "off_on": np.array([-20, 0], np.float32), "from": np.array([1]), "to": np.array([2]),
+        "end": np.array([560]), "every": np.array([EVERY]),
+    }  # fmt: skip
+    model, rng = build(text, **constants), np.random.default_rng(0)
+    metadata = {
+        "model_type": family, "vocab_size": str(DIGITS + 2), "lfr_window_size": "7", "lfr_window_shift": "6",
+        "neg_mean": ",".join(f"{value:.3f}" for value in rng.uniform(-12, -8, 560)),
+        "inv_stddev": ",".join(f"{value:.3f}" for value in rng.uniform(0.2, 0.5, 560)), "normalize_samples": "0",
+        "with_itn": "14", "without_itn": "15", **{f"lang_{name}": "0" for name in ("auto", "zh", "en", "ja", "ko", "yue")},
+    }  # fmt: skip
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, tmp_path / "probe.onnx")
+    table = "<blank> 0\n" + "".join(f"t{k:02d} {k + 1}\n" for k in range(DIGITS)) + f"</s> {DIGITS + 1}\n"
+    (tmp_path / "tokens.txt").write_text(table, encoding="utf-8")
+    speech, rate = soundfile.read(repo / "data/clips/evaluation/e000.flac", dtype="float32")
+    speech = speech[:16_000] if family == "paraformer" else np.tile(speech, 3)
+    soundfile.write(tmp_path / "a.wav", speech, rate, subtype="PCM_16")
+    files = {"model": str(tmp_path / "probe.onnx"), "tokens": str(tmp_path / "tokens.txt"), "audio": [str(tmp_path / "a.wav")]}
+    [tokens] = client(tmp_path, {"task": "hear", **files, **loader})["tokens"].tolist()
+    spelled = [int(token[1:]) for token in tokens.split()]
+    digits = np.array(spelled[: len(spelled) // 3 * 3]).reshape(-1, 3)
+    theirs = digits @ [DIGITS**2, DIGITS, 1] * STEP - 32
+    asr = Ctc("asr", str(tmp_path / "probe.onnx"))
+    asr.check()
+    features, count, *_ = asr.sample_of_audio("a", reader(tmp_path / "a.wav", asr.sample_rate_hz)).inputs.values()
+    assert features.shape == (1, *count.tolist(), 560)
+    if family == "paraformer":
+        assert features.size == theirs.size
+    else:  # its client reads as many tokens as there are frames, which spell the beginning of some bands
+        assert len(spelled) == len(features[0]) // 2
+        features = features[:, :, 1::EVERY]
+    assert np.abs(features.reshape(-1)[: theirs.size] - theirs).max() < 2 * STEP
 
 
 @pytest.mark.parametrize(("loader", "family"), [("from_zipformer_ctc", "icefall"), ("from_wenet_ctc", "wenet")])

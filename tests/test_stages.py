@@ -7,7 +7,7 @@ from pipeline.config.choices import CalibrationKind
 from pipeline.errors import StageError
 from pipeline.runner import STAGES, selected_stages
 from pipeline.sample import Sample
-from pipeline.stages.inspect import advise, inspect_graph
+from pipeline.stages.inspect import inspect_graph
 
 
 def test_stages_run_in_the_order_of_the_table():
@@ -37,18 +37,9 @@ def test_multiplications_are_counted_by_hand(source_of, conv_net):
     assert [(value.name, value.type, value.shape) for value in found.inputs] == [("x", "float32", [1, 16, None])]
 
 
-@pytest.mark.parametrize(
-    ("macs", "kind", "mode"),
-    [
-        ({"Conv": 90, "MatMul": 10}, CalibrationKind.real, "static"),
-        ({"Conv": 90, "MatMul": 10}, CalibrationKind.arrays, "static"),
-        ({"Conv": 90, "MatMul": 10}, CalibrationKind.random, "dynamic"),
-        ({"MatMul": 90, "Conv": 10}, CalibrationKind.real, "dynamic"),
-        ({"LSTM": 90}, CalibrationKind.real, "dynamic"),
-        ({}, CalibrationKind.real, "fp16"),
-    ],
-)
-def test_the_advice_follows_from_where_the_work_is_and_whether_there_is_data(macs, kind, mode):
-    advised, reasons = advise(macs, {"Conv": 1.0}, kind)
-    assert advised == mode
-    assert reasons
+def test_the_report_says_how_much_of_the_multiplications_is_in_integers(user_files, run_quickly, users_model, users_data):
+    stages = "stages=[load,inspect,quantize]"
+    run = run_quickly(*users_model, *users_data, "mode=static", "mode.nodes_to_exclude=[conv_b]", stages).succeeded()
+    [artifact] = run.report["artifacts"]
+    assert artifact["multiplications"] == {"int8, static ranges": 0.5, "fp32": 0.5}
+    assert "50 % int8, static ranges, 50 % fp32" in run.stdout

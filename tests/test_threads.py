@@ -44,7 +44,7 @@ def test_inspection_calibration_search_and_evaluation_run_on_the_threads_of_the_
 def test_the_benchmark_times_on_both_and_its_main_figures_are_of_the_runtime_s(ran_on, users_model, users_data):
     quick = ("benchmark.runs=5", "benchmark.seconds=0", "benchmark.rounds=2", "stages=[load,quantize,benchmark]")
     threads = (f"runtime.threads={THREADS}", f"benchmark.threads=[1,{FURTHER}]")
-    measured = pipeline.run([*users_model, *users_data, "mode=dynamic", *threads, *quick]).benchmark["model"]
+    measured = pipeline.run([*users_model, "evaluation.path=eval.npz", "mode=dynamic", *threads, *quick]).benchmark["model"]
     assert measured.threads == THREADS
     assert [other.threads for other in measured.other_threads] == [1, FURTHER]
     assert ran_on == {THREADS}, "what is timed runs in processes of its own"

@@ -229,7 +229,9 @@ def export(name: str, path: Path, *, opset: int | None = None, external_data: bo
     recipe = RECIPES[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     example = recipe.example()
-    dynamic = {key: {recipe.times[key]: torch.export.Dim.DYNAMIC} if key in recipe.times else None for key in example}
+    # The first trace of a process leaves the length of an LSTM dynamic, later ones find it static: an error but for AUTO
+    dim = torch.export.Dim.AUTO if name == "lstm" else torch.export.Dim.DYNAMIC
+    dynamic = {key: {recipe.times[key]: dim} if key in recipe.times else None for key in example}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -246,7 +248,7 @@ def export(name: str, path: Path, *, opset: int | None = None, external_data: bo
         node.doc_string = ""
     for value in (*graph.graph.value_info, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
         del value.metadata_props[:]
-    onnx.save(graph, path, save_as_external_data=external_data, location=f"{path.name}.data", size_threshold=0)
+    onnx.save(graph, path, save_as_external_data=external_data, location=f"{path.name}.data", size_threshold=256)
 
 
 if __name__ == "__main__":

@@ -75,10 +75,11 @@ def stacked_frames(
     """Return the frames of FunASR's models (frames', size * bands): stacked, and normalised.
 
     Each is `size` neighbours of (frames, bands), every `shift` frames (Pundak and Sainath, Lower Frame Rate Neural Network
-    Acoustic Models, 2016), plus `neg_mean`, times `inv_stddev`, which the metadata holds.
+    Acoustic Models, 2016), plus `neg_mean`, times `inv_stddev`, which the metadata holds. The middle of the first one is the
+    first frame; what is missing at both ends is that of the nearest frame (`apply_lfr` of FunASR; `ApplyLfr` of sherpa-onnx
+    2.0.1).
     """
-    if len(features) < size:
-        raise DataError(f"a recording of {len(features)} frames of 10 ms is too short: the model takes {size} at once.")
-    count = (len(features) - size) // shift + 1
-    stacked = np.stack([features[k * shift : k * shift + size].reshape(-1) for k in range(count)])
+    count = -(-len(features) // shift)
+    places = np.arange(count)[:, None] * shift + np.arange(size)[None, :] - (size - 1) // 2
+    stacked = features[np.clip(places, 0, len(features) - 1)].reshape(count, -1)
     return np.asarray((stacked + neg_mean) * inv_stddev, dtype=np.float32)

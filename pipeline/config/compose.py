@@ -30,8 +30,9 @@ from pipeline.config.mode_settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
+from pipeline.config.model_name import model_name
 from pipeline.config.settings import (
-    STAGE_NAMES,
+    ALL_STAGES,
     BenchmarkConfig,
     CalibrationConfig,
     EvaluationConfig,
@@ -63,7 +64,11 @@ def renamed(former: str) -> str:
 
 
 def register_schemas() -> None:
-    """Make the settings' dataclasses and the help known to Hydra, in groups of their own: they are not for users to choose."""
+    """Make the settings' dataclasses and the help known to Hydra, in groups of their own: they are not for users to choose.
+
+    `${model_name:...}` in the files of the models becomes known as well.
+    """
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunSchema)
     for kind, schema in MODE_SCHEMAS.items():
@@ -84,12 +89,12 @@ def _as_given(schema: type) -> type:
     """
     loosened: list[Any] = []
     for entry in dataclasses.fields(schema):
-        if entry.name in _switches(schema):
+        if entry.name in switches_of(schema):
             loosened.append((entry.name, Any, dataclasses.field(default=entry.default)))
     return dataclasses.make_dataclass(schema.__name__, loosened, bases=(schema,)) if loosened else schema
 
 
-def _switches(schema: type) -> dict[str, bool]:
+def switches_of(schema: type) -> dict[str, bool]:
     """Return the settings that are true or false: name -> whether null is allowed too."""
     hints = {name: hint for name, hint in get_type_hints(schema).items() if hint in (bool, bool | None)}
     return {name: hint != bool for name, hint in hints.items()}  # noqa: E721  a union is not a type
@@ -121,7 +126,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         problems += _stage_problems(stages)
     if problems:
         raise ConfigError("\n".join(problems))
-    selected = tuple(name for name in STAGE_NAMES if name in stages)
+    selected = tuple(name for name in ALL_STAGES if name in stages)
     return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
 
 
@@ -249,7 +254,7 @@ def _convert(composed: DictConfig, key: str, schema: type, problems: list[str]) 
 def _wrong_switches(key: str, given: dict[str | bytes | int | Enum | float | bool, Any], schema: type) -> list[str]:
     return [
         f"{key}.{name}: {given[name]!r} is not allowed; allowed: true or false{', or null' if optional else ''}."
-        for name, optional in _switches(schema).items()
+        for name, optional in switches_of(schema).items()
         if name in given and not isinstance(given[name], bool) and not (optional and given[name] is None)
     ]
 
@@ -260,8 +265,8 @@ def _first_line(error: BaseException) -> str:
 
 def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     if not stages:
-        return [f"stages: empty; name at least one of {', '.join(STAGE_NAMES)}."]
-    return [f"stages: no stage {name!r}.{did_you_mean(name, STAGE_NAMES)}" for name in stages if name not in STAGE_NAMES]
+        return [f"stages: empty; name at least one of {', '.join(ALL_STAGES)}."]
+    return [f"stages: no stage {name!r}.{did_you_mean(name, ALL_STAGES)}" for name in stages if name not in ALL_STAGES]
 
 
 def _are_thread_counts(counts: list[int]) -> bool:

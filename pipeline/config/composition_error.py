@@ -43,11 +43,17 @@ def _unknown_option(error: MissingConfigException) -> str:
     return f"{group}={option}: no such option of the group {group}.{hint}"
 
 
+def _near(found: str, options: list[str]) -> bool:
+    return "Did you mean" in did_you_mean(found, options)
+
+
 def _setting_error(error: OmegaConfBaseException) -> str:
     what = re.sub(r"\s+", " ", str(error.msg or error).split("\n", maxsplit=1)[0]).rstrip(".")
     what = re.sub(
         r"Invalid value assigned: (\w+) is not a ListConfig, list or tuple", r"a list is needed, such as [a,b], not \1", what
     )
+    if expected := re.search(r"'([^']*)', expected one of \[(.*)\]", what):
+        what += f".{did_you_mean(expected[1], expected[2].split(', '))}" if _near(expected[1], expected[2].split(", ")) else ""
     known = [str(key) for key in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
     hint = renamed(str(error.full_key)) or did_you_mean(str(error.key), known) if str(error.key) not in known else ""
-    return f"{error.full_key}: {what}.{hint}"
+    return f"{error.full_key}: {what.rstrip('?') + '?' if what.endswith('?') else what + '.'}{hint}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.models.speech_model import SpeechModel
 
 STAGE_NAMES = ("load", "inspect", "quantize", "benchmark", "evaluate")
+ALL_STAGES = ("load", "inspect", "doctor", "quantize", "benchmark", "evaluate")  # the doctor comes only where it is named
 
 # The defaults stand here and nowhere else: `conf/` holds only what makes one option of a group differ from another.
 
@@ -124,15 +125,16 @@ class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
     Attributes:
-        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed.
+        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed. [load,inspect,doctor]
+            examines a model: `doctor` as the first word of the command stands for it.
         seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
         rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.
-        index: a directory of runs, such as outputs: the page with all of them, index.html in it, is made again, and nothing is
-            run.
+        index: a directory of runs, such as outputs, whose page of all runs, index.html, is made; nothing is run.
         sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
         optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
             them; null: the first metric of the model.
+        fail_if_worse: true: exit status 3 where quality is beyond its limit or was not measured; see docs/trust.md.
         graph_modes: modes of single graphs of a model: +mode@graph_modes.joiner=dynamic.
     """
 
@@ -150,6 +152,7 @@ class RunSchema:
     index: str | None = None
     sort_by: str | None = None
     optimize_for: Any = None  # a name or a list of names: OmegaConf knows no union of the two
+    fail_if_worse: bool = False
     graph_modes: dict[str, Any] = field(default_factory=dict)
 
 

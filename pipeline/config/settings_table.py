@@ -19,6 +19,7 @@ from omegaconf import MISSING
 from pipeline.config.choices import ModeKind
 from pipeline.config.help_text import GROUPS, options_of
 from pipeline.config.mode_settings import MODE_SCHEMAS, ModeConfig
+from pipeline.config.readers import read_by
 from pipeline.config.setting_docs import documented, own_docs
 from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, RunSchema
 from pipeline.paths import config_directory
@@ -40,7 +41,8 @@ def settings_page() -> str:
         "# Settings",
         "Made by `python -m pipeline.config.settings_table --write` from the code; a test fails where it is out of date. Every "
         "setting can be given on the command line as `key=value`; a group's option as `group=option`. `null` stands for no "
-        "value. `--cfg job` prints the settings of a run.",
+        "value. `--cfg job` prints the settings of a run. A setting that is given to a run that never reads it is an error; to "
+        "a sweep, where it may be meant for other jobs, a warning. `stages` does not count: `stages=[load]` tries settings.",
         "## Beside the groups",
         _table(_rows("", [("", RunSchema, {})], _own_names(RunSchema))),
     ]
@@ -119,13 +121,16 @@ def _rows(prefix: str, options: Sequence[Option], names: Sequence[str]) -> list[
         schema = having[0][1] if len({option[1] for option in having}) == 1 else _declaring(having[0][1], name)
         values = _type_text(get_type_hints(schema)[name])
         plus = "+" if prefix == "model." and not any(name in given for _, _, given in having) else ""
-        rows.append([plus + prefix + name, values, _default_text(name, having), documented(schema).get(name, "")])
+        meaning = " ".join(filter(None, (documented(schema).get(name, ""), read_by(prefix + name))))
+        rows.append([plus + prefix + name, values, _default_text(name, having), meaning])
     return rows
 
 
 def _default_text(name: str, options: Sequence[Option]) -> str:
     """Return the default; where options differ, the most frequent one, and the others by option."""
     defaults = {option: _value_text(values.get(name, _default(schema, name))) for option, schema, values in options}
+    if name == "name":
+        return "the option, or your file's name"
     texts = list(defaults.values())
     usual = max(dict.fromkeys(texts), key=texts.count)
     if texts.count(usual) == 1 and len(texts) > 1:
@@ -166,7 +171,8 @@ def _type_text(hint: Any) -> str:  # noqa: ANN401
 
 
 def _names(schema: type) -> list[str]:
-    return [entry.name for entry in dataclasses.fields(schema) if entry.name not in SET_BY_OPTION]
+    own = ("kind",) if not issubclass(schema, ModeConfig) else SET_BY_OPTION  # a model's name is a setting of the user's too
+    return [entry.name for entry in dataclasses.fields(schema) if entry.name not in own]
 
 
 def _own_names(schema: type) -> list[str]:

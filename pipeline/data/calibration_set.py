@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.config.choices import CalibrationKind
 from pipeline.config.settings import CalibrationConfig
-from pipeline.data.datasets import calibration_samples, refuse_or_skip
+from pipeline.data.datasets import LOOKED_AHEAD, calibration_samples, refuse_or_skip
 from pipeline.errors import DataError
 from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
@@ -72,7 +72,8 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         Raises:
             DataError: there is none, or a bad one is refused.
         """
-        good, key = [], "calibration.path"
+        good: list[Sample] = []
+        key = "calibration.path"
         for number, sample in enumerate(samples):
             try:
                 self._model.originals.runner([self._seed, number])(graph, sample)
@@ -83,10 +84,18 @@ class CalibrationSet(Mapping[str, list[Sample]]):
                         f"calibration=random: noise does not suit {graph}: {reason} Give real samples: calibration=arrays "
                         "calibration.path=<npz>."
                     ) from error
-                refuse_or_skip(key, self._config.on_bad_sample, self._run_log, sample.id, reason)
+                others = good or any(self._runs(graph, other) for other in samples[number + 1 : number + 1 + LOOKED_AHEAD])
+                refuse_or_skip(key, self._config.on_bad_sample, self._run_log, sample.id, reason, others_are_good=bool(others))
                 self._run_log.warn(f"{key}: samples that the original model does not run on were skipped; see `skipped`.")
                 continue
             good.append(sample)
         if not good:
             raise DataError(f"{key}: the original model runs on none of the {len(samples)} samples; see `skipped`.")
         return good
+
+    def _runs(self, graph: str, sample: Sample) -> bool:
+        try:
+            self._model.originals.runner([self._seed])(graph, sample)
+        except RunError:
+            return False
+        return True

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ RANDOM_WARNING = (
 )
 
 LISTED = 20  # names in a message, at most
+LOOKED_AHEAD = 8  # samples after a bad one, to see whether it is the only one
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def calibration_samples(
                 raise ConfigError(
                     "calibration.path: not set; calibration=arrays needs an .npz whose arrays are named <sample>/<input name>."
                 )
+            check_kind(resolve_path(config.path), config.kind)
             pairs = wanted.from_arrays(resolve_path(config.path), source)
         case _:
             path = config.path or (model.calibration_path if config.kind is CalibrationKind.real else None)
@@ -169,7 +172,9 @@ def _completed(sample: Sample, source: SourceGraph) -> Sample:
     return dataclasses.replace(sample, inputs={**source.defaults, **sample.inputs, **source.fixed})
 
 
-def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str) -> None:
+def refuse_or_skip(
+    key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, reason: str, *, others_are_good: bool = True
+) -> None:
     """Do with a sample that cannot be used what the settings say.
 
     Args:
@@ -178,13 +183,14 @@ def refuse_or_skip(key: str, on_bad: OnBadSample, run_log: RunLog, sample: str, 
         run_log: notes a sample that is skipped.
         sample: its id.
         reason: why it cannot be used.
+        others_are_good: whether a run could go on without it.
 
     Raises:
         DataError: such samples are refused.
     """
     if on_bad is OnBadSample.refuse:
-        group = key.partition(".")[0]
-        raise DataError(f"{key}: {reason} To go on without such samples: {group}.on_bad_sample=skip.")
+        skip = f" To go on without such samples: {key.partition('.')[0]}.on_bad_sample=skip." if others_are_good else ""
+        raise DataError(f"{key}: {reason}{skip}")
     run_log.skip(key, sample, reason)
 
 
@@ -250,18 +256,30 @@ class _Wanted:
         inputs = graph_inputs(source)
         before = len(self.run_log.skipped)
         found: list[EvaluationSample] = []
-        for pair, problem in pairs:
-            if problem is not None:
-                self._bad(*problem)
-                continue
-            assert pair is not None
-            try:
-                sample = _completed(pair.sample, source)
-                check_samples([sample], inputs, self.key)
-            except DataError as error:
-                self._bad(pair.sample.id, str(error).removeprefix(f"{self.key}: "))
-                continue
-            found.append(dataclasses.replace(pair, sample=sample))
+
+        def checked() -> Iterator[EvaluationSample | tuple[str, str]]:
+            for pair, problem in pairs:
+                if problem is not None:
+                    yield problem
+                    continue
+                assert pair is not None
+                try:
+                    sample = _completed(pair.sample, source)
+                    check_samples([sample], inputs, self.key)
+                except DataError as error:
+                    yield pair.sample.id, str(error).removeprefix(f"{self.key}: ")
+                else:
+                    yield dataclasses.replace(pair, sample=sample)
+
+        samples = checked()
+        for item in samples:
+            if isinstance(item, EvaluationSample):
+                found.append(item)
+            elif self.on_bad is OnBadSample.refuse:
+                good = bool(found) or any(isinstance(other, EvaluationSample) for other in islice(samples, LOOKED_AHEAD))
+                refuse_or_skip(self.key, self.on_bad, self.run_log, *item, others_are_good=good)
+            else:
+                self._bad(*item)
             if len(found) == self.limit:
                 break
         drop_contradicted_names(source.model.graph, [item.sample for item in found])

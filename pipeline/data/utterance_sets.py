@@ -26,6 +26,7 @@ NEEDED = {
     CalibrationKind.audio: "a folder of audio files",
     CalibrationKind.manifest: "a .jsonl manifest, or a Kaldi folder with wav.scp",
     CalibrationKind.sentences: "a .txt file with a sentence a line",
+    CalibrationKind.arrays: "an .npz whose arrays are named <sample>/<input name>",
 }
 
 
@@ -53,7 +54,9 @@ def utterances_in(path: Path, key: str, on_bad: OnBadSample, left_out: LeftOut =
 
 
 def kind_of(path: Path) -> CalibrationKind:
-    """Return what a path is: a folder of audio, a file of sentences, or a manifest (Kaldi's included)."""
+    """Return what a path is: a folder of audio, a file of sentences, arrays, or a manifest (Kaldi's included)."""
+    if path.suffix == ".npz":
+        return CalibrationKind.arrays
     if path.is_dir():
         return CalibrationKind.manifest if (path / "wav.scp").exists() or (path / "text").exists() else CalibrationKind.audio
     return CalibrationKind.sentences if path.suffix == ".txt" else CalibrationKind.manifest
@@ -65,9 +68,12 @@ def check_kind(path: Path, kind: CalibrationKind) -> None:
     Raises:
         DataError: it holds something else.
     """
-    if kind in NEEDED and path.exists() and (found := kind_of(path)) is not kind:
+    if not path.exists() or (found := kind_of(path)) is kind:
+        return
+    if kind in NEEDED or found is CalibrationKind.arrays:
         raise DataError(
-            f"calibration.path: {path} is {NEEDED[found]}, but calibration={kind.name} needs {NEEDED[kind]}. "
+            f"calibration.path: {path} is {NEEDED[found]}, but calibration={kind.name} needs "
+            f"{NEEDED.get(kind, 'a set of utterances')}. "
             f"Use calibration={found.name}, or name another path."
         )
 

@@ -6,6 +6,7 @@ output_scores.py   the metrics of every output, and the worst of them
 rollout.py         streaming models: each call gets the states of the call before
 sample_scores.py   the scores of one sample, and how they become metrics
 uncertainty.py     intervals over samples, and the worst samples
+quality_limits.py  which limits a model is held to, and where its losses lie
 loss.py            the loss of a changed graph in one metric, again and again
 node_errors.py     the error of every tensor along the graph
 """

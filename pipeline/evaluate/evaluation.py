@@ -29,7 +29,7 @@ from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
-from pipeline.record.results import MeasuredLoss, NodeError
+from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
@@ -52,7 +52,8 @@ class Evaluation:
         worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
         noise: how both models get the same noise; None where the graph draws none.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
-        losses: metric -> how much worse than fp32, with its interval, of the metrics that a search was limited in.
+        losses: metric -> how much worse than fp32, with its interval, of the metrics that have a limit.
+        limits: each limit of quality, and where the loss lies.
         node_errors: graph name -> the error of each of its nodes, in their order; empty where it was not measured.
     """
 
@@ -67,6 +68,7 @@ class Evaluation:
     one_call: dict[str, dict[str, float]] = field(default_factory=dict)
     length_change: float = 0.0
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
+    limits: list[LimitCheck] = field(default_factory=list)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)
 
 

@@ -3,7 +3,7 @@
 source_graph.py       a graph as it was found: file, hash, size
 session.py            ONNX Runtime sessions: their options, and how they are opened
 optimizer_crash.py    does opening a graph end the process?
-exact_products.py     what sessions need whose sums of integer products do not saturate
+exact_products.py     int8 weights as uint8: sums of products do not saturate
 large_models.py       graphs above 2 GB: copies without weights, files with the weights beside them
 shape_inference.py    types and shapes of all tensors
 attributes.py         attributes of nodes

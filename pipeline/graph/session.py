@@ -58,7 +58,6 @@ def session_options(
     shared_arena: bool = False,
     spinning: bool = True,
     prepacking: bool = True,
-    exact_products: bool = False,
     log_level: int = FATAL,
 ) -> onnxruntime.SessionOptions:
     """Return the options of a session.
@@ -73,8 +72,6 @@ def session_options(
         shared_arena: share memory with other sessions of this kind; each keeps its own otherwise.
         spinning: idle threads wait actively, which is faster and takes the cores from other sessions.
         prepacking: keep a copy of weights in the layout of a kernel.
-        exact_products: on x86 without VNNI, compute products with int8 weights by kernels for uint8 weights, whose sums do not
-            saturate, as VNNI and ARM do; slower. Without effect elsewhere.
         log_level: messages of this level and above are printed.
     """
     options = onnxruntime.SessionOptions()
@@ -96,8 +93,6 @@ def session_options(
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     if not prepacking:
         options.add_session_config_entry("session.disable_prepacking", "1")
-    if exact_products:
-        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
@@ -108,7 +103,6 @@ def open_session(
     optimization: Optimization = "all",
     save_optimized: Path | None = None,
     profile: Path | None = None,
-    exact_products: bool = False,
     without: Sequence[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Open a session with the options that most of them have.
@@ -119,12 +113,9 @@ def open_session(
         optimization: see `session_options`.
         save_optimized: see `session_options`.
         profile: see `session_options`.
-        exact_products: see `session_options`.
         without: optimisers that are not to run.
     """
-    options = session_options(
-        threads, optimization=optimization, save_optimized=save_optimized, profile=profile, exact_products=exact_products
-    )
+    options = session_options(threads, optimization=optimization, save_optimized=save_optimized, profile=profile)
     return open_with(model, options, without=without)
 
 

@@ -136,12 +136,12 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
 def _older_opset(said: str) -> str:
     """Return what to do where ONNX Runtime lacks an operator's newest version only: RandomNormalLike(22), for example."""
     found = re.search(r"implementation for (\w+)\((\d+)\)", said)
-    if found is None or not onnx.defs.has(found[1]):
+    if found is None:
         return ""
-    since = int(found[2])
-    if since <= 1:
+    before = int(found[2]) - 1
+    if before < 1 or not onnx.defs.has(found[1]) or not onnx.defs.has(found[1], before):
         return ""
-    return f". Export the model with opset {since - 1} or an older one, which has an older {found[1]}."
+    return f". Export the model with opset {before} or an older one, which has an older {found[1]}."
 
 
 def _drop_negative_dims(graph: onnx.GraphProto) -> None:

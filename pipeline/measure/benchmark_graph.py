@@ -207,8 +207,8 @@ def benchmark_warnings(
     width = (speedup.high - speedup.low) / speedup.median
     if width > NOISY_WIDTH:
         found.append(
-            f"The interval of the speed-up is {100 * width:.0f} % wide: the machine was too busy for a reliable figure. "
-            "Repeat it on a quiet machine, or with more benchmark.runs."
+            f"The interval of the speed-up, {speedup.low:.2f} to {speedup.high:.2f}, is too wide for a reliable figure: the "
+            "machine was busy. Repeat it on a quiet machine, or with more benchmark.runs."
         )
     if self_check is not None and self_check.verdict is not Verdict.same:
         found.append(

@@ -3,11 +3,13 @@
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from pipeline.measure.child_process import machine_lock, run_child
-from pipeline.measure.ort_trace import Event, Kernel, Shape, inferences_of, read_events
+from pipeline.measure.ort_trace import Event, Inference, Kernel, Shape, inferences_of, read_events
 from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.sample import Sample
 
@@ -43,14 +45,16 @@ class Profile:
     """Where the time of an inference goes.
 
     Attributes:
-        ops: op type -> share of the time of all nodes, 0 to 1, largest first.
+        ops: op type -> share of the time of all nodes, 0 to 1, largest first; of the medians over inferences.
         nodes: in order of their first call.
         run_ms: mean time of an inference under the profiler, which slows it down.
+        halves: the same shares of every second inference, and of the others: alike on a quiet machine. Empty for one inference.
     """
 
     ops: dict[str, float]
     nodes: tuple[NodeProfile, ...]
     run_ms: float
+    halves: tuple[dict[str, float], ...] = ()
 
 
 def profile_ops(
@@ -106,12 +110,11 @@ def read_trace(events: list[Event]) -> Profile:
     for kernel in (kernel for inference in inferences for kernel in inference.kernels):
         if kernel.op_type not in CONTAINERS:
             calls[kernel.node].append(kernel)
+    shares = _shares(inferences)
     total_us = sum(kernel.spent_us for group in calls.values() for kernel in group) or 1.0
-    ops: dict[str, float] = defaultdict(float)
     nodes = []
     for name, group in calls.items():
         spent_us, last = sum(kernel.spent_us for kernel in group), group[-1]
-        ops[last.op_type] += spent_us / total_us
         nodes.append(
             NodeProfile(
                 name=name,
@@ -124,7 +127,22 @@ def read_trace(events: list[Event]) -> Profile:
             )
         )
     return Profile(
-        ops=dict(sorted(ops.items(), key=lambda item: -item[1])),
+        ops=dict(sorted(shares.items(), key=lambda item: -item[1])),
         nodes=tuple(nodes),
         run_ms=sum(inference.spent_us for inference in inferences) / runs / 1000.0,
+        halves=(_shares(inferences[::2]), _shares(inferences[1::2])) if runs > 1 else (),
     )
+
+
+def _shares(inferences: Sequence[Inference]) -> dict[str, float]:
+    """Return each operator's share of the time: of the medians over inferences, which one interruption does not move."""
+    spent: list[dict[str, float]] = []
+    for inference in inferences:
+        ops: dict[str, float] = defaultdict(float)
+        for kernel in inference.kernels:
+            if kernel.op_type not in CONTAINERS:
+                ops[kernel.op_type] += kernel.spent_us
+        spent.append(ops)
+    medians = {op: median(ops.get(op, 0.0) for ops in spent) for op in dict.fromkeys(op for ops in spent for op in ops)}
+    total = sum(medians.values()) or 1.0
+    return {op: value / total for op, value in medians.items()}

@@ -27,6 +27,7 @@ from pipeline.sample import Sample
 log = logging.getLogger(__name__)
 
 TIMING_SECONDS = 1.5  # for each graph that is timed
+ORDERS = {"A": "best bargain first", "B": "best bargain among int8 first", "C": "from the front"}
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
@@ -163,7 +164,12 @@ class CandidateSearch:
 
     def at(self, name: str, count: int) -> Candidate:
         """Return the candidate after the first steps of a path."""
-        return self.evaluatord(choice_after(self._paths[name], count), f"{name}{count}" if count else "float")
+        return self.evaluatord(choice_after(self._paths[name], count), self._label(name, count) if count else "float")
+
+    def _label(self, name: str, count: int) -> str:
+        """Return what a candidate is in words: how many groups of nodes are int8, and in which order they were taken."""
+        order = ORDERS.get(name, f"order {name}")
+        return f"{count} of {len(self._paths[name])} groups int8, {order}"
 
     def keep(self, candidate: Candidate) -> None:
         """Put what is known of a candidate by now in the place of what was known before."""
@@ -210,7 +216,7 @@ class CandidateSearch:
             if self._trials.out_of_time or rejected == REJECTED or self._budget.max_loss is None:
                 break
             choice = {**current.choice, step.group: step.precision}
-            wider = self.evaluatord(choice, f"{name}{count}+{len(found) + 1} {step.group}")
+            wider = self.evaluatord(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
             if keeps_quality(wider, self._budget):
                 current, rejected = wider, 0
                 found.append(wider)
@@ -248,14 +254,14 @@ class CandidateSearch:
         shorter = []
         for count in range(1, min(LEFT_OUT, len(ends)) + 1):
             choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
-            shorter.append(self.evaluatord(choice, f"{best.label} without the first {count}"))
+            shorter.append(self.evaluatord(choice, f"{best.label}, first {count} Conv float"))
         self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
         own_operators = "integer_channels_last" in self._trials.layouts  # of ONNX Runtime, not of ONNX
         if own_operators and Precision.dynamic_int8 in best.choice.values():
-            fixed = self.evaluatord(best.choice, f"{best.label}, fixed scales", fixed_scales=True)
+            fixed = self.evaluatord(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
 

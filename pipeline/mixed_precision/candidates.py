@@ -19,6 +19,7 @@ class Budget:
         max_bytes: how large its file may be.
         max_length_change: how much longer or shorter an output may become, relative to fp32's.
         size_weight: a file of no size at all is worth as much as being faster by this share.
+        asked: which of these limits the user gave; the others are the usual ones.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Budget:
     max_bytes: int | None = None
     max_length_change: float | None = None
     size_weight: float = 0.0
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

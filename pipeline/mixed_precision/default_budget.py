@@ -33,4 +33,6 @@ def budget_of(mode: AutoConfig, evaluation: EvaluationConfig, model: SpeechModel
                 f"mode.max_loss: not set, and {metric} has no default limit. Say how much worse than fp32 the model may be in "
                 "it, or give mode.min_speedup or mode.max_bytes."
             )
-    return Budget(metric, limit, mode.min_speedup, mode.max_bytes, mode.max_length_change, mode.size_weight)
+    given = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
+    asked = tuple(name for name in given if getattr(mode, name) != getattr(AutoConfig, name))
+    return Budget(metric, limit, mode.min_speedup, mode.max_bytes, mode.max_length_change, mode.size_weight, asked)

@@ -7,6 +7,7 @@ from pipeline.metrics.metric_registry import METRICS
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_front
 from pipeline.mixed_precision.cost_model import KernelSavings
+from pipeline.mixed_precision.decision_reasons import why_chosen, why_float
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.mixed_precision.sensitivity import Losses
 from pipeline.quantize.plan import Precision
@@ -20,6 +21,7 @@ def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, 
     return {
         "metric": budget.metric,
         "unit": METRICS[budget.metric].unit,
+        "asked": list(budget.asked),
         "budget": {key: getattr(budget, key) for key in LIMITS if getattr(budget, key) is not None},
         "met": met,
         "chosen": candidates.index(best),
@@ -50,7 +52,6 @@ def rows(
     """
     by_node = {node: group for group in groups for node in group.nodes}
     kept = {entry.node: entry.reason for entry in fixed}
-    unit = METRICS[metric].unit
     rows = []
     for node in builder.model.graph.node:
         group = by_node.get(node.name)
@@ -64,13 +65,10 @@ def rows(
         precision = best.choice.get(group.name)
         shown = precision or _nearest(group, losses, gained)
         loss, gain = losses.get((group.name, shown)), gained[group.name, shown]
-        cost = f"{loss or 0.0:.3g} {unit} of {metric}".replace("  ", " ")
         scale = ", with a scale from calibration" if node.name in fixed_scales else ""
         reason = (
-            f"gains {gain.ms:.3g} ms and {gain.bytes_saved:,} bytes for {cost}{scale}" if precision is not None
-            else f"{shown.value} is not faster here ({gain.ms:+.3g} ms)" if gain.ms <= 0
-            else f"{shown.value} would gain {gain.ms:.3g} ms; there was no time to measure what it costs" if loss is None
-            else f"{shown.value} would gain {gain.ms:.3g} ms, but cost {cost}: others gain more for that"
+            f"{why_chosen(gain, loss, metric)}{scale}" if precision is not None
+            else why_float(shown, gain, loss, metric)
         )  # fmt: skip
         rows.append(
             {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,

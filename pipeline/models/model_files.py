@@ -20,7 +20,7 @@ class ModelFiles:
     """The settings that every adapter has.
 
     Attributes:
-        name: the model's name in paths and in the report.
+        name: in paths and in the report; by default what your file or folder is called.
         path: the ONNX file.
         dir: a directory that the files are found in, by the names that icefall and sherpa-onnx give them; it goes before
             `path`.

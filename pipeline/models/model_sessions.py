@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from pipeline.errors import ModelError
-from pipeline.graph.exact_products import with_own_integers
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
 from pipeline.graph.source_graph import SourceGraph
@@ -121,7 +121,7 @@ class ModelSessions:
             drawing = bool(noisy.tables)
             file = given.path if isinstance(given, SourceGraph) else given
             if self._exact and graph in self._changed:
-                session = open_session(with_own_integers(noisy.model), self._threads, exact_products=True)
+                session = open_session(with_uint8_weights(noisy.model), self._threads)
             else:
                 session = open_session(noisy.model if drawing else file, self._threads)
             self._opened[graph] = (session, noisy if drawing else None)

@@ -48,7 +48,8 @@ class OnnxFile(ModelFiles):
         del read_audio
         raise DataError(
             f"utterance {utterance.id!r}: how a manifest's utterance becomes the inputs of {self.path} is not known. Give "
-            "arrays: calibration=arrays calibration.path=<npz> evaluation.path=<npz>, named <sample>/<input name>."
+            "arrays: calibration.path=<npz> evaluation.path=<npz>, named <sample>/<input name>. Or is it a vocoder "
+            "(model=vocoder, model=hifigan), a recogniser (model=zipformer_ctc) or a text-to-speech model (model=matcha)?"
         )
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:

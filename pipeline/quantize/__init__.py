@@ -18,6 +18,8 @@ target.py                the processors that a model is made for, as data
 paired_sums.py           weights whose products two at a time fit 16 bits; saturation.py: which sums do not, to the bit
 infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
+precision_labels.py      what each node of the written graph is, in words
+mode_advice.py           which mode is advised for a graph
 plan_check.py            the finished graph beside the plan
 processor_fit.py         for which processors a finished graph is right
 artifact.py              saving, and the checks before a file gets its name

@@ -19,6 +19,7 @@ from pipeline.graph.subgraph_scopes import tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
+from pipeline.quantize.precision_labels import precision_labels, weight_shares
 from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -43,6 +44,7 @@ class Artifact:
         kept: nodes that could have been quantized and were not, with reasons.
         kernels: how ONNX Runtime runs it here: counts of integer operators, and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the exporter's source that it lies in, where its name does not say so.
+        weights: type -> its share of the values of all weights.
         needs: the oldest ONNX Runtime that it runs in.
         processors: for which processors it is right; None: not looked at.
     """
@@ -56,6 +58,7 @@ class Artifact:
     kept: tuple[Kept, ...]
     kernels: dict[str, int]
     modules: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     needs: Needed = field(default_factory=lambda: Needed(OLDEST, ""))
     processors: ProcessorFit | None = None
 
@@ -76,6 +79,7 @@ def save_artifact(
     external_data: bool | None,
     runtime: str | None = None,
     threads: int = 1,
+    stem: str | None = None,
 ) -> Artifact:
     """Save a quantized graph in the run's staging place, and run it once.
 
@@ -92,6 +96,7 @@ def save_artifact(
         external_data: weights in a file beside the graph; None: only where it is too large without.
         runtime: the version of ONNX Runtime that must run it; None: this one.
         threads: intra-op threads that it is run with.
+        stem: what the file's name begins with; None: the name of the graph.
 
     Raises:
         StageError: the graph is not what was planned, holds no weight of the type that its name promises, needs a newer ONNX
@@ -105,8 +110,8 @@ def save_artifact(
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     use_lowest_ir_version(model)
-    needs = check_runtime(model, runtime, f"{source.name}.{suffix}.onnx")
-    path = directory.staging(f"{source.name}.{suffix}.onnx")
+    needs = check_runtime(model, runtime, f"{stem or source.name}.{suffix}.onnx")
+    path = directory.staging(f"{stem or source.name}.{suffix}.onnx")
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
     if external_data or is_large(model):
@@ -123,10 +128,11 @@ def save_artifact(
         sha256,
         sum(file.bytes for file in files),
         source.size_bytes,
-        {name: precision.value for name, precision in plan.precisions.items()},
+        precision_labels(model, plan),
         tuple(plan.kept),
         kernels,
         _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
+        weight_shares(model),
         needs,
     )
 

@@ -95,7 +95,7 @@ def _integers(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
     restored = {node.output[0] for node in dequantizers}
     for node in _nodes(model):
         if node.op_type.startswith(INTEGER_OPS):
-            integer.add(_original(node.name))
+            integer.add(original_name(node.name))
         elif node.op_type in LAYERS and len(node.input) > 1:
             if node.input[1] in restored:
                 integer.add(node.name)
@@ -123,5 +123,6 @@ def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from graph.node
 
 
-def _original(name: str) -> str:
+def original_name(name: str) -> str:
+    """Return the name that a node of a quantized graph has in the float graph."""
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)

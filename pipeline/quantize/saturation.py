@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.graph.attributes import attributes_of, int_attribute
-from pipeline.graph.exact_products import with_own_integers
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.paired_sums import ROOM, Pairing, in_pairs, in_rows, largest_sums, pairing_of
@@ -192,11 +192,11 @@ def _activations(
     made = {tensor for node in model.graph.node for tensor in node.output}
     wanted = dict.fromkeys(name for p in products for name in (p.activations, p.zero_point) if name in made)
     exposed = onnx.ModelProto()
-    exposed.CopyFrom(with_own_integers(model))
+    exposed.CopyFrom(with_uint8_weights(model))
     del exposed.graph.output[:]
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    session = open_session(exposed, threads, optimization="basic", exact_products=True)
+    session = open_session(exposed, threads, optimization="basic")
     for sample in samples:
         tensors = infer(session, Sample(sample.id, inputs_for(session, sample.inputs)))
         for product in products:

@@ -1,6 +1,7 @@
 """Facts that stages find and report.json holds as they are."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Inspection:
         ops: operator type -> count.
         parameters: values of all constants of float type.
         macs: operator type -> multiply-accumulates of one inference on the probe.
+        node_macs: node -> multiply-accumulates, of those that have any.
         time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
         probe: the sample that macs and time are of.
         advised_mode: the mode that fits.
@@ -42,6 +44,7 @@ class Inspection:
     probe: str | None = None
     inputs: list[TensorShape] = field(default_factory=list)
     outputs: list[TensorShape] = field(default_factory=list)
+    node_macs: dict[str, int] = field(default_factory=dict)
     processor: str = ""
 
 
@@ -122,6 +125,44 @@ class MeasuredLoss:
     low: float | None
     high: float | None
     samples: int
+
+
+class Outcome(StrEnum):
+    """What follows for quality from a limit."""
+
+    within = "within the limit"
+    beyond = "beyond the limit"
+    undecided = "not decided"
+    unmeasured = "not measured"
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """One limit of quality beside what was measured.
+
+    Attributes:
+        metric: what the loss is measured in; `length_change` is the longest or shortest output relative to fp32's.
+        unit: of the metric.
+        limit: how much worse than fp32 the model may be in it.
+        asked: whether the user gave the limit; else it is the usual one of the metric.
+        outcome: where the loss lies; `not decided` where its 95 % interval holds the limit.
+        loss: how much worse than fp32 the model is; None: infinitely, or not measured.
+        low: lower end of the interval; None where it is not known.
+        high: upper end.
+        decides: whether the verdict waits for it; else it can only break the verdict, by an interval beyond the limit.
+        why: why it was not measured.
+    """
+
+    metric: str
+    unit: str
+    limit: float
+    asked: bool
+    outcome: str
+    loss: float | None = None
+    low: float | None = None
+    high: float | None = None
+    decides: bool = True
+    why: str | None = None
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,23 @@ class Job:
         number: counts from 0 in the order in which the sweeper launches them.
         directory: of its run.
         error: why it failed; None: it did not.
+        worse: with `fail_if_worse`: which limit of quality its model breaks; None: none.
     """
 
     number: int
     directory: Path
     error: str | None
+    worse: str | None = None
 
 
-def note_job(sweep: Path, number: int, directory: Path, error: str | None = None) -> None:
-    """Note where a job writes, and, once it is known, that it failed."""
+def note_job(sweep: Path, number: int, directory: Path, error: str | None = None, worse: str | None = None) -> None:
+    """Note where a job writes, and, once it is known, that it failed, or that its model is worse than is allowed."""
     folder = sweep / JOBS
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / f".{number}"
-    staged.write_text(json.dumps({"directory": str(directory.absolute()), "error": error}) + "\n", encoding="utf-8")
+    staged.write_text(
+        json.dumps({"directory": str(directory.absolute()), "error": error, "worse": worse}) + "\n", encoding="utf-8"
+    )
     staged.replace(folder / f"{number}.json")
 
 
@@ -48,7 +52,7 @@ def jobs_of(sweep: Path) -> list[Job]:
     for path in sorted((sweep / JOBS).glob("*.json"), key=lambda path: int(path.stem)):
         noted = json.loads(path.read_text(encoding="utf-8"))
         directory = Path(noted["directory"])
-        jobs.append(Job(int(path.stem), directory, noted["error"] or _failure(directory)))
+        jobs.append(Job(int(path.stem), directory, noted["error"] or _failure(directory), noted["worse"]))
     return jobs
 
 

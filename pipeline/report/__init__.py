@@ -8,6 +8,8 @@ report_file.py        the file: read, checked, written; every reader of a report
 typed_json.py         dataclasses <-> JSON
 writer.py             what the stages have given -> the report
 verdict.py            the verdict in words
+doctor_words.py       what the doctor has found, in words
+try_next.py           what to try after a run
 intervals.py          how sure the metrics are, and which samples are the worst
 terminal.py           one run in the terminal
 html/                 pages of one run, of several, and of all

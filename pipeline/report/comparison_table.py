@@ -7,9 +7,10 @@ from rich.text import Text
 
 from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.record.console import Paragraph, result_console
+from pipeline.record.results import Outcome
 from pipeline.report.fitted_table import Cell, Column, FittedTable
 from pipeline.report.ranking import Comparison, Group, RankedRun
-from pipeline.report.terminal import VERDICT_STYLES, format_number
+from pipeline.report.terminal import QUALITY_STYLES, VERDICT_STYLES, format_number
 
 METRICS_SHOWN = 3
 
@@ -42,6 +43,7 @@ def _group_table(group: Group, sorted_by: str) -> FittedTable:
         group.title,
         (
             Column("", names=True), Column("run", left=True, names=True), Column("front", left=True, names=True),
+            Column("quality", left=True),
             Column("speed-up", left=True), Column("size"), *(Column(name) for name in names),
             Column("calibrated on", left=True, optional=True), Column("quantize", optional=True),
         ),
@@ -50,13 +52,15 @@ def _group_table(group: Group, sorted_by: str) -> FittedTable:
         row = run.row
         seconds = "" if row.quantize_seconds is None else f"{row.quantize_seconds:.1f} s"
         table.add(
-            str(run.rank), _name(run, group), "★" if run.front else "", _speedup(run),
+            str(run.rank), _name(run, group), _star(run), _verdict(run), _speedup(run),
             f"{row.bytes / row.baseline_bytes:.2f}{_tie(run, 'bytes')}", *(_quality(run, name) for name in names),
             row.data, seconds,
         )  # fmt: skip
     table.captions += [f"{column}: {order}" for column, order in group.orders.items()]
     if group.orders:
         table.captions.append("> better beyond noise, ≈ within it; ★ on the front: no other run beats it")
+        if any(run.front and run.beyond_limit for run in group.runs):
+            table.captions.append("☆ likewise, but beyond the limit of quality")
     return table
 
 
@@ -69,12 +73,23 @@ def _name(run: RankedRun, group: Group) -> str:
     return ", ".join([*names, *([Path(row.directory).name] if len(alike) > 1 else [])])
 
 
+def _star(run: RankedRun) -> str:
+    return "" if not run.front else "☆" if run.beyond_limit else "★"
+
+
+def _verdict(run: RankedRun) -> Cell:
+    """Return where the quality lies beside its limit."""
+    quality = run.row.quality
+    return "" if quality is None else Text(quality, QUALITY_STYLES[Outcome(quality)])
+
+
 def _speedup(run: RankedRun) -> Cell:
     found, verdict = run.row.speedup, run.row.verdict
     if found is None or verdict is None:
         return ""
     interval = f" ({found.low:.2f}–{found.high:.2f}){_tie(run, 'speedup')}"
-    return Text.assemble((f"{found.median:.2f}", VERDICT_STYLES[verdict]), interval)
+    style = "bold" if run.beyond_limit and verdict == "faster" else VERDICT_STYLES[verdict]
+    return Text.assemble((f"{found.median:.2f}", style), interval)
 
 
 def _quality(run: RankedRun, name: str) -> str:

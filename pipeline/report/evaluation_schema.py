@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.record.results import MeasuredLoss, NodeError
+from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.report.typed_json import LEFT_OUT
 
 
@@ -115,7 +115,8 @@ class EvaluationReport:
         rolled_out: how many samples got the states that the sample before had left, in both models their own.
         one_call: output name -> its tensor metrics where both models get fp32's states at each call.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
-        losses: metric -> how much worse than fp32, of the metrics that a search was limited in.
+        losses: metric -> how much worse than fp32, of the metrics that have a limit.
+        limits: each limit of quality, and where the loss lies: what the verdict on quality is made of.
         node_errors: graph -> the error of each of its nodes, in their order.
     """
 
@@ -130,4 +131,5 @@ class EvaluationReport:
     one_call: dict[str, dict[str, float | None]] = field(default_factory=dict)
     length_change: float | None = None
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
+    limits: list[LimitCheck] = field(default_factory=list)
     node_errors: dict[str, list[NodeError]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.metrics.metric_registry import METRICS, leading_metrics
+from pipeline.record.results import Outcome
 from pipeline.report.run_rows import Row, with_differing_settings
 
 DEFAULT_ORDER = "speedup"
@@ -41,6 +42,11 @@ class RankedRun:
     front: bool
     best: tuple[str, ...]
     ties: tuple[str, ...]
+
+    @property
+    def beyond_limit(self) -> bool:
+        """Whether its quality is beyond the limit: then it is praised for nothing, on the front or not."""
+        return self.row.quality == Outcome.beyond
 
 
 @dataclass(frozen=True)

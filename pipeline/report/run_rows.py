@@ -14,6 +14,7 @@ from pipeline.record.run_directory import CONFIG_FILE
 from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.intervals import metric_interval
 from pipeline.report.schema import ArtifactReport, Report
+from pipeline.report.verdict import quality_outcome
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "kaldi_native_fbank", "jiwer")  # those that move a number
 
@@ -34,6 +35,7 @@ class Row:
         baseline_bytes: of the original.
         speedup: with its interval.
         verdict: faster, slower or same.
+        quality: what follows from the limits of quality: `within the limit`, ...; None: the report knows no limits.
         latency_ms: median, of the quantized model.
         rtf: real-time factor of the quantized model.
         load_ms: time to build a session of the quantized model.
@@ -55,6 +57,7 @@ class Row:
     baseline_bytes: int
     speedup: Speedup | None
     verdict: str | None
+    quality: str | None
     latency_ms: float | None
     rtf: float | None
     load_ms: float | None
@@ -71,6 +74,7 @@ def rows_of(directory: Path, report: Report) -> list[Row]:
     evaluated = {} if report.evaluation is None else report.evaluation.metrics
     metrics = {name: replace(metric, interval=_interval(report, name)) for name, metric in evaluated.items()}
     seconds = next((stage.seconds for stage in report.stages if stage.name == "quantize"), None)
+    outcome = quality_outcome(report)
     rows = []
     for artifact in report.artifacts or []:
         measured = (report.benchmark or {}).get(artifact.graph)
@@ -86,6 +90,7 @@ def rows_of(directory: Path, report: Report) -> list[Row]:
             baseline_bytes=artifact.baseline_bytes,
             speedup=None if measured is None else measured.speedup,
             verdict=None if measured is None else measured.verdict,
+            quality=None if outcome is None else outcome.value,
             latency_ms=None if measured is None else measured.quantized_ms.p50,
             rtf=None if measured is None else measured.rtf,
             load_ms=None if measured is None else measured.quantized_load_ms,

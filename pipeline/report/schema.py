@@ -13,6 +13,7 @@ names as keys, and is {name: precision} now (the file still has `precisions`, wi
 from dataclasses import dataclass, field
 
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
@@ -82,6 +83,9 @@ class ArtifactReport:
         kept: nodes that could have been quantized and were not.
         kernels: how ONNX Runtime ran it: operator type -> count of integer operators and of Q/DQ nodes that it could not fuse.
         modules: node name -> the module of the source that it was exported from, where its name does not say so.
+        weights: type, such as int8 -> its share of the values of all weights, 0 to 1.
+        multiplications: how nodes compute now -> their share of the multiplications of one inference, 0 to 1; fp32 is the rest.
+            None where the graph was not inspected, or where rewrites gave nodes other names.
         runtime: the oldest ONNX Runtime that it runs in, such as ">= 1.17".
         runtime_because: what in it needs that version.
         processors: for which processors it is right, and the bits of its weights.
@@ -96,6 +100,8 @@ class ArtifactReport:
     kept: list[Kept] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    multiplications: dict[str, float] | None = None
     runtime: str = ""
     runtime_because: str = ""
     processors: ProcessorFit | None = field(default=None, metadata=LEFT_OUT)
@@ -132,11 +138,31 @@ class SampleSplit:
 
 @dataclass(frozen=True)
 class RunVerdict:
-    """What the run has come to, each in one sentence."""
+    """What the run has come to, each in one sentence; None: nothing is known.
+
+    Attributes:
+        speed: begins with `faster`, `slower`, `as fast`, `not decided` or `not measured`; of several graphs, the slowest first.
+        quality: begins with `within the limit`, `beyond the limit`, `not decided` or `not measured`; the numbers are in
+            `evaluation.limits`.
+        size: of all artifacts together.
+    """
 
     speed: str | None
     quality: str | None
     size: str | None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to try next.
+
+    Attributes:
+        command: ready to paste into a shell.
+        reason: why it may improve the run.
+    """
+
+    command: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -188,6 +214,7 @@ class Report:
         notes: routine steps that may explain a result, such as the conversion to a newer opset.
         skipped: samples that the run went on without.
         inspect: graph -> what it is made of.
+        doctor: what was found of the model, where that was asked for.
         artifacts: the quantized graphs.
         runs_on: what they need.
         calibrated_on: how many samples of which kind.
@@ -197,6 +224,7 @@ class Report:
         benchmark: graph -> its speed.
         evaluation: quality.
         rerun: what differs from the run that was repeated.
+        try_next: what most likely improves it: at most two commands.
     """
 
     status: str
@@ -211,6 +239,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
     inspect: dict[str, Inspection] | None = field(default=None, metadata=LEFT_OUT)
+    doctor: Diagnosis | None = field(default=None, metadata=LEFT_OUT)
     artifacts: list[ArtifactReport] | None = field(default=None, metadata=LEFT_OUT)
     runs_on: RunsOn | None = field(default=None, metadata=LEFT_OUT)
     calibrated_on: str | None = field(default=None, metadata=LEFT_OUT)
@@ -220,3 +249,4 @@ class Report:
     benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
     evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
     rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)
+    try_next: list[Suggestion] = field(default_factory=list)

@@ -56,6 +56,7 @@ class SearchReport:
         metric: what losses are measured in.
         unit: of the metric.
         budget: name of the limit -> its value; what is not limited is None or absent.
+        asked: names of the limits that the user gave; the others are the usual ones. None: not known.
         met: whether the chosen candidate keeps to the budget.
         chosen: the index of a candidate.
         candidates: all that were tried, in their order.
@@ -72,6 +73,7 @@ class SearchReport:
     metric: str
     unit: str = ""
     budget: dict[str, float | int | str | None] = field(default_factory=dict)
+    asked: list[str] | None = None
     met: bool | None = None
     chosen: int | None = None
     candidates: list[TriedCandidate] = field(default_factory=list)

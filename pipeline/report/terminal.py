@@ -9,14 +9,19 @@ from rich.text import Text
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.metric_registry import in_reading_order
 from pipeline.record.console import Paragraph, result_console
-from pipeline.record.results import Inspection
+from pipeline.record.results import Inspection, Outcome
+from pipeline.report.doctor_words import doctor_lines
 from pipeline.report.evaluation_schema import EvaluationReport, MetricResult
 from pipeline.report.fitted_table import Column, FittedTable
 from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.verdict import speed_verdict
+from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, size_verdict, speed_verdict
 
 VERDICT_STYLES = {"faster": "bold green", "slower": "bold red", "same": "bold yellow"}
+QUALITY_STYLES = {
+    Outcome.within: "bold green", Outcome.beyond: "bold red",
+    Outcome.undecided: "bold yellow", Outcome.unmeasured: "bold yellow",
+}  # fmt: skip
 MIB = 1 << 20
 MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 
@@ -32,14 +37,13 @@ def print_report(report: Report, directory: str, console: Console | None = None)
 
 def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for graph, measured in (report.benchmark or {}).items():
-        interval = f"{measured.speedup.low:.2f}–{measured.speedup.high:.2f}"
-        parts.append(Paragraph(f"{report.model} {report.mode}, {graph}: {speed_verdict(measured, loud=True)} ({interval})",
-                               VERDICT_STYLES[measured.verdict]))  # fmt: skip
+    parts += _verdict(report)
     parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
     parts.append(Text())
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
+    if report.doctor is not None:
+        parts += [Paragraph(line) for line in doctor_lines(report)]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
     parts += [
@@ -54,7 +58,34 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     if report.rerun is not None:
         parts += _rerun(report.rerun)
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
-    return [*parts, *_files(report, directory)]
+    return [*parts, *_try_next(report), *_files(report, directory)]
+
+
+def _try_next(report: Report) -> list[RenderableType]:
+    """Return the commands that most likely improve the run, whole, each on a line of its own."""
+    lines: list[RenderableType] = [Paragraph("Try next:", "bold")] if report.try_next else []
+    for suggestion in report.try_next:
+        whole = Text(f"  {suggestion.command}", no_wrap=True, overflow="ignore")  # a line that is broken cannot be pasted
+        lines += [whole, Paragraph(f"      {suggestion.reason}", "dim")]
+    return lines
+
+
+def _verdict(report: Report) -> list[RenderableType]:
+    """Return the lines of the verdict: quality, speed, size. A model beyond its limit of quality is praised for nothing."""
+    if not report.artifacts:
+        return []
+    outcome = quality_outcome(report)
+    lines: list[RenderableType] = [Paragraph(f"{report.model} {report.mode}", "bold")]
+    if outcome is not None:
+        lines.append(Paragraph(f"quality: {quality_verdict(report, loud=True)}", QUALITY_STYLES[outcome]))
+    for graph, measured in sorted((report.benchmark or {}).items(), key=lambda pair: VERDICT_ORDER.index(pair[1].verdict)):
+        same = measured.verdict == "same"
+        interval = "" if same else f" ({measured.speedup.low:.2f}–{measured.speedup.high:.2f})"
+        praised = measured.verdict == "faster" and outcome is Outcome.beyond
+        lines.append(Paragraph(f"speed of {graph}: {speed_verdict(measured, loud=True)}{interval}",
+                          "bold" if praised else VERDICT_STYLES[measured.verdict]))  # fmt: skip
+    lines.append(Paragraph(f"size: {size_verdict(report)}"))
+    return lines
 
 
 def _files(report: Report, directory: str) -> list[RenderableType]:
@@ -89,7 +120,7 @@ def _search(graph: str, found: SearchReport) -> FittedTable:
         f"Search for {graph}: {len(found.candidates)} candidates{seconds}",
         (
             Column("candidate", left=True, names=True), Column("", left=True, names=True), Column("speed"), Column("size"),
-            Column(found.metric),
+            Column(f"loss of {found.metric}"),
         ),
     )  # fmt: skip
     front = [candidate for candidate in found.candidates if candidate.on_front or candidate.index == found.chosen]
@@ -107,6 +138,9 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
         (Column("", left=True, names=True), Column("fp32"), Column("quantized"), Column("ratio")),
     )
     table.add("size", _mib(artifact.baseline_bytes), _mib(artifact.bytes), f"{artifact.bytes / artifact.baseline_bytes:.2f}")
+    for title, shares in (("weights", artifact.weights), ("multiplications", artifact.multiplications or {})):
+        if shares:
+            table.add(title, "", shares_words(shares), "")
     if measured is None:
         return table
     _add_latency(table, measured)
@@ -204,6 +238,12 @@ def format_number(value: float | None) -> str:
 def change(value: float | None) -> str:
     """Return a change in four significant digits, with its sign."""
     return format_number(value) if value is not None and value <= 0 else f"+{format_number(value)}"
+
+
+def shares_words(shares: Mapping[str, float]) -> str:
+    """Return shares in percent, the largest first; what rounds to nothing is left out."""
+    ordered = sorted(shares.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{100 * share:.0f} % {what}" for what, share in ordered if share >= 0.005)
 
 
 def _mib(size_bytes: int) -> str:

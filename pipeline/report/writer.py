@@ -8,6 +8,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.optimize.engine import Rewritten
 from pipeline.quantize.artifact import Artifact
+from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.results import Inspection, Kept
 from pipeline.record.run_log import RunLog
 from pipeline.report.evaluation_schema import EvaluationReport
@@ -24,9 +25,11 @@ from pipeline.report.schema import (
 )
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import from_json
+from pipeline.report.verdict import verdict_of
 from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
+NAMED_SHARE = 0.95  # of the multiplications, below which too many are in nodes that a rewrite has renamed
 
 
 def report_of(
@@ -43,6 +46,7 @@ def report_of(
     samples: Mapping[str, list[str]] | None = None,
     benchmarks: Mapping[str, GraphBenchmark] | None = None,
     evaluation: Evaluation | None = None,
+    diagnosis: Diagnosis | None = None,
 ) -> Report:
     """Return the report of a run as far as it has come.
 
@@ -59,8 +63,9 @@ def report_of(
         samples: which ids of the evaluation set are in which part.
         benchmarks: graph -> what the benchmark stage gave.
         evaluation: what the evaluate stage gave.
+        diagnosis: what the doctor stage gave.
     """
-    return Report(
+    report = Report(
         status,
         error=error,
         model=model,
@@ -72,7 +77,8 @@ def report_of(
         notes=list(run_log.notes),
         skipped=[from_json(SkippedSample, entry, strict=True) for entry in run_log.skipped],
         inspect=None if inspection is None else _each(Inspection, inspection),
-        artifacts=None if quantized is None else [_artifact(artifact) for artifact in quantized.artifacts.values()],
+        doctor=diagnosis,
+        artifacts=None if quantized is None else [_artifact(one, inspection or {}) for one in quantized.artifacts.values()],
         runs_on=None if quantized is None else _runs_on(list(quantized.artifacts.values())),
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
@@ -81,6 +87,7 @@ def report_of(
         benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),
     )
+    return dataclasses.replace(report, verdict=verdict_of(report))
 
 
 def stages_of(selected: Iterable[str], done: Sequence[StageRun], status: str) -> list[StageRun]:
@@ -125,7 +132,7 @@ def _runs_on(artifacts: Sequence[Artifact]) -> RunsOn | None:
     return RunsOn(str(needs), sorted(set.intersection(*right)) if right else [])
 
 
-def _artifact(artifact: Artifact) -> ArtifactReport:
+def _artifact(artifact: Artifact, inspection: Mapping[str, Inspection]) -> ArtifactReport:
     return ArtifactReport(
         artifact.graph,
         artifact.path.name,
@@ -136,7 +143,23 @@ def _artifact(artifact: Artifact) -> ArtifactReport:
         [Kept(kept.node, kept.reason) for kept in artifact.kept],
         dict(artifact.kernels),
         dict(artifact.modules),
+        dict(artifact.weights),
+        _multiplications(artifact, inspection.get(artifact.graph)),
         str(artifact.needs),
         artifact.needs.because,
         artifact.processors,
     )
+
+
+def _multiplications(artifact: Artifact, inspected: Inspection | None) -> dict[str, float] | None:
+    """Return which share of the multiplications each precision has; None where they cannot be told by the names of nodes."""
+    if inspected is None or not (total := sum(inspected.node_macs.values())):
+        return None
+    named = {*artifact.quantized_nodes, *(kept.node for kept in artifact.kept)}
+    if sum(count for node, count in inspected.node_macs.items() if node in named) < NAMED_SHARE * total:
+        return None
+    shares: dict[str, float] = {}
+    for node, count in inspected.node_macs.items():
+        precision = artifact.quantized_nodes.get(node, "fp32")
+        shares[precision] = shares.get(precision, 0.0) + count / total
+    return {precision: round(share, 4) for precision, share in sorted(shares.items(), key=lambda pair: -pair[1])}

@@ -10,6 +10,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.models.loaded_model import LoadedModel
+from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
@@ -28,6 +29,7 @@ class RunContext:
         progress: how far it has come.
         model: what `load` has given.
         inspection: what `inspect` has given, by graph.
+        diagnosis: what `doctor` has given.
         quantized: what `quantize` has given.
         benchmarks: what `benchmark` has given, by graph.
         evaluation: what `evaluate` has given.
@@ -39,6 +41,7 @@ class RunContext:
     progress: ProgressBars = field(default_factory=ProgressBars)
     model: LoadedModel | None = None
     inspection: dict[str, Inspection] | None = None
+    diagnosis: Diagnosis | None = None
     quantized: Quantized | None = None
     benchmarks: dict[str, GraphBenchmark] | None = None
     evaluation: Evaluation | None = None

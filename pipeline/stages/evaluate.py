@@ -9,10 +9,12 @@ from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import errors_along
+from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, check_limit, limits_of
 from pipeline.evaluate.uncertainty import ERROR_COUNTS
+from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.artifact import Artifact
-from pipeline.record.results import NodeError
+from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -24,17 +26,42 @@ def run(context: RunContext) -> Evaluation:
     """Score the model, and measure the error of every node where that is asked for."""
     config, searches = context.config, context.result.searches
     items = context.evaluation_set.report.samples
+    asked = {name: mode.max_loss if isinstance(mode := config.mode_of(name), AutoConfig) else None for name in context.loaded}
+    graphs = {name: searches.get(name) for name in context.result.artifacts}
+    limits = limits_of(config.evaluation, context.loaded.adapter, graphs, asked)
     with context.progress.bar("evaluate", len(items)) as advance:
         found = evaluate(
             context.loaded, context.result.artifacts, items, config.evaluation, context.directory, context.run_log,
-            seed=config.seed, losses_in={search["metric"] for search in searches.values()}, on_sample=advance,
+            seed=config.seed, losses_in={*(search["metric"] for search in searches.values()), *(one.metric for one in limits)},
+            on_sample=advance,
         )  # fmt: skip
     _check_budgets(context, found)
     _check_fp32(context, found)
+    found = replace(found, limits=_checked(context, limits, found))
     if not config.evaluation.node_samples:
         return found
     errors = {name: _node_errors(context, artifact) for name, artifact in context.result.artifacts.items()}
     return replace(found, node_errors=errors)
+
+
+def _checked(context: RunContext, limits: list[Limit], found: Evaluation) -> list[LimitCheck]:
+    """Return where the losses lie beside the limits; those of a metric that cannot break the verdict only where they count."""
+    on_noise = context.config.evaluation.path is None and context.loaded.adapter.evaluation_path is None
+    checks = []
+    for limit in limits:
+        loss = found.losses.get(limit.metric)
+        if limit.metric == LENGTH_CHANGE:
+            loss = MeasuredLoss(LENGTH_CHANGE, found.length_change, None, None, found.samples)
+        if not limit.decides and (loss is None or _useless(limit.metric, found)):
+            continue
+        checks.append(check_limit(limit, None if on_noise else loss, ON_NOISE if on_noise else ""))
+    return checks
+
+
+def _useless(name: str, found: Evaluation) -> bool:
+    """Whether fp32 itself recognises next to nothing."""
+    counted = name in found.metrics and METRICS[name].aggregate in ERROR_COUNTS
+    return counted and found.metrics[name]["baseline"] >= USELESS_PERCENT
 
 
 def _check_budgets(context: RunContext, found: Evaluation) -> None:
@@ -59,7 +86,7 @@ def _check_budgets(context: RunContext, found: Evaluation) -> None:
 def _check_fp32(context: RunContext, found: Evaluation) -> None:
     """Warn, before anything is said of integers, where the original itself recognises next to nothing."""
     for name, metric in found.metrics.items():
-        if METRICS[name].aggregate in ERROR_COUNTS and metric["baseline"] >= USELESS_PERCENT:
+        if _useless(name, found):
             context.run_log.warn_first(
                 f"{name}: fp32's own is {metric['baseline']:.0f} %, so that nothing follows for the quantized model. Check "
                 "that tokens.txt, the features (model.features), the language and the texts of evaluation.path are the model's."
@@ -72,7 +99,7 @@ def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
     try:
         return errors_along(
             context.loaded.graphs[artifact.graph].model,
-            onnx.load(artifact.path),
+            with_uint8_weights(onnx.load(artifact.path)) if context.loaded.exact_products else onnx.load(artifact.path),
             context.evaluation_set.report[artifact.graph][: config.evaluation.node_samples],
             seed=config.seed,
             threads=config.runtime.threads,

@@ -1,7 +1,7 @@
 """The inspect stage: what a graph is made of, where its time goes, and which mode is advised for it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, profile_ops
+from pipeline.quantize.mode_advice import advise, spread_of
 from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
-MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
+PROFILED = 6  # inferences: two halves of three, whose medians must agree
 
 
 def run(context: RunContext) -> dict[str, Inspection]:
@@ -49,10 +49,11 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     """
     graph = source.model.graph
     ops = Counter(node.op_type for scope in graphs_of(graph) for node in scope.node)
-    profile = profile_ops(source.path, probe, threads=threads, runs=3)
+    profile = profile_ops(source.path, probe, threads=threads, runs=PROFILED)
     shapes = profile_ops(source.path, probe, threads=threads, runs=1, optimize=False)
-    macs = _macs(graph, shapes.nodes)
-    advised, reasons = advise(macs, profile.ops, calibration)
+    node_macs = _macs(graph, shapes.nodes)
+    macs = _by_type(node_macs, shapes.nodes)
+    advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
         outputs=_outputs(source),
@@ -65,46 +66,9 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
         probe=probe.id,
         advised_mode=advised,
         reasons=reasons,
+        node_macs=node_macs,
         processor=described(this_machine()),
     )
-
-
-def advise(macs: dict[str, int], time_share: dict[str, float], calibration: CalibrationKind) -> tuple[str, list[str]]:
-    """Return the mode that fits a graph, and why.
-
-    Integer kernels pay in convolutions only with ranges that are known beforehand, so those need data; matrix products gain
-    as much when ranges are computed while the model runs.
-    """
-    total = sum(macs.values())
-    if not total:
-        return "fp16", ["it has no convolution and no matrix product: int8 would gain nothing, fp16 halves its size"]
-    convolutions = sum(macs.get(op, 0) for op in CONVOLUTIONS) / total
-    products = sum(macs.get(op, 0) for op in MATRIX_PRODUCTS) / total
-    reasons = [
-        f"{100 * convolutions:.0f} % of its multiplications are in convolutions, {100 * products:.0f} % in matrix products"
-    ]
-    other = 1.0 - sum(share for op, share in time_share.items() if _multiplies(op))
-    if other > 0.4:
-        reasons.append(f"{100 * other:.0f} % of its time is in other operators, which int8 does not make faster")
-    real = calibration is not CalibrationKind.random
-    if convolutions >= 0.25 and real:
-        return "static", [
-            *reasons,
-            "convolutions gain from int8 only with ranges measured on real data, and there is data",
-        ]
-    if convolutions >= 0.25:
-        return "dynamic", [
-            *reasons,
-            "static would be faster, but its ranges need real data (calibration=real or calibration=arrays), and there is none",
-        ]
-    return "dynamic", [
-        *reasons,
-        "matrix products gain as much with dynamic ranges, which need no calibration data",
-    ]
-
-
-def _multiplies(op_type: str) -> bool:
-    return any(name in op_type for name in (*CONVOLUTIONS, *MATRIX_PRODUCTS))
 
 
 def _parameters(graph: onnx.GraphProto) -> int:
@@ -133,13 +97,22 @@ def _outputs(source: SourceGraph) -> list[TensorShape]:
 
 
 def _macs(graph: onnx.GraphProto, profiled: Sequence[NodeProfile]) -> dict[str, int]:
-    """Return multiply-accumulates by operator type, from the shapes that one inference had."""
+    """Return multiply-accumulates by node, from the shapes that one inference had."""
     nodes = [node for scope in graphs_of(graph) for node in scope.node]
     attributes = {node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute} for node in nodes}
     macs: Counter[str] = Counter()
     for node in profiled:
-        macs[node.op_type] += round(node.calls * _macs_of(node, attributes.get(node.name, {})))
-    return {op_type: count for op_type, count in macs.most_common() if count}
+        macs[node.name] += round(node.calls * _macs_of(node, attributes.get(node.name, {})))
+    return {name: count for name, count in macs.items() if count}
+
+
+def _by_type(macs: Mapping[str, int], profiled: Sequence[NodeProfile]) -> dict[str, int]:
+    """Return multiply-accumulates by operator type, most first."""
+    types = {node.name: node.op_type for node in profiled}
+    counts: Counter[str] = Counter()
+    for name, count in macs.items():
+        counts[types[name]] += count
+    return dict(counts.most_common())
 
 
 def _macs_of(node: NodeProfile, attributes: dict[str, Any]) -> int:

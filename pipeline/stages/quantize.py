@@ -21,6 +21,7 @@ from pipeline.config.mode_settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
+from pipeline.config.model_name import is_shipped
 from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.runtime_versions import opset_for
@@ -109,7 +110,7 @@ def quantize(
         ModelError: a graph does not fit the mode.
         StageError: nothing would change, or the result does not run.
     """
-    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars())
+    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), stems=stems_of(sources))
     modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     for name, source in sources.items():
         mode = modes[name]
@@ -150,6 +151,7 @@ class _Job:
         warnings: what else a user must know.
         notes: what was done as is usual.
         unchanged: of each graph that stays as it is, why.
+        stems: graph name -> what the name of its file begins with.
     """
 
     calibration: SamplesOf
@@ -165,6 +167,7 @@ class _Job:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    stems: Mapping[str, str] = field(default_factory=dict)
 
     def search(self, source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, inputs: SearchInputs) -> None:
         """Let a search find the precision of each node."""
@@ -200,7 +203,7 @@ class _Job:
         bits = weight_bits(model)
         artifact = save_artifact(
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
-            external_data=mode.external_data, runtime=mode.runtime, threads=self.threads,
+            external_data=mode.external_data, runtime=mode.runtime, threads=self.threads, stem=self.stems.get(source.name),
         )  # fmt: skip
         seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
         fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
@@ -259,6 +262,12 @@ class _Job:
             )
         model = fit(model, plan, mode, ranges, samples, threads=self.threads)
         return quantize_static(model, plan, mode, ranges)
+
+
+def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:
+    """Return what the files of quantized graphs are called: as the user's own files are, else as the graph's role."""
+    stems = {name: name if is_shipped(str(source.path)) else source.path.stem for name, source in sources.items()}
+    return stems if len(set(stems.values())) == len(stems) else {name: name for name in sources}
 
 
 def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:

@@ -43,7 +43,7 @@ def test_the_first_convs_are_float_where_that_is_faster(search):
     best, met = search(lambda integer: 0.0, lambda integer: 1 + len(integer) - 3 * ("first" in integer)).run()
     assert met
     assert list(best.choice) == ["second", "third", "fourth"]
-    assert best.label.endswith("without the first 1")
+    assert best.label.endswith("first 1 Conv float")
 
 
 def test_they_stay_integers_where_that_is_faster(search):

@@ -162,3 +162,11 @@ def test_noise_of_an_opset_that_onnx_runtime_has_none_of_is_one_line_that_names_
     with pytest.raises(ModelError, match=r"RandomNormalLike\(22\).* Export the model with opset 21 or an older one") as found:
         load_graph("model", str(tmp_path / "noise.onnx"))
     assert "\n" not in str(found.value)
+
+
+def test_an_operator_that_no_older_opset_has_is_refused_without_such_advice(build, tmp_path):
+    text = 'g (uint8[n] x) => (uint8[h, w, 3] y) { y = ImageDecoder <pixel_format = "RGB"> (x) }'
+    onnx.save(build(text, 20, 9), tmp_path / "image.onnx")
+    with pytest.raises(ModelError, match=r"ImageDecoder\(20\)") as found:
+        load_graph("model", str(tmp_path / "image.onnx"))
+    assert "Export" not in str(found.value)

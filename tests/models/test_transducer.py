@@ -102,7 +102,7 @@ def test_the_command_quantizes_each_graph_and_reports_the_words(run_quickly, tra
         "evaluation.samples=2", "calibration.samples=2",
     ).succeeded()  # fmt: skip
     assert [artifact["file"] for artifact in run.report["artifacts"]] == [
-        f"{part}.int8.onnx" for part in ("encoder", "decoder", "joiner")
+        f"{part}-epoch-99-avg-1.int8.onnx" for part in ("encoder", "decoder", "joiner")
     ]
     assert set(run.report["evaluation"]["metrics"]) >= {"wer_percent", "cer_percent", "mse"}
     assert "joiner.logit" in run.report["evaluation"]["outputs"]
@@ -115,7 +115,7 @@ def test_a_graph_can_have_a_mode_of_its_own(run_quickly, transducer_dir):
         "stages=[load,quantize]", "evaluation.samples=1",
     ).succeeded()  # fmt: skip
     assert [artifact["file"] for artifact in run.report["artifacts"]] == [
-        "encoder.int8.onnx", "decoder.int8.onnx", "joiner.fp16.onnx",
+        "encoder-epoch-99-avg-1.int8.onnx", "decoder-epoch-99-avg-1.int8.onnx", "joiner-epoch-99-avg-1.fp16.onnx",
     ]  # fmt: skip
 
 

@@ -108,6 +108,6 @@ def test_a_table_that_cannot_be_made_does_not_end_a_run(users, tmp_path, monkeyp
 
     monkeypatch.setattr(evaluate, "errors_along", fails)
     monkeypatch.chdir(tmp_path)
-    report = pipeline.run([*users_model, *users_data, "mode=dynamic", STAGES])
+    report = pipeline.run([*users_model, "evaluation.path=eval.npz", "mode=dynamic", STAGES])
     assert report.status == "done"
     assert any("was not measured: ZeroDivisionError: no such table" in warning for warning in report.warnings)

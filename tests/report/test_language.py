@@ -72,6 +72,7 @@ def test_what_is_not_translated_is_shown_in_english():
 def test_a_verdict_is_translated_with_its_number():
     with in_language("zh"):
         assert said("Faster than fp32: 1.50 times its speed") == "比 fp32 快：速度为其 1.50 倍"
+        assert said("int4 weight in blocks of 32, float computation") == "int4 权重（每块 32 个），浮点计算"
 
 
 def english_words(page):

@@ -47,9 +47,24 @@ def test_a_run_without_a_search_has_no_such_section(report, tmp_path):
 def test_the_budget_the_choice_and_what_was_tried_are_told_in_words(searched, tmp_path):
     page = Page(page_of(searched, tmp_path))
     [told] = [text for text in page.texts("p") if text.startswith("Asked for")]
-    assert "max_loss 0.05, objective speed. Met. 5 candidates, of which 3 were timed, in 42 s." in told
+    assert told.startswith(
+        "Asked for: posterior_kl worse by at most 0.05 nat; objective speed. Kept on the samples of the search."
+    )
+    assert "5 candidates, of which 3 were timed, in 42 s." in told
     assert "Chosen: 20 of 30 nodes, 1.70 ×, 2.10 MiB, posterior_kl 0.04 nat." in told
     assert page.unbalanced == []
+
+
+def test_only_what_was_asked_for_is_called_so(searched, tmp_path):
+    search = searched["search"]["encoder"]
+    search |= {"budget": {"max_loss": 0.05, "max_length_change": 0.02}, "asked": []}
+    page = Page(page_of(searched, tmp_path))
+    assert not any("Asked for" in text for text in page.texts("p"))
+    kept = "Kept without being asked: posterior_kl worse by at most 0.05 nat; a length changed by at most 2 %."
+    assert any(kept in text for text in page.texts("p"))
+    search |= {"asked": ["max_loss"]}
+    page = Page(page_of(searched, tmp_path))
+    assert any("Asked for: posterior_kl worse by at most 0.05 nat. Kept without" in text for text in page.texts("p"))
 
 
 def test_a_budget_that_was_not_met_is_said(searched, tmp_path):

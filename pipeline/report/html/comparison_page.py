@@ -66,6 +66,7 @@ class GroupView:
         runs: rows of the table.
         pictures: caption and picture.
         orders: title of a column, and the order in it.
+        judged: whether a run knows where its quality lies beside its limit.
     """
 
     group: Group
@@ -75,6 +76,7 @@ class GroupView:
     runs: list[RunView]
     pictures: list[tuple[str, Markup]]
     orders: list[tuple[str, str]]
+    judged: bool
 
 
 def comparison_page(comparison: Comparison, folder: Path) -> str:
@@ -110,6 +112,7 @@ def _group(group: Group, index: int, sorted_by: str, folder: Path) -> GroupView:
         runs=[_run(run, shown, folder) for run in group.runs],
         pictures=_pictures(group, index),
         orders=[(_title(column), order) for column, order in group.orders.items()],
+        judged=any(row.quality is not None for row in rows),
     )
 
 
@@ -216,7 +219,7 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
         if value is None or not math.isfinite(value):
             continue
         low, high = interval_of(run.row, name) or (value, value)
-        dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front))
+        dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front and not run.beyond_limit))
     if len(dots) < 2:
         return pictures
     told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f}, {dot.quality.value:.4g}" for dot in dots)

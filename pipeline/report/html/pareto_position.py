@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from pipeline.errors import ConfigError
 from pipeline.measure.benchmark_result import Speedup
+from pipeline.record.results import Outcome
 from pipeline.record.run_directory import REPORT_FILE
 from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.html import plots
@@ -97,7 +98,7 @@ def _fp32(own: Row) -> Row:
     """Return the original as a row: as fast as itself, and exactly as good as it is."""
     metrics = {name: _as_fp32(metric) for name, metric in own.metrics.items()}
     one = Speedup(1.0, 1.0, 1.0)
-    return replace(own, mode=FP32, directory=FP32, bytes=own.baseline_bytes, speedup=one, metrics=metrics)
+    return replace(own, mode=FP32, directory=FP32, bytes=own.baseline_bytes, speedup=one, metrics=metrics, quality=None)
 
 
 def _as_fp32(metric: MetricResult) -> MetricResult:
@@ -125,7 +126,7 @@ def _words(beaten: Sequence[Row], others: int, quality: Sequence[str]) -> str:
 
 def _table(own: Row, rows: Sequence[Row], quality: Sequence[str]) -> list[PlaceRow]:
     """Return this run, fp32, the rest of the front, then others, as far as there is room."""
-    front = {id(row): not beaten_by(row, rows) for row in rows}
+    front = {id(row): not beaten_by(row, rows) and row.quality != Outcome.beyond for row in rows}
     shown = [*rows[:2], *sorted(rows[2:], key=lambda row: not front[id(row)])][:MOST_ROWS]
     return [
         PlaceRow(
@@ -155,7 +156,7 @@ def _picture(own: Row, rows: Sequence[Row], index: int) -> Markup | None:
         if value is None or not math.isfinite(value) or row.speedup is None:
             continue
         low, high = interval_of(row, name) or (value, value)
-        on_front = not beaten_by(row, rows)
+        on_front = not beaten_by(row, rows) and row.quality != Outcome.beyond
         label = tr("this run") if row is own else row.mode if on_front else ""
         speed = plots.speedup_range("", row.speedup)
         dots.append(plots.Dot(label, speed, plots.Range("", value, low, high), on_front, own=row is own))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.record.run_directory import CONFIG_FILE
+from pipeline.report.doctor_words import doctor_lines
 from pipeline.report.html import sections, timing_section
 from pipeline.report.html.language import in_language
 from pipeline.report.html.listening import listening
@@ -41,6 +42,8 @@ def _page(report: Report, directory: Path) -> str:
         "title": " · ".join(trail),
         "trail": trail,
         "report": report,
+        "diagnosis": doctor_lines(report),
+        "headline": sections.quality_headline(report),
         "verdicts": sections.verdicts(report),
         "tiles": sections.tiles(report),
         "speed": timing_section.speed(report),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html import plots
 from pipeline.report.html.language import tr
 from pipeline.report.html.render import mib
@@ -49,7 +50,9 @@ class SearchView:
         graph: its role.
         metric: what losses are in.
         unit: of the metric.
-        budget: the limits that were asked for.
+        budget: the limits that were asked for; of reports that do not know which were, all.
+        usual: the limits that were kept without being asked for.
+        node_loss: what losses of single nodes are in.
         met: whether they are kept; None: not known.
         seconds: how long the search took.
         tried: candidates.
@@ -66,6 +69,8 @@ class SearchView:
     metric: str
     unit: str
     budget: list[str]
+    usual: list[str]
+    node_loss: str
     met: bool | None
     seconds: float | None
     tried: int
@@ -92,7 +97,9 @@ def searches(report: Report) -> list[SearchView]:
                 graph=graph,
                 metric=search.metric,
                 unit=search.unit,
-                budget=[f"{key} {_plain(value)}" for key, value in search.budget.items() if value is not None],
+                budget=_limits(search, asked=True),
+                usual=_limits(search, asked=False),
+                node_loss=_with_unit(search.node_metric or search.metric),
                 met=search.met,
                 seconds=search.seconds,
                 tried=len(search.candidates),
@@ -158,5 +165,27 @@ def _picture(graph: str, search: SearchReport, chosen: TriedCandidate | None, in
     return plots.search_front(points, unit, f"search-{index}", description)
 
 
-def _plain(value: float | int | str) -> str:
-    return format_number(value) if isinstance(value, float) else str(value)
+def _limits(search: SearchReport, *, asked: bool) -> list[str]:
+    """Return those limits in words that the user gave, or the others."""
+    known = search.budget.keys() if search.asked is None else set(search.asked)
+    return [_limit(key, value, search) for key, value in search.budget.items() if value is not None and (key in known) == asked]
+
+
+def _limit(key: str, value: float | int | str, search: SearchReport) -> str:
+    unit = f" {search.unit}" if search.unit else ""
+    match key, value:
+        case "max_loss", float() | int():
+            return f"{search.metric} worse by at most {format_number(value)}{unit}"
+        case "min_speedup", float() | int():
+            return f"at least {format_number(value)} times as fast"
+        case "max_bytes", int():
+            return f"at most {value:,} bytes"
+        case "max_length_change", float() | int():
+            return f"a length changed by at most {100 * value:g} %"
+        case _:
+            return f"{key} {value}"
+
+
+def _with_unit(metric: str) -> str:
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    return f"{metric}, {unit}" if unit else metric

@@ -8,17 +8,19 @@ from markupsafe import Markup
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, in_reading_order, leading_metrics
-from pipeline.record.results import NodeError, ProcessorFit
+from pipeline.record.results import NodeError, Outcome, ProcessorFit
 from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
 from pipeline.report.schema import ArtifactReport, InputFile, Report
-from pipeline.report.verdict import LEADS, speed_verdict
+from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, speed_verdict
 
-VERDICT_ORDER = tuple(LEADS)
 WORST_NODES = 8
+QUALITY_KINDS = {
+    Outcome.within: "faster", Outcome.beyond: "slower", Outcome.undecided: "same", Outcome.unmeasured: "same",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class GraphVerdict:
     graph: str
     words: str
     measured: GraphBenchmark
+
+
+@dataclass(frozen=True)
+class QualityHeadline:
+    """The verdict on quality: what follows, in a word that names its colour, and the numbers that it rests on."""
+
+    lead: str
+    reasons: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,18 @@ def verdicts(report: Report) -> list[GraphVerdict]:
         GraphVerdict(graph, said(speed_verdict(measured)), measured) for graph, measured in (report.benchmark or {}).items()
     ]
     return sorted(found, key=lambda one: VERDICT_ORDER.index(one.measured.verdict))
+
+
+def quality_headline(report: Report) -> QualityHeadline | None:
+    """Return the verdict on quality; None where nothing was quantized or measured, and of reports that know no limits."""
+    words, outcome = quality_verdict(report), quality_outcome(report)
+    if not report.artifacts or not (report.benchmark or report.evaluation) or report.status != "done":
+        return None
+    if words is None or outcome is None:
+        return None
+    lead, _, reasons = words.partition(": ")
+    shown = tr("; ").join(said(reason) for reason in reasons.split("; "))
+    return QualityHeadline(said(lead), shown, QUALITY_KINDS[outcome])
 
 
 def tiles(report: Report) -> list[Tile]:

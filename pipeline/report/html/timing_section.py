@@ -12,7 +12,7 @@ from pipeline.report.html.language import tr
 from pipeline.report.html.render import mib, ms
 from pipeline.report.op_families import Family, families
 from pipeline.report.schema import Report
-from pipeline.report.terminal import format_number
+from pipeline.report.terminal import format_number, shares_words
 
 SHOWN_FAMILIES = 8  # in the picture
 TABLE_FAMILIES = 12
@@ -79,6 +79,8 @@ def speed(report: Report) -> list[SpeedView]:
         graph, before, after = artifact.graph, artifact.baseline_bytes, artifact.bytes
         measured = (report.benchmark or {}).get(graph)
         rows = [(tr("Size"), "", mib(before), mib(after), _share(after, before))]
+        for title, shares in ((tr("Weights"), artifact.weights), (tr("Multiplications"), artifact.multiplications or {})):
+            rows += [(title, shares_words(shares), "", "", "")] if shares else []
         pictures: list[Markup] = []
         if measured is not None:
             rows += _latency_rows(measured)

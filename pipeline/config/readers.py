@@ -1,0 +1,147 @@
+"""Which settings are read by what: one that nothing reads in a run, though it was given, is an error.
+
+Only what was given counts, not defaults, and not a value that asks for nothing (null, 0, false, []). What the stages of a
+run leave out does not count either: `stages=[load]` tries a command line whose settings are read once all stages run. In a
+sweep a setting may be meant for other jobs; there it is a warning.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config.choices import CalibrationKind, RangeMethod
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig, WeightOnlyConfig
+from pipeline.config.settings import RunConfig
+from pipeline.evaluation_kind import EvaluationKind
+
+GIVEN = re.compile(r"\+{0,2}([\w.]+)=(.*)", flags=re.DOTALL)
+ASKS_FOR_NOTHING = frozenset({"null", "0", "0.0", "false", "[]", "{}", ""})
+CALIBRATING = "mode=static or mode=auto"
+OWN_DATA = (CalibrationKind.real, CalibrationKind.audio, CalibrationKind.manifest)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads some settings.
+
+    Attributes:
+        where: in which runs, as the user chooses them: `mode.method=percentile`.
+        reads: whether a run is one of them.
+    """
+
+    where: str
+    reads: Callable[[RunConfig], bool]
+
+
+def _modes(config: RunConfig) -> tuple[AnyModeConfig, ...]:
+    return (config.mode, *config.graph_modes.values())
+
+
+def _calibrates(config: RunConfig) -> bool:
+    return any(isinstance(mode, StaticConfig | AutoConfig) for mode in _modes(config))
+
+
+def _reads_text(config: RunConfig) -> bool:
+    return hasattr(config.model, "vocoder_path")  # a text-to-speech model
+
+
+def _hears_calibration(config: RunConfig) -> bool:
+    return _calibrates(config) and config.calibration.kind in OWN_DATA and not _reads_text(config)
+
+
+def _evaluation_set(config: RunConfig) -> str | None:
+    return config.evaluation.path or config.model.evaluation_path
+
+
+def _hears_evaluation(config: RunConfig) -> bool:
+    path = _evaluation_set(config)
+    return path is not None and Path(path).suffix != ".npz" and not _reads_text(config)
+
+
+def _method(method: RangeMethod) -> Callable[[RunConfig], bool]:
+    return lambda config: getattr(config.mode, "method", None) is method
+
+
+def _stores_blocks(config: RunConfig) -> bool:
+    return not isinstance(config.mode, WeightOnlyConfig) or "MatMul" in config.mode.op_types
+
+
+def _no_address(config: RunConfig) -> bool:
+    return config.model.url is None
+
+
+CALIBRATED = Reader(CALIBRATING, _calibrates)
+READERS: Mapping[str, tuple[Reader, ...]] = {
+    "calibration": (CALIBRATED,),
+    "calibration.kind": (CALIBRATED,),
+    "calibration.path": (
+        CALIBRATED,
+        Reader("any calibration but calibration=random", lambda run: run.calibration.kind is not CalibrationKind.random),
+    ),
+    "calibration.samples": (CALIBRATED,),
+    "calibration.length": (
+        CALIBRATED, Reader("calibration=random", lambda run: run.calibration.kind is CalibrationKind.random),
+    ),
+    "calibration.on_sample_rate": (CALIBRATED, Reader("calibration on recordings", _hears_calibration)),
+    "calibration.on_bad_sample": (
+        CALIBRATED,
+        Reader("any calibration but calibration=random", lambda run: run.calibration.kind is not CalibrationKind.random),
+    ),
+    "evaluation.sample_rate_hz": (
+        Reader("evaluation=audio", lambda run: run.evaluation.kind is EvaluationKind.audio),
+    ),
+    "evaluation.listen": (
+        Reader(
+            "evaluation=audio or evaluation=tts",
+            lambda run: run.evaluation.kind in (EvaluationKind.audio, EvaluationKind.tts),
+        ),
+    ),
+    "evaluation.on_sample_rate": (Reader("an evaluation on recordings", _hears_evaluation),),
+    "evaluation.on_bad_sample": (
+        Reader("an evaluation on data (evaluation.path)", lambda run: _evaluation_set(run) is not None),
+    ),
+    "mode.percentile": (Reader("mode.method=percentile", _method(RangeMethod.percentile)),),
+    "mode.momentum": (Reader("mode.method=moving_average", _method(RangeMethod.moving_average)),),
+    "mode.rewrites": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),
+    "mode.assume": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),
+    "mode.bits": (Reader("MatMul in mode.op_types", _stores_blocks),),
+    "mode.block_size": (Reader("MatMul in mode.op_types", _stores_blocks),),
+    "mode.accuracy_level": (Reader("MatMul in mode.op_types", _stores_blocks),),
+    "model.path": (
+        Reader("a model without model.dir and model.url", lambda run: run.model.dir is None and run.model.url is None),
+    ),
+    "model.dir": (Reader("a model without model.url", _no_address),),
+    "model.sha256": (Reader("a model at model.url", lambda run: run.model.url is not None),),
+    "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
+}  # fmt: skip
+"""Setting, or group whose option is chosen -> what must hold for it to be read; any other setting is read in every run of
+the mode, model or evaluation that has it."""
+
+
+def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
+    """Return a sentence for each setting that was given and that this run never reads.
+
+    Args:
+        config: the run.
+        overrides: what was given, as `key=value`.
+    """
+    found = []
+    for override in overrides:
+        given = GIVEN.fullmatch(override)
+        if given is None or given[2] in ASKS_FOR_NOTHING:
+            continue
+        lacking = next((reader for reader in READERS.get(given[1], ()) if not reader.reads(config)), None)
+        if lacking is not None:
+            shown = given[1] if "." in given[1] else f"{given[1]}={given[2]}"
+            found.append(
+                f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or "
+                "choose what reads it."
+            )
+    return found
+
+
+def read_by(setting: str) -> str:
+    """Return what reads a setting, for the documentation: a sentence, or nothing where every run does."""
+    readers = READERS.get(setting, ())
+    return f"Only read by {' and '.join(dict.fromkeys(reader.where for reader in readers))}." if readers else ""

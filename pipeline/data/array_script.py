@@ -1,0 +1,76 @@
+"""`make_calib.py`: a small program that a user fills in, which turns data into the arrays that calibration takes."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.record.results import TensorShape
+
+SCRIPT_FILE = "make_calib.py"
+_TEMPLATE = '''"""Turn your data into arrays for {model}: fill in `inputs_of`, then run
+
+    python make_calib.py <folder of recordings or texts>
+
+It writes calib.npz and eval.npz (every second file goes into each). Then, with `calibration=arrays`:
+calibration.path=calib.npz evaluation.path=eval.npz
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+# What the model takes: name -> type and shape; None, or a name, is a length that may change.
+INPUTS = {{
+{inputs}
+}}
+
+
+def inputs_of(path: Path) -> dict[str, np.ndarray]:
+    """Return what the model takes for one file, computed exactly as in training (sample rate, features, normalisation)."""
+    raise SystemExit("make_calib.py: fill in inputs_of first.")
+    return {{
+{example}
+    }}
+
+
+def main() -> None:
+    files = sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_file())
+    arrays = {{"calib": {{}}, "eval": {{}}}}
+    for number, path in enumerate(files):
+        given = inputs_of(path)
+        if given.keys() != INPUTS.keys():
+            raise SystemExit(f"{{path}}: inputs_of gives {{sorted(given)}}, and the model takes {{sorted(INPUTS)}}.")
+        for name, array in given.items():
+            kind, shape = INPUTS[name]
+            fits = shape is None or len(shape) == array.ndim and all(
+                not isinstance(size, int) or size == found for size, found in zip(shape, array.shape)
+            )
+            if array.dtype != kind or not fits:
+                raise SystemExit(f"{{path}}: {{name}} is {{array.dtype}} {{array.shape}}; the model takes {{kind}} {{shape}}.")
+            arrays["eval" if number % 2 else "calib"][f"{{path.stem}}/{{name}}"] = array
+    for name, found in arrays.items():
+        np.savez(f"{{name}}.npz", **found)
+        print(f"{{name}}.npz: {{len(found)}} arrays")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def array_script(model: str, inputs: Sequence[TensorShape], states: Mapping[str, str]) -> str:
+    """Return the text of make_calib.py.
+
+    Args:
+        model: its name.
+        inputs: what its first graph takes.
+        states: output -> the input that it is fed back to.
+    """
+    table, example = [], []
+    fed_back = {given: output for output, given in states.items()}
+    for one in inputs:
+        kind = one.type if one.type in ("float32", "float64", "float16", "int64", "int32", "bool") else "float32"
+        table.append(f"    {one.name!r}: ({kind!r}, {None if one.shape is None else tuple(one.shape)!r}),")
+        shape = ", ".join(str(size) if isinstance(size, int) else "1" for size in one.shape or ())
+        note = f"state: zeros at first, then {fed_back[one.name]}" if one.name in fed_back else "fill in"
+        example.append(f"        {one.name!r}: np.zeros(({shape}{',' if shape else ''}), {kind!r}),  # {note}")
+    return _TEMPLATE.format(model=model, inputs="\n".join(table), example="\n".join(example))
