@@ -33,6 +33,7 @@ class IndexRow:
     when: str
     link: str | None
     front: bool
+    quality: str
     speedup: str
     interval: str
     verdict: str
@@ -44,10 +45,20 @@ class IndexRow:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The runs of one graph under the same conditions, the newest first; charts are captions and pictures."""
+    """The runs of one graph under the same conditions, the newest first.
+
+    Attributes:
+        id: of its heading.
+        title: the graph.
+        judged: whether a run knows where its quality lies beside its limit.
+        metrics: columns of the table.
+        charts: captions and pictures.
+        runs: rows of the table.
+    """
 
     id: str
     title: str
+    judged: bool
     metrics: list[str]
     charts: list[tuple[str, Markup]]
     runs: list[IndexRow]
@@ -82,6 +93,7 @@ def _section(group: Group, number: int, root: Path) -> ModelSection:
     return ModelSection(
         id=f"model-{number}",
         title=group.title,
+        judged=any(row.quality is not None for row in group.rows),
         metrics=metrics,
         charts=_charts(newest, ids, group, metrics, root),
         runs=[_row(run, ids[run.rank], metrics, root, ranked=len(newest) > 1) for run in newest],
@@ -102,7 +114,8 @@ def _row(run: RankedRun, id_: str, metrics: Sequence[str], root: Path, *, ranked
         mode=row.mode,
         when=when,
         link=link_to(root / row.directory / PAGE_FILE, root),
-        front=run.front and ranked,
+        front=run.front and ranked and not run.beyond_limit,
+        quality=row.quality or "",
         speedup="–" if speed is None else f"{speed.median:.2f} ×",
         interval=low_high,
         verdict="slower" if row.verdict == "slower" else "",
@@ -148,7 +161,7 @@ def _charts(
                 speedup=None if row.speedup is None else row.speedup.median,
                 value=value,
                 interval=interval_of(row, name),
-                front=run.front,
+                front=run.front and not run.beyond_limit,
             )
         )
     charts = []
