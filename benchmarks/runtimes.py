@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import run
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.metrics.tensor_metrics import sqnr_db
 from pipeline.processor import cpu_name
+
+# after the package, which turns its telemetry off
+import onnxruntime  # isort: skip
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "runtimes.md"

@@ -10,7 +10,7 @@
     audio/              signal processing that models, data and metrics share
     models/             one adapter per kind of model
     config/             every setting; from Hydra's composition to typed settings, checked once
-    record/             what a run leaves: its directory, the log of what it read and warned of, its environment
+    record/             what a run leaves: its directory, what it read and warned of, its environment; the terminal
     data/               calibration and evaluation sets; manifests, recordings, arrays, downloads
     metrics/            tensor, audio and text metrics, each a plain function
     calibration/        the range engine: streaming statistics and the ranges that follow from them

@@ -79,6 +79,8 @@ def _arguments(given: list[str]) -> list[str]:
         from pipeline.command_line.completion import use_own_completion
 
         use_own_completion()
+    for note in prepared.notes:
+        print(f"note: {note}", file=sys.stderr)
     if prepared.stands_for is not None:
         _given[:] = prepared.stands_for
         print(f"stands for: {command_of(prepared.stands_for)}", file=sys.stderr, flush=True)
@@ -259,13 +261,11 @@ def _refresh_index(composed: DictConfig, folder: Path) -> None:
 
 
 def _report_failure(message: str, folder: Path | None = None, error: Exception | None = None, kind: str = "error") -> None:
-    """Print one clear message to standard error, after what the run in a directory has warned of.
-
-    Where a better command line is known, that line follows, to be pasted.
+    """Print one clear message to standard error and, where a better command line is known, that line, to be pasted.
 
     Args:
         message: what is wrong.
-        folder: of the run; None: it has none yet, or its warnings are printed already.
+        folder: of the run that failed: what it has warned of is printed first. None: it has none, or it is printed already.
         error: that came; None for a job of a sweep, whose other jobs go on.
         kind: the word before the message.
     """

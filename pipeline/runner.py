@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
@@ -97,16 +98,22 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
 
 
 def warnings_of(config: RunConfig) -> list[str]:
-    """Return a sentence for each setting that this machine has not what it takes for."""
+    """Return what the settings alone give reason to warn of: more threads than cores, one set for two purposes."""
     cores = os.cpu_count() or 1
     counts = {"runtime.threads": [config.runtime.threads], "benchmark.threads": config.benchmark.threads}
-    return [
+    found = [
         f"{key}: {count} threads on a machine of {cores} cores wait for each other, so that their times say nothing. Give at "
         f"most {cores}."
         for key, given in counts.items()
         for count in given
         if count > cores
     ]
+    if calibrates(config) and config.calibration.path is not None and config.calibration.path == config.evaluation.path:
+        found.append(
+            "calibration.path and evaluation.path name the same set: ranges are measured on samples that the report is of, "
+            "which flatters the model. Give others for one of them."
+        )
+    return found
 
 
 def selected_stages(names: Sequence[str]) -> list[Stage]:

@@ -66,8 +66,12 @@ def made(repo, run_in, shipped_run, tmp_path_factory):
         if model in MODELS and mode in MODES:
             run = shipped_run(model, mode)
         else:
-            few = ("stages=[load,quantize]", "evaluation.samples=2", "calibration.samples=2")
             modes = LAID_OUT if mode == "laid_out" else (f"mode={mode}",)
+            few = (
+                "stages=[load,quantize]",
+                "evaluation.samples=2",
+                *(["calibration.samples=2"] if "mode=static" in modes else []),
+            )
             run = run_in(tmp_path_factory.mktemp(f"{model}_{mode}"), f"model={model}", *modes, *few).succeeded()
         [artifact] = run.report["artifacts"]
         return run.directory / artifact["file"]

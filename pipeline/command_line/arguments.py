@@ -10,13 +10,16 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 from hydra.core.override_parser.types import ChoiceSweep
 
 from pipeline.command_line.correction import CommandLineError
-from pipeline.command_line.override_text import is_text, parsed, protected, split_override
+from pipeline.command_line.override_text import is_path, is_text, parsed, protected, split_override
 from pipeline.command_line.short_form import SHORT_KEYS, SHORT_OPTIONS, expanded
 from pipeline.config.help_text import GROUPS, options_of
+from pipeline.config.mode_settings import MODE_SCHEMAS
+from pipeline.config.settings import BenchmarkConfig, EvaluationConfig, RunSchema
 from pipeline.errors import PipelineError, did_you_mean
 
 FLAGS = (
@@ -35,8 +38,17 @@ FLAGS = (
 WITH_A_VALUE = (
     "--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
 )  # fmt: skip
+SHOWN = ("job", "hydra", "all")  # by --cfg
 LONG = tuple(option for option in (*FLAGS, *WITH_A_VALUE, *SHORT_OPTIONS) if option.startswith("--"))
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_$][\w$-]*([./@:][\w$-]+)*", flags=re.ASCII)
+LISTS = frozenset(
+    name
+    for schema in (*MODE_SCHEMAS.values(), BenchmarkConfig, EvaluationConfig, RunSchema)
+    for name, hint in get_type_hints(schema).items()
+    if get_origin(hint) is list
+) | {"quantize"}
+"""Settings that are lists."""
+REMOVABLE = ("~hydra", "~experiment")
 MODEL_FILE = ".onnx"
 
 
@@ -48,11 +60,13 @@ class Prepared:
         options: of the program and of Hydra, with their values.
         overrides: settings as Hydra takes them.
         stands_for: the settings that a short form stands for; None where none was given.
+        notes: what may not be as it was meant.
     """
 
     options: list[str]
     overrides: list[str]
     stands_for: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> list[str]:
@@ -77,12 +91,23 @@ def prepare(given: Sequence[str]) -> Prepared:
     settings, places = _settings(list(given), rest)
     in_sweep = _sweeps(options, settings)
     short = [text for text in settings if text.partition("=")[0] in SHORT_KEYS]
+    if empty := [text for text in short if text.endswith("=")]:
+        raise CommandLineError(f"{empty[0][:-1]}: empty; give a path.", [text for text in given if text not in empty])
     if short or places:
         settings = expanded(list(given), settings, places)
     for text in settings:
         _check(list(given), text, in_sweep=in_sweep)
     overrides = [protected(text, in_sweep=in_sweep) for text in settings]
-    return Prepared(options, overrides, [*options, *settings] if short or places else None)
+    return Prepared(options, overrides, [*options, *settings] if short or places else None, _given_twice(settings))
+
+
+def _given_twice(settings: Sequence[str]) -> tuple[str, ...]:
+    """Return a note for each setting that has two values: as with Hydra, the last one counts."""
+    last = {text.partition("=")[0].lstrip("+"): text for text in settings if not text.startswith("~")}
+    again = {
+        text.partition("=")[0].lstrip("+") for text in settings if last.get(text.partition("=")[0].lstrip("+"), text) != text
+    }
+    return tuple(f"{key}: given more than once; {last[key]} counts." for key in sorted(again))
 
 
 def without_mistakes(given: Sequence[str]) -> list[str]:
@@ -110,11 +135,19 @@ def _options(given: list[str]) -> tuple[list[str], list[str]]:
         position += 1
         if text in FLAGS:
             options.append(text)
+        elif name in ("--info", "-i") and not equals and (follower is None or "=" in follower):
+            options.append(name)  # its value may be left out
         elif name in WITH_A_VALUE or name in SHORT_OPTIONS:
             if not equals:
                 if follower is None:
                     raise CommandLineError(f"{name}: a value is missing.", [part for part in given if part != text])
                 value, position = follower, position + 1
+            if name in ("--cfg", "-c") and value not in SHOWN:
+                near = difflib.get_close_matches(value, SHOWN, n=1) or ["job"]
+                raise CommandLineError(
+                    f"{name} {value}: shows one of {', '.join(SHOWN)}.",
+                    [near[0] if part == value else part.replace(f"={value}", f"={near[0]}") for part in given],
+                )
             if name in SHORT_OPTIONS:
                 rest.append(f"{SHORT_OPTIONS[name]}={value}")
             else:
@@ -156,7 +189,11 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
     """
     settings, places = [], []
     for text in rest:
-        if split_override(text) is not None or (text.startswith("~") and KEY.fullmatch(text)):
+        removed = text.startswith("~") and KEY.fullmatch(text) is not None and not Path(text).expanduser().exists()
+        if removed and not text.startswith(REMOVABLE):
+            told = f"{text}: a setting is not removed; where nothing is meant, give null."
+            raise CommandLineError(told, [part for part in given if part != text])
+        if split_override(text) is not None or removed:
             settings.append(text)
         elif not text.strip():
             raise CommandLineError(f"{text!r}: an empty argument.", [part for part in given if part.strip()])
@@ -240,12 +277,13 @@ def _check(given: list[str], text: str, *, in_sweep: bool) -> None:
         raise CommandLineError(f"{text}: one `=` between name and value.", instead(f"{prefix}{key}={value.lstrip('=')}"))
     if (plain := _plain(value)) != value and not is_text(key) and parsed(f"key={value}") is None:
         raise CommandLineError(f"{text}: its punctuation is not ASCII.", instead(f"{prefix}{key}={plain}"))
+    if not value.strip() and is_path(key):
+        raise CommandLineError(f"{key}: empty; give a path, or null where none is meant.", instead())
     found = parsed(f"key={value}")
     if not in_sweep and not is_text(key) and found is not None and isinstance(found._value, ChoiceSweep):
-        listed = instead(f"{prefix}{key}=[{value}]")
-        if key in GROUPS:
-            raise CommandLineError(f"{text}: several values are a sweep, which -m asks for.", ["-m", *given])
-        raise CommandLineError(f"{text}: a list is written in brackets, and a sweep over values needs -m.", listed)
+        if key.rpartition(".")[2] in LISTS and "[" not in value:
+            raise CommandLineError(f"{text}: a list is written in brackets.", instead(f"{prefix}{key}=[{value}]"))
+        raise CommandLineError(f"{text}: several values are a sweep, which -m asks for.", ["-m", *given])
 
 
 def _plain(text: str) -> str:

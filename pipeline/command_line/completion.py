@@ -79,8 +79,8 @@ def _values_of(parent: DictConfig, name: str) -> list[str]:
     empty = ["null"] if node._is_optional() else []
     if isinstance(node, EnumNode):
         return [*node.enum_type.__members__, *empty]
-    schema = OmegaConf.get_type(parent)
-    switches = switches_of(schema) if schema is not None else {}
+    bases = getattr(OmegaConf.get_type(parent), "__mro__", ())  # the first may be one whose switches are of any type
+    switches: dict[str, bool] = next(filter(None, map(switches_of, bases)), {})
     return ["true", "false", *(["null"] if switches[name] else [])] if name in switches else []
 
 

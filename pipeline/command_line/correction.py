@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from pipeline.command_line.override_text import split_override
 from pipeline.config.help_text import program
@@ -64,6 +65,8 @@ def _replaced(text: str, subject: str, line: str) -> str | None:
     if parts is None:
         return None
     prefix, key, value = parts
+    if subject != key and key.startswith(f"{subject}."):
+        return "" if " not in " in line else None
     if subject == key:
         return _other_setting(prefix, key, value, line)
     chosen = subject.partition("=")[2]
@@ -90,7 +93,9 @@ def _other_setting(prefix: str, key: str, value: str, line: str) -> str | None:
     elif near and ("no such setting" in line or " not in " in line):
         instead = f"{parent}{dot}{near[1]}={value}"
     elif "a list is needed" in line:
-        instead = f"{prefix}{key}=[{value}]"
+        instead = f"{prefix}{key}=[{value.strip('[], ')}]"
+    elif near and "not found" in line:
+        instead = f"{prefix}{key}={PurePath(value).with_name(near[1])}"
     elif near and found:
         instead = f"{prefix}{key}={value.replace(found, near[1])}"
     else:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir"})
+PATH_NAMES = frozenset({"path", "dir", "labels", "rerun", "compare", "subdir", "runtime"})  # runtime: a version, or a python
 TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric"})
 LISTS_OF_PATHS = frozenset({"compare"})
 SWEEPS = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag|extend_list)\s*\(")
@@ -41,11 +41,13 @@ def protected(text: str, *, in_sweep: bool = False) -> str:
     if parts is None or text.startswith("~"):
         return text
     prefix, key, value = parts
+    if "." in key and not {"@", "/"} & set(key) and (prefix == "+" or key.startswith("model.")):
+        prefix = "++"  # adds or overrides: which of the two it is depends on the file of the option; names are checked later
     last = key.rpartition(".")[2]
     if last in LISTS_OF_PATHS or (is_listed(value) and not is_text(key)):
         return f"{prefix}{key}={_list(value, paths=last in LISTS_OF_PATHS)}"
     if not is_text(key):
-        return text if parsed(f"key={value}") is not None else f"{prefix}{key}={_each(value, str, in_sweep=in_sweep)}"
+        return f"{prefix}{key}={value if parsed(f'key={value}') is not None else _each(value, str, in_sweep=in_sweep)}"
     expand = _expanded if is_path(key) else str
     return f"{prefix}{key}={_each(value, expand, in_sweep=in_sweep)}"
 

@@ -38,8 +38,8 @@ Settings beside the groups:
 {settings}
 
 Any setting can be given as key=value, such as mode.method=mse or evaluation.samples=20.
-Short forms: a path, or path=..., is the model; data=... (or --calib) is what it is calibrated and evaluated on, or, for the
-evaluation, eval=... (or --eval). What they stand for is printed.
+Short forms: a path, or path=..., is the model; data=... (or --calib) is what it is calibrated and evaluated on, or, for
+the evaluation, eval=... (or --eval). What they stand for is printed.
 Keys and values of a run: {command} --cfg job
 What each one means: python -m pipeline.config.settings_table
 Completion in bash: eval "$({command} --shell-completion install=bash)"

@@ -8,6 +8,7 @@ from pipeline.paths import portable, resolve_path
 GENERIC = frozenset({"model", "encoder", "vocoder", "generator", "acoustic", "onnx"})  # says nothing: the folder's name does
 ARCHIVES = re.compile(r"(\.tar\.(bz2|gz|xz)|\.tgz|\.zip|\.onnx)$", flags=re.IGNORECASE)
 KEPT = re.compile(r"[^\w.+@-]+")  # letters and digits of any script stay
+SHIPPED = ("data", "models")
 LONGEST = 60  # characters
 
 
@@ -23,7 +24,7 @@ def model_name(option: str, path: str | None = None, folder: str | None = None, 
     if url:
         found = ARCHIVES.sub("", url.partition("?")[0].rstrip("/").rpartition("/")[2])
     elif folder:
-        found = _stem(folder) if not Path(folder).name else Path(folder).name
+        found = resolve_path(folder).resolve().name
     elif path and not is_shipped(path):
         found = _stem(path)
     else:
@@ -32,8 +33,8 @@ def model_name(option: str, path: str | None = None, folder: str | None = None, 
 
 
 def is_shipped(path: str) -> bool:
-    """Say whether a file belongs to this project."""
-    return not Path(portable(resolve_path(path))).is_absolute()
+    """Say whether a file is one of the models of this project."""
+    return Path(portable(resolve_path(path))).parts[:2] == SHIPPED
 
 
 def _stem(path: str) -> str:

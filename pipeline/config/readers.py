@@ -38,7 +38,8 @@ def _modes(config: RunConfig) -> tuple[AnyModeConfig, ...]:
     return (config.mode, *config.graph_modes.values())
 
 
-def _calibrates(config: RunConfig) -> bool:
+def calibrates(config: RunConfig) -> bool:
+    """Return whether a mode of a run reads calibration data."""
     return any(isinstance(mode, StaticConfig | AutoConfig) for mode in _modes(config))
 
 
@@ -47,7 +48,7 @@ def _reads_text(config: RunConfig) -> bool:
 
 
 def _hears_calibration(config: RunConfig) -> bool:
-    return _calibrates(config) and config.calibration.kind in OWN_DATA and not _reads_text(config)
+    return calibrates(config) and config.calibration.kind in OWN_DATA and not _reads_text(config)
 
 
 def _evaluation_set(config: RunConfig) -> str | None:
@@ -71,7 +72,7 @@ def _no_address(config: RunConfig) -> bool:
     return config.model.url is None
 
 
-CALIBRATED = Reader(CALIBRATING, _calibrates)
+CALIBRATED = Reader(CALIBRATING, calibrates)
 READERS: Mapping[str, tuple[Reader, ...]] = {
     "calibration": (CALIBRATED,),
     "calibration.kind": (CALIBRATED,),
@@ -127,13 +128,11 @@ def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
         overrides: what was given, as `key=value`.
     """
     found = []
-    for override in overrides:
-        given = GIVEN.fullmatch(override)
-        if given is None or given[2] in ASKS_FOR_NOTHING:
-            continue
-        lacking = next((reader for reader in READERS.get(given[1], ()) if not reader.reads(config)), None)
-        if lacking is not None:
-            shown = given[1] if "." in given[1] else f"{given[1]}={given[2]}"
+    given = {match[1]: match[2] for match in map(GIVEN.fullmatch, overrides) if match}  # of two values the last one counts
+    for key, value in given.items():
+        lacking = next((reader for reader in READERS.get(key, ()) if not reader.reads(config)), None)
+        if lacking is not None and value not in ASKS_FOR_NOTHING:
+            shown = key if "." in key else f"{key}={value}"
             found.append(
                 f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or "
                 "choose what reads it."

@@ -111,18 +111,14 @@ def _options(group: str) -> list[Option]:
 
 
 def _rows(prefix: str, options: Sequence[Option], names: Sequence[str]) -> list[list[str]]:
-    """Return a row per setting: full name, values, default, meaning.
-
-    Hydra knows the settings of a model from its file; one that is not there is given with a plus sign.
-    """
+    """Return a row per setting: full name, values, default, meaning."""
     rows = []
     for name in names:
         having = [option for option in options if name in _names(option[1])]
         schema = having[0][1] if len({option[1] for option in having}) == 1 else _declaring(having[0][1], name)
         values = _type_text(get_type_hints(schema)[name])
-        plus = "+" if prefix == "model." and not any(name in given for _, _, given in having) else ""
         meaning = " ".join(filter(None, (documented(schema).get(name, ""), read_by(prefix + name))))
-        rows.append([plus + prefix + name, values, _default_text(name, having), meaning])
+        rows.append([prefix + name, values, _default_text(name, having), meaning])
     return rows
 
 

@@ -1,9 +1,12 @@
 """A JSON-lines manifest: one utterance a line, with text, token ids, a recording, or all of them."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.data.foreign_manifests import as_ours
 from pipeline.errors import DataError, did_you_mean
 from pipeline.utterance import Utterance
 
@@ -18,7 +21,9 @@ def manifest_lines(path: Path, key: str) -> Iterator[Utterance]:
         DataError: the file is missing or not UTF-8, or a line is not what it should be.
     """
     if not path.is_file():
-        raise DataError(f"{key}: there is no file {path}. It is a JSON-lines manifest with the keys {MANIFEST_KEYS}.")
+        raise DataError(
+            f"{key}: there is no file {path}. It is a JSON-lines manifest with the keys {', '.join(MANIFEST_KEYS)}."
+        )
     seen: set[str] = set()
     for number, line in enumerate(text_lines(path, key), start=1):
         if not line.strip():
@@ -31,13 +36,16 @@ def manifest_lines(path: Path, key: str) -> Iterator[Utterance]:
 
 
 def text_lines(path: Path, key: str) -> list[str]:
-    """Return the lines of a text file.
+    """Return the lines of a text file; one that ends in .gz is unpacked.
 
     Raises:
-        DataError: it is not UTF-8.
+        DataError: it is not UTF-8, or no gzip file.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        contents = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return contents.decode("utf-8-sig").splitlines()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{key}: {path} is no gzip file ({error}).") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{key}: {path} is not UTF-8 text ({error}). Convert it, for example with iconv.") from error
 
@@ -47,6 +55,8 @@ def _utterance(line: str, where: str, folder: Path) -> Utterance:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error}).") from error
+    if isinstance(entry, dict):
+        entry = as_ours(entry, where)
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise DataError(f'{where}: expected an object with an "id", found {line[:60]!r}.')
     known = (*MANIFEST_KEYS, *LABEL_KEYS)

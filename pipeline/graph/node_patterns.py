@@ -81,4 +81,15 @@ def ensure_names(model: onnx.ModelProto) -> None:
         seen.add(name)
 
 
+def check_present(wanted: Sequence[str], present: Collection[str], key: str) -> None:
+    """Check that a graph has the operator types that a setting names.
+
+    Raises:
+        ConfigError: it has not, with the nearest that it has.
+    """
+    for op_type in wanted:
+        if op_type not in present:
+            raise ConfigError(f"{key}: the graph has no {op_type!r}.{did_you_mean(op_type, present)}")
+
+
 ALL_OPS = "all"  # `mode.op_types=[all]`: every type that the quantizer of the mode knows

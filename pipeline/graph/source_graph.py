@@ -1,5 +1,6 @@
 """A graph of a model as it was found: read once, hashed once, and checked."""
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -91,6 +92,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     if not file.is_file():
         near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
         hint = f" {file.parent} holds {', '.join(near)}." if near else ""
+        if close := difflib.get_close_matches(file.name, near, n=1):
+            hint += f" Did you mean {close[0]}?"
         raise ModelError(f"model.path: file not found: {file}.{hint}")
     try:
         proto = onnx.load(file, load_external_data=False)

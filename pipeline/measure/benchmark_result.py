@@ -114,6 +114,7 @@ class GraphBenchmark:
         quantized_peak_bytes: the quantized model's.
         runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
+        elsewhere: of a file for another family of processors: what was measured here says nothing of it; None for this one's.
         warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
         runtime: version of the ONNX Runtime that both ran in.
@@ -142,3 +143,4 @@ class GraphBenchmark:
     op_times: OpTimes | None = None
     runtime: str = ""
     other_threads: "list[GraphBenchmark]" = field(default_factory=list)
+    elsewhere: str | None = None

@@ -9,6 +9,7 @@
     recogniser_families.py  what the clients of recognisers do before and after the graph
     transducer.py      transducers: encoder, decoder and joiner
     onnx_file.py       any ONNX file
+    model_kind.py      which kind of model a file or a directory holds
     text/              from text to token ids: a token table, a lexicon, espeak
 
 An adapter is a dataclass whose fields are the settings of the model's YAML file (`conf/model/`), which names it as

@@ -12,6 +12,7 @@ from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.model_files import ModelFiles, agreed, header_of, metadata_of, number_in
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.lexicon import Lexicon, read_lexicon
+from pipeline.models.text.scripts import foreign_letters
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.models.vocoder import Vocoder
 from pipeline.sample import Outputs, Sample
@@ -192,7 +193,13 @@ class Matcha(ModelFiles):
     def _ids_by_espeak(self, text: str, metadata: dict[str, str], where: str) -> list[int]:
         from pipeline.models.text.espeak import symbols_of
 
-        symbols = symbols_of(text, metadata.get("voice", "en-us"))
+        voice = metadata.get("voice", "en-us")
+        if foreign := foreign_letters(text, voice):
+            raise DataError(
+                f"{where}: the voice {voice!r} of {self.name} cannot read {', '.join(map(repr, foreign[:5]))}, of the text "
+                f"{text!r}: espeak-ng would name the letters. Give text in the language of the model."
+            )
+        symbols = symbols_of(text, voice)
         if metadata.get("use_eos_bos") == "1":
             symbols = ["^", *symbols, "$"]
         table = self._tokens

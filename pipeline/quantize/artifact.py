@@ -110,8 +110,9 @@ def save_artifact(
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     use_lowest_ir_version(model)
-    needs = check_runtime(model, runtime, f"{stem or source.name}.{suffix}.onnx")
-    path = directory.staging(f"{stem or source.name}.{suffix}.onnx")
+    name = f"{stem or source.name}.{suffix}.onnx"
+    needs = check_runtime(model, runtime, name)
+    path = directory.staging(name)
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
     if external_data or is_large(model):

@@ -5,9 +5,9 @@ import onnxruntime
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from pipeline.config.mode_settings import Fp16Config
-from pipeline.errors import ConfigError, StageError, did_you_mean
+from pipeline.errors import StageError
 from pipeline.graph.large_models import is_large
-from pipeline.graph.node_patterns import match_nodes
+from pipeline.graph.node_patterns import check_present, match_nodes
 from pipeline.graph.noise_inputs import RANDOM_OPS, random_nodes
 from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.prepare import PreparedGraph
@@ -37,9 +37,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     nodes = [node for scope in scopes for node in scope.node]
     names = {node.name for node in nodes}
     types = {node.op_type for node in nodes}
-    for op_type in mode.ops_in_fp32:
-        if op_type not in types:
-            raise ConfigError(f"mode.ops_in_fp32: the graph has no {op_type!r}.{did_you_mean(op_type, types)}")
+    check_present(mode.ops_in_fp32, types, "mode.ops_in_fp32")
     named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
     excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
     fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}

@@ -84,7 +84,7 @@ def plan_nodes(
     inner = {node.name for scope in scopes[1:] for node in scope.node}
     present = {node.op_type for node in nodes}
     wanted = check_op_types(op_types, supported, present, "mode.op_types")
-    dynamic, stored = _special_types(mode, present)
+    dynamic, stored = special_types(mode, present)
     names = {node.name for node in nodes}
     named = _match(mode.nodes_to_quantize, names, prepared, "mode.nodes_to_quantize")
     excluded = _match(mode.nodes_to_exclude, names, prepared, "mode.nodes_to_exclude")
@@ -119,7 +119,12 @@ def plan_nodes(
     return plan
 
 
-def _special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
+def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the types with dynamic ranges, and those that only store their weights as int8, where a mode names them.
+
+    Raises:
+        ConfigError: a type cannot be either.
+    """
     dynamic, stored = [], []
     if isinstance(mode, StaticConfig):
         dynamic = check_op_types(mode.dynamic_op_types, ("MatMul",), present, "mode.dynamic_op_types")

@@ -1,15 +1,21 @@
 """For which processors a finished graph is right, and where its sums of integer products would saturate."""
 
+import logging
 from collections.abc import Sequence
 
 import onnx
 
 from pipeline.config.choices import Target
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig
+from pipeline.errors import PipelineError
+from pipeline.graph.large_models import is_large
+from pipeline.graph.session import ORT_ERRORS
 from pipeline.quantize.saturation import integer_products, saturating_shares, weight_bits_of
 from pipeline.quantize.target import PROCESSORS, adds_in_16_bits, exact_on_target_only, is_arm, target_of, this_machine
 from pipeline.record.results import ProcessorFit
 from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
 
 NAME_ENDS = "_quant"  # what an integer operator with dynamic ranges has behind the name of its node
 WORST = 3  # nodes that a warning names
@@ -25,9 +31,9 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
         threads: intra-op threads.
     """
     made_for = target_of(mode.target).name if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig) else None
-    found: dict[str, float | None] = {}
-    if any(product.can_saturate for product in integer_products(model)):
-        found = saturating_shares(model, samples, threads=threads)
+    found: dict[str, float | None] = {product.node.name: None for product in integer_products(model) if product.can_saturate}
+    if found:
+        found |= _shares(model, samples, threads)
     wrong = [target.name for target in Target if found and PROCESSORS[target].in_16_bits]
     return ProcessorFit(
         made_for=made_for,
@@ -36,6 +42,17 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
         saturating_sums={node.removesuffix(NAME_ENDS): share for node, share in found.items()},
         weight_bits={node.removesuffix(NAME_ENDS): bits for node, bits in weight_bits_of(model).items()},
     )
+
+
+def _shares(model: onnx.ModelProto, samples: Sequence[Sample], threads: int) -> dict[str, float | None]:
+    """Return what `saturating_shares` does; nothing where a graph is too large to be copied, or does not give its tensors."""
+    if is_large(model):
+        return {}
+    try:
+        return saturating_shares(model, samples, threads=threads)
+    except (*ORT_ERRORS, PipelineError):  # it explains the result, and is not part of it: no fault of it may end a run
+        log.debug("the share of sums that saturate", exc_info=True)
+        return {}
 
 
 def warnings_on_processors(name: str, fit: ProcessorFit, mode: AnyModeConfig) -> list[str]:

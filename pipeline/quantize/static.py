@@ -30,15 +30,19 @@ __all__ = ["Ranges", "keep_in_float", "plan_static", "quantize_static", "tensors
 
 def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
     """Return the plan of a static mode."""
-    supported = SUPPORTED
-    if mode.format is Format.qoperator:
-        from pipeline.quantize.ort_quantizer import INTEGER_OPERATORS
-
-        supported = INTEGER_OPERATORS | {"ConvTranspose", "Gemm"}
-    plan = plan_nodes(prepared, mode, supported, mode.op_types, Precision.static_int8)
+    plan = plan_nodes(prepared, mode, static_types(mode.format), mode.op_types, Precision.static_int8)
     keep_what_has_no_operator(prepared.model, plan)
     keep_in_float(prepared.model, plan, mode, {})
     return plan
+
+
+def static_types(form: Format) -> frozenset[str]:
+    """Return the operator types that can be quantized in a form."""
+    if form is not Format.qoperator:
+        return SUPPORTED
+    from pipeline.quantize.ort_quantizer import INTEGER_OPERATORS
+
+    return frozenset(INTEGER_OPERATORS | {"ConvTranspose", "Gemm"})
 
 
 def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reasons: Mapping[str, str]) -> None:

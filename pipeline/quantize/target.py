@@ -112,6 +112,16 @@ def is_arm(target: Target) -> bool:
     return target in (Target.arm, Target.arm_i8mm)
 
 
+def measured_elsewhere(target: Target | None) -> str | None:
+    """Return what a speed that is measured here is worth for a target that this machine is none of; None where it is one."""
+    wanted, here = target_of(target), this_machine()
+    if wanted is here or (wanted is Target.x86 and not is_arm(here)):
+        return None
+    names = ["ARM" if is_arm(one) else "x86" for one in (here, wanted)]
+    names = names if names[0] != names[1] else [here.name, wanted.name]
+    return f"measured on {names[0]}: says nothing of {names[1]}"
+
+
 def activation_type_of(activation_type: IntegerType | None, target: Target | None) -> IntegerType:
     """Return the type of activations: uint8 on all targets, unless the user names one.
 

@@ -4,10 +4,13 @@ All that goes to standard error goes through one console. It knows of the bars t
 no line is glued to a bar.
 """
 
+import codecs
 import functools
 import logging
 import os
+import sys
 import time
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,6 +18,12 @@ from rich.text import Text
 
 IN_REPORT = "in_report"
 """Attribute of log records that the report repeats: they go into run.log, and to the terminal with the report."""
+
+
+PLAIN = {"–": "-", "−": "-", "→": "->", "≈": "~", "∞": "inf", "★": "*", "×": "x", "…": "...", "’": "'", "µ": "u"}
+"""Characters that reports are written with -> what stands for them where the terminal's encoding lacks them."""
+
+PLAINLY = "speech_quantization.plainly"
 
 
 class PatientConsole(Console):
@@ -29,12 +38,31 @@ class PatientConsole(Console):
 @functools.cache
 def log_console() -> Console:
     """Return the console of logs, progress bars and errors: standard error."""
+    _never_fail(sys.stderr)
     return PatientConsole(stderr=True)
 
 
 def result_console() -> Console:
     """Return a console for results: standard output."""
+    _never_fail(sys.stdout)
     return PatientConsole()
+
+
+def _never_fail(stream: TextIO) -> None:
+    """Let a stream write something readable for what its encoding lacks: a report must not end in an error (`LC_ALL=C`)."""
+    codecs.register_error(PLAINLY, _plainly)
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors=PLAINLY)
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written for characters that cannot be encoded, and where to go on: a handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":  # a byte of a file's name that is in another encoding
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    return PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
 
 
 def drop_output(descriptor: int) -> None:
@@ -50,13 +78,19 @@ class Paragraph:
     Lines are broken at spaces on a terminal only. In a file or a pipe, a message is one line, which can be searched for.
     """
 
-    def __init__(self, text: str, style: str = "") -> None:
-        """Keep the text; it is not markup."""
-        self.text, self.style = text, style
+    def __init__(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Keep the text; it is not markup.
+
+        Args:
+            text: what is printed.
+            style: of all of it.
+            whole: never break a line, on a terminal neither: it holds a command or a path that is to be copied.
+        """
+        self.text, self.style, self.whole = text, style, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
-        width = options.max_width if console.is_terminal else None
+        width = options.max_width if console.is_terminal and not self.whole else None
         for line in wrapped(self.text, width):
             yield Text(line, style=self.style, no_wrap=True, overflow="ignore")
 

@@ -1,6 +1,7 @@
 """Progress of a run: bars on a terminal, gone when they are done; a line every 20 seconds where there is no terminal."""
 
 import logging
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ class ProgressBars:
 
     def __enter__(self) -> "ProgressBars":
         """Begin to draw, or to tell."""
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        # Workers of a sweep share one terminal, and would draw over each other.
+        alone = multiprocessing.current_process().name == "MainProcess"
+        if alone and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._progress.start()
         else:
             self._over.clear()

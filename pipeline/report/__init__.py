@@ -11,6 +11,7 @@ verdict.py            the verdict in words
 doctor_words.py       what the doctor has found, in words
 try_next.py           what to try after a run
 intervals.py          how sure the metrics are, and which samples are the worst
+fitted_table.py       tables for terminals of any width
 terminal.py           one run in the terminal
 html/                 pages of one run, of several, and of all
 op_families.py        operators and their integer kernels under one name

@@ -46,11 +46,6 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts += [Paragraph(line) for line in doctor_lines(report)]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
-    parts += [
-        Paragraph(f"{artifact.graph}: runs on ONNX Runtime {artifact.runtime} ({artifact.runtime_because})", "dim")
-        for artifact in report.artifacts or []
-        if artifact.runtime
-    ]
     if report.evaluation is not None:
         parts.append(_quality(report.evaluation))
         if len(report.evaluation.outputs) > 1:
@@ -63,11 +58,13 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
 
 def _try_next(report: Report) -> list[RenderableType]:
     """Return the commands that most likely improve the run, whole, each on a line of its own."""
-    lines: list[RenderableType] = [Paragraph("Try next:", "bold")] if report.try_next else []
+    if not report.try_next:
+        return []
+    lines: list[RenderableType] = [Paragraph("Try next:", "bold")]
     for suggestion in report.try_next:
-        whole = Text(f"  {suggestion.command}", no_wrap=True, overflow="ignore")  # a line that is broken cannot be pasted
-        lines += [whole, Paragraph(f"      {suggestion.reason}", "dim")]
-    return lines
+        command = Paragraph(f"  {suggestion.command}", whole=True)  # a line that is broken cannot be pasted
+        lines += [command, Paragraph(f"      {suggestion.reason}", "dim")]
+    return [*lines, Text()]
 
 
 def _verdict(report: Report) -> list[RenderableType]:
@@ -139,8 +136,9 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
     )
     table.add("size", _mib(artifact.baseline_bytes), _mib(artifact.bytes), f"{artifact.bytes / artifact.baseline_bytes:.2f}")
     for title, shares in (("weights", artifact.weights), ("multiplications", artifact.multiplications or {})):
-        if shares:
-            table.add(title, "", shares_words(shares), "")
+        table.captions += [f"{title}: {shares_words(shares)}"] if shares else []
+    if artifact.runtime:
+        table.captions.append(f"runs on ONNX Runtime {artifact.runtime} ({artifact.runtime_because})")
     if measured is None:
         return table
     _add_latency(table, measured)

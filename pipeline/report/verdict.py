@@ -20,13 +20,14 @@ def speed_verdict(measured: GraphBenchmark, *, loud: bool = False) -> str:
     Where the interval holds 1 the middle of it says nothing, so that the ends alone are named.
     """
     found = measured.speedup
+    where = "" if measured.elsewhere is None else f", {measured.elsewhere}"
     if measured.verdict != "same":
         lead = measured.verdict.upper() if loud else measured.verdict.capitalize()
-        return f"{lead} than fp32: {found.median:.2f} times its speed"
+        return f"{lead} than fp32: {found.median:.2f} times its speed{where}"
     near = found.low >= 1 - AS_FAST and found.high <= 1 + AS_FAST
     lead, other = ("As fast as fp32", "its speed") if near else ("Not decided", "fp32's speed")
     lead = lead.upper().replace("FP32", "fp32") if loud else lead
-    return f"{lead}: between {found.low:.2f} and {found.high:.2f} times {other}"
+    return f"{lead}: between {found.low:.2f} and {found.high:.2f} times {other}{where}"
 
 
 def quality_outcome(report: Report) -> Outcome | None:

@@ -8,6 +8,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph, steps_of
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
 from pipeline.quantize.artifact import Artifact
+from pipeline.quantize.target import measured_elsewhere
 from pipeline.quantize.user_notes import why_slower
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
@@ -31,7 +32,10 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
         first, *others = [
             _timed(context, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
         ]
-        results[name] = replace(first, other_threads=others)
+        elsewhere = measured_elsewhere(getattr(config.mode_of(name), "target", None))
+        results[name] = replace(
+            first, other_threads=[replace(other, elsewhere=elsewhere) for other in others], elsewhere=elsewhere
+        )
         if config.benchmark.runtime is None and (note := slower_elsewhere(artifact.kernels, runtime.version)):
             context.run_log.warn(f"{name}: {note}")
         for measured in (first, *others):

@@ -8,6 +8,7 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
 from pipeline.paths import cache_directory
 from pipeline.quantize.target import exact_on_target_only
+from pipeline.quantize.type_names import check_type_names
 from pipeline.stages.context import RunContext
 
 
@@ -16,6 +17,8 @@ def run(context: RunContext) -> LoadedModel:
     if context.config.model.url is not None:
         _fetch(context)
     model = load(context.config.model, context.config.runtime.threads)
+    for name, source in model.graphs.items():
+        check_type_names(source, context.config.mode_of(name))
     if any(exact_on_target_only(mode) for mode in (context.config.mode, *context.config.graph_modes.values())):
         model = replace(model, exact_products=True)
     context.run_log.read(*context.config.model.side_files)

@@ -36,6 +36,13 @@ def test_a_path_is_whole_on_a_terminal_that_is_narrower(width):
     assert PATH in terminal.file.getvalue().splitlines()
 
 
+def test_a_command_that_is_to_be_copied_is_one_line_on_a_terminal_too():
+    command = f"python run.py rerun={PATH} mode=static mode.method=percentile mode.percentile=99.99"
+    terminal = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    terminal.print(Paragraph(command, whole=True), crop=False)
+    assert terminal.file.getvalue() == f"{command}\n"
+
+
 @pytest.fixture
 def printed(monkeypatch):
     """Return a function that logs records as the command does, and gives what is printed."""
@@ -72,3 +79,26 @@ def test_what_the_report_tells_is_not_printed_twice(printed, caplog):
         "the machine was busy",
         "converted from opset 11 to 13",
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("utf-8", "1.19 (0.85–1.44) ≈ ∞ → ★ 模型"),
+        ("ascii", "1.19 (0.85-1.44) ~ inf -> * \\u6a21\\u578b"),
+        ("gbk", "1.19 (0.85–1.44) ≈ ∞ → ★ 模型"),
+        ("latin-1", "1.19 (0.85-1.44) ~ inf -> * \\u6a21\\u578b"),
+    ],
+)
+def test_a_report_can_be_printed_in_any_encoding(monkeypatch, encoding, written):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    console_module.result_console().print(Paragraph("1.19 (0.85–1.44) ≈ ∞ → ★ 模型"))
+    assert stream.buffer.getvalue().decode(encoding) == f"{written}\n"
+
+
+def test_the_bytes_of_a_path_in_another_encoding_are_printed_as_they_are(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    console_module.result_console().print(Paragraph(b"/data/\xc4\xa3/page".decode("ascii", "surrogateescape")))
+    assert stream.buffer.getvalue() == b"/data/\xc4\xa3/page\n"

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import multiprocessing
+import time
 
 import pytest
 from rich.console import Console
@@ -57,8 +59,6 @@ def test_a_time_is_told_in_the_unit_that_suits_it(seconds, shown):
 
 def wait_for(lines, count):
     """Wait until so many lines are told; the test fails by its assertion where they never are."""
-    import time
-
     for _ in range(500):
         if len(lines()) >= count:
             return
@@ -105,6 +105,16 @@ def test_a_bar_tells_its_percentage():
 
 def test_a_terminal_that_cannot_draw_gets_lines(lines):
     terminal = Console(file=io.StringIO(), width=60, force_terminal=True, _environ={"TERM": "dumb"})
+    bars = ProgressBars(terminal, line_seconds=0.01)
+    with bars, bars.bar("evaluate", 4):
+        wait_for(lines, 1)
+    assert lines()[0].startswith("evaluate: 0 of 4 samples")
+    assert not terminal.file.getvalue()
+
+
+def test_a_worker_of_a_parallel_sweep_tells_lines_since_it_shares_the_terminal(lines, monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-2")
+    terminal = Console(file=io.StringIO(), width=60, force_terminal=True)
     bars = ProgressBars(terminal, line_seconds=0.01)
     with bars, bars.bar("evaluate", 4):
         wait_for(lines, 1)

@@ -14,6 +14,7 @@ from pipeline.report.report_file import report_from_json
 from pipeline.report.terminal import format_number, print_report
 
 WIDTHS = (60, 80, 120)
+COMMAND = "python run.py model=vocoder mode=static 'mode.nodes_to_exclude=[/embed/Conv,/blocks.0/Conv]' calibration.samples=64"
 DIRECTORY = "/home/someone/projects/speech-models-for-android/outputs/asr/static/2026-01-01_00-00-00"
 
 
@@ -40,6 +41,7 @@ def full_report(real_report):
     measured["other_threads"] = [measured | {"threads": 16}]
     measured["self_check"] = {"median": 1.001, "low": 0.982, "high": 1.021}
     report["warnings"] = [f"the machine was busy; see {DIRECTORY}/run.log"]
+    report["try_next"] = [{"command": COMMAND, "reason": "a search keeps nodes float until the loss is within the limit"}]
     report["notes"] = ["vocoder: converted from opset 11 to 13, which this mode needs."]
     report["rerun"] = {
         "of": DIRECTORY, "inputs_changed": [f"{DIRECTORY}/clip.wav is another file"], "environment_changed": [],
@@ -63,7 +65,7 @@ def test_every_metric_has_its_whole_name_and_its_whole_numbers(full_report, widt
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_line_is_longer_than_the_terminal_but_for_a_path(full_report, width):
     for line in shown(full_report, width):
-        assert cell_len(line) <= width or DIRECTORY in line, line
+        assert cell_len(line) <= width or DIRECTORY in line or COMMAND in line, line
         assert "…" not in line
 
 
@@ -77,6 +79,19 @@ def test_the_files_come_last_whole_and_one_a_line(full_report, width):
     assert words[-6:] == [
         "model:", f"{DIRECTORY}/vocoder.int8.onnx", "report:", f"{DIRECTORY}/report.json", "page:", f"{DIRECTORY}/report.html",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_command_that_is_suggested_is_one_line_before_the_files(full_report, width):
+    lines = shown(full_report, width)
+    assert f"  {COMMAND}" in lines
+    assert lines.index(f"  {COMMAND}") < next(number for number, line in enumerate(lines) if line.startswith("model:"))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_size_and_speed_fit_a_terminal_of_80_columns_side_by_side(full_report, width):
+    [header] = [line for line in shown(full_report, width) if line.split() == ["fp32", "quantized", "ratio"]]
+    assert header
 
 
 def test_in_a_pipe_a_warning_is_one_line_and_on_a_terminal_its_words_are_whole(full_report):

@@ -2,5 +2,6 @@
 
 tokens.py    the token table, tokens.txt
 lexicon.py   words by lexicon.txt, the longest match first: Chinese
+scripts.py   writing systems: which letters a voice can read
 espeak.py    International Phonetic Alphabet by espeak-ng: English and a hundred other languages
 """
