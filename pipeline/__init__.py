@@ -58,7 +58,8 @@ def run(overrides: Sequence[str] = ()) -> "Report":
         report.benchmark["vocoder"].speedup.median
 
     The run's directory, `outputs/<model>/<mode>/<timestamp>/`, is made in the working directory, with the files that the
-    command leaves there. Nothing is printed but progress bars, on a terminal. Hydra's global state is left as it was.
+    command leaves there, and `outputs/index.html` is made again. Nothing is printed but progress bars, on a terminal. Hydra's
+    global state is left as it was.
 
     Args:
         overrides: settings as on the command line: `group=option`, `key=value`. One run: no lists of values to sweep over.

@@ -136,18 +136,7 @@ def run_job(composed: DictConfig) -> Objective:
     if in_sweep:
         note_job(Path(settings.sweep.dir), settings.job.num, folder)
     try:
-        if composed.compare:
-            _compare(composed, folder, in_sweep=in_sweep)
-            return None
-        report = execute(composed, folder, list(settings.overrides.task))
-        _print(report, folder)
-        worse = _broken_limits(report) if composed.fail_if_worse else None
-        if worse is not None and in_sweep:
-            note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
-        elif worse is not None:
-            _report_failure(worse, kind="fail_if_worse")
-            sys.exit(STATUS_WORSE)
-        return objective_of(report, objective_names(composed.optimize_for), required=optimises)
+        return _do(composed, folder, in_sweep=in_sweep, optimises=optimises)
     except KeyboardInterrupt as error:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, INTERRUPTED)
@@ -163,6 +152,30 @@ def run_job(composed: DictConfig) -> Objective:
         if not in_sweep:
             sys.exit(2)
         return None
+
+
+def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) -> Objective:
+    """Do what Hydra composed, in a directory, and print what came of it."""
+    settings = HydraConfig.get()
+    if composed.compare:
+        _compare(composed, folder, in_sweep=in_sweep)
+        return None
+    if composed.index is not None:
+        _index(composed, folder, in_sweep=in_sweep)
+        return None
+    try:
+        report = execute(composed, folder, list(settings.overrides.task))
+    finally:
+        if not in_sweep:  # a sweep refreshes it once, at its end
+            _refresh_index(composed, folder)
+    _print(report, folder)
+    worse = _broken_limits(report) if composed.fail_if_worse else None
+    if worse is not None and in_sweep:
+        note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
+    elif worse is not None:
+        _report_failure(worse, kind="fail_if_worse")
+        sys.exit(STATUS_WORSE)
+    return objective_of(report, objective_names(composed.optimize_for), required=optimises)
 
 
 def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
@@ -185,7 +198,7 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
             raise
-        _keep_what_there_is(directory)
+        _keep_what_there_is(directory, composed.report.language.name)
         raise stopped from None
 
 
@@ -194,8 +207,8 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     from pipeline.config.readers import unread
     from pipeline.data.implied_kind import with_implied_kind
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, past_config_file
-    from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.record.run_directory import CONFIG_FILE, PAGE_FILE, past_config_file
+    from pipeline.report.html.run_page import write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
     from pipeline.report.try_next import suggestions
@@ -226,24 +239,24 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     else:
         report = replace(report, try_next=suggestions(report, config, overrides, program(sys.argv[0])))
     report = write_report(directory, report)
-    directory.write_text(PAGE_FILE, write_page(report, directory.path))
+    directory.write_text(PAGE_FILE, write_page(report, directory.path, config.report.language.name))
     return report
 
 
-def _keep_what_there_is(directory: "RunDirectory") -> None:
+def _keep_what_there_is(directory: "RunDirectory", language: str) -> None:
     """Write the page of a run that was interrupted; where it had not begun to report, the report too.
 
     A run that was done, and interrupted while its page was written, is done.
     """
-    from pipeline.record.run_directory import REPORT_FILE
-    from pipeline.report.html.run_page import PAGE_FILE, write_page
+    from pipeline.record.run_directory import PAGE_FILE, REPORT_FILE
+    from pipeline.report.html.run_page import write_page
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
 
     if not (directory.path / REPORT_FILE).is_file():
         write_report(directory, Report("interrupted"))
     report = read_report(directory.path, "report")
-    directory.write_text(PAGE_FILE, write_page(report, directory.path))
+    directory.write_text(PAGE_FILE, write_page(report, directory.path, language))
 
 
 def _so_far(folder: Path) -> str:
@@ -286,9 +299,39 @@ def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     if in_sweep:
         raise ConfigError("compare: shows past runs and runs nothing, so there is nothing to sweep; leave out -m.")
     comparison = compare_runs(list(composed.compare), composed.sort_by)
-    page = write_comparison(comparison, folder)
+    page = write_comparison(comparison, folder, composed.report.language.name)
     print_comparison(comparison)
     result_console().print(Paragraph(f"page: {page}"), crop=False)
+
+
+def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
+    """Make the page of all runs below a directory again; the run's own directory, which holds nothing, goes."""
+    from pipeline.report.index_file import write_index
+
+    try:
+        if in_sweep:
+            raise ConfigError(
+                "index: makes the page of past runs and runs nothing, so there is nothing to sweep; leave out -m."
+            )
+        page = write_index(Path(composed.index), composed.report.language.name)
+    finally:
+        _remove_empty_run(folder)
+    result_console().print(Paragraph(f"index: {page}"), crop=False)
+
+
+def _remove_empty_run(folder: Path) -> None:
+    """Remove the directory that Hydra made for something that is no run: its own files, and folders that are empty then."""
+    for file in (*(folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")), folder / "run.log"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the user's choice of a directory, which holds more
+        for place in (folder / ".hydra", folder, folder.parent):
+            place.rmdir()
+
+
+def _refresh_index(composed: DictConfig, folder: Path) -> None:
+    from pipeline.report.index_file import refresh_index
+
+    refresh_index(folder, composed.report.language.name)
 
 
 def _report_failure(message: str, folder: Path | None = None, error: BaseException | None = None, kind: str = "error") -> None:

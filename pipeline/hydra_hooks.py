@@ -35,7 +35,14 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
-def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequence[str] = (), sort_by: str | None = None) -> str:
+def run_folder(
+    model: str,
+    mode: str,
+    rerun: str | None = None,
+    compare: Sequence[str] = (),
+    sort_by: str | None = None,
+    index: str | None = None,
+) -> str:
     """Return the folder of `outputs/` that a run belongs to: `<model>/<mode>`. Reads, and creates nothing.
 
     Args:
@@ -44,10 +51,18 @@ def run_folder(model: str, mode: str, rerun: str | None = None, compare: Sequenc
         rerun: a past run's directory; then its model and mode decide.
         compare: runs that are shown side by side; then nothing is run, and the page goes to a folder of its own.
         sort_by: what they are sorted by.
+        index: a directory of runs that gets its index; then nothing is run, and no folder is left.
 
     Raises:
-        ConfigError: `rerun` is not a run, `compare` names none, or `sort_by` is given without runs to sort.
+        ConfigError: `rerun` is not a run, `compare` names none, `index` is no directory or not alone, or `sort_by` is given
+            without runs to sort.
     """
+    if index is not None:
+        if not Path(index).is_dir():
+            raise ConfigError(f"index: {index} is not a directory. Give one that runs lie in: index=outputs.")
+        if beside := [key for key, value in (("rerun", rerun), ("compare", compare), ("sort_by", sort_by)) if value]:
+            raise ConfigError(f"index: makes the page of past runs and runs nothing; leave out {', '.join(beside)}.")
+        return COMPARISONS
     if compare:
         from pipeline.report.compare_runs import find_runs
 
@@ -79,7 +94,7 @@ class ClaimDirectory(Callback):
         del kwargs
         _claim(config, "hydra.sweep.dir")
         forget_jobs(Path(config.hydra.sweep.dir))
-        _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by))
+        _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by, config.report.language.name))
         begin()  # what was run is compared, even if the sweep is interrupted
 
 
@@ -135,6 +150,7 @@ class _Sweep:
 
     directory: Path
     sort_by: str | None
+    language: str
 
 
 _open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
@@ -156,15 +172,16 @@ def end_sweep(*, interrupted: bool = False) -> int:
     failed = [job for job in jobs if job.error is not None]
     try:
         if jobs:
-            _show(jobs, failed, sweep.directory, sweep.sort_by)
+            _show(jobs, failed, sweep.directory, sweep.sort_by, sweep.language)
     except Exception:  # the exit status says more than a warning of Hydra's, which makes one of exceptions here
         log.exception("The runs of %s cannot be compared", sweep.directory)
     return 2 if failed else 3 if any(job.worse for job in jobs) else 0
 
 
-def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None) -> None:
+def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None, language: str) -> None:
     from pipeline.report.compare_runs import compare_directories, write_comparison
     from pipeline.report.comparison_table import print_comparison
+    from pipeline.report.index_file import refresh_index
 
     directories = list(dict.fromkeys(job.directory for job in jobs))
     console = result_console()
@@ -173,7 +190,8 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     except ConfigError as error:  # the runs are done: they are shown in the usual order
         say(f"warning: {error} Sorted by speed instead.", "yellow")
         comparison = compare_directories(directories)
-    page = write_comparison(comparison, sweep)
+    page = write_comparison(comparison, sweep, language)
+    refresh_index(directories[0], language)
     print_comparison(comparison)
     for what, some in (
         ("failed", [job for job in failed if job.error != INTERRUPTED]),

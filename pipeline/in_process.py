@@ -18,6 +18,7 @@ from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.paths import config_directory
+from pipeline.report.index_file import refresh_index
 from pipeline.report.schema import Report
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ def _run_job(composed: DictConfig) -> Report | PipelineError:
         try:
             if composed.compare:
                 raise ConfigError("compare: shows past runs in the terminal; from Python: pipeline.report.compare_runs.")
-            return execute(composed, folder, list(settings.overrides.task))
+            if composed.index is not None:
+                raise ConfigError("index: makes a page of past runs; from Python: pipeline.report.index_file.write_index.")
+            try:
+                return execute(composed, folder, list(settings.overrides.task))
+            finally:
+                refresh_index(folder, composed.report.language.name)
         except PipelineError as error:
             return error
 

@@ -76,3 +76,10 @@ class SampleRateMismatch(Enum):
 
     resample = "resample"
     refuse = "refuse"
+
+
+class Language(Enum):
+    """A language of the pages."""
+
+    en = "en"
+    zh = "zh"

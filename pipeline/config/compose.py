@@ -36,6 +36,7 @@ from pipeline.config.settings import (
     BenchmarkConfig,
     CalibrationConfig,
     EvaluationConfig,
+    ReportConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
@@ -114,6 +115,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
         "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
+        "report": _convert(composed, "report", ReportConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:

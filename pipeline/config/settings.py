@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, Language, OnBadSample, SampleRateMismatch
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
 
@@ -55,7 +55,8 @@ class EvaluationConfig:
         labels: an .npy of one class per sample, in the order of the samples, for `accuracy_percent`.
         exchange_parts: the set is split into a half that choices are made on and a half that is reported; true: the other
             way round.
-        listen: how many samples to write as audio before and after, where the model speaks.
+        listen: how many samples to write as audio, where the model speaks: those that quantization changed most, before and
+            after, and their recordings where there are some.
         node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
         on_bad_sample: what happens to a sample that cannot be used.
@@ -109,6 +110,17 @@ class RuntimeConfig:
 
 
 @dataclass
+class ReportConfig:
+    """How results are shown.
+
+    Attributes:
+        language: of report.html, comparison.html and index.html; names, warnings and reasons stay English.
+    """
+
+    language: Language = Language.en
+
+
+@dataclass
 class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
@@ -118,6 +130,7 @@ class RunSchema:
         seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
         rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.
+        index: a directory of runs, such as outputs, whose page of all runs, index.html, is made; nothing is run.
         sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
         optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
             them; null: the first metric of the model.
@@ -131,10 +144,12 @@ class RunSchema:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
     compare: list[str] = field(default_factory=list)
+    index: str | None = None
     sort_by: str | None = None
     optimize_for: Any = None  # a name or a list of names: OmegaConf knows no union of the two
     fail_if_worse: bool = False
@@ -151,6 +166,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     benchmark: BenchmarkConfig
     runtime: RuntimeConfig
+    report: ReportConfig
     stages: tuple[str, ...]
     seed: int
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
-import soundfile
 
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
+from pipeline.evaluate.changed_audio import ChangedAudio
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, Pair
 from pipeline.evaluate.rollout import Rollout
@@ -129,6 +128,7 @@ def evaluate(
     scored: list[SampleScores] = []
     outputs, one_call = OutputScores(), OutputScores()
     rollout = Rollout(pair.states if isinstance(model.adapter, OnnxFile) else {}, [item.sample for item in items])
+    changed = ChangedAudio(config.listen)
     for number, item in enumerate(items):
         before, after = rollout.samples(number, item.sample)
         try:
@@ -144,10 +144,12 @@ def evaluate(
             one_call.add(pair.of_one_call(before, [seed, number], baseline))
         scores = scorer.score(item, baseline, quantized)
         heard = scores.notes.pop("audio", None)
-        if heard is not None and number < config.listen:
-            _write_audio(directory, item.sample.id, pair.suffix, heard, _sample_rate(model.adapter, model.entry, config))
+        if heard is not None:
+            changed.add(item, scores.fidelity, *heard)
         scored.append(scores)
         on_sample()
+    if changed:
+        changed.write(directory, pair.suffix, _sample_rate(model.adapter, model.entry, config), run_log)
     if isinstance(model.adapter, TextToSpeech):  # the models that synthesised and recognised the audio
         run_log.read_hashed(*(file for name in model.adapter.companions for file in model[name].files))
     for scores, of_outputs in zip(scored, outputs.by_sample(), strict=True):
@@ -311,15 +313,6 @@ def _sample_rate(model: SpeechModel, source: SourceGraph, config: EvaluationConf
     if rate is None:
         raise ConfigError("evaluation.sample_rate_hz: not set, and not in the model's metadata.")
     return int(rate)
-
-
-def _write_audio(directory: RunDirectory, name: str, suffix: str, heard: tuple[Any, Any], sample_rate_hz: int) -> Path:
-    folder = directory.path / "samples"
-    folder.mkdir(exist_ok=True)
-    for label, wave in zip(("fp32", suffix), heard, strict=True):
-        file = folder / f"{name.replace('/', '_')}.{label}.wav"
-        soundfile.write(file, np.clip(wave, -1.0, 1.0), sample_rate_hz, subtype="PCM_16")
-    return folder
 
 
 def _of_output(metric: str, worst: Mapping[str, str]) -> dict[str, str]:

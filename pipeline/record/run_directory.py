@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 
 REPORT_FILE = "report.json"
 CONFIG_FILE = "config.yaml"
+PAGE_FILE = "report.html"
 
 
 def past_config_file(rerun: str) -> Path:

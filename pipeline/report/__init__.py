@@ -13,10 +13,13 @@ try_next.py           what to try after a run
 intervals.py          how sure the metrics are, and which samples are the worst
 fitted_table.py       tables for terminals of any width
 terminal.py           one run in the terminal
-html/                 pages of one run and of several
+html/                 pages of one run, of several, and of all
+op_families.py        operators and their integer kernels under one name
 run_rows.py           a run as rows of a comparison
 ranking.py            which runs may be ranked together, and in what order
 compare_runs.py       several runs side by side
+run_index.py          all runs below a directory
+index_file.py         the page of them
 comparison_table.py   the same in the terminal
 sweep_callback.py     the comparison at the end of a sweep
 """

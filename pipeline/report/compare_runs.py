@@ -85,14 +85,17 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Write comparison.json and comparison.html into a folder; return the page's path."""
+def write_comparison(comparison: Comparison, folder: Path, language: str = "en") -> Path:
+    """Write comparison.json and comparison.html into a folder, the page in this language; return the page's path."""
     from pipeline.report.html.comparison_page import comparison_page
+    from pipeline.report.html.language import in_language
 
     folder.mkdir(parents=True, exist_ok=True)
     entries = [_ranked_entry(run) for run in comparison.runs] + [_failed_entry(run) for run in comparison.failed]
     text_of_entries = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-    for name, text in ((JSON_FILE, text_of_entries), (PAGE_FILE, comparison_page(comparison, folder))):
+    with in_language(language):
+        page = comparison_page(comparison, folder)
+    for name, text in ((JSON_FILE, text_of_entries), (PAGE_FILE, page)):
         staged = folder / f".{name}"
         staged.write_text(text, encoding="utf-8")
         staged.replace(folder / name)
@@ -138,8 +141,6 @@ def _label(report: Report, directory: Path) -> str:
 
 def _notes(groups: Sequence[Group], order: str) -> list[str]:
     notes = []
-    if len(groups) > 1:
-        notes.append("These runs are not ranked together: each group has its own order, its own best and its own front.")
     for index, group in enumerate(groups):
         earlier = [other for other in groups[:index] if other.conditions["graph"] == group.conditions["graph"]]
         if earlier:

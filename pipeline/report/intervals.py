@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.evaluate import uncertainty
 from pipeline.metrics.bootstrap import Interval
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.schema import Report
 from pipeline.report.typed_json import to_json
 
@@ -32,7 +33,7 @@ def metric_interval(report: Report, name: str) -> Interval | None:
     metric = None if report.evaluation is None else report.evaluation.metrics.get(name)
     if metric is not None and metric.interval is not None and metric.quantized is not None:
         return Interval(metric.quantized, metric.interval.low, metric.interval.high)
-    return uncertainty.sample_interval(_samples(report), name)
+    return uncertainty.sample_interval(_samples(report), name) if name in METRICS else None  # another version may know others
 
 
 def difference_interval(report: Report, name: str) -> Interval | None:
@@ -40,7 +41,7 @@ def difference_interval(report: Report, name: str) -> Interval | None:
     metric = None if report.evaluation is None else report.evaluation.metrics.get(name)
     if metric is not None and metric.delta_interval is not None and metric.delta is not None:
         return Interval(metric.delta, metric.delta_interval.low, metric.delta_interval.high)
-    return uncertainty.change_interval(_samples(report), name)
+    return uncertainty.change_interval(_samples(report), name) if name in METRICS else None
 
 
 def worst_samples(report: Report, count: int = 5) -> tuple[str, list[BadSample]] | None:

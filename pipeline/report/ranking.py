@@ -72,6 +72,20 @@ class Group:
         """The runs without their ranks."""
         return [run.row for run in self.runs]
 
+    @property
+    def identical(self) -> list[list[RankedRun]]:
+        """Runs that have made the same file, each time two or more of them."""
+        by_file: dict[str, list[RankedRun]] = {}
+        for run in self.runs:
+            if run.row.sha256:
+                by_file.setdefault(run.row.sha256, []).append(run)
+        return [runs for runs in by_file.values() if len(runs) > 1]
+
+    @property
+    def same_within_noise(self) -> bool:
+        """Whether no two runs differ beyond noise, in any column that is ordered."""
+        return len(self.runs) > 1 and bool(self.orders) and not any(">" in order for order in self.orders.values())
+
 
 @dataclass(frozen=True)
 class FailedRun:

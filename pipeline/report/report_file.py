@@ -42,7 +42,7 @@ def read_report(directory: Path, setting: str) -> Report:
         raise DamagedReportError(setting, f"{directory} is not a run's directory: it has no {REPORT_FILE}.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedReportError(setting, f"{path} is damaged: {error}.") from error
     return report_from_json(value, setting, path)
 

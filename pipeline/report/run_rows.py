@@ -43,6 +43,7 @@ class Row:
         metrics: name -> values of both models, and the interval.
         conditions: what must be the same before two runs can be ranked.
         settings: settings of the run, flat: name -> value.
+        sha256: of the artifact: runs with the same one have made the same model.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Row:
     metrics: dict[str, MetricResult]
     conditions: dict[str, str]
     settings: dict[str, Any]
+    sha256: str = ""
 
 
 def rows_of(directory: Path, report: Report) -> list[Row]:
@@ -96,6 +98,7 @@ def rows_of(directory: Path, report: Report) -> list[Row]:
             metrics=metrics,
             conditions=_conditions(report, config, artifact, measured),
             settings=_flat({key: value for key, value in config.items() if key in ("mode", "calibration", "seed")}),
+            sha256=artifact.sha256,
         )
         rows.append(row)
     return rows

@@ -61,7 +61,7 @@ def _converted(kind: Any, value: Any, where: str, strict: bool) -> Any:  # noqa:
     if origin is tuple and isinstance(value, list | tuple) and len(value) == len(parameters):
         kinds = zip(parameters, value, strict=True)
         return tuple(_converted(part, item, f"{where}[{index}]", strict) for index, (part, item) in enumerate(kinds))
-    if origin is None and _is(kind, value):
+    if kind is Any or (origin is None and _is(kind, value)):
         return value
     raise ValueError(f"{where or 'the file'} must be {_named(kind)}, not {_shown(value)}")
 

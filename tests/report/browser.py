@@ -10,8 +10,30 @@ import urllib.request
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
+
+
+OVERLAPS = """
+const found = [];
+for (const svg of document.querySelectorAll('svg')) {
+  const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent.trim(), text.getBoundingClientRect()])
+    .filter(([text, box]) => text && box.width);
+  texts.forEach(([text, a], index) => { for (const [other, b] of texts.slice(index + 1)) {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (across > 1 && down > 3) found.push(text + ' | ' + other); } });
+}
+return found;
+"""  # pairs of texts in a picture that lie on each other; lines of text have some air above and below
+OUTSIDE = """
+const wide = document.documentElement.clientWidth;
+const scrolled = element => element.closest('.scroll, pre, details:not([open])');
+return [...document.body.querySelectorAll('*')].filter(element => !scrolled(element))
+  .map(element => [element, element.getBoundingClientRect()])
+  .filter(([element, box]) => box.width && (box.right > wide + 1 || box.left < -1) && !element.closest('thead, svg defs'))
+  .map(([element]) => element.outerHTML.slice(0, 120));
+"""  # elements that reach beyond the window, and do not lie in a box that scrolls
 
 
 def missing_programs():

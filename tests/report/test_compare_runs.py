@@ -161,6 +161,41 @@ def test_calibration_arrays_beside_the_evaluation_arrays_do_not_keep_runs_apart(
     assert len(compare_runs([str(tmp_path / "outputs/*/*/*")]).groups) == 2
 
 
+def test_several_models_are_no_reason_for_a_warning(report, save_run, tmp_path):
+    save_run(report, "a")
+    report["model"] = "other"
+    report["inputs"][0]["sha256"] = "9" * 64
+    save_run(report, "a")
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    assert len(comparison.groups) == 2
+    assert comparison.notes == []
+    assert "Read this first" not in comparison_page(comparison, tmp_path)
+
+
+def test_runs_that_made_the_same_file_are_called_the_same_and_give_nothing_up(report, save_run, tmp_path):
+    save_run(report, "a")
+    save_run(report, "b")
+    text = comparison_page(compare_runs([str(tmp_path / "outputs/*/*/*")]), tmp_path)
+    assert "Runs 1 and 2 have made the same file, bit by bit." in text
+    assert "No run differs from another one beyond noise" in text
+    assert "gives something up" not in text
+
+
+def test_results_stand_before_failed_runs_which_are_folded_with_short_reasons(report, save_run, tmp_path):
+    save_run(report, "a")
+    reason = "mode.op_types: nothing to quantize. Left out are " + ", ".join(f"/layers.{k}/Conv" for k in range(20)) + "."
+    for name in ("b", "c"):
+        save_run({"schema": 2, "status": "failed", "error": reason, "model": "asr", "mode": "static"}, name)
+    text = comparison_page(compare_runs([str(tmp_path / "outputs/*/*/*")]), tmp_path)
+    page = Page(text)
+    assert page.unbalanced == []
+    assert text.index('class="runs') < text.index('id="failed"')
+    [failed] = [text for _, text in page.all("details") if text.startswith("2 runs without numbers")]
+    assert failed.count("/layers.19/Conv") == 1  # once for both, and folded away once more
+    [short] = [text for text in page.texts("summary") if text.startswith("mode.op_types")]
+    assert short == "mode.op_types: nothing to quantize."
+
+
 def test_the_settings_in_which_runs_differ_are_shown(report, save_run, tmp_path):
     first = save_run(report, "a")
     config = (first / "config.yaml").read_text(encoding="utf-8")
@@ -261,6 +296,7 @@ def test_a_sweep_ends_with_its_own_page(run_quickly, tmp_path):
     assert "Best first by Size" in text
     rows = json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))
     assert rows[0]["bytes"] < rows[1]["bytes"]
+    assert '<h1 class="verdict">2 runs</h1>' in (tmp_path / "outputs" / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_order_without_anything_to_sort_is_refused(run_quickly, tmp_path):

@@ -1,6 +1,7 @@
 """The page of one run: self-contained, accessible, honest about what was measured."""
 
 import base64
+import hashlib
 import re
 import shutil
 from itertools import pairwise
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 from html_page import Page, page_of
+
+from pipeline.report.html.render import TEMPLATES
 
 LIMIT_BYTES = 15_000_000
 
@@ -33,7 +36,19 @@ def test_the_page_of_a_real_run_refers_to_nothing_outside_of_itself(real_page):
     assert "http:" not in without_namespaces
     assert "https:" not in without_namespaces
     assert "@import" not in real_page.text
-    assert "<script" not in real_page.text
+
+
+def test_a_page_runs_the_one_script_that_ships_and_allows_no_other(real_page):
+    [policy] = [attributes["content"] for attributes, _ in real_page.all("meta") if "http-equiv" in attributes]
+    [script] = re.findall(r"<script>(.*?)</script>", real_page.text, flags=re.DOTALL)
+    assert script == (TEMPLATES / "player.js").read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"; script-src 'sha256-{allowed}'")
+
+
+def test_a_page_without_audio_runs_no_script(report, tmp_path):
+    assert "<script" not in page_of(report, tmp_path).replace("&lt;script", "")
+    assert "script-src" not in page_of(report, tmp_path)
 
 
 def test_the_page_of_a_real_run_is_well_formed_and_of_a_size_to_send(real_page):
@@ -69,13 +84,39 @@ def test_headings_start_with_one_h1_and_skip_no_level(real_page):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_a_real_run_can_be_heard_and_seen_before_and_after(real_page, run_directory):
+def test_a_real_run_can_be_heard_and_seen_before_and_after_beside_its_recording(real_page, real_report, run_directory):
     players = real_page.all("audio")
-    assert len(players) == 4  # evaluation.listen=2
-    first = base64.b64decode(players[0][0]["src"].partition(",")[2])
-    assert first == min((run_directory / "samples").glob("*.fp32.wav")).read_bytes()
+    assert [attributes["data-version"] for attributes, _ in players] == 2 * ["recording", "fp32", "quantized"]
+    moved = {one["id"]: one["fidelity"]["log_mel_l1"] for one in real_report["evaluation"]["per_sample"]}
+    worst = max(moved, key=moved.get)
+    first = [base64.b64decode(attributes["src"].partition(",")[2]) for attributes, _ in players[:3]]
+    files = [run_directory / "samples" / f"{worst}.{label}.wav" for label in ("recording", "fp32", "int8")]
+    assert first == [file.read_bytes() for file in files]
     spectrograms = [text for text in real_page.texts("title") if "spectrogram" in text]
-    assert len(spectrograms) == 6
+    assert len(spectrograms) == 8
+
+
+def test_a_sample_that_can_be_heard_shows_what_was_measured_of_it(real_page, real_report):
+    samples = {one["id"]: one for one in real_report["evaluation"]["per_sample"]}
+    articles = [text for _, text in real_page.all("article")]
+    assert len(articles) == 2
+    for name, shown in zip(heard_ids(real_page), articles, strict=True):
+        assert f"{samples[name]['fidelity']['log_mel_l1']:.4g} nat" in shown
+        truth = samples[name]["truth"]["truth_log_mel_l1"]
+        assert f"{truth['baseline']:.4g} → {truth['quantized']:.4g} nat" in shown
+
+
+def heard_ids(page):
+    """Return the ids of the samples of the page, in their order."""
+    return [attributes["data-id"] for attributes, _ in page.all("article")]
+
+
+def test_the_samples_that_changed_most_are_heard_first(report, tmp_path):
+    (tmp_path / "samples").mkdir()
+    for name in ("a", "b", "c"):
+        for label in ("fp32", "int8"):
+            soundfile.write(tmp_path / "samples" / f"{name}.{label}.wav", np.ones(4000, np.float32), 16000)
+    assert heard_ids(Page(page_of(report, tmp_path))) == ["c", "a", "b"]
 
 
 def test_a_real_run_says_how_it_was_made(real_page, real_report, run_directory):
@@ -187,15 +228,31 @@ def test_time_after_and_errors_along_the_graph_are_drawn_where_the_report_has_th
     errors.append({"node": "exact", "op_type": "Relu", "sqnr_db": None})
     report["evaluation"]["node_errors"] = {"encoder": errors}
     after = Page(page_of(report, tmp_path))
-    assert "QLinearConv</text>" not in before
+    assert "QLinearConv 0.50" not in before
     assert "Error along the graph" not in before
-    assert "QLinearConv</text>" in after.text
-    assert any("lowest at n2: 38, at the last node 38" in title for title in after.texts("title"))
+    assert any("lowest at n2: 38.0, at the last node 38.0" in title for title in after.texts("title"))
     cells = after.texts("td")
-    assert {"< 0.01", "–", "3.00"} <= set(cells)
+    assert {"0.50", "< 0.01", "3.00"} <= set(cells)
+    assert "Convfp32: Conv 2.00; quantized: QLinearConv 0.50" in after.texts("th")
     assert "encoder.trace.json" in after.text
-    assert "without any error, and so without a point: 1" in " ".join(after.texts("p"))
+    assert "Without any error, and so without a point: 1" in " ".join(after.texts("p"))
     assert after.unbalanced == []
+
+
+def test_of_the_lowest_nodes_only_quantized_ones_are_listed_since_those_can_be_kept_in_float(report, tmp_path):
+    errors = [
+        {"node": "/float", "op_type": "Pow", "sqnr_db": -0.04},
+        {"node": "/a/Conv", "op_type": "Conv", "sqnr_db": -0.01},
+        {"node": "/other", "op_type": "Mul", "sqnr_db": 12.0},
+    ]
+    report["evaluation"]["node_errors"] = {"encoder": errors}
+    text = page_of(report, tmp_path)
+    part = text[text.index('id="errors"') : text.index('id="nodes"')]
+    page = Page(part[: part.rindex("</section>")].partition(">")[2])
+    assert [text for text in page.texts("code") if text.startswith("/")] == ["/a/Conv"]
+    assert "0.0 dB" in page.texts("td")
+    report["artifacts"][0]["quantized_nodes"] = {}
+    assert "Lowest of the quantized nodes" not in page_of(report, tmp_path)
 
 
 def test_a_failed_run_says_why_and_nothing_else(tmp_path):

@@ -1,7 +1,6 @@
 """The page of several runs side by side."""
 
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import leading_metrics
+from pipeline.record.run_directory import PAGE_FILE
 from pipeline.report.html import plots
-from pipeline.report.html.render import hydra_value, mib, ms, render, shown_path
-from pipeline.report.html.run_page import PAGE_FILE
+from pipeline.report.html.failures import failed_groups
+from pipeline.report.html.language import listed, tr
+from pipeline.report.html.render import hydra_value, link_to, mib, ms, render, shown_path
 from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
@@ -45,26 +46,35 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of the table; `named` where its title is the name of a metric or a setting."""
+
+    title: str
+    named: bool
+    better: str
+
+
+@dataclass(frozen=True)
 class GroupView:
     """A group on the page.
 
     Attributes:
         group: the runs.
         id: of its heading.
-        columns: column, title, and which direction is better.
+        words: what the comparison comes to.
+        columns: of the table.
         runs: rows of the table.
         pictures: caption and picture.
-        front: ranks of the runs on the front.
         orders: title of a column, and the order in it.
         judged: whether a run knows where its quality lies beside its limit.
     """
 
     group: Group
     id: str
-    columns: list[tuple[str, str, str]]
+    words: list[str]
+    columns: list[Column]
     runs: list[RunView]
     pictures: list[tuple[str, Markup]]
-    front: list[str]
     orders: list[tuple[str, str]]
     judged: bool
 
@@ -78,11 +88,12 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
     """
     count = len(comparison.runs)
     view = {
-        "title": f"{count} runs compared",
+        "title": tr("1 run") if count == 1 else tr("{count} runs side by side", count=count),
         "comparison": comparison,
         "groups": [_group(group, index, comparison.sorted_by, folder) for index, group in enumerate(comparison.groups)],
-        "sorted_by": TITLES.get(comparison.sorted_by, comparison.sorted_by),
-        "count": count,
+        "sorted_by": _title(comparison.sorted_by),
+        "failed": failed_groups(comparison.failed, {run.directory: _link(run.directory, folder) for run in comparison.failed}),
+        "failed_count": len(comparison.failed),
         "command": _command(comparison),
     }
     return render("comparison.html.j2", view)
@@ -96,22 +107,55 @@ def _group(group: Group, index: int, sorted_by: str, folder: Path) -> GroupView:
     return GroupView(
         group=group,
         id=f"group-{index}",
-        columns=[(column, TITLES.get(column, column), _better(rows, column)) for column in shown],
+        words=_words(group),
+        columns=[Column(_title(column), column not in TITLES, _better(rows, column)) for column in shown],
         runs=[_run(run, shown, folder) for run in group.runs],
         pictures=_pictures(group, index),
-        front=[str(run.rank) for run in group.runs if run.front],
-        orders=[(TITLES.get(column, column), order) for column, order in group.orders.items()],
+        orders=[(_title(column), order) for column, order in group.orders.items()],
         judged=any(row.quality is not None for row in rows),
     )
 
 
+def _words(group: Group) -> list[str]:
+    """Return what the comparison comes to: which runs are the same, and which no other one beats."""
+    if len(group.runs) < 2:
+        return []
+    counted = listed([tr("speed"), tr("size"), *group.quality])
+    words = [tr("Runs {runs} have made the same file, bit by bit.", runs=_listed(runs)) for runs in group.identical]
+    front = [run for run in group.runs if run.front]
+    if group.same_within_noise:
+        words.append(tr("No run differs from another one beyond noise ({columns}).", columns=counted))
+    elif len(front) == 1:
+        text = tr("Run {run} is as good as the others or better in everything that counts ({columns}).", run=front[0].rank,
+                  columns=counted)  # fmt: skip
+        words.append(text)
+    elif len(front) == len(group.runs) and not group.identical:
+        words.append(tr("Every run is on the front ★: each one gives something up for something else ({columns}).",
+                        columns=counted))  # fmt: skip
+    elif front:
+        words.append(tr("Runs {runs} are the front ★: no other run beats them ({columns}).", runs=_listed(front),
+                        columns=counted))  # fmt: skip
+    return words
+
+
+def _listed(runs: Sequence[RankedRun]) -> str:
+    ranks = [str(run.rank) for run in runs]
+    return tr("{first} and {last}", first=listed(ranks[:-1]), last=ranks[-1])
+
+
+def _title(column: str) -> str:
+    return tr(TITLES[column]) if column in TITLES else column
+
+
 def _better(rows: Sequence[Row], column: str) -> str:
-    return "higher is better" if higher_is_better(rows, column) else "lower is better"
+    return tr("higher is better") if higher_is_better(rows, column) else tr("lower is better")
+
+
+def _link(directory: str, folder: Path) -> str | None:
+    return link_to(Path(directory) / PAGE_FILE, folder)
 
 
 def _run(run: RankedRun, columns: Sequence[str], folder: Path) -> RunView:
-    directory = Path(run.row.directory)
-    page = directory / PAGE_FILE
     cells = [
         Cell(
             value=_shown(run.row, column),
@@ -122,8 +166,8 @@ def _run(run: RankedRun, columns: Sequence[str], folder: Path) -> RunView:
         )
         for column in columns
     ]
-    link = Path(os.path.relpath(page, folder)).as_posix() if page.is_file() else None
-    return RunView(run, cells, directory.name, link, [f"{key}={value}" for key, value in run.row.settings.items()])
+    name, link = Path(run.row.directory).name, _link(run.row.directory, folder)
+    return RunView(run, cells, name, link, [f"{key}={value}" for key, value in run.row.settings.items()])
 
 
 def _shown(row: Row, column: str) -> str:
@@ -142,7 +186,7 @@ def _shown(row: Row, column: str) -> str:
         case "quantize_seconds":
             text = f"{value:.1f} s"
         case _:
-            text = f"{format_number(value)} {'' if metric is None else metric.unit}".strip()
+            text = f"{format_number(value)} {'' if metric is None else tr(metric.unit)}".strip()
     return text
 
 
@@ -150,8 +194,8 @@ def _interval(row: Row, column: str) -> str:
     found = interval_of(row, column)
     if found is None or found[0] == found[1]:
         return ""
-    digits = "{:.2f} to {:.2f}" if column == "speedup" else "{:.3g} to {:.3g}"
-    return digits.format(*found)
+    low, high = (f"{end:.2f}" if column == "speedup" else f"{end:.3g}" for end in found)
+    return tr("{low} to {high}", low=low, high=high)
 
 
 def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
@@ -159,10 +203,13 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
     if not timed:
         return []
     ranges = [speed for _, speed in timed]
-    told = "; ".join(f"{speed.label}: {speed.value:.2f} ({speed.low:.2f} to {speed.high:.2f})" for speed in ranges)
-    pictures = [
-        ("Speed-up, with 95 % intervals", plots.speedups(ranges, f"speedups-{index}", f"Speed in multiples of fp32’s: {told}."))
-    ]
+    told = "; ".join(
+        tr("{label} {value} ({low} to {high})", label=speed.label, value=f"{speed.value:.2f}", low=f"{speed.low:.2f}",
+           high=f"{speed.high:.2f}")
+        for speed in ranges
+    )  # fmt: skip
+    picture = plots.speedups(ranges, f"speedups-{index}", tr("Speed in multiples of fp32’s: {told}.", told=told))
+    pictures = [(tr("Speed-up, with 95 % intervals"), picture)]
     name = group.quality[-1] if group.quality else None
     if name is None:
         return pictures
@@ -175,11 +222,11 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
         dots.append(plots.Dot(_label(run), speed, plots.Range(name, value, low, high), run.front and not run.beyond_limit))
     if len(dots) < 2:
         return pictures
-    told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f} and {dot.quality.value:.4g}" for dot in dots)
-    better = "higher" if higher_is_better(group.rows, name) else "lower"
+    told = "; ".join(f"{dot.label}: {dot.speedup.value:.2f}, {dot.quality.value:.4g}" for dot in dots)
     dots.reverse()  # the best ones are drawn, and labelled, above the others
-    picture = plots.front(dots, name, better, f"front-{index}", f"Speed-up against {name}: {told}.")
-    return [*pictures, ("Speed against quality; the front is filled", picture)]
+    description = tr("Speed-up against {metric}: {told}.", metric=name, told=told)
+    picture = plots.front(dots, name, _better(group.rows, name), f"front-{index}", description)
+    return [*pictures, (tr("Speed against quality; the front is filled"), picture)]
 
 
 def _label(run: RankedRun) -> str:

@@ -13,6 +13,7 @@ from pipeline.record.results import Outcome
 from pipeline.record.run_directory import REPORT_FILE
 from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.html import plots
+from pipeline.report.html.language import listed, tr
 from pipeline.report.html.render import mib
 from pipeline.report.ranking import beaten_by, front_metrics, higher_is_better, interval_of, value_of
 from pipeline.report.report_file import read_report
@@ -106,15 +107,21 @@ def _as_fp32(metric: MetricResult) -> MetricResult:
 
 
 def _words(beaten: Sequence[Row], others: int, quality: Sequence[str]) -> str:
-    counted = ", ".join(["speed", "size", *quality])
-    among = f"fp32 and {others} earlier {'run' if others == 1 else 'runs'}" if others else "fp32"
+    counted = listed([tr("speed"), tr("size"), *quality])
+    among = FP32
+    if others:
+        among = tr("fp32 and 1 earlier run") if others == 1 else tr("fp32 and {count} earlier runs", count=others)
     if not beaten:
-        return f"Compared with {among}, nothing is as good in everything: {counted}."
+        return tr("Compared with {runs}, nothing is as good in everything: {columns}.", runs=among, columns=counted)
     best = beaten[0]
     name = FP32 if best.mode == FP32 else f"{best.mode} {Path(best.directory).name}"
-    more = f" and {len(beaten) - 1} more" if len(beaten) > 1 else ""
-    is_ = "are" if more else "is"
-    return f"{name}{more} {is_} nowhere worse, and somewhere better beyond noise: {counted}. Compared with {among}."
+    if len(beaten) == 1:
+        return tr("{run} is nowhere worse, and somewhere better beyond noise: {columns}. Compared with {runs}.", run=name,
+                  columns=counted, runs=among)  # fmt: skip
+    return tr(
+        "{run} and {count} more are nowhere worse, and somewhere better beyond noise: {columns}. Compared with {runs}.",
+        run=name, count=len(beaten) - 1, columns=counted, runs=among,
+    )  # fmt: skip
 
 
 def _table(own: Row, rows: Sequence[Row], quality: Sequence[str]) -> list[PlaceRow]:
@@ -123,7 +130,7 @@ def _table(own: Row, rows: Sequence[Row], quality: Sequence[str]) -> list[PlaceR
     shown = [*rows[:2], *sorted(rows[2:], key=lambda row: not front[id(row)])][:MOST_ROWS]
     return [
         PlaceRow(
-            name="this run" if row is own else row.mode,
+            name=tr("this run") if row is own else row.mode,
             when="" if row.mode == FP32 else row.mode if row is own else Path(row.directory).name,
             own=row is own,
             front=front[id(row)],
@@ -150,11 +157,12 @@ def _picture(own: Row, rows: Sequence[Row], index: int) -> Markup | None:
             continue
         low, high = interval_of(row, name) or (value, value)
         on_front = not beaten_by(row, rows) and row.quality != Outcome.beyond
-        label = "this run" if row is own else row.mode if on_front else ""
+        label = tr("this run") if row is own else row.mode if on_front else ""
         speed = plots.speedup_range("", row.speedup)
         dots.append(plots.Dot(label, speed, plots.Range("", value, low, high), on_front, own=row is own))
     if len(dots) < 2:
         return None
-    better = "higher" if higher_is_better(rows, name) else "lower"
-    told = "; ".join(f"{dot.label or 'a beaten run'}: {dot.speedup.value:.2f} and {dot.quality.value:.4g}" for dot in dots)
-    return plots.front(dots, name, better, f"place-{index}", f"Speed-up against {name} of {own.graph}: {told}.")
+    better = tr("higher is better") if higher_is_better(rows, name) else tr("lower is better")
+    told = "; ".join(f"{dot.label or tr('a beaten run')}: {dot.speedup.value:.2f}, {dot.quality.value:.4g}" for dot in dots)
+    description = tr("Speed-up against {metric} of {graph}: {told}.", metric=name, graph=own.graph, told=told)
+    return plots.front(dots, name, better, f"place-{index}", description)

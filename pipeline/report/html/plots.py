@@ -9,7 +9,21 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from pipeline.measure.benchmark_result import Speedup
-from pipeline.report.html.svg import BASELINE, BETTER, GRID, INK, MUTED, QUANTIZED, WORSE, drawing, inline, picture
+from pipeline.report.html.label_places import Label, place_labels
+from pipeline.report.html.language import tr
+from pipeline.report.html.svg import (
+    BASELINE,
+    BETTER,
+    GRID,
+    INK,
+    MUTED,
+    QUANTIZED,
+    WORSE,
+    drawable,
+    drawing,
+    inline,
+    picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +69,7 @@ def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
         margin = 0.08 * max(high - low, 0.1)
         axes.set_xlim(low - margin, high + margin)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.set_xlabel("times as fast as fp32 (the line: as fast)")
+        axes.set_xlabel(drawable(tr("times as fast as fp32 (the line: as fast)")))
         return inline(figure, name, description)
 
 
@@ -77,7 +91,7 @@ def pairs(labels: Sequence[str], before: Sequence[float], after: Sequence[float]
                 )
         _rows(axes, labels)
         axes.set_xlim(0, 1.14 * max(*before, *after))
-        axes.set_xlabel(unit)
+        axes.set_xlabel(drawable(unit))
         return inline(figure, name, description)
 
 
@@ -97,8 +111,8 @@ def along_graph(
         axes.grid(axis="y")
         axes.margins(x=0.01)
         axes.tick_params(length=0, labelcolor=MUTED)
-        axes.set_xlabel("nodes, in the order of the graph")
-        axes.set_ylabel(unit)
+        axes.set_xlabel(drawable(tr("nodes, in the order of the graph")))
+        axes.set_ylabel(drawable(unit))
         return inline(figure, name, description)
 
 
@@ -140,40 +154,40 @@ class Dot:
 def front(dots: Sequence[Dot], quality: str, better: str, name: str, description: str) -> Markup:
     """Draw speed against quality, with intervals; runs of the front are filled.
 
-    Later dots lie above earlier ones, and a label that would be written over that of a later dot is left out.
+    Later dots lie above earlier ones. Labels cover neither each other nor a dot; one without room for it is left out, of an
+    earlier dot rather than of a later one.
+
+    Args:
+        dots: runs.
+        quality: the metric.
+        better: its direction, in words.
+        name: prefix of ids.
+        description: what a reader who cannot see it is told.
     """
     with drawing():
         figure, axes = _canvas(3.2)
         axes.axvline(1.0, color=MUTED, linewidth=1.0)
-        middle = (min(dot.speedup.value for dot in dots) + max(dot.speedup.value for dot in dots)) / 2
-        labelled: list[Dot] = []
         for dot in dots:
             x, y, colour = dot.speedup, dot.quality, QUANTIZED if dot.own else BETTER if dot.on_front else MUTED
             axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=3, alpha=0.35)
             axes.plot([x.value, x.value], [y.low, y.high], color=colour, linewidth=3, alpha=0.35)
             filled = dot.on_front or dot.own
             axes.plot([x.value], [y.value], "o", color=colour, markersize=8, fillstyle="full" if filled else "none")
-        for dot in reversed(dots):
-            if dot.label and not any(_near(dot, other, dots) for other in labelled):
-                speed = dot.speedup.value
-                _label(axes, dot.label, speed, dot.quality.value, left=speed > middle, bold=dot.own)
-                labelled.append(dot)
         axes.grid()
         axes.margins(0.12)
         axes.tick_params(length=0)
-        axes.set_xlabel("times as fast as fp32, right is better")
-        axes.set_ylabel(f"{quality}, {better} is better")
+        axes.set_xlabel(drawable(tr("times as fast as fp32, right is better")))
+        axes.set_ylabel(drawable(f"{quality}, {better}"))
         axes.tick_params(axis="y", labelcolor=MUTED)
+        points = [(dot.speedup.value, dot.quality.value) for dot in dots]
+        labels = [Label(drawable(dot.label), *point, bold=dot.own) for dot, point in zip(dots, points, strict=True)]
+        lines = [
+            line
+            for dot, (x, y) in zip(dots, points, strict=True)
+            for line in (((dot.speedup.low, y), (dot.speedup.high, y)), ((x, dot.quality.low), (x, dot.quality.high)))
+        ]
+        place_labels(axes, [label for label in reversed(labels) if label.text], points, lines)
         return inline(figure, name, description)
-
-
-def _near(one: Dot, other: Dot, dots: Sequence[Dot]) -> bool:
-    """Whether the labels of two dots would overlap."""
-    speeds, qualities = [dot.speedup.value for dot in dots], [dot.quality.value for dot in dots]
-    wide, high = max(speeds) - min(speeds) or 1.0, max(qualities) - min(qualities) or 1.0
-    across = abs(one.speedup.value - other.speedup.value) / wide
-    up = abs(one.quality.value - other.quality.value) / high
-    return across < 0.25 and up < 0.08
 
 
 @dataclass(frozen=True)
@@ -204,22 +218,15 @@ def search_front(points: Sequence[CandidatePoint], loss: str, name: str, descrip
             axes.plot([x], [point.loss], "o", color=colour, markersize=size, fillstyle=style)
             if point.chosen:
                 axes.plot([x], [point.loss], "o", color=colour, markersize=size + 7, fillstyle="none")
-                above = (0, 16)
-                axes.annotate("chosen", (x, point.loss), above, textcoords="offset points", color=INK, ha="center",
-                              fontweight="bold")  # fmt: skip
         axes.grid()
         axes.margins(0.12)
         axes.tick_params(length=0)
         axes.tick_params(axis="y", labelcolor=MUTED)
-        axes.set_xlabel("times as fast as fp32, right is better")
-        axes.set_ylabel(f"loss: {loss}")
+        axes.set_xlabel(drawable(tr("times as fast as fp32, right is better")))
+        axes.set_ylabel(drawable(tr("loss: {metric}", metric=loss)))
+        chosen = [Label(drawable(tr("chosen")), point.speedup, point.loss, bold=True) for point in points if point.chosen]
+        place_labels(axes, chosen, [(point.speedup, point.loss) for point in points], must=True)
         return inline(figure, name, description)
-
-
-def _label(axes: "Axes", text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
-    side = (-10, 8) if left else (10, 8)
-    axes.annotate(text, (x, y), side, textcoords="offset points", color=INK, ha="right" if left else "left",
-                  fontweight="bold" if bold else "normal")  # fmt: skip
 
 
 def _canvas(height: float, width: float = WIDTH) -> "tuple[Figure, Any]":
@@ -230,7 +237,7 @@ def _canvas(height: float, width: float = WIDTH) -> "tuple[Figure, Any]":
 
 
 def _rows(axes: "Axes", labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [drawable(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(length=0)
     axes.grid(axis="x")
@@ -241,7 +248,7 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> None:
 def _mel_axes(mel: Mel, step_s: float, top_hz: float) -> "tuple[Figure, Any]":
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    figure, axes = _canvas(2.0, width=3.7)
+    figure, axes = _canvas(1.9, width=3.0)
     marks = [hz for hz in (500, 1000, 2000, 4000, 8000) if hz <= top_hz]
     highest = _slaney(top_hz)
     axes.set_yticks([len(mel) * _slaney(hz) / highest for hz in marks])
@@ -249,7 +256,7 @@ def _mel_axes(mel: Mel, step_s: float, top_hz: float) -> "tuple[Figure, Any]":
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelcolor=MUTED, color=GRID)
-    axes.set_xlabel("seconds")
+    axes.set_xlabel(drawable(tr("seconds")))
     axes.set_xlim(0, mel.shape[1] * step_s)
     return figure, axes
 

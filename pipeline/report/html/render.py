@@ -1,22 +1,34 @@
 """Templates, and the numbers and units in them."""
 
+import base64
+import hashlib
+import os
 import re
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import METRICS
+from pipeline.report.html.language import html_language, said, tr, tr_html
 from pipeline.report.terminal import change, format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
 MIB = 1 << 20
 
 
-def render(template: str, view: dict[str, Any]) -> str:
-    """Fill in a template; everything that is not marked as safe is escaped, and a name that is missing is an error."""
+def render(template: str, view: dict[str, Any], script: str | None = None) -> str:
+    """Fill in a template; everything that is not marked as safe is escaped, and a name that is missing is an error.
+
+    Args:
+        template: its file in `templates/`.
+        view: what it shows.
+        script: the file in `templates/` with the page's JavaScript. The page allows that one by its hash, and no other: what
+            comes from a report can run nothing.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -27,9 +39,17 @@ def render(template: str, view: dict[str, Any]) -> str:
         "ms": ms,
         "describe": describe,
         "breakable": breakable,
+        "said": said,
     }
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(view | {"style": Markup(style)})
+    environment.globals |= {"_": tr_html}
+    code = "" if script is None else (TEMPLATES / script).read_text(encoding="utf-8")
+    given = {
+        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(code),
+        "script_hash": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
+        "language": html_language(),
+    }
+    return environment.get_template(template).render(view | given)
 
 
 def mib(size_bytes: float) -> str:
@@ -54,13 +74,18 @@ def breakable(name: str) -> Markup:
 
 def describe(metric: str) -> str:
     """Return what a metric means, in one line; empty for one that is not known here."""
-    return METRICS[metric].description if metric in METRICS else ""
+    return tr(METRICS[metric].description) if metric in METRICS else ""
 
 
 def shown_path(directory: Path) -> str:
     """Return a directory as one would type it here: relative to where the program was started, where it lies below."""
     path, here = directory.absolute(), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def link_to(file: Path, folder: Path) -> str | None:
+    """Return the address of a file, relative to a page in a folder; None: there is no such file."""
+    return quote(Path(os.path.relpath(file, folder)).as_posix()) if file.is_file() else None
 
 
 def command(setting: str, value: str) -> str:

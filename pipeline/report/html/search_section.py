@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html import plots
+from pipeline.report.html.language import tr
 from pipeline.report.html.render import mib
 from pipeline.report.schema import Report
 from pipeline.report.search_schema import NodeDecision, SearchReport, TriedCandidate
@@ -155,8 +156,12 @@ def _picture(graph: str, search: SearchReport, chosen: TriedCandidate | None, in
     unit = f"{search.metric}, {search.unit}" if search.unit else search.metric
     best = ""
     if chosen is not None and chosen.speedup is not None:
-        best = f" Chosen: {chosen.label}, {chosen.speedup:.2f} and {format_number(chosen.loss)}."
-    description = f"{len(points)} candidates for {graph}: speed-up against loss ({unit}), larger points for larger files.{best}"
+        loss = format_number(chosen.loss)
+        best = tr(" Chosen: {label}, {speedup} and {loss}.", label=chosen.label, speedup=f"{chosen.speedup:.2f}", loss=loss)
+    description = tr(
+        "{count} candidates for {graph}: speed-up against loss ({unit}), larger points for larger files.",
+        count=len(points), graph=graph, unit=unit,
+    ) + best  # fmt: skip
     return plots.search_front(points, unit, f"search-{index}", description)
 
 

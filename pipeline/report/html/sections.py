@@ -11,10 +11,10 @@ from pipeline.metrics.metric_registry import METRICS, in_reading_order, leading_
 from pipeline.record.results import NodeError, Outcome, ProcessorFit
 from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
+from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
 from pipeline.report.schema import ArtifactReport, InputFile, Report
-from pipeline.report.terminal import format_number
 from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, speed_verdict
 
 WORST_NODES = 8
@@ -58,6 +58,7 @@ class Tile:
         against: what it is to be read against.
         change: from fp32, in words; empty where there is nothing to say.
         kind: better, worse or empty.
+        name: of the metric that it is of; empty for sizes and times.
     """
 
     label: str
@@ -66,6 +67,7 @@ class Tile:
     against: str
     change: str = ""
     kind: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ class WorstTable:
 
 @dataclass(frozen=True)
 class WorstNode:
-    """A node of low signal to noise, how it computes now, and the module that it was exported from, where that is known."""
+    """A quantized node of low signal to noise, how it computes, and the module that it was exported from, where known."""
 
     node: str
     op_type: str
-    sqnr_db: float
+    sqnr_db: str
     precision: str
     module: str | None
 
@@ -116,20 +118,14 @@ class ErrorView:
     Attributes:
         graph: its role.
         picture: of all nodes.
-        worst: nodes, worst first.
-        exact: nodes without any error.
-        all: nodes.
-        clipped: nodes above the picture.
-        top: of the picture, in dB.
+        worst: quantized nodes, worst first: those that one can keep in float.
+        notes: how many nodes there are, and which the picture does not show.
     """
 
     graph: str
     picture: Markup
     worst: list[WorstNode]
-    exact: int
-    all: int
-    clipped: int
-    top: str
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,9 @@ class NodeGroups:
 
 def verdicts(report: Report) -> list[GraphVerdict]:
     """Return the verdict on each graph in words, slower ones first."""
-    found = [GraphVerdict(graph, speed_verdict(measured), measured) for graph, measured in (report.benchmark or {}).items()]
+    found = [
+        GraphVerdict(graph, said(speed_verdict(measured)), measured) for graph, measured in (report.benchmark or {}).items()
+    ]
     return sorted(found, key=lambda one: VERDICT_ORDER.index(one.measured.verdict))
 
 
@@ -158,7 +156,8 @@ def quality_headline(report: Report) -> QualityHeadline | None:
     if words is None or outcome is None:
         return None
     lead, _, reasons = words.partition(": ")
-    return QualityHeadline(lead, reasons, QUALITY_KINDS[outcome])
+    shown = tr("; ").join(said(reason) for reason in reasons.split("; "))
+    return QualityHeadline(said(lead), shown, QUALITY_KINDS[outcome])
 
 
 def tiles(report: Report) -> list[Tile]:
@@ -166,15 +165,16 @@ def tiles(report: Report) -> list[Tile]:
     found = []
     artifacts = report.artifacts or []
     for artifact in artifacts:
-        of = f" of {artifact.graph}" if len(artifacts) > 1 else ""
+        of = artifact.graph if len(artifacts) > 1 else ""
         share = 100 * artifact.bytes / artifact.baseline_bytes
         measured = (report.benchmark or {}).get(artifact.graph)
         if measured is not None:
             found.append(_latency_tile(of, measured))
-        found.append(Tile(f"Size{of}", mib(artifact.bytes), "", f"{share:.0f} % of fp32’s {mib(artifact.baseline_bytes)}"))
+        against = tr("{percent} % of fp32’s {size}", percent=f"{share:.0f}", size=mib(artifact.baseline_bytes))
+        found.append(Tile(_of(tr("Size"), of), mib(artifact.bytes), "", against))
         if measured is not None and measured.rtf and measured.baseline_rtf:
-            against = f"real time; fp32 {1 / measured.baseline_rtf:.0f} ×"
-            found.append(Tile(f"Speech{of}", f"{1 / measured.rtf:.0f} ×", "", against))
+            against = tr("real time; fp32 {factor} ×", factor=f"{1 / measured.baseline_rtf:.0f}")
+            found.append(Tile(_of(tr("Speech"), of), f"{1 / measured.rtf:.0f} ×", "", against))
     return found + _quality_tiles(report)
 
 
@@ -218,26 +218,34 @@ def _error_view(graph: str, errors: list[NodeError], artifact: ArtifactReport | 
         return None
     worst_first = sorted(known, key=lambda pair: pair[1])
     lowest, last = worst_first[0], known[-1]
-    description = (
-        f"Signal to quantization noise of {len(errors)} nodes along {graph}, in dB; lowest at {lowest[0].node}: "
-        f"{format_number(lowest[1])}, at the last node {format_number(last[1])}."
-    )
+    description = tr(
+        "Signal to quantization noise of {count} nodes along {graph}, in dB; lowest at {node}: {level}, at the last node "
+        "{last}.",
+        count=len(errors), graph=graph, node=lowest[0].node, level=_decibels(lowest[1]), last=_decibels(last[1]),
+    )  # fmt: skip
     values = [math.nan if error.sqnr_db is None else error.sqnr_db for error in errors]
     flags = [error.node in quantized for error in errors]
     levels = [level for _, level in worst_first]
     top = 10.0 * math.ceil(0.1 * levels[int(0.95 * (len(levels) - 1))])  # the nearly exact would press the rest together
+    exact, clipped = len(errors) - len(known), sum(level > top for level in levels)
+    notes = [tr("{count} nodes.", count=len(errors))]
+    notes += [tr("Without any error, and so without a point: {count}.", count=exact)] if exact else []
+    notes += [tr("Above {level} dB, drawn at the edge: {count}.", level=f"{top:.0f}", count=clipped)] if clipped else []
     return ErrorView(
         graph,
         plots.along_graph(values, flags, "SQNR, dB", name, description, top=top),
         [
-            WorstNode(error.node, error.op_type, level, quantized.get(error.node, "fp32"), modules.get(error.node))
-            for error, level in worst_first[:WORST_NODES]
-        ],
-        exact=len(errors) - len(known),
-        all=len(errors),
-        clipped=sum(level > top for level in levels),
-        top=f"{top:.0f}",
+            WorstNode(error.node, error.op_type, _decibels(level), quantized[error.node], modules.get(error.node))
+            for error, level in worst_first
+            if error.node in quantized
+        ][:WORST_NODES],
+        notes,
     )
+
+
+def _decibels(level: float) -> str:
+    """Return a level in dB; what is not told from zero has no sign."""
+    return f"{round(level, 1) + 0.0:.1f}"
 
 
 def nodes(report: Report) -> list[NodeGroups]:
@@ -264,14 +272,23 @@ def inputs(report: Report) -> list[tuple[str, list[tuple[str, InputFile]]]]:
     return list(groups.items())
 
 
+def _of(what: str, graph: str) -> str:
+    """Return the label of a number; of a model with several graphs, with the graph that it is of."""
+    return tr("{what} of {graph}", what=what, graph=graph) if graph else what
+
+
 def _latency_tile(of: str, measured: GraphBenchmark) -> Tile:
     """Return the latency at the median length: the ratio of all lengths is not the speed-up."""
     lengths = measured.lengths
     one = lengths.get("median") or next(iter(lengths.values()), None)
+    label = _of(tr("Latency"), of)
     if one is None:
-        return Tile(f"Latency{of}", ms(measured.quantized_ms.p50), "", f"fp32 {ms(measured.baseline_ms.p50)}")
-    heard = f", {one.audio_seconds:.1f} s of speech" if one.audio_seconds else ""
-    return Tile(f"Latency{of}", ms(one.quantized_ms), "", f"fp32 {ms(one.baseline_ms)}{heard}")
+        return Tile(label, ms(measured.quantized_ms.p50), "", f"fp32 {ms(measured.baseline_ms.p50)}")
+    before = ms(one.baseline_ms)
+    if not one.audio_seconds:
+        return Tile(label, ms(one.quantized_ms), "", f"fp32 {before}")
+    against = tr("fp32 {latency}, {seconds} s of speech", latency=before, seconds=f"{one.audio_seconds:.1f}")
+    return Tile(label, ms(one.quantized_ms), "", against)
 
 
 def _quality_tiles(report: Report) -> list[Tile]:
@@ -283,18 +300,18 @@ def _quality_tiles(report: Report) -> list[Tile]:
     for name in (truth, distance):
         if name is None:
             continue
-        metric, interval, title = metrics[name], metric_interval(report, name), METRICS[name].title or name
-        unit = f" {metric.unit}" if metric.unit else ""
+        metric, interval, title = metrics[name], metric_interval(report, name), tr(METRICS[name].title or name)
+        unit = f" {tr(metric.unit)}" if metric.unit else ""
         value = "∞" if metric.quantized is None else f"{metric.quantized:.3g}{unit}"
-        shown = "" if interval is None else f"{interval.low:.3g} to {interval.high:.3g}"
+        shown = "" if interval is None else tr("{low} to {high}", low=f"{interval.low:.3g}", high=f"{interval.high:.3g}")
         if name == truth:
             gap = difference_interval(report, name)
             effect = _effect(metric, gap) or ""
-            change = "" if gap is None else f"{signed(gap.value)}, {effect}"
+            change = "" if gap is None else f"{signed(gap.value)}, {tr(effect)}"
             kind = effect if effect in ("better", "worse") else ""
-            found.append(Tile(title, value, shown, f"fp32 {metric.baseline:.3g}{unit}", change, kind))
+            found.append(Tile(title, value, shown, f"fp32 {metric.baseline:.3g}{unit}", change, kind, name))
         else:
-            found.append(Tile(title, value, shown, METRICS[name].compared))
+            found.append(Tile(title, value, shown, tr(METRICS[name].compared), name=name))
     return found
 
 

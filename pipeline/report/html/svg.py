@@ -75,11 +75,32 @@ def picture(draw: Callable[P, Markup]) -> Callable[P, Markup]:
     return drawn
 
 
+# matplotlib lays text out with its own font, which has no Chinese; what the page's font will draw is stood in for by characters
+# that it has, about as wide, and that no text holds.
+_STAND_INS = (*range(0x4DC0, 0x4E00), *range(0x1F030, 0x1F094))  # hexagrams, dominoes: in DejaVu Sans, regular and bold
+FIRST_OF_EAST_ASIA = 0x2E80
+_stood_in: dict[str, str] = {}
+
+
+def drawable(text: str) -> str:
+    """Return a text that matplotlib can lay out; `inline` puts the page's own characters back."""
+    return "".join(map(_stand_in, text))
+
+
+def _stand_in(character: str) -> str:
+    if ord(character) < FIRST_OF_EAST_ASIA:  # Latin, Greek, signs, ...
+        return character
+    if character not in _stood_in and len(_stood_in) < len(_STAND_INS):
+        _stood_in[character] = chr(_STAND_INS[len(_stood_in)])
+    return _stood_in.get(character, "□")
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw in the page's style; the settings of other users of matplotlib stay as they are."""
+    """Draw one figure in the page's style; the settings of other users of matplotlib stay as they are."""
     import matplotlib as mpl
 
+    _stood_in.clear()
     with mpl.rc_context(_STYLE):
         yield
 
@@ -106,6 +127,7 @@ def inline(figure: "Figure", name: str, description: str) -> Markup:
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", text, count=1, flags=re.DOTALL)  # it would hold for the whole page
     text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the family is the page's
+    text = text.translate({ord(stand_in): character for character, stand_in in _stood_in.items()})
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     view = re.search(r'viewBox="([^"]+)"', text)

@@ -1,6 +1,6 @@
 """What the page of one run shows of size, speed, and where the time goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -9,12 +9,14 @@ from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.results import Inspection
 from pipeline.report.html import plots
 from pipeline.report.html.bar_chart import bar_chart
+from pipeline.report.html.language import tr
 from pipeline.report.html.render import mib, ms
+from pipeline.report.op_families import Family, families
 from pipeline.report.schema import Report
 from pipeline.report.terminal import format_number, shares_words
 
-SHOWN_OPS = 8  # in the picture
-TABLE_OPS = 14
+SHOWN_FAMILIES = 8  # in the picture
+TABLE_FAMILIES = 12
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class SpeedView:
 
 
 @dataclass(frozen=True)
+class FamilyRow:
+    """A family of operators in the table; `members` is empty where it is one operator of that name, in both models."""
+
+    label: str
+    members: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class TimeView:
     """Where the time of a graph goes.
 
@@ -46,10 +58,10 @@ class TimeView:
 
     Attributes:
         graph: its role.
-        picture: time by operator.
+        picture: time by family of operators.
         paired: whether both models are in the picture.
         seen: what the graph is made of.
-        rows: operator, ms in fp32, ms in the quantized model.
+        rows: of the families.
         trace: the file of the Chrome trace of both.
     """
 
@@ -57,7 +69,7 @@ class TimeView:
     picture: Markup
     paired: bool
     seen: Inspection | None
-    rows: list[tuple[str, str, str]]
+    rows: list[FamilyRow]
     trace: str | None
 
 
@@ -67,8 +79,8 @@ def speed(report: Report) -> list[SpeedView]:
     for artifact in report.artifacts or []:
         graph, before, after = artifact.graph, artifact.baseline_bytes, artifact.bytes
         measured = (report.benchmark or {}).get(graph)
-        rows = [("Size", "", mib(before), mib(after), _share(after, before))]
-        for title, shares in (("Weights", artifact.weights), ("Multiplications", artifact.multiplications or {})):
+        rows = [(tr("Size"), "", mib(before), mib(after), _share(after, before))]
+        for title, shares in ((tr("Weights"), artifact.weights), (tr("Multiplications"), artifact.multiplications or {})):
             rows += [(title, shares_words(shares), "", "", "")] if shares else []
         pictures: list[Markup] = []
         if measured is not None:
@@ -79,7 +91,7 @@ def speed(report: Report) -> list[SpeedView]:
 
 
 def time_by_op(report: Report) -> list[TimeView]:
-    """Return where the time of each graph goes, by operator: in both models where both were profiled, else in fp32."""
+    """Return where the time of each graph goes, by families of operators: in both models where both were profiled."""
     found: list[TimeView] = []
     inspected, timed = report.inspect or {}, report.benchmark or {}
     for number_, graph in enumerate(dict.fromkeys((*inspected, *timed))):
@@ -90,38 +102,56 @@ def time_by_op(report: Report) -> list[TimeView]:
         after = ops.quantized_ms if ops else {}
         if not before:
             continue
-        unit = f"ms of one inference, sample {ops.sample}" if ops else "% of the time of one inference"
-        names = sorted({*before, *after}, key=lambda op: -max(before.get(op, 0.0), after.get(op, 0.0)))
-        shown, rest = names[:SHOWN_OPS], names[SHOWN_OPS:]
-        labels = [*shown, f"{len(rest)} others"] if rest else shown
-        columns = [
-            [*(side.get(op, 0.0) for op in shown), *([sum(side.get(op, 0.0) for op in rest)] if rest else [])]
-            for side in (before, after)
-        ]
+        unit = tr("ms of one inference, sample {sample}", sample=ops.sample) if ops else tr("% of the time of one inference")
+        all_of_it = families(before, after)
+        shown, rest = all_of_it[:SHOWN_FAMILIES], all_of_it[SHOWN_FAMILIES:]
+        bars = [(tr(family.title), family.before, family.after) for family in shown]
+        if rest:
+            bars.append((_others(len(rest)), sum(f.before for f in rest), sum(f.after for f in rest)))
+        labels, columns = [bar[0] for bar in bars], ([bar[1] for bar in bars], [bar[2] for bar in bars])
         lead = ", ".join(f"{label} {value:.3g}" for label, value in list(zip(labels, columns[0], strict=True))[:3])
-        description = f"Time of {graph} by operator, in {unit}; fp32: {lead}."
+        description = tr("Time of {graph} by family of operators, in {unit}; fp32: {lead}.", graph=graph, unit=unit, lead=lead)
         name = f"ops-{number_}"
         if after:
             picture = plots.pairs(labels, columns[0], columns[1], unit, name, description)
         else:
             picture = bar_chart(labels, columns[0], unit, name, description)
-        rows = _op_rows(names, before, after) if ops else []
+        rows = _family_rows(all_of_it) if ops else []
         found.append(TimeView(graph, picture, bool(after), seen, rows, ops.trace if ops else None))
     return found
 
 
-def _op_rows(names: Sequence[str], before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Return operator, ms in fp32 and in the quantized model, the smaller ones as one row, and all of them as the last."""
-    rest = names[TABLE_OPS:] if len(names) > TABLE_OPS + 1 else []
-    rows: list[tuple[str, Sequence[str]]] = [(op, [op]) for op in names[: len(names) - len(rest)]]
-    rows += [(f"{len(rest)} others", rest)] if rest else []
-    rows.append(("all", names))
+def _family_rows(found: Sequence[Family]) -> list[FamilyRow]:
+    """Return the families, the smaller ones as one row, and all of them as the last."""
+    split = TABLE_FAMILIES if len(found) > TABLE_FAMILIES + 1 else len(found)
+    rows = [_family_row(tr(family.title), _members(family), [family]) for family in found[:split]]
+    rest = found[split:]
+    if rest:
+        names = ", ".join(dict.fromkeys(op for family in rest for op in (*family.baseline, *family.quantized)))
+        rows.append(_family_row(_others(len(rest)), names, rest))
+    return [*rows, _family_row(tr("all"), "", found)]
 
-    def shown(times: Mapping[str, float], ops: Sequence[str]) -> str:
-        total = sum(times[op] for op in ops if op in times)
-        return "–" if not any(op in times for op in ops) else "< 0.01" if total < 0.005 else f"{total:.2f}"
 
-    return [(label, shown(before, ops), shown(after, ops)) for label, ops in rows]
+def _family_row(label: str, members: str, of: Sequence[Family]) -> FamilyRow:
+    def shown(there: bool, total: float) -> str:
+        return "–" if not there else "< 0.01" if total < 0.005 else f"{total:.2f}"
+
+    before = shown(any(family.baseline for family in of), sum(family.before for family in of))
+    after = shown(any(family.quantized for family in of), sum(family.after for family in of))
+    return FamilyRow(label, members, before, after)
+
+
+def _members(family: Family) -> str:
+    """Return the operators of a family with their times, where there are others than the one that it is named after."""
+    if {*family.baseline, *family.quantized} == {family.name}:
+        return ""
+    sides = (("fp32", family.baseline), (tr("quantized"), family.quantized))
+    told = [(side, ", ".join(f"{op} {value:.2f}" for op, value in times.items() if value >= 0.005)) for side, times in sides]
+    return "; ".join(f"{side}: {ops}" for side, ops in told if ops)
+
+
+def _others(count: int) -> str:
+    return tr("{count} others", count=count)
 
 
 def _share(after: float, before: float) -> str:
@@ -131,53 +161,65 @@ def _share(after: float, before: float) -> str:
 def _latency_rows(measured: GraphBenchmark) -> list[tuple[str, str, str, str, str]]:
     slow, fast = measured.baseline_ms, measured.quantized_ms
     rows = [
-        ("Latency", label, ms(before), ms(after), _share(after, before))
+        (tr("Latency"), label, ms(before), ms(after), _share(after, before))
         for label, before, after in (
-            ("median", slow.p50, fast.p50), ("90th percentile", slow.p90, fast.p90), ("99th percentile", slow.p99, fast.p99),
+            (tr("median"), slow.p50, fast.p50),
+            (tr("90th percentile"), slow.p90, fast.p90),
+            (tr("99th percentile"), slow.p99, fast.p99),
         )
-    ]  # fmt: skip
+    ]
     for other in measured.other_threads:
         before, after = other.baseline_ms.p50, other.quantized_ms.p50
-        rows.append(("Latency", f"median, {other.threads} threads", ms(before), ms(after), _share(after, before)))
+        label = tr("median, {count} threads", count=other.threads)
+        rows.append((tr("Latency"), label, ms(before), ms(after), _share(after, before)))
     if measured.rtf is not None and measured.baseline_rtf is not None:
         before, after = measured.baseline_rtf, measured.rtf
         rows.append(
             (
-                "Real-time factor",
-                "below 1 is faster than speech",
+                tr("Real-time factor"),
+                tr("below 1 is faster than speech"),
                 format_number(before),
                 format_number(after),
                 _share(after, before),
             )
         )
     for label, before, after in (
-        ("Time to load", measured.baseline_load_ms, measured.quantized_load_ms),
-        ("First inference", measured.baseline_first_run_ms, measured.quantized_first_run_ms),
+        (tr("Time to load"), measured.baseline_load_ms, measured.quantized_load_ms),
+        (tr("First inference"), measured.baseline_first_run_ms, measured.quantized_first_run_ms),
     ):
         rows.append((label, "", ms(before), ms(after), _share(after, before)))
     before, after = measured.baseline_peak_bytes, measured.quantized_peak_bytes
     runtime = measured.runtime_peak_bytes
-    note = f"of which {mib(runtime)} without any model" if runtime else ""
-    rows.append(("Peak memory of the process", note, mib(before), mib(after), _share(after, before)))
+    note = tr("of which {size} without any model", size=mib(runtime)) if runtime else ""
+    rows.append((tr("Peak memory of the process"), note, mib(before), mib(after), _share(after, before)))
     return rows
 
 
 def _speed_pictures(graph: str, measured: GraphBenchmark, number_: int) -> list[Markup]:
     others = measured.other_threads
-    own = f"{measured.threads} threads" if measured.threads > 1 else "1 thread" if others else "quantized"
+    own = _threads(measured.threads) if measured.threads > 1 or others else tr("quantized")
     rows = [plots.speedup_range(own, measured.speedup)]
-    rows += [plots.speedup_range(f"{other.threads} threads", other.speedup) for other in others]
+    rows += [plots.speedup_range(_threads(other.threads), other.speedup) for other in others]
     if measured.self_check is not None:
-        rows.append(plots.speedup_range("fp32 against itself", measured.self_check))
-    told = "; ".join(f"{row.label} {row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
-    pictures = [
-        plots.speedups(rows, f"speedup-{number_}", f"Speed of {graph} in multiples of fp32’s, with 95 % intervals: {told}.")
-    ]
+        rows.append(plots.speedup_range(tr("fp32 against itself"), measured.self_check))
+    told = "; ".join(
+        tr("{label} {value} ({low} to {high})", label=row.label, value=f"{row.value:.2f}", low=f"{row.low:.2f}",
+           high=f"{row.high:.2f}")
+        for row in rows
+    )  # fmt: skip
+    description = tr("Speed of {graph} in multiples of fp32’s, with 95 % intervals: {told}.", graph=graph, told=told)
+    pictures = [plots.speedups(rows, f"speedup-{number_}", description)]
     lengths = measured.lengths
-    labels = [f"{name}, {one.audio_seconds:.1f} s" if one.audio_seconds else name for name, one in lengths.items()]
+    labels = [f"{tr(name)}, {one.audio_seconds:.1f} s" if one.audio_seconds else tr(name) for name, one in lengths.items()]
     before, after = [one.baseline_ms for one in lengths.values()], [one.quantized_ms for one in lengths.values()]
     if lengths:
-        told = "; ".join(f"{label}: {a:.3g} and {b:.3g}" for label, a, b in zip(labels, before, after, strict=True))
-        description = f"Median latency of {graph} in ms by length of the input, fp32 and quantized: {told}."
-        pictures.append(plots.pairs(labels, before, after, "median latency, ms", f"lengths-{number_}", description))
+        told = "; ".join(f"{label}: {a:.3g}, {b:.3g}" for label, a, b in zip(labels, before, after, strict=True))
+        description = tr(
+            "Median latency of {graph} in ms by length of the input, fp32 and quantized: {told}.", graph=graph, told=told
+        )
+        pictures.append(plots.pairs(labels, before, after, tr("median latency, ms"), f"lengths-{number_}", description))
     return pictures
+
+
+def _threads(count: int) -> str:
+    return tr("1 thread") if count == 1 else tr("{count} threads", count=count)

@@ -1,0 +1,119 @@
+"""The pages in Chinese: every text is translated, what a report holds stays as it is, and the setting chooses."""
+
+import ast
+import re
+
+import pytest
+from html_page import Page
+from jinja2 import Environment, nodes
+
+import pipeline
+from pipeline.metrics.metric_registry import METRICS
+from pipeline.report.compare_runs import compare_runs, write_comparison
+from pipeline.report.html.language import in_language, said, texts, tr
+from pipeline.report.html.render import TEMPLATES
+from pipeline.report.html.run_page import write_page
+from pipeline.report.index_file import write_index
+from pipeline.report.report_file import report_from_json
+
+DATA = {  # what stands in headings and labels and is no text of the pages: names, units, formats
+    "asr", "encoder", "static", "fp", "int", "ms", "MiB", "nat", "sha", "opset", "SQNR", "RTF", "cpu", "cores", "flags",
+    "onnxruntime", "ONNX", "Runtime", "data", "models", "clips", "evaluation", "calibration", "model", "onnx", "manifest",
+    "jsonl", "its", "weight", "is", "not", "a", "constant",
+}  # fmt: skip
+
+
+def texts_of_the_code():
+    """Return the texts that the code and the templates translate."""
+    found = set()
+    for path in TEMPLATES.parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "tr_html")
+            if called and isinstance(node.args[0], ast.Constant):
+                found.add(node.args[0].value)
+    for path in TEMPLATES.glob("*.j2"):
+        for call in Environment().parse(path.read_text(encoding="utf-8")).find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and call.node.name == "_":
+                found.add(call.args[0].value)
+    for metric in METRICS.values():
+        found |= {metric.description, metric.title or metric.description, metric.compared}
+    return found
+
+
+def test_every_text_of_the_pages_is_translated():
+    assert sorted(texts_of_the_code() - texts("zh").keys()) == []
+
+
+def test_no_translation_is_of_a_text_that_is_gone():
+    package = TEMPLATES.parents[2]
+    constants = {
+        node.value
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert package.name == pipeline.__name__
+    assert sorted(texts("zh").keys() - texts_of_the_code() - constants) == []
+
+
+def test_a_translation_has_the_values_and_the_markup_of_its_text():
+    for text, translation in texts("zh").items():
+        for pattern in (r"\{\w+\}", r"<[^>]+>"):
+            assert sorted(re.findall(pattern, text)) == sorted(re.findall(pattern, translation)), text
+
+
+def test_what_is_not_translated_is_shown_in_english():
+    with in_language("zh"):
+        assert tr("a text of another version") == "a text of another version"
+        assert said("a reason: {of} a report") == "a reason: {of} a report"
+    assert tr("Quality") == "Quality"
+
+
+def test_a_verdict_is_translated_with_its_number():
+    with in_language("zh"):
+        assert said("Faster than fp32: 1.50 times its speed") == "比 fp32 快：速度为其 1.50 倍"
+        assert said("int4 weight in blocks of 32, float computation") == "int4 权重（每块 32 个），浮点计算"
+
+
+def english_words(page):
+    """Return the words in headings, labels and pictures of a page that are neither names nor Chinese."""
+    shown = page.texts("h1", "h2", "h3", "th", "dt", "figcaption", "summary", "button", "label", "text", "footer")
+    named = set(re.findall(r"\w+", " ".join(page.texts("code", "small", "pre"))))
+    words = set(re.findall(r"[A-Za-z]{2,}", " ".join(shown)))
+    return sorted(word for word in words - DATA if not any(word in name for name in named))
+
+
+@pytest.mark.parametrize("kind", ["run", "comparison", "index"])
+def test_a_chinese_page_speaks_chinese(report, save_run, tmp_path, kind):
+    for name in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
+        directory = save_run(report, name)
+    save_run(
+        {"schema": 2, "status": "failed", "error": "model.path: x", "model": "asr", "mode": "static"}, "2026-01-03_00-00-00"
+    )
+    if kind == "run":
+        text = write_page(report_from_json(report, "report"), directory, "zh")
+    elif kind == "comparison":
+        comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+        text = write_comparison(comparison, tmp_path, "zh").read_text(encoding="utf-8")
+    else:
+        text = write_index(tmp_path / "outputs", "zh").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.unbalanced == []
+    assert page.all("html")[0][0]["lang"] == "zh-Hans"
+    assert english_words(page) == []
+
+
+FEW = ("model=vocoder", "mode=dynamic", "evaluation.samples=2", "evaluation.node_samples=0", "evaluation.listen=0")
+
+
+def test_the_setting_chooses_the_language_of_the_pages(run_quickly, tmp_path):
+    run = run_quickly(*FEW, "stages=[load,quantize,evaluate]", "report.language=zh").succeeded()
+    for page in (run.directory / "report.html", tmp_path / "outputs" / "index.html"):
+        assert '<html lang="zh-Hans">' in page.read_text(encoding="utf-8")
+
+
+def test_a_language_that_is_not_known_is_refused_with_those_that_are(run_quickly):
+    run = run_quickly(*FEW, "report.language=fr")
+    assert run.exit_code == 2
+    assert "report.language" in run.stderr
+    assert "en, zh" in run.stderr
