@@ -1,10 +1,13 @@
 """The plan: which precision each node gets, and why the others keep fp32."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
@@ -21,6 +24,7 @@ from pipeline.record.results import Kept
 FLOAT_BYTES = 4
 NODE_BYTES = 256  # of a DequantizeLinear, with its names
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
+LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
 
 
 class Precision(Enum):
@@ -119,6 +123,14 @@ def plan_nodes(
     return plan
 
 
+def _fault_of(weight: onnx.TensorProto) -> str | None:
+    """Return why a weight cannot be stored as integers, or None."""
+    if weight.data_type != onnx.TensorProto.FLOAT:
+        return "its weight is not float32"
+    finite = np.isfinite(numpy_helper.to_array(weight)).all()
+    return None if finite else "its weight holds NaN or infinity, which no integer stands for"
+
+
 def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the types with dynamic ranges, and those that only store their weights as int8, where a mode names them.
 
@@ -177,12 +189,11 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
         if node.op_type == "MatMul" and products:
             return None
-        return "its weight is not a constant"
-    if weight.data_type != onnx.TensorProto.FLOAT:
-        return "its weight is not float32"
-    values = 1
-    for size in weight.dims:
-        values *= size
+        left = node.op_type == "MatMul" and node.input[0] in weights
+        return LEFT_CONSTANT if left else "its weight is not a constant"
+    if (fault := _fault_of(weight)) is not None:
+        return fault
+    values = math.prod(weight.dims)
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
     if precision is Precision.weight_int8 and node.op_type in LAYERS:

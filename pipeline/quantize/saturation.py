@@ -224,6 +224,7 @@ def _count(product: Product, array: Array, zero_point: int) -> npt.NDArray[np.fl
     elif product.weights.ndim > 2:  # a stack of matrices: each with its own activations
         return np.zeros(2)
     else:
+        values = values.T if int_attribute(product.node, "transA", 0) else values
         flat = values.reshape(-1, values.shape[-1])
         drawn = np.random.default_rng(0).choice(len(flat), min(len(flat), POSITIONS), replace=False)
         groups = flat[drawn][None]

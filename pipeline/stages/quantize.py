@@ -177,7 +177,8 @@ class _Job:
         # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
         preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
         opset = opset_for(mode.opset, mode.runtime, source.opset)
-        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess)
+        shrink = not isinstance(mode, OptimizeConfig)
+        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess, weights_shrink=shrink)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             self.search(source, prepared, mode, search_inputs)
