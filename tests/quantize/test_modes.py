@@ -256,7 +256,7 @@ def test_a_mode_that_changes_nothing_leaves_no_file(source_of, settings, conv_ne
     with pytest.raises(StageError, match="would change nothing"):
         quantize({"model": source}, settings("dynamic", op_types=["MatMul"]), {}, {}, run_directory)
     assert not list(run_directory.path.rglob("*.onnx"))
-    with pytest.raises(StageError, match="mode.preprocess=true"):
+    with pytest.raises(StageError, match=r"mode\.preprocess=true"):
         quantize({"model": source}, settings("dynamic", op_types=["MatMul"], preprocess=False), {}, {}, run_directory)
 
 

@@ -74,6 +74,17 @@ def test_a_constant_on_the_left_is_named_as_the_reason(plan_of, settings, build,
     assert "its constant is its first input" in reasons(plan_of(model, settings("static")))["logits"]
 
 
+@pytest.mark.parametrize(
+    ("preprocess", "reason"), [(True, "'table', transposed, which others read"), (False, "preprocess=true")]
+)
+def test_a_weight_that_is_computed_from_constants_says_why_it_is(plan_of, settings, build, make_weight, preprocess, reason):
+    text = """g (int64[n] ids, float[n, 64] x) => (float[n, 64] a, float[n, 64] y) {
+        a = Gather (table, ids) w = Transpose <perm = [1, 0]> (table) [tied] y = MatMul (x, w)
+    }"""
+    model = build(text, table=make_weight(64, 64))
+    assert reason in reasons(plan_of(model, settings("dynamic", op_types=["MatMul"], preprocess=preprocess)))["tied"]
+
+
 @pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
 def test_a_weight_that_is_not_finite_stays_float(plan_of, settings, build, make_weight, mode):
     weight = make_weight(64, 64)
