@@ -150,6 +150,16 @@ def test_sums_of_a_product_with_a_transposed_input_are_counted(build):
     assert saturating_shares(model, [quiet]) == {"gemm": 0}
 
 
+def test_samples_that_leave_nothing_to_multiply_count_nothing(build):
+    text = (
+        "kept (float[n, 6] x) => (float[n, 4] y) { q, s, z = DynamicQuantizeLinear (x) [product] y = MatMulInteger (q, w, z) }"
+    )
+    model = build(text.replace("float[n, 4] y", "int32[n, 4] y"), w=np.full((6, 4), 127, np.int8))
+    nothing, something = (Sample(f"s{rows}", {"x": np.ones((rows, 6), np.float32)}) for rows in (0, 2))
+    assert saturating_shares(model, [nothing]) == {"product": None}
+    assert saturating_shares(model, [nothing, something]) == {"product": 1}
+
+
 def test_the_simulation_equals_onnxruntime_without_vnni_on_a_thousand_convs_and_matrix_products(tmp_path):
     rng = np.random.default_rng(0)
     graphs, results = tmp_path / "graphs", tmp_path / "results"
