@@ -91,7 +91,31 @@ def prepare(
         model = _fold(model, source, weights_shrink)
     ensure_names(model)
     left = {node.name for node in model.graph.node}
-    return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - left), source.paths)
+    return PreparedGraph(_typed(with_shapes(model)), tuple(notes), frozenset(names - left), source.paths)
+
+
+def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph, in which float tensors behind operators of other domains have the types that ONNX Runtime gives them.
+
+    ONNX's inference knows its own operators only, and a tensor of an unknown type would stay as it is.
+    """
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if value.type.WhichOneof("value")}
+    unknown = [name for node in graph.node for name in node.output if name and name not in known]
+    if not unknown or not any(node.domain for node in graph.node):
+        return model
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
+    try:
+        outputs = open_session(exposed, optimization="none").get_outputs()
+    except ORT_ERRORS:  # what is wrong with the graph is said where it is used
+        return model
+    for value in outputs[len(graph.output) :]:
+        if value.type == "tensor(float)":  # without a shape ONNX Runtime gives an empty one, as that of a scalar
+            shape = [length if isinstance(length, int) else None for length in value.shape] or None
+            graph.value_info.append(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+    return model
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import with_noise_inputs
@@ -84,6 +85,18 @@ def test_only_what_would_make_a_file_larger_is_not_folded(stored_oddly, shrink, 
     before = infer(open_session(stored_oddly.path), sample)
     for name, array in infer(open_session(ready), sample).items():
         np.testing.assert_allclose(array, before[name], rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_behind_operators_of_other_domains_have_types(source_of, build, make_weight):
+    text = """contrib (float[n, 32] x) => (float[n, 32] y) {
+        a = MatMul (x, w) b = com.microsoft.FastGelu (a) c = Relu (b) y = MatMul (c, w)
+    }"""
+    model = build(text, w=make_weight(32, 32))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    ready = prepared(source_of(model)).model
+    types = {value.name: value.type.tensor_type for value in ready.graph.value_info}
+    assert [types[name].elem_type for name in "abc"] == [TensorProto.FLOAT] * 3
+    assert types["c"].shape.dim[1].dim_value == 32
 
 
 def test_without_preprocessing_the_graph_stays_as_exported(source_of, build, make_weight):
