@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pipeline.measure.benchmark_result import GraphBenchmark
-from pipeline.metrics.metric_registry import in_reading_order
+from pipeline.metrics.metric_registry import SIGNAL_TO_NOISE, in_reading_order
 from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Inspection, Outcome
 from pipeline.report.doctor_words import doctor_lines
@@ -205,7 +205,7 @@ def _outputs(evaluation: EvaluationReport) -> FittedTable:
 def _on_states(evaluation: EvaluationReport) -> str:
     if not evaluation.rolled_out:
         return "What is fed back goes through the graph again at the next call, and its error with it."
-    alone = [found["sqnr_db"] for found in evaluation.one_call.values() if found.get("sqnr_db") is not None]
+    alone = [found[SIGNAL_TO_NOISE] for found in evaluation.one_call.values() if found.get(SIGNAL_TO_NOISE) is not None]
     worst = min((value for value in alone if value is not None), default=None)
     beside = "" if worst is None else f"; with fp32's states at each call, the worst output has {worst:.1f} dB"
     return (

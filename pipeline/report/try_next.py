@@ -216,7 +216,7 @@ def _limits(report: Report) -> list[LimitCheck]:
 def _useless(report: Report) -> str | None:
     """Return that fp32 itself recognises next to nothing."""
     for name, metric in ({} if report.evaluation is None else report.evaluation.metrics).items():
-        if name.endswith(("wer_percent", "cer_percent")) and (metric.baseline or 0.0) >= USELESS_PERCENT:
+        if name in METRICS and METRICS[name].is_error_rate and (metric.baseline or 0.0) >= USELESS_PERCENT:
             return (
                 f"fp32 itself has a {name} of {metric.baseline:.0f}: its front end or its texts do not fit; this looks for why"
             )
