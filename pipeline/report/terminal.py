@@ -39,7 +39,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
     parts += _verdict(report)
     parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
-    parts.append(Text())
+    parts += [Text()] if parts else []
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
     if report.doctor is not None:
@@ -160,8 +160,10 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
 
 def _add_latency(table: FittedTable, measured: GraphBenchmark) -> None:
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+    found = measured.speedup
+    speed = f"{found.low:.2f}–{found.high:.2f}" if measured.verdict == "same" else f"{found.median:.2f}"
     table.add(f"latency, {threads}", f"{measured.baseline_ms.p50:.2f} ms", f"{measured.quantized_ms.p50:.2f} ms",
-              f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
+              f"{speed} times as fast")  # fmt: skip
 
 
 def _quality(evaluation: EvaluationReport) -> FittedTable:
