@@ -89,7 +89,9 @@ def test_the_help_names_the_command_that_was_called():
 @pytest.mark.parametrize("width", [40, 60, 80, 118])
 def test_the_help_fits_a_terminal_of_any_width_and_cuts_no_name(width):
     text = help_text("python run.py", width)
-    assert [line for line in text.splitlines()[1:] if len(line) > width and len(line.split()) > 1 and "python " not in line] == []
+    assert [
+        line for line in text.splitlines()[1:] if len(line) > width and len(line.split()) > 1 and "python " not in line
+    ] == []
     words = set(help_text("python run.py", 1000).split())
     assert set(text.split()) == words
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.shell_words import shell_line, shell_word
 
 WORDS = [
-    "mode.nodes_to_exclude=['/conv_pre/Conv','/resblocks.3.1/convs1.0/Conv']", "model.path=/data/模型/模型 (1).onnx", "it's $HOME",
+    "mode.nodes_to_exclude=['/conv_pre/Conv','/resblocks.3.1/convs1.0/Conv']", "model.path=/模型 (1).onnx", "it's $HOME",
     "a'b`date`", "'\"'", "back\\slash's", "{sr: 16000}", "plain=1", "", "wow! it's",
 ]  # fmt: skip
 

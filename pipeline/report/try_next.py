@@ -117,7 +117,9 @@ def _after_inspection(report: Report, config: RunConfig, line: CommandLine) -> I
             return
     for graph, found in (report.inspect or {}).items():
         if found.advised_mode != NOT_SURE and "quantize" not in config.stages:
-            yield line.with_settings(f"mode={found.advised_mode}", without=["stages"]), f"{graph}: {found.reasons[-1]}"
+            searches = config.mode.kind is ModeKind.auto and found.advised_mode in CALIBRATED  # and keeps what int8 would ruin
+            mode = ModeKind.auto.name if searches else found.advised_mode
+            yield line.with_settings(f"mode={mode}", without=["stages"]), f"{graph}: {found.reasons[-1]}"
             return
 
 
