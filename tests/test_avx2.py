@@ -117,7 +117,7 @@ def quantized(source, mode, sample, folder):
     folder.mkdir()
     samples = {source.name: [sample]}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
+        patched.setattr("pipeline.optimize.engine.measure_gain", lambda *_, **__: Gain(1.5, True))
         return quantize({source.name: source}, mode, samples, samples, RunDirectory(folder)).artifacts[source.name]
 
 
