@@ -1,7 +1,7 @@
 """A report in the terminal: the verdict first, then what it rests on, at the end where the files are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -23,6 +23,7 @@ QUALITY_STYLES = {
     Outcome.undecided: "bold yellow", Outcome.unmeasured: "bold yellow",
 }  # fmt: skip
 MIB = 1 << 20
+FEW_MILLIONS = 10  # multiply-accumulates of models for single frames
 MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 
 
@@ -39,11 +40,11 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
     parts += _verdict(report)
     parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
-    parts.append(Text())
+    parts += [Text()] if parts else []
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
     if report.doctor is not None:
-        parts += [Paragraph(line) for line in doctor_lines(report)]
+        parts += [*(Paragraph(line) for line in doctor_lines(report)), Text()]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
     if report.evaluation is not None:
@@ -102,7 +103,8 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
     )  # fmt: skip
     for graph, found in inspected.items():
         shares = ", ".join(f"{op} {100 * share:.0f} %" for op, share in list(found.time_share.items())[:4])
-        macs = f"{sum(found.macs.values()) / 1e6:,.0f} M"
+        millions = sum(found.macs.values()) / 1e6
+        macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M"
         table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
         table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
     machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
@@ -160,8 +162,10 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
 
 def _add_latency(table: FittedTable, measured: GraphBenchmark) -> None:
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+    found = measured.speedup
+    speed = f"{found.low:.2f}–{found.high:.2f}" if measured.verdict == "same" else f"{found.median:.2f}"
     table.add(f"latency, {threads}", f"{measured.baseline_ms.p50:.2f} ms", f"{measured.quantized_ms.p50:.2f} ms",
-              f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
+              f"{speed} times as fast")  # fmt: skip
 
 
 def _quality(evaluation: EvaluationReport) -> FittedTable:
@@ -239,10 +243,16 @@ def change(value: float | None) -> str:
     return format_number(value) if value is not None and value <= 0 else f"+{format_number(value)}"
 
 
-def shares_words(shares: Mapping[str, float]) -> str:
-    """Return shares in percent, the largest first; what rounds to nothing is left out."""
+def shares_words(shares: Mapping[str, float], said: Callable[[str], str] = str, apart: str = "; ") -> str:
+    """Return shares in percent, the largest first; what rounds to nothing is left out.
+
+    Args:
+        shares: what -> its share of 1.
+        said: what it is called in the language of the reader.
+        apart: stands between two of them; names hold commas.
+    """
     ordered = sorted(shares.items(), key=lambda pair: -pair[1])
-    return ", ".join(f"{100 * share:.0f} % {what}" for what, share in ordered if share >= 0.005)
+    return apart.join(f"{100 * share:.0f} % {said(what)}" for what, share in ordered if share >= 0.005)
 
 
 def _mib(size_bytes: int) -> str:
