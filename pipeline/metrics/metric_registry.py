@@ -58,8 +58,8 @@ class Metric:
         priority: its place in the order in which a report is read, the smallest first; None: after those that have one.
         title: its name for people, at the top of a page; None: it is not among the metrics shown there.
         compared: what its value is compared with, in the words of a page; of a metric against fp32.
-        expected: of a metric against the truth: fp32's value up to which its front end fits the data, and from which it does not;
-            between, it may.
+        expected: of a metric against the truth: fp32's value up to which its front end fits the data, and from which it does
+            not; between, it may.
         of_sample: whether it is shown for single samples, beside the metric that they are sorted by.
     """
 
