@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+import pipeline
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import StageError
 from pipeline.runner import STAGES, selected_stages
 from pipeline.sample import Sample
+from pipeline.stages import inspect as inspect_stage
 from pipeline.stages.inspect import inspect_graph
 
 
@@ -35,6 +37,21 @@ def test_multiplications_are_counted_by_hand(source_of, conv_net):
     assert found.parameters == 2 * 16 * 32 * 3 + 32 + 16
     assert found.ops == {"Conv": 2, "Relu": 1}
     assert [(value.name, value.type, value.shape) for value in found.inputs] == [("x", "float32", [1, 16, None])]
+
+
+def test_a_profile_that_fails_does_not_end_a_run(monkeypatch, user_files, users_model, users_data):
+    def fails(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.chdir(user_files)
+    monkeypatch.setattr(inspect_stage, "profile_ops_and_shapes", fails)
+    report = pipeline.run([*users_model, *users_data, "mode=static", "stages=[load,inspect,quantize]"])
+    assert report.status == "done" and report.artifacts
+    [found] = report.inspect.values()
+    assert found.advised_mode == "not sure"
+    assert "no space left on device" in found.reasons[0]
+    assert any("no space left on device" in warning for warning in report.warnings)
+    assert not report.artifacts[0].multiplications
 
 
 def test_the_report_says_how_much_of_the_multiplications_is_in_integers(user_files, run_quickly, users_model, users_data):

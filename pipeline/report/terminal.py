@@ -104,7 +104,7 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
     for graph, found in inspected.items():
         shares = ", ".join(f"{op} {100 * share:.0f} %" for op, share in list(found.time_share.items())[:4])
         millions = sum(found.macs.values()) / 1e6
-        macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M"
+        macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M" if found.time_share else "-"
         table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
         table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
     machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
