@@ -144,9 +144,9 @@ def command_server():
 def run_in(command_server):
     """Return a function that runs the command in a directory of the caller's choice, without importing the libraries."""
 
-    def run(folder: Path, *overrides: str) -> Run:
+    def run(folder: Path, *overrides: str, **variables: str) -> Run:
         before = _run_directories(folder)
-        command = {"argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder)}
+        command = {"argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder) | variables}
         printed = {name: folder / ".scratch" / name for name in ("stdout", "stderr")}
         for path in printed.values():
             path.write_bytes(b"")
