@@ -6,7 +6,14 @@ import pytest
 from html_page import Page, page_of
 
 from pipeline.config.choices import CalibrationKind
-from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, RunConfig, RuntimeConfig
+from pipeline.config.settings import (
+    BenchmarkConfig,
+    CalibrationConfig,
+    EvaluationConfig,
+    ReportConfig,
+    RunConfig,
+    RuntimeConfig,
+)
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.report.report_file import report_from_json
@@ -24,7 +31,7 @@ def suggest(settings):
     def find(report, mode="static", given=GIVEN, data=CalibrationKind.real, stages=STAGES, **changes):
         config = RunConfig(
             OnnxFile(name="x"), settings(mode, **changes), CalibrationConfig(kind=data),
-            EvaluationConfig(EvaluationKind.tensors), BenchmarkConfig(), RuntimeConfig(), stages, 0,
+            EvaluationConfig(EvaluationKind.tensors), BenchmarkConfig(), RuntimeConfig(), ReportConfig(), stages, 0,
         )  # fmt: skip
         found = suggestions(report_from_json(report, "report"), config, given, "python run.py")
         assert len(found) <= 2
