@@ -19,11 +19,11 @@ from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 
 SCRIPT = Path(__file__).resolve().parent.parent / "run.py"
+PACKAGE = SCRIPT.parent / "pipeline"
 LIBRARIES = (
-    "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "pipeline.cli", "pipeline.runner",
-    "pipeline.report.terminal", "pipeline.rerun", "pipeline.report.compare_runs", "pipeline.report.html.run_page",
-    "matplotlib.backends.backend_svg", "scipy.special", "kaldi_native_fbank", "PIL.Image",
-    *(f"pipeline.stages.{stage}" for stage in ("inspect", "doctor", "quantize", "benchmark", "evaluate")),
+    "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "matplotlib.backends.backend_svg",
+    "scipy.special", "kaldi_native_fbank", "PIL.Image",
+    *(f"pipeline.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}" for path in sorted(PACKAGE.rglob("[a-z]*.py"))),
 )  # fmt: skip
 OVERRIDES = ["model=onnx", "-m", "+a.b=[1,x_y]", "mode.c=1.5", "a='b c'", "a={b:c}"]  # as commands give them
 

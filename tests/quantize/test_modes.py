@@ -88,7 +88,7 @@ def test_a_static_graph_of_opset_11_is_converted_so_that_it_loads(quantized, set
 
 
 def test_a_static_graph_is_laid_out_behind_its_pairs_where_rewrites_are_wanted(quantized, settings, conv_net, monkeypatch):
-    monkeypatch.setattr("pipeline.optimize.engine.measure_gain", lambda *_: Gain(1.5, True))
+    monkeypatch.setattr("pipeline.optimize.engine.measure_gain", lambda *_, **__: Gain(1.5, True))
     artifact, model = quantized(conv_net(), settings("static", optimize=True, rewrites=["integer_channels_last"]))
     made = [node for node in model.graph.node if node.op_type == "QLinearConv"]
     assert [node.domain for node in made] == ["com.microsoft"] * 2
