@@ -125,8 +125,8 @@ def test_a_length_that_the_exporter_froze_is_the_originals_fault_and_said_so(run
     sound = np.random.default_rng(0).standard_normal((1, 31, BANDS), dtype=np.float32)
     np.savez(tmp_path / "data.npz", **{f"{key}/features": sound for key in "abcd"})
     done = run_quickly(
-        "model=onnx", f"model.path={repo / 'tests' / 'exported' / 'lstm.onnx'}", "mode=dynamic", "calibration=arrays",
-        f"calibration.path={tmp_path / 'data.npz'}", f"evaluation.path={tmp_path / 'data.npz'}",
+        "model=onnx", f"model.path={repo / 'tests' / 'exported' / 'lstm.onnx'}", "mode=dynamic",
+        f"evaluation.path={tmp_path / 'data.npz'}",
     )  # fmt: skip
     assert done.exit_code == 2
     assert "Traceback" not in done.stderr
