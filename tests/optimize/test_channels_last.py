@@ -209,7 +209,9 @@ def test_the_vocoder_that_ships_computes_the_same_to_the_bit(kernels_of):
     conv_transpose_to_conv.rewrite(graph)
     before = quantized(with_shapes(graph.finish()))
     mel = np.random.default_rng(0).standard_normal((1, 80, 30), dtype=np.float32)
-    done = engine.apply(before, [Sample("m", {"mel": mel})], measure=lambda *_, **__: Gain(1.5, True), only=["integer_channels_last"])
+    done = engine.apply(
+        before, [Sample("m", {"mel": mel})], measure=lambda *_, **__: Gain(1.5, True), only=["integer_channels_last"]
+    )
     assert [(applied.name, applied.max_difference) for applied in done.applied] == [("integer_channels_last", 0.0)]
     kinds = op_types(done.model)
     assert (kinds.count("QLinearConv"), kinds.count("Conv")) == (37, 0)
