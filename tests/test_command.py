@@ -56,8 +56,8 @@ def test_every_model_composes_with_every_mode(run_quickly, model, mode):
         ("mode=statik mode.", set()),
     ],
 )
-def test_completion_in_the_shell_answers(run_py, typed, answers):
-    run = run_py("--shell-completion", "query=bash", COMP_LINE=f".venv/bin/python3 run.py {typed}", COMP_POINT="999")
+def test_completion_in_the_shell_answers(run_quickly, typed, answers):
+    run = run_quickly("--shell-completion", "query=bash", COMP_LINE=f".venv/bin/python3 run.py {typed}", COMP_POINT="999")
     found = set(run.succeeded().stdout.split())
     assert answers <= found
     assert bool(found) == bool(answers)
