@@ -16,13 +16,35 @@ import traceback
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 
 SCRIPT = Path(__file__).resolve().parent.parent / "run.py"
+PACKAGE = SCRIPT.parent / "pipeline"
 LIBRARIES = (
-    "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "pipeline.cli", "pipeline.runner",
-    "pipeline.report.terminal", "pipeline.rerun", "pipeline.report.compare_runs", "pipeline.report.html.run_page",
-    "matplotlib.backends.backend_svg", "scipy.special", "kaldi_native_fbank", "PIL.Image",
+    "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "matplotlib.backends.backend_svg",
+    "scipy.special", "kaldi_native_fbank", "PIL.Image",
+    *(f"pipeline.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}" for path in sorted(PACKAGE.rglob("[a-z]*.py"))),
 )  # fmt: skip
+OVERRIDES = ["model=onnx", "-m", "+a.b=[1,x_y]", "mode.c=1.5", "a='b c'", "a={b:c}"]  # as commands give them
+
+
+def warm_up() -> None:
+    """Do once what every command would do for itself: compiled templates, and parsers that learn their grammar as they go."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from pipeline.report.html.render import TEMPLATES, environment_of
+
+    for language in ("en", "zh"):
+        for template in TEMPLATES.glob("*.j2"):
+            environment_of(language).get_template(template.name)
+    parser = OverridesParser.create()
+    for override in OVERRIDES:
+        if not override.startswith("-"):
+            parser.parse_override(override)
+    settings = OmegaConf.create({"a": {"b": "${now:%Y-%m-%d}/${c}_x", "d": "${oc.env:HOME,''}"}, "c": "${e:${a.d},[1,2]}"})
+    OmegaConf.to_yaml(settings)
+    assert settings._get_node("c")._is_interpolation()
 
 
 def serve() -> None:
@@ -30,6 +52,7 @@ def serve() -> None:
     for library in LIBRARIES:
         importlib.import_module(library)
     Plugins.instance()  # Hydra looks through all of its modules for them
+    warm_up()
     gc.collect()
     gc.freeze()  # what is here now is not looked through, and so not copied, by every child
 
@@ -51,6 +74,9 @@ def become(command: dict) -> None:
     os.environ.clear()
     os.environ.update(command["environment"])
     tempfile.tempdir = None
+    if added := [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]:
+        sys.path[:0] = added
+        Singleton._instances.pop(Plugins)  # Hydra looks for plugins there, too
     sys.argv = [str(SCRIPT), *command["argv"]]
     code = 0
     try:

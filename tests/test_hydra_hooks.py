@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from pipeline.errors import ConfigError
 from pipeline.hydra_hooks import TIME_STAMP, ClaimDirectory, run_folder
+from tests.conftest import COMMAND_LIMIT_S
 
 QUICK = ("mode=dynamic", "stages=[load]")
 
@@ -74,7 +75,7 @@ def test_processes_that_start_together_get_a_directory_each(user_files, repo, us
         for _ in range(2)
     ]
     for process in processes:
-        _, complaint = process.communicate(timeout=300)
+        _, complaint = process.communicate(timeout=COMMAND_LIMIT_S)
         assert process.returncode == 0, complaint
     directories = list(user_files.glob("outputs/model/dynamic/*"))
     assert len(directories) == (4 if sweep else 2)

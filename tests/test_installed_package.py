@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tests.conftest import COMMAND_LIMIT_S
+
 SOURCES = ("pipeline", "conf", "data", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -48,7 +50,7 @@ def installed(wheel, tmp_path_factory):
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=COMMAND_LIMIT_S,
         )
 
     return run
@@ -56,7 +58,7 @@ def installed(wheel, tmp_path_factory):
 
 def pip(folder, *arguments):
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=COMMAND_LIMIT_S)
     assert done.returncode == 0, done.stderr
 
 

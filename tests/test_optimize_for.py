@@ -19,14 +19,14 @@ QUICK = ("mode=dynamic", "stages=[load,quantize,evaluate]", "evaluation.node_sam
 
 
 @pytest.fixture
-def search(user_files, run_py, users_model):
+def search(user_files, run_quickly, users_model):
     """Return a function that sweeps with a sweeper that looks at what its jobs return."""
     (user_files / "hydra_plugins").mkdir()
     (user_files / "hydra_plugins" / "smallest.py").write_text(SWEEPER, encoding="utf-8")
 
     def run(*overrides):
         sweeper = "hydra.sweeper._target_=hydra_plugins.smallest.Smallest"
-        return run_py("-m", sweeper, *users_model, *QUICK, *overrides, PYTHONPATH=str(user_files))
+        return run_quickly("-m", sweeper, *users_model, *QUICK, *overrides, PYTHONPATH=str(user_files))
 
     return run
 

@@ -254,9 +254,9 @@ def test_a_rerun_gives_the_same_files_bit_by_bit(shipped_run, tmp_path, run_quic
     assert digest(again.directory / artifact["file"]) == digest(past.directory / artifact["file"])
 
 
-def test_a_sweep_writes_a_directory_per_job_and_prints_the_comparison(run_py):
+def test_a_sweep_writes_a_directory_per_job_and_prints_the_comparison(run_quickly):
     few = ("evaluation.samples=2", "evaluation.listen=0", "evaluation.node_samples=0", "calibration.samples=2")
-    run = run_py("-m", "model=vocoder", "mode=dynamic,static", "stages=[load,quantize,evaluate]", *few).succeeded()
+    run = run_quickly("-m", "model=vocoder", "mode=dynamic,static", "stages=[load,quantize,evaluate]", *few).succeeded()
     assert {path.parent.name for path in run.directories} == {"dynamic", "static"}
     assert len(run.directories) == 2
     comparison = run.stdout[run.stdout.rindex("/report.html") :]

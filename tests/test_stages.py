@@ -59,4 +59,4 @@ def test_the_report_says_how_much_of_the_multiplications_is_in_integers(user_fil
     run = run_quickly(*users_model, *users_data, "mode=static", "mode.nodes_to_exclude=[conv_b]", stages).succeeded()
     [artifact] = run.report["artifacts"]
     assert artifact["multiplications"] == {"int8, static ranges": 0.5, "fp32": 0.5}
-    assert "50 % int8, static ranges, 50 % fp32" in run.stdout
+    assert "50 % int8, static ranges; 50 % fp32" in run.stdout

@@ -91,10 +91,11 @@ def in_pairs(rows: Numbers) -> Numbers:
 
 
 def largest_sums(rows: Numbers) -> Numbers:
-    """Return the largest sum of two paired weights of one sign, without it: (outputs,)."""
+    """Return the largest sum of two paired weights of one sign, without it: (outputs,). Integers of 16 bits or more."""
     pairs = in_pairs(rows)
-    above = np.maximum(pairs, 0).sum(axis=2)
-    below = np.maximum(-pairs, 0).sum(axis=2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    above = np.maximum(first, 0) + np.maximum(second, 0)
+    below = np.maximum(-first, 0) + np.maximum(-second, 0)
     return np.asarray(np.maximum(above, below).max(axis=1, initial=0))
 
 

@@ -17,12 +17,15 @@ from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.paired_sums import ROOM, Pairing, in_pairs, in_rows, largest_sums, pairing_of
+from pipeline.quantize.target import adds_in_16_bits
 from pipeline.sample import Array, Sample
 
 INT16 = np.iinfo(np.int16)
 POSITIONS = 64  # of each sample's output, drawn at random
+CHANNELS = 1024  # of each group's outputs, drawn at random where there are more
 FEW = 2  # samples
 AT_ONCE = 32  # nodes whose activations are held at one time
+ROWS = 1024  # output channels that are looked at at one time
 WEIGHT_AT = {  # operators with integer weights -> (input that holds activations, input that holds weights)
     "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3), "MatMulInteger": (0, 1), "MatMulIntegerToFloat": (0, 1),
 }  # fmt: skip
@@ -54,9 +57,16 @@ class Product:
     @property
     def can_saturate(self) -> bool:
         """Whether activations exist for which a sum exceeds 16 bits."""
-        if self.pairing is None:
+        if self.pairing is None or _largest(self.weights) <= ROOM // 2:
             return False
-        return bool((largest_sums(in_rows(self.weights.astype(np.int32), self.pairing)) > ROOM).any())
+        rows = in_rows(self.weights, self.pairing)
+        blocks = (rows[first : first + ROWS].astype(np.int16) for first in range(0, len(rows), ROWS))
+        return any((largest_sums(block) > ROOM).any() for block in blocks)
+
+
+def _largest(weights: Int8Array) -> int:
+    """Return the largest absolute value, without a wider copy: weights may take gigabytes."""
+    return max(int(weights.max(initial=0)), -int(weights.min(initial=0)))
 
 
 def integer_products(model: onnx.ModelProto) -> Iterator[Product]:
@@ -101,8 +111,8 @@ def weight_bits_of(model: onnx.ModelProto) -> dict[str, int]:
     """Return how many bits the int8 weights of each node use: 7 where none is beyond ±64, else 8."""
     found: dict[str, int] = {}
     for product in integer_products(model):
-        most = int(np.abs(product.weights.astype(np.int32)).max(initial=0))
-        found[product.node.name] = max(found.get(product.node.name, 0), 7 if most <= ROOM // 2 else 8)
+        bits = 7 if _largest(product.weights) <= ROOM // 2 else 8
+        found[product.node.name] = max(found.get(product.node.name, 0), bits)
     return found
 
 
@@ -166,7 +176,7 @@ def saturating_shares(model: onnx.ModelProto, samples: Sequence[Sample], *, thre
 
     Args:
         model: a finished graph.
-        samples: its inputs; the first few are used, and some places of each output, drawn at random.
+        samples: its inputs; the first few are used, and some places and channels of each output, drawn at random.
         threads: intra-op threads.
 
     Returns:
@@ -192,7 +202,7 @@ def _activations(
     made = {tensor for node in model.graph.node for tensor in node.output}
     wanted = dict.fromkeys(name for p in products for name in (p.activations, p.zero_point) if name in made)
     exposed = onnx.ModelProto()
-    exposed.CopyFrom(with_uint8_weights(model))
+    exposed.CopyFrom(with_uint8_weights(model) if adds_in_16_bits(None) else model)  # the sums of this machine may saturate
     del exposed.graph.output[:]
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -231,5 +241,8 @@ def _count(product: Product, array: Array, zero_point: int) -> npt.NDArray[np.fl
         drawn = np.random.default_rng(0).choice(len(flat), min(len(flat), POSITIONS), replace=False)
         groups = flat[drawn][None]
     split = rows.reshape(len(groups), -1, rows.shape[1])
+    channels = split.shape[1]
+    some = np.random.default_rng(0).choice(channels, CHANNELS, replace=False) if channels > CHANNELS else slice(None)
+    split = split[:, some]
     saturated = np.sum([sums_in_16_bits(seen, own)[1] for seen, own in zip(groups, split, strict=True)])
-    return np.array([saturated, groups.shape[1] * len(rows) * -(-rows.shape[1] // 2)], np.float64)
+    return np.array([saturated, groups.shape[1] * split.shape[0] * split.shape[1] * -(-rows.shape[1] // 2)], np.float64)

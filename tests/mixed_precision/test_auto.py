@@ -12,7 +12,7 @@ SMALL = 11_000  # bytes; the two convolutions below take 14 kB as floats
 
 def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_quickly):
     stages = "stages=[load,quantize,evaluate]"
-    limits = ("mode.max_loss=0.05", "mode.seconds=10", "mode.method=minmax")
+    limits = ("mode.max_loss=0.05", "mode.seconds=5", "mode.method=minmax")
     run = run_quickly("model=vocoder", "mode=auto", *limits, "mode.optimize=false", stages, *QUICK).succeeded()
     found = run.report["search"]["vocoder"]
     chosen = found["candidates"][found["chosen"]]

@@ -59,7 +59,7 @@ def test_a_time_is_told_in_the_unit_that_suits_it(seconds, shown):
 
 def wait_for(lines, count):
     """Wait until so many lines are told; the test fails by its assertion where they never are."""
-    for _ in range(500):
+    for _ in range(10_000):
         if len(lines()) >= count:
             return
         time.sleep(0.01)

@@ -5,14 +5,13 @@ import json
 import re
 import shutil
 import subprocess
-import time
 import urllib.request
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
-
+LIMIT_S = 300  # of a browser that hangs; it says nothing about speed
 
 OVERLAPS = """
 const found = [];
@@ -59,6 +58,7 @@ class Browser:
         options = {"args": [*FLAGS, f"--user-data-dir={profile}"], "binary": shutil.which("chromium")}
         logging = {"browser": "ALL", "performance": "ALL"}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logging}
+        wanted["timeouts"] = {"script": 1000 * LIMIT_S, "pageLoad": 1000 * LIMIT_S}
         found = self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._base += f"/{found['sessionId']}"
 
@@ -72,7 +72,7 @@ class Browser:
             self._call("DELETE", "")
         finally:
             self._driver.terminate()
-            self._driver.wait(10)
+            self._driver.wait(LIMIT_S)
             self._driver.stdout.close()
 
     def open(self, path, width, height=900, *, dark=False):
@@ -110,6 +110,5 @@ class Browser:
     def _call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
-        deadline = time.monotonic() + 60
-        with urllib.request.urlopen(request, timeout=deadline - time.monotonic()) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return json.loads(answer.read())["value"]

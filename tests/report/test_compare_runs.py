@@ -286,9 +286,9 @@ def test_a_comparison_that_is_refused_leaves_no_directory(run_quickly, tmp_path,
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_sweep_ends_with_its_own_page(run_quickly, tmp_path):
-    few = ("evaluation.samples=2", "evaluation.listen=0", "evaluation.node_samples=0", "stages=[load,quantize,evaluate]")
-    run_quickly("-m", "model=vocoder", "mode=dynamic,weight_only", "sort_by=bytes", *few).succeeded()
+def test_a_sweep_ends_with_its_own_page(user_files, run_quickly, users_model, tmp_path):
+    stages = "stages=[load,quantize]"
+    run_quickly("-m", *users_model, "mode=dynamic,weight_only", "sort_by=bytes", stages).succeeded()
     [page] = tmp_path.glob("outputs/sweeps/*/comparison.html")
     text = page.read_text(encoding="utf-8")
     assert "2 runs side by side" in text

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 import re
-import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html.language import html_language, said, tr, tr_html
 from pipeline.report.terminal import change, format_number
+from pipeline.shell_words import shell_word
 
 TEMPLATES = Path(__file__).parent / "templates"
 MIB = 1 << 20
@@ -29,6 +30,19 @@ def render(template: str, view: dict[str, Any], script: str | None = None) -> st
         script: the file in `templates/` with the page's JavaScript. The page allows that one by its hash, and no other: what
             comes from a report can run nothing.
     """
+    code = "" if script is None else (TEMPLATES / script).read_text(encoding="utf-8")
+    given = {
+        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(code),
+        "script_hash": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
+        "language": html_language(),
+    }
+    return environment_of(html_language()).get_template(template).render(view | given)
+
+
+@cache
+def environment_of(language: str) -> Environment:
+    """Return the environment that a language's templates are compiled in, once: what is constant may be filled in then."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -42,14 +56,7 @@ def render(template: str, view: dict[str, Any], script: str | None = None) -> st
         "said": said,
     }
     environment.globals |= {"_": tr_html}
-    code = "" if script is None else (TEMPLATES / script).read_text(encoding="utf-8")
-    given = {
-        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        "script": Markup(code),
-        "script_hash": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
-        "language": html_language(),
-    }
-    return environment.get_template(template).render(view | given)
+    return environment
 
 
 def mib(size_bytes: float) -> str:
@@ -90,7 +97,7 @@ def link_to(file: Path, folder: Path) -> str | None:
 
 def command(setting: str, value: str) -> str:
     """Return the command line that gives a setting to run.py, quoted for Hydra and for the shell."""
-    return f"python run.py {shlex.quote(f'{setting}={hydra_value(value)}')}"
+    return f"python run.py {shell_word(f'{setting}={hydra_value(value)}')}"
 
 
 def hydra_value(value: str) -> str:
