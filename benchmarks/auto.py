@@ -109,19 +109,25 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[name for name in CASES if name not in _elsewhere()], choices=CASES)
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing, per contender")
     parser.add_argument("--ranking", action="store_true", help="compare the order of nodes with measuring each in full")
-    parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"put each table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     register_schemas()
-    tables = []
     for name in options.cases:
         if name in _elsewhere() and not REAL.is_dir():
             print(f"{name}: left out, its files are not here", file=sys.stderr)
             continue
-        tables.append(ranking(name) if options.ranking else comparison(name, options.seconds))
-        print(tables[-1], flush=True)
-    if options.write and not options.ranking:
-        head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARKER)
-        PAGE.write_text(f"{head}{MARKER}\n\n" + "\n".join(tables), encoding="utf-8")
+        table = ranking(name) if options.ranking else comparison(name, options.seconds)
+        print(table, flush=True)
+        if options.write and not options.ranking:
+            write(name, table)
+
+
+def write(name: str, table: str) -> None:
+    """Put the table of a model in the place of its older one; the others stay."""
+    head, _, measured = PAGE.read_text(encoding="utf-8").partition(f"{MARKER}\n\n")
+    sections = {section.split("\n", 1)[0]: f"### {section.rstrip()}\n" for section in measured.split("### ")[1:]}
+    sections[name] = table
+    PAGE.write_text(f"{head}{MARKER}\n\n" + "\n".join(sections.values()), encoding="utf-8")
 
 
 def comparison(name: str, seconds: float) -> str:
@@ -140,7 +146,8 @@ def comparison(name: str, seconds: float) -> str:
             runs.append((f"mode=auto, at most +{limit:g}", asked))
             if name in BOTH_DIRECTIONS:
                 runs.append((f"mode=auto, at most +{limit:g}, parts exchanged", [*asked, EXCHANGED]))
-        runs.append(("mode=optimize", [*overrides, "mode=optimize"]))
+        needless = ("calibration=", "calibration.")  # of a mode that needs no data
+        runs.append(("mode=optimize", [*(given for given in overrides if not given.startswith(needless)), "mode=optimize"]))
         for number, (label, given) in enumerate(runs):
             found[label], notes[label], chosen[label] = by_command(given, folder / f"run{number}")
             exchanged |= {label} if EXCHANGED in given else set()
@@ -255,7 +262,8 @@ def ranking(name: str) -> str:
     fine = proxy_of(metric)
     static = StaticConfig(
         name="auto", kind=ModeKind.static, op_types=["Conv", "MatMul", "Gemm", "ConvTranspose"], method=RangeMethod.percentile,
-        percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, folding=False, equalization=False,
+        percentile=99.99, dynamic_op_types=[], weight_only_op_types=[], min_channels=1,
+        fold_batch_norm=False, cross_layer_equalization=False,
     )  # fmt: skip
     prepared = prepare(case.source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, static)

@@ -5,6 +5,7 @@
     paths.py            files that settings name: where they are, their hash
     extras.py           libraries that are installed on request
     processor.py        the processor of this machine
+    shell_words.py      commands as they are pasted into a shell
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
     evaluation_kind.py  what quality means for a model

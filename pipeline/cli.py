@@ -18,7 +18,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.text import Text
 
 from pipeline.command_line.arguments import prepare, without_mistakes
 from pipeline.command_line.correction import CommandLineError, command_of, corrected
@@ -350,11 +349,11 @@ def _report_failure(message: str, folder: Path | None = None, error: BaseExcepti
             for warning in read_report(folder, "report").warnings:
                 say(f"warning: {warning}", "yellow")
     console = log_console()
-    console.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"), soft_wrap=True)
+    console.print(Paragraph(f"{kind}: {message}", lead=(f"{kind}:", "bold red")), crop=False)
     instead = error.instead if isinstance(error, CommandLineError) else corrected(_given, message) if error else None
     if instead is not None:
         instead = without_mistakes(instead)
-        console.print(Text(f"try: {command_of(instead or ['--help'])}"), soft_wrap=True)
+        console.print(Paragraph(f"try: {command_of(instead or ['--help'])}", whole=True), crop=False)
 
 
 def _only_rerun(overrides: list[str]) -> None:

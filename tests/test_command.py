@@ -15,9 +15,9 @@ def test_help_lists_every_group_and_every_option_that_exists(run_quickly, repo):
     for group in GROUPS:
         options = sorted(path.stem for path in (repo / "conf" / group).glob("*.yaml"))
         assert options
-        assert re.search(rf"^ +{group} ", text, flags=re.MULTILINE), group
+        assert re.search(rf"^ +{group}$", text, flags=re.MULTILINE), group
         for option in options:
-            assert re.search(rf"\b{option} +\S", text), f"{group}={option} has no line in --help"
+            assert re.search(rf"^    {option}\s+\S", text, flags=re.MULTILINE), f"{group}={option} has no line in --help"
 
 
 def test_every_group_that_a_user_chooses_from_is_in_conf(repo):

@@ -76,6 +76,10 @@ CORRECTED = [  # the error, and what is meant
     f"{OWN}=模型/声码器2.onnx",
     f"{OWN}=model.onnx mode=dynamic calibration.path=数据/评测.npz",
     f"{OWN}=model.onnx 'mode.op_types=[Conv'",
+    f"{OWN}=model.onnx benchmark=null",
+    f"{OWN}=model.onnx benchmark=5",
+    "model=null path=model.onnx",
+    f"-m {OWN}=model.onnx mode=dynamic experiment=null,fast",
     "model.onnx 模型/声码器.onnx",
     "data=calib.npz model.onnx model=onnx model.path=model.onnx",
     "data=data/clips",
@@ -117,6 +121,10 @@ def typed(folder, run_in, monkeypatch):
 def test_a_line_with_an_awkward_path_runs(typed, line):
     run = typed(line).succeeded()
     assert all((directory / "report.json").is_file() for directory in run.directories)
+
+
+def test_no_experiment_can_be_asked_for(typed):
+    assert typed(f"{OWN}=model.onnx mode=dynamic experiment=null").succeeded().report["model"] == "model"
 
 
 @pytest.mark.parametrize("line", CORRECTED)

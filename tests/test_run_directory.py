@@ -70,3 +70,17 @@ def test_a_directory_that_another_run_has_reported_into_is_refused(run_directory
     run_directory.write_report({"status": "done"})
     with pytest.raises(ConfigError, match=r"already holds a run's report\.json"):
         RunDirectory(run_directory.path)
+
+
+@pytest.mark.parametrize("stages", [[], [{"name": "load", "status": "failed", "seconds": 0.1}]])
+def test_a_run_that_failed_before_it_had_done_anything_gives_its_directory_to_the_corrected_one(run_directory, stages):
+    run_directory.write_report({"status": "failed", "stages": stages})
+    assert RunDirectory(run_directory.path).path == run_directory.path
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "done", "failed"])
+def test_a_run_that_is_going_on_or_has_done_something_keeps_its_directory(run_directory, status):
+    done = [{"name": "load", "status": "done", "seconds": 0.1}] if status == "failed" else []
+    run_directory.write_report({"status": status, "stages": done})
+    with pytest.raises(ConfigError, match=r"already holds a run's report\.json"):
+        RunDirectory(run_directory.path)

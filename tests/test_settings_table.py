@@ -86,11 +86,25 @@ def test_the_help_names_the_command_that_was_called():
     assert "run.py" not in help_text("speech-quantize")
 
 
-def test_the_help_fits_a_terminal_and_describes_the_settings_beside_the_groups():
-    text = help_text("python run.py")
-    assert max(map(len, text.splitlines())) <= 120
+@pytest.mark.parametrize("width", [40, 60, 80, 118])
+def test_the_help_fits_a_terminal_of_any_width_and_cuts_no_name(width):
+    text = help_text("python run.py", width)
+    assert [
+        line for line in text.splitlines()[1:] if len(line) > width and len(line.split()) > 1 and "python " not in line
+    ] == []
+    words = set(help_text("python run.py", 1000).split())
+    assert set(text.split()) == words
+
+
+def test_the_help_is_as_wide_as_the_terminal(monkeypatch):
+    for columns in (60, 80, 118):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert help_text("python run.py") == help_text("python run.py", columns)
+
+
+def test_the_help_describes_the_settings_beside_the_groups():
     for name in ("stages", "seed", "rerun", "compare", "sort_by", "optimize_for"):
-        assert re.search(rf"^  {name} +\S", text, flags=re.MULTILINE)
+        assert re.search(rf"^  {name} +\S", help_text("python run.py", 118), flags=re.MULTILINE)
 
 
 def test_another_option_of_the_generator_is_refused(capsys):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+import pipeline
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import StageError
 from pipeline.runner import STAGES, selected_stages
 from pipeline.sample import Sample
+from pipeline.stages import inspect as inspect_stage
 from pipeline.stages.inspect import inspect_graph
 
 
@@ -37,9 +39,24 @@ def test_multiplications_are_counted_by_hand(source_of, conv_net):
     assert [(value.name, value.type, value.shape) for value in found.inputs] == [("x", "float32", [1, 16, None])]
 
 
+def test_a_profile_that_fails_does_not_end_a_run(monkeypatch, user_files, users_model, users_data):
+    def fails(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.chdir(user_files)
+    monkeypatch.setattr(inspect_stage, "profile_ops_and_shapes", fails)
+    report = pipeline.run([*users_model, *users_data, "mode=static", "stages=[load,inspect,quantize]"])
+    assert report.status == "done" and report.artifacts
+    [found] = report.inspect.values()
+    assert found.advised_mode == "not sure"
+    assert "no space left on device" in found.reasons[0]
+    assert any("no space left on device" in warning for warning in report.warnings)
+    assert not report.artifacts[0].multiplications
+
+
 def test_the_report_says_how_much_of_the_multiplications_is_in_integers(user_files, run_quickly, users_model, users_data):
     stages = "stages=[load,inspect,quantize]"
     run = run_quickly(*users_model, *users_data, "mode=static", "mode.nodes_to_exclude=[conv_b]", stages).succeeded()
     [artifact] = run.report["artifacts"]
     assert artifact["multiplications"] == {"int8, static ranges": 0.5, "fp32": 0.5}
-    assert "50 % int8, static ranges, 50 % fp32" in run.stdout
+    assert "50 % int8, static ranges; 50 % fp32" in run.stdout

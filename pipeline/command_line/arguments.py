@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_origin, get_type_hints
 
-from hydra.core.override_parser.types import ChoiceSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from pipeline.command_line.correction import CommandLineError
 from pipeline.command_line.override_text import is_path, is_text, parsed, protected, split_override, with_home
@@ -49,6 +49,7 @@ LISTS = frozenset(
 ) | {"quantize"}
 """Settings that are lists."""
 REMOVABLE = ("~hydra", "~experiment")
+NO_OPTION = (type(None), int, float, dict)  # values that Hydra takes for no option of a group
 MODEL_FILE = ".onnx"
 
 
@@ -89,6 +90,7 @@ def prepare(given: Sequence[str]) -> Prepared:
     if "job" in options and "--resolve" not in options:
         options.append("--resolve")  # the settings of a run, not how one follows from another
     settings, places = _settings(list(given), rest)
+    settings = _without_null_experiment(settings)
     in_sweep = _sweeps(options, settings)
     short = [text for text in settings if text.partition("=")[0] in SHORT_KEYS]
     if empty := [text for text in short if text.endswith("=")]:
@@ -99,6 +101,20 @@ def prepare(given: Sequence[str]) -> Prepared:
         _check(list(given), text, in_sweep=in_sweep)
     overrides = [protected(text, in_sweep=in_sweep) for text in settings]
     return Prepared(options, overrides, [*options, *settings] if short or places else None, _given_twice(settings))
+
+
+def _without_null_experiment(settings: list[str]) -> list[str]:
+    """Return the settings without `experiment=null`, which is the default, and which Hydra refuses for a group."""
+    chosen = [text for text in settings if text.lstrip("+").startswith("experiment=")]
+    if not chosen or chosen[-1].partition("=")[2] != "null":
+        return settings
+    return [text for text in settings if text not in chosen]
+
+
+def _values(found: Override) -> list[object]:
+    """Return the values of a setting: of a list its elements, in a sweep all of its values."""
+    swept = found._value.list if isinstance(found._value, ChoiceSweep) else [found.value()]
+    return [one for value in swept for one in (value if isinstance(value, list) else [value])]
 
 
 def _given_twice(settings: Sequence[str]) -> tuple[str, ...]:
@@ -280,6 +296,9 @@ def _check(given: list[str], text: str, *, in_sweep: bool) -> None:
     if not value.strip() and is_path(key):
         raise CommandLineError(f"{key}: empty; give a path, or null where none is meant.", instead())
     found = parsed(f"key={value}")
+    if key in GROUPS and found is not None and any(isinstance(option, NO_OPTION) for option in _values(found)):
+        told = f"{key}: {value} is no option of this group; it has {', '.join(options_of(key))}."
+        raise CommandLineError(told, instead())
     if not in_sweep and not is_text(key) and found is not None and isinstance(found._value, ChoiceSweep):
         if key.rpartition(".")[2] in LISTS and "[" not in value:
             raise CommandLineError(f"{text}: a list is written in brackets.", instead(f"{prefix}{key}=[{value}]"))

@@ -1,7 +1,6 @@
 """The line to paste after a mistake."""
 
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -9,6 +8,7 @@ from pathlib import PurePath
 from pipeline.command_line.override_text import split_override
 from pipeline.config.help_text import program
 from pipeline.errors import ConfigError
+from pipeline.shell_words import shell_line
 
 NEAREST = re.compile(r"Did you mean (\S+?)(?: or .*)?\?")
 LEFT_OUT = (
@@ -34,7 +34,7 @@ class CommandLineError(ConfigError):
 
 def command_of(arguments: Sequence[str]) -> str:
     """Return a command as it is typed into a shell."""
-    return " ".join((program(sys.argv[0]), *map(shlex.quote, arguments)))
+    return f"{program(sys.argv[0])} {shell_line(arguments)}"
 
 
 def corrected(given: Sequence[str], message: str) -> list[str] | None:

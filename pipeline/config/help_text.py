@@ -1,7 +1,7 @@
 """What `--help` prints: the groups of `conf/` with the first comment line of each option, and the settings beside them."""
 
 import dataclasses
-import shlex
+import shutil
 import sys
 import textwrap
 import tomllib
@@ -14,22 +14,29 @@ from hydra.conf import HelpConf
 from pipeline.config.setting_docs import documented
 from pipeline.config.settings import RunSchema
 from pipeline.paths import config_directory
+from pipeline.shell_words import shell_word
 
 GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "experiment")
 INSTALLED_COMMAND = "speech-quantize"
 DISTRIBUTION = "speech-quantization-pipeline"
-WIDTH = 118  # columns
+WIDEST = 118  # columns
+MIN_TEXT = 40  # columns that a text has beside names, or they get fewer
+NARROW = 24  # columns of names beside texts, where the terminal has no room for a column as wide as the longest name
+
+_EXAMPLES = {
+    "model.onnx --calib recordings/": "a model of yours: kind and mode are found",
+    "model=matcha mode=static": "one run, of a model that ships",
+    "-m model=matcha,vocoder,asr mode=dynamic,static": "a sweep",
+    "model=onnx model.path=m.onnx mode=dynamic": "a model of yours, by settings",
+    "rerun=outputs/matcha/static/<timestamp>": "a past run again",
+    '"compare=[outputs/matcha/*/*]" sort_by=log_mel_l1': "several runs side by side",
+    "model=matcha mode=static --cfg job": "the settings, without running",
+}
 
 _TEXT = """\
 Make an ONNX speech model small and fast, and measure what that cost.
 
-  {command} model.onnx --calib recordings/                       a model of yours: kind and mode are found
-  {command} model=matcha mode=static                             one run, of a model that ships
-  {command} -m model=matcha,vocoder,asr mode=dynamic,static      a sweep
-  {command} model=onnx model.path=m.onnx mode=dynamic            a model of yours, by settings
-  {command} rerun=outputs/matcha/static/<timestamp>              a past run again
-  {command} "compare=[outputs/matcha/*/*]" sort_by=log_mel_l1    several runs side by side
-  {command} model=matcha mode=static --cfg job                   the settings, without running
+{examples}
 
 Groups (choose with group=option):
 {groups}
@@ -37,8 +44,12 @@ Groups (choose with group=option):
 Settings beside the groups:
 {settings}
 
+{rest}
+"""
+
+_REST = """\
 Any setting can be given as key=value, such as mode.method=mse or evaluation.samples=20.
-Short forms: a path, or path=..., is the model; data=... (or --calib) is what it is calibrated and evaluated on, or, for
+Short forms: a path, or path=..., is the model; data=... (or --calib) is what it is calibrated and evaluated on, or, for \
 the evaluation, eval=... (or --eval). What they stand for is printed.
 Keys and values of a run: {command} --cfg job
 What each one means: python -m pipeline.config.settings_table
@@ -62,7 +73,7 @@ def program(script: str) -> str:
     if not script.endswith(".py"):
         return INSTALLED_COMMAND
     path = Path(script)
-    return f"python {shlex.quote(path.name if path.parent.absolute() == Path.cwd() else script)}"
+    return f"python {shell_word(path.name if path.parent.absolute() == Path.cwd() else script)}"
 
 
 def program_version() -> str:
@@ -73,21 +84,45 @@ def program_version() -> str:
     return version(DISTRIBUTION)
 
 
-def help_text(command: str) -> str:
-    """Return the help of a command."""
+def help_text(command: str, width: int | None = None) -> str:
+    """Return the help of a command.
+
+    Args:
+        command: what a user types before the settings.
+        width: columns that its lines may take; a command or a name that is longer is on a line of its own. None: as many as the
+            terminal has.
+    """
+    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 0)).columns if width is None else width)
+    groups = [f"  {group}\n{_beside(options_of(group), width, indent=4)}" for group in GROUPS]
+    examples = {f"{command} {line}": what for line, what in _EXAMPLES.items()}
+    rest = [_filled(line, width) for line in _REST.format(command=command).splitlines()]
+    return _TEXT.format(
+        examples=_beside(examples, width),
+        groups="\n".join(groups),
+        settings=_beside({name: text.rstrip(".") for name, text in _beside_groups().items()}, width),
+        rest="\n".join(rest),
+    )
+
+
+def _beside(texts: dict[str, str], width: int, *, indent: int = 2) -> str:
+    """Return names and, beside each or below it, its text."""
+    column = indent + max(map(len, texts)) + 2
+    if width - column < MIN_TEXT:
+        column = min(column, NARROW)
     lines = []
-    for group in GROUPS:
-        options = options_of(group)
-        width = max(map(len, options))
-        for number, (option, what) in enumerate(options.items()):
-            lines.append(f"  {group if number == 0 else '':<11}  {option:<{width}}  {what}")
-    settings = _beside_groups()
-    width = max(map(len, settings))
-    beside = [
-        textwrap.fill(text.rstrip("."), WIDTH, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
-        for name, text in settings.items()
-    ]
-    return _TEXT.format(command=command, groups="\n".join(lines), settings="\n".join(beside))
+    for name, text in texts.items():
+        head = f"{' ' * indent}{name}"
+        below = _filled(text, width, " " * column)
+        lines.append(head.ljust(column) + below.lstrip() if len(head) + 2 <= column else f"{head}\n{below}")
+    return "\n".join(lines)
+
+
+def _filled(text: str, width: int, indent: str = "") -> str:
+    """Return a text in lines of `width` columns; commands, names and paths are never cut."""
+    lines = textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def _beside_groups() -> dict[str, str]:

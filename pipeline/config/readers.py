@@ -134,7 +134,7 @@ def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
         if lacking is not None and value not in ASKS_FOR_NOTHING:
             shown = key if "." in key else f"{key}={value}"
             found.append(
-                f"{shown}: would have no effect: it is read by {lacking.where}, which this run has not. Leave it out, or "
+                f"{shown}: would have no effect: this run lacks what reads it, {lacking.where}. Leave the setting out, or "
                 "choose what reads it."
             )
     return found

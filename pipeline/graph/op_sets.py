@@ -14,6 +14,9 @@ DENSE_LAYERS = LAYERS - {"ConvTranspose"}
 """Layers that sum over several positions or channels for every output, so that they make ordinary data of whole numbers. A
 ConvTranspose may only repeat its input at other positions (upsampling)."""
 
+RECURRENT_LAYERS = frozenset({"LSTM", "GRU", "RNN"})
+"""Layers that sum over their input and over their own state for every output."""
+
 RESCALABLE = (LAYERS - {"Gemm"}) | {"Add", "Sub"}
 """Operators whose outputs cross-layer equalization may rescale: layers, and sums with a constant per channel. Gemm is left
 out, since its `transB`, `alpha` and `beta` are not taken into account there."""

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from pipeline.graph.large_models import (
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM, random_nodes
+from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.opset import use_one_default_domain
 from pipeline.graph.session import ORT_ERRORS, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -35,6 +36,9 @@ from pipeline.graph.subgraph_scopes import graphs_of, name_bodies, rename_in_bod
 # Fusions that would give a node another name or type than the user knows it by. ONNX Runtime does them again, where the
 # result still allows it, when it loads the finished model.
 RENAMING_OPTIMIZERS = ["MatMulAddFusion", "MatMulScaleFusion", "GemmSumFusion", "GemmTransposeFusion"]
+
+
+HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class PreparedGraph:
     paths: Paths = field(default_factory=dict)
 
 
-def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, preprocess: bool) -> PreparedGraph:
+def prepare(
+    source: SourceGraph, *, opset: int | None, needed_opset: int, preprocess: bool, weights_shrink: bool = True
+) -> PreparedGraph:
     """Return a copy of the graph that is ready to be quantized; the source stays as it is.
 
     Args:
@@ -62,6 +68,7 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
         opset: convert to this one; None: only where `needed_opset` is newer.
         needed_opset: what the mode cannot do without.
         preprocess: fold constants and remove identities.
+        weights_shrink: weights become integers, or half precision, so that folding may store them as float meanwhile.
 
     Raises:
         ModelError: the graph cannot be converted, or `opset` is too old for the mode.
@@ -81,10 +88,34 @@ def prepare(source: SourceGraph, *, opset: int | None, needed_opset: int, prepro
         model = _convert(model, source, wanted, "mode.opset" if opset is not None else None)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
-        model = _fold(model, source)
+        model = _fold(model, source, weights_shrink)
     ensure_names(model)
     left = {node.name for node in model.graph.node}
-    return PreparedGraph(with_shapes(model), tuple(notes), frozenset(names - left), source.paths)
+    return PreparedGraph(_typed(with_shapes(model)), tuple(notes), frozenset(names - left), source.paths)
+
+
+def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph, in which float tensors behind operators of other domains have the types that ONNX Runtime gives them.
+
+    ONNX's inference knows its own operators only, and a tensor of an unknown type would stay as it is.
+    """
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if value.type.WhichOneof("value")}
+    unknown = [name for node in graph.node for name in node.output if name and name not in known]
+    if not unknown or not any(node.domain for node in graph.node):
+        return model
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
+    try:
+        outputs = open_session(exposed, optimization="none").get_outputs()
+    except ORT_ERRORS:  # what is wrong with the graph is said where it is used
+        return model
+    for value in outputs[len(graph.output) :]:
+        if value.type == "tensor(float)":  # without a shape ONNX Runtime gives an empty one, as that of a scalar
+            shape = [length if isinstance(length, int) else None for length in value.shape] or None
+            graph.value_info.append(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+    return model
 
 
 def without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -152,12 +183,13 @@ def _converted(model: onnx.ModelProto, source: SourceGraph, opset: int) -> onnx.
     return converted
 
 
-def _fold(model: onnx.ModelProto, source: SourceGraph) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto, source: SourceGraph, weights_shrink: bool) -> onnx.ModelProto:
     """Return the graph with its constants folded, without what would make it larger.
 
     A weight that several nodes read is stored once more for each that ONNX Runtime folds it into: a transposed copy of an
     embedding, a weight for each of two batch normalizations, one in each branch of an If. A table that a few numbers describe
-    (zeros, positions) is stored whole. ONNX Runtime folds all of that again when it loads the model.
+    (zeros, positions) is stored whole. ONNX Runtime folds all of that again when it loads the model. A weight that is stored in
+    half precision and cast is folded all the same where it will shrink again.
 
     Raises:
         ModelError: ONNX Runtime cannot fold constants of this graph.
@@ -166,7 +198,7 @@ def _fold(model: onnx.ModelProto, source: SourceGraph) -> onnx.ModelProto:
         folded = _folded(model)
         if byte_size(folded) <= byte_size(model) + SMALL_BYTES:
             return folded
-        without = _folded(model, _growing(model, folded))
+        without = _folded(model, _growing(model, folded, weights_shrink))
     except ORT_ERRORS as error:
         raise ModelError(
             f"{source.path}: ONNX Runtime {onnxruntime.__version__} cannot fold its constants: {error}. With "
@@ -175,24 +207,47 @@ def _fold(model: onnx.ModelProto, source: SourceGraph) -> onnx.ModelProto:
     return min(folded, without, key=byte_size)
 
 
-def _growing(model: onnx.ModelProto, folded: onnx.ModelProto) -> set[str]:
+def _growing(model: onnx.ModelProto, folded: onnx.ModelProto, weights_shrink: bool) -> set[str]:
     """Return the constants of a graph whose folding makes it larger: those that several nodes read, and what tables come of."""
     readers: Counter[str] = Counter()
     makers: dict[str, onnx.NodeProto] = {}
+    weights: set[str] = set()
     for scope in graphs_of(model.graph):
         for node in scope.node:
             readers.update(set(node.input))
             makers.update(dict.fromkeys(node.output, node))
+            weights.update(node.input[1:2] if node.op_type in LAYERS else ())
     constants = initializers_of(model)
-    found = {name for name, tensor in constants.items() if readers[name] > 1 and bytes_of(tensor) >= SMALL_BYTES}
-    for scope in graphs_of(folded.graph):
-        waiting = [tensor.name for tensor in scope.initializer if tensor.name in makers and bytes_of(tensor) >= SMALL_BYTES]
-        while waiting:
-            for name in makers[waiting.pop()].input:
-                if name in constants:
-                    found.add(name)
-                elif name in makers:
-                    waiting.append(name)
+    growing = {name for name, tensor in constants.items() if readers[name] > 1 and bytes_of(tensor) >= SMALL_BYTES}
+    stored = [tensor for scope in graphs_of(folded.graph) for tensor in scope.initializer]
+    left = {tensor.name for tensor in stored}
+    tables = [tensor for tensor in stored if tensor.name in makers and bytes_of(tensor) >= SMALL_BYTES]
+    behind = {tensor.name: _constants_behind(tensor.name, makers) & constants.keys() for tensor in tables}
+    made = Counter(name for names in behind.values() for name in names)
+    for tensor in tables:
+        sources = behind[tensor.name]
+        # what is gone afterwards, and nothing else comes of: v of a weight that is v g / |v|
+        freed = {name for name in sources if name not in left and made[name] == 1}
+        shrinks = weights_shrink and tensor.name in weights
+        before = sum(
+            bytes_of(constants[name]) * (2 if shrinks and constants[name].data_type in HALVES else 1) for name in freed
+        )
+        if bytes_of(tensor) <= before + SMALL_BYTES:
+            growing -= freed
+        else:
+            growing |= sources
+    return growing
+
+
+def _constants_behind(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """Return the tensors without a maker that a tensor is computed from."""
+    found, waiting = set(), [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in makers:
+            waiting.extend(makers[name].input)
+        else:
+            found.add(name)
     return found
 
 

@@ -24,7 +24,7 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.graph.attributes import attribute
-from pipeline.graph.op_sets import DENSE_LAYERS
+from pipeline.graph.op_sets import DENSE_LAYERS, RECURRENT_LAYERS
 from pipeline.graph.subgraph_scopes import outer_scope_inputs
 from pipeline.graph.value_info import FLOAT_TYPES
 
@@ -32,7 +32,7 @@ from pipeline.graph.value_info import FLOAT_TYPES
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     "Reshape": (1,), "Expand": (1,), "Tile": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2), "Slice": (1, 2, 3, 4),
     "Pad": (1,), "Resize": (1, 2, 3), "Split": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "TopK": (1,), "Trilu": (1,),
-    "CumSum": (1,), "Loop": (0, 1), "If": (0,),
+    "CumSum": (1,), "Loop": (0, 1), "If": (0,), "ReverseSequence": (1,), "LSTM": (4,), "GRU": (4,), "RNN": (4,),
 }  # fmt: skip
 # op type -> inputs that select values, and so are not data either
 INDEX_INPUTS: dict[str, tuple[int, ...]] = {
@@ -114,7 +114,9 @@ def _decided(graph: onnx.GraphProto, steps: Sequence[_Step]) -> tuple[set[str], 
             continue
         aside = NO_DATA.get(step.op_type, ())
         data = [tensor for index, tensor in enumerate(step.inputs) if index not in aside and tensor not in constant]
-        if step.op_type in DENSE_LAYERS and not discrete.isdisjoint(data) and _is_layer(step.node, weights):
+        if not discrete.isdisjoint(data) and (
+            step.op_type in RECURRENT_LAYERS or (step.op_type in DENSE_LAYERS and _is_layer(step.node, weights))
+        ):
             for_layers.update(data)
             continue  # what it makes is ordinary data
         if _makes_discrete(step) or (data and discrete.issuperset(data)):

@@ -58,6 +58,8 @@ class Metric:
         priority: its place in the order in which a report is read, the smallest first; None: after those that have one.
         title: its name for people, at the top of a page; None: it is not among the metrics shown there.
         compared: what its value is compared with, in the words of a page; of a metric against fp32.
+        expected: of a metric against the truth: fp32's value up to which its front end fits the data, and from which it does
+            not; between, it may.
         of_sample: whether it is shown for single samples, beside the metric that they are sorted by.
     """
 
@@ -76,12 +78,18 @@ class Metric:
     priority: int | None = None
     title: str | None = None
     compared: str = "away from fp32’s"
+    expected: tuple[float, float] | None = None
     of_sample: bool = False
 
     @property
     def against_truth(self) -> bool:
         """Whether it compares with the truth, and not with fp32's output."""
         return self.baseline is None
+
+    @property
+    def is_error_rate(self) -> bool:
+        """Whether it counts wrong words or characters, in percent of all."""
+        return self.aggregate is not Aggregate.mean
 
     @property
     def needs_audio(self) -> bool:
@@ -156,17 +164,17 @@ _TABLE = (
     Metric(
         name="wer_percent", description="word error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="posterior_kl", default_limit=0.3,
-        priority=1, title="Word error rate",
+        priority=1, title="Word error rate", expected=(20.0, 50.0),
     ),
     Metric(
         name="cer_percent", description="character error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.character_rate, proxy="posterior_kl",
-        default_limit=0.3,
+        default_limit=0.3, expected=(20.0, 50.0),
     ),
     Metric(
         name="roundtrip_wer_percent", description="word error rate of an ASR that hears the synthesised speech",
         source=Source.audio, evaluations=(TTS,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="log_mel_l1",
-        default_limit=1.0, priority=2, title="Word error rate, heard",
+        default_limit=1.0, priority=2, title="Word error rate, heard", expected=(20.0, 50.0),
     ),
     Metric(
         name="accuracy_percent", description="share of the classes that are right", source=Source.classes,
@@ -176,7 +184,7 @@ _TABLE = (
     Metric(
         name="truth_log_mel_l1", description="mean absolute difference of natural-log mels from the recording's",
         source=Source.spectrogram, evaluations=(AUDIO,), unit="nat", baseline=None, proxy="log_mel_l1", default_limit=0.03,
-        priority=4, title="Log-mel error",
+        priority=4, title="Log-mel error", expected=(0.4, 0.6),
     ),
     Metric(
         name="truth_mr_stft", description="multi-resolution STFT distance from the recording", source=Source.audio,
@@ -185,6 +193,8 @@ _TABLE = (
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+SIGNAL_TO_NOISE = "sqnr_db"
+"""The metric that single outputs and nodes are compared by."""
 
 
 def metrics_of(kind: EvaluationKind) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ def why_chosen(gain: KernelSaving, loss: float | None, metric: str) -> str:
 def why_float(precision: Precision, gain: KernelSaving, loss: float | None, metric: str) -> str:
     """Return why a group stayed float, for the precision that it was nearest to; the arguments are those of `why_chosen`."""
     if gain.ms <= 0:
-        return f"as {precision.value} it would be {-gain.ms:.3g} ms slower than as float"
+        slower = f"{-gain.ms:.3g} ms slower than as float" if gain.ms < 0 else "as fast as float"
+        return f"as {precision.value} it would be {slower}"
     would = f"as {precision.value} it would be {gain.ms:.3g} ms faster"
     if loss is None:
         return f"{would}; there was no time to measure what that costs"

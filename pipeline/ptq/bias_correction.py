@@ -79,13 +79,19 @@ def correct_biases(
         found = channel_means(simulate(corrected, plan, mode, ranges), here, samples, threads)
         constants = initializers_of(corrected)
         for bias in here:
-            corrections[bias.constant].append(right[bias.tensor] - found[bias.tensor])
+            corrections[bias.constant].append(_correction(right[bias.tensor], found[bias.tensor]))
             missing[bias.constant] -= 1
             if not missing[bias.constant]:
                 old = numpy_helper.to_array(constants[bias.constant])
                 new = old + np.mean(corrections[bias.constant], axis=0).reshape(old.shape)
                 constants[bias.constant].CopyFrom(numpy_helper.from_array(new.astype(np.float32), bias.constant))
     return corrected
+
+
+def _correction(right: FloatArray, found: FloatArray) -> FloatArray:
+    """Return what each channel lacks to its right mean: nothing where that is infinite, as of tokens that are suppressed."""
+    known = np.isfinite(right) & np.isfinite(found)
+    return np.subtract(right, found, out=np.zeros_like(right), where=known)
 
 
 def find_biases(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, Bias]:

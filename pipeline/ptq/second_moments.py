@@ -74,8 +74,9 @@ def patches(node: onnx.NodeProto, array: Values, shape: tuple[int, ...], rng: np
     ]
     taken = np.moveaxis(padded, 1, 0)[(slice(None), batch.reshape(-1, *[1] * rank), *index)]
     groups, channels = settings.get("group", 1), len(taken)
-    split = taken.reshape(groups, channels // groups, len(batch), -1)  # (groups, channels, positions, taps)
-    return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(groups, len(batch), -1)
+    inputs, taps = channels // groups, int(np.prod(kernel))
+    split = taken.reshape(groups, inputs, len(batch), taps)  # (groups, channels, positions, taps); perhaps no position
+    return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(groups, len(batch), inputs * taps)
 
 
 def _draw(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -15,15 +15,25 @@ from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.graph.subgraph_scopes import bodies, graphs_of
 from pipeline.quantize.fp16_cleanup import (
+    declared_types,
     free_names,
+    holds_tensors,
+    no_types,
     put_in_order,
     put_plain_outputs_back,
+    put_types_back,
     separate_constants,
     take_plain_outputs,
+    tensors_of_constants,
 )
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.record.results import Kept
 
+# They make, change or read a sequence of tensors, or a value that may be missing.
+HOLDING_TENSORS = frozenset({
+    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "SequenceMap",
+    "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+})  # fmt: skip
 ALWAYS_FP32 = (*DEFAULT_OP_BLOCK_LIST, *sorted(RANDOM_OPS), *sorted(QUANTIZED_OPS))
 
 
@@ -43,6 +53,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
     # The converter changes the type of their output, but not the `dtype` that they are asked for.
     random = {node.name for node in random_nodes(prepared.model.graph)}
+    held = set(declared_types(prepared.model.graph, holds_tensors))
     plan = Plan()
     inherited: dict[str, str] = {}
     for node in nodes:
@@ -52,6 +63,8 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
             else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32 or node.name in random
             else "decides shapes, or reads what was decided" if node.name in fixed
+            else "reads or writes a sequence of tensors, or a value that may be missing: these stay fp32"
+            if node.op_type in HOLDING_TENSORS or (not bodies(node) and not held.isdisjoint([*node.input, *node.output]))
             else None
         )  # fmt: skip
         if reason is None:
@@ -103,18 +116,23 @@ def _transposed_operands(model: onnx.ModelProto, plan: Plan) -> list[str]:
 def _converted(model: onnx.ModelProto, plan: Plan, mode: Fp16Config) -> onnx.ModelProto:
     plain = take_plain_outputs(model.graph)
     free_names(model.graph)
+    tensors_of_constants(model.graph)
     # What the bodies of a control-flow node take from around them is no input of it, which a cast could stand before.
     passing = {node.name for graph in graphs_of(model.graph) for node in graph.node if bodies(node)}
     kept = [kept.node for kept in plan.kept if kept.node not in passing]
     separate_constants(model.graph, set(kept))
+    # The converter would give them half precision, also where a caller is promised float, and cannot cast them.
+    held = declared_types(model.graph, holds_tensors)
+    no_types(model.graph, held)
     converted = convert_float_to_float16(
         model,
         keep_io_types=mode.keep_io_types,
         op_block_list=[*ALWAYS_FP32, *mode.ops_in_fp32],
         node_block_list=kept,
-        disable_shape_infer=is_large(model),  # it serializes the graph, whose shapes preparation has inferred already
+        disable_shape_infer=is_large(model) or bool(held),  # it serializes the graph, whose shapes preparation has inferred
     )
     assert isinstance(converted, onnx.ModelProto)
+    put_types_back(converted.graph, held)
     put_plain_outputs_back(converted.graph, plain, half=not mode.keep_io_types)
     put_in_order(converted)
     return converted

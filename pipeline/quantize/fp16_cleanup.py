@@ -6,13 +6,14 @@ into an order in which they can run, which ONNX asks for.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.graph.subgraph_scopes import Names, graphs_of, replace_nodes
 from pipeline.graph.topological_sort import topological_order
@@ -74,6 +75,16 @@ def put_plain_outputs_back(graph: onnx.GraphProto, plain: PlainOutputs, *, half:
         graph.initializer.append(tensor if stays else numpy_helper.from_array(array.astype("float16"), tensor.name))
 
 
+def tensors_of_constants(graph: onnx.GraphProto) -> None:
+    """Give Constant nodes that hold floats as plain numbers, which the converter overlooks, a tensor instead, in place."""
+    for scope in graphs_of(graph):
+        for node in scope.node:
+            for entry in node.attribute if node.op_type == "Constant" and not node.domain else ():
+                if entry.name in ("value_float", "value_floats"):
+                    numbers = np.asarray(helper.get_attribute_value(entry), np.float32)
+                    entry.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(numbers)))
+
+
 def separate_constants(graph: onnx.GraphProto, kept: Collection[str]) -> None:
     """Give the nodes that keep fp32 copies of the constants that others read too, in place.
 
@@ -119,6 +130,35 @@ def free_names(graph: onnx.GraphProto) -> None:
         for value in (*scope.value_info, *(scope.output if scope is not graph else ())):
             value.name = renamed.get(value.name, value.name)
     _rename_reads(graph, renamed)
+
+
+def holds_tensors(declared: onnx.TypeProto) -> bool:
+    """Return whether a type is that of a sequence of tensors, or of a value that may be missing."""
+    return declared.WhichOneof("value") in ("sequence_type", "optional_type")
+
+
+def declared_types(graph: onnx.GraphProto, which: Callable[[onnx.TypeProto], bool]) -> dict[str, onnx.TypeProto]:
+    """Return copies of the types that a graph and its bodies declare, of the tensors whose type is such a one."""
+    return {value.name: _copy(value.type) for value in _values(graph) if which(value.type)}
+
+
+def no_types(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Remove the declared types of the named values, in place."""
+    for value in _values(graph):
+        if value.name in names:
+            value.ClearField("type")
+
+
+def put_types_back(graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto]) -> None:
+    """Declare the types of values again, in place."""
+    for value in _values(graph):
+        if value.name in types:
+            value.type.CopyFrom(types[value.name])
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    for scope in graphs_of(graph):
+        yield from (*scope.input, *scope.output, *scope.value_info)
 
 
 def put_in_order(model: onnx.ModelProto) -> None:

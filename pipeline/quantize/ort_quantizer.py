@@ -4,7 +4,8 @@ Its import takes 50 MB, which calibration should not have to hold as well: so ca
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from pipeline.config.choices import IntegerType
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.session import open_session
-from pipeline.graph.subgraph_scopes import Names, drop_unread
+from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of
 from pipeline.quantize.names_put_aside import put_aside
 from pipeline.quantize.operators import number_of
 
@@ -115,6 +116,7 @@ def _attempt(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
             node.input.pop()
         if node.op_type == "Gemm":
             _fold_factors(copy.graph, node)
+    _give_own_biases(copy.graph, chosen)
     ranges = settings.ranges
     data = {aside.tensors.get(name, name): _data(*ends) for name, ends in (ranges or {}).items()}
     quantizer = _Quantizer(
@@ -189,6 +191,30 @@ def _fold_factors(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     del node.attribute[:]
     node.attribute.extend(kept)
     drop_unread(graph, before.intersection(constants))
+
+
+def _give_own_biases(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Give each node a bias that nothing else reads, in place.
+
+    The quantizer makes a bias an integer with the scale of one node: a second one then finds no bias, and an output is rounded.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for scope in graphs_of(graph) for node in scope.node for name in node.input)
+    readers.update(output.name for scope in graphs_of(graph) for output in scope.output)
+    names = Names(graph)
+    shared = set()
+    for node in nodes:
+        if (
+            node.op_type in ("Conv", "Gemm")
+            and len(node.input) > 2
+            and readers[node.input[2]] > 1
+            and node.input[2] in constants
+        ):
+            shared.add(node.input[2])
+            own = graph.initializer.add()
+            own.CopyFrom(constants[node.input[2]])
+            node.input[2] = own.name = names.fresh(f"{node.input[2]}_{node.name}")
+    drop_unread(graph, shared)
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """The plan: which precision each node gets, and why the others keep fp32."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
 from pipeline.errors import ConfigError
@@ -15,12 +18,14 @@ from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.quantize.operators import computed_from_constants
 from pipeline.quantize.weight_storage import bytes_as_int8, output_axis
 from pipeline.record.results import Kept
 
 FLOAT_BYTES = 4
 NODE_BYTES = 256  # of a DequantizeLinear, with its names
 MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
+LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
 
 
 class Precision(Enum):
@@ -95,7 +100,7 @@ def plan_nodes(
             "rounding error there is another shape, so it is never quantized. Leave it out."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
-    transposed = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose" and node.input[0] in weights}
+    computed = _computed_weights(prepared.model.graph, nodes, weights, folded=mode.preprocess)
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
@@ -110,13 +115,47 @@ def plan_nodes(
             else "decides shapes, or reads what was decided" if node.name in fixed
             else "inside a body of If, Loop or Scan, where only dynamic ranges work"
             if node.name in inner and precision is not Precision.dynamic_int8
-            else _unfit(node, mode, weights, precision, transposed, explicitly=node.name in mode.nodes_to_quantize)
+            else _unfit(node, mode, weights, precision, computed, explicitly=node.name in mode.nodes_to_quantize)
         )  # fmt: skip
         if reason is None:
             plan.precisions[node.name] = precision
         else:
             plan.kept.append(Kept(node.name, reason))
     return plan
+
+
+def _computed_weights(
+    graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto], weights: Collection[str], *, folded: bool
+) -> dict[str, str]:
+    """Return the tensors that are computed from constants alone, and why a weight among them stays as it is.
+
+    Args:
+        graph: the outermost graph.
+        nodes: its nodes, and those of its bodies that may be quantized.
+        weights: the constants.
+        folded: preparation has folded constants; what is left would be stored twice.
+    """
+    if not folded:
+        return dict.fromkeys(
+            computed_from_constants(graph), "its weight is computed from constants: mode.preprocess=true folds it"
+        )
+    found = dict.fromkeys(
+        computed_from_constants(graph), "its weight is computed from constants that others read: folded it would be there twice"
+    )
+    for node in nodes:
+        if node.op_type == "Transpose" and (source := node.input[0]) in weights:
+            found[node.output[0]] = (
+                f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+            )
+    return found
+
+
+def _fault_of(weight: onnx.TensorProto) -> str | None:
+    """Return why a weight cannot be stored as integers, or None."""
+    if weight.data_type != onnx.TensorProto.FLOAT:
+        return "its weight is not float32"
+    finite = np.isfinite(numpy_helper.to_array(weight)).all()
+    return None if finite else "its weight holds NaN or infinity, which no integer stands for"
 
 
 def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
@@ -160,7 +199,7 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
     mode: AnyModeConfig,
     weights: dict[str, onnx.TensorProto],
     precision: Precision,
-    transposed: dict[str, str],
+    computed: Mapping[str, str],
     *,
     explicitly: bool,
 ) -> str | None:
@@ -171,18 +210,16 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         return "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
     weight = weights.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None:
-        if len(node.input) > 1 and node.input[1] in transposed:
-            source = transposed[node.input[1]]
-            return f"its weight is {source!r}, transposed, which others read: as integers it would be there twice"
+        if len(node.input) > 1 and node.input[1] in computed:
+            return computed[node.input[1]]
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
         if node.op_type == "MatMul" and products:
             return None
-        return "its weight is not a constant"
-    if weight.data_type != onnx.TensorProto.FLOAT:
-        return "its weight is not float32"
-    values = 1
-    for size in weight.dims:
-        values *= size
+        left = node.op_type == "MatMul" and node.input[0] in weights
+        return LEFT_CONSTANT if left else "its weight is not a constant"
+    if (fault := _fault_of(weight)) is not None:
+        return fault
+    values = math.prod(weight.dims)
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
     if precision is Precision.weight_int8 and node.op_type in LAYERS:

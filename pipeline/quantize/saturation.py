@@ -226,6 +226,8 @@ def _count(product: Product, array: Array, zero_point: int) -> npt.NDArray[np.fl
     if array.dtype == np.int8:  # kernels for uint8 activations compute them, 128 higher
         values, zero = (array.astype(np.int16) + 128).astype(np.uint8), zero_point + 128
     assert product.pairing is not None
+    if not array.size:  # an empty cache, frames of which none is kept
+        return np.zeros(2)
     rows = in_rows(product.weights, product.pairing)
     if product.pairing is Pairing.conv:
         if int_attribute(product.node, "channels_last", 0):
@@ -234,6 +236,7 @@ def _count(product: Product, array: Array, zero_point: int) -> npt.NDArray[np.fl
     elif product.weights.ndim > 2:  # a stack of matrices: each with its own activations
         return np.zeros(2)
     else:
+        values = values.T if int_attribute(product.node, "transA", 0) else values
         flat = values.reshape(-1, values.shape[-1])
         drawn = np.random.default_rng(0).choice(len(flat), min(len(flat), POSITIONS), replace=False)
         groups = flat[drawn][None]

@@ -77,9 +77,10 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
         )
     reasons = Counter(kept.reason for kept in plan.kept)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
+    folding = "" if mode.preprocess else "Let constants be folded first (mode.preprocess=true), choose"
     return (
-        f"{nothing}: {why or 'it has no node of the operator types of this mode'}. Choose other nodes or operator types, or "
-        "another mode."
+        f"{nothing}: {why or 'it has no node of the operator types of this mode'}. {folding or 'Choose'} other nodes or "
+        "operator types, or another mode."
     )
 
 

@@ -78,21 +78,25 @@ class Paragraph:
     Lines are broken at spaces on a terminal only. In a file or a pipe, a message is one line, which can be searched for.
     """
 
-    def __init__(self, text: str, style: str = "", *, whole: bool = False) -> None:
+    def __init__(self, text: str, style: str = "", *, whole: bool = False, lead: tuple[str, str] = ("", "")) -> None:
         """Keep the text; it is not markup.
 
         Args:
             text: what is printed.
             style: of all of it.
             whole: never break a line, on a terminal neither: it holds a command or a path that is to be copied.
+            lead: what the text begins with, and its style.
         """
-        self.text, self.style, self.whole = text, style, whole
+        self.text, self.style, self.whole, self.lead = text, style, whole, lead
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
         width = options.max_width if console.is_terminal and not self.whole else None
-        for line in wrapped(self.text, width):
-            yield Text(line, style=self.style, no_wrap=True, overflow="ignore")
+        for number, line in enumerate(wrapped(self.text, width)):
+            text = Text(line, style=self.style, no_wrap=True, overflow="ignore")
+            if number == 0:
+                text.stylize(self.lead[1], 0, len(self.lead[0]))
+            yield text
 
 
 def wrapped(text: str, width: int | None) -> list[str]:

@@ -35,9 +35,10 @@ class RunDirectory:
         """Take over `path`.
 
         Raises:
-            ConfigError: another run has already reported into it.
+            ConfigError: another run has already reported into it. One that ended before it had done anything, such as one with
+                a misspelt setting, gives its place to the run that the user corrects it with.
         """
-        if (path / REPORT_FILE).exists():
+        if (path / REPORT_FILE).exists() and not _did_nothing(path / REPORT_FILE):
             raise ConfigError(f"hydra.run.dir: {path} already holds a run's {REPORT_FILE}; name a new directory.")
         self.path = path
 
@@ -71,3 +72,12 @@ class RunDirectory:
             for path in place.iterdir():
                 path.unlink()
             place.rmdir()
+
+
+def _did_nothing(file: Path) -> bool:
+    """Whether a run has failed before any of its stages was done; false where that cannot be read."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        return report["status"] == "failed" and all(stage["status"] == "failed" for stage in report["stages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

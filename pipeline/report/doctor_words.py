@@ -10,8 +10,7 @@ def doctor_lines(report: Report) -> list[str]:
     found = report.doctor
     if found is None:
         return []
-    known = f"model={found.kind}: {found.because}" if found.kind != "onnx" else f"of no kind that is known: {found.because}"
-    lines = [f"kind: {known}", f"front end: {found.front_end}"]
+    lines = [f"kind: model={found.kind}, because {found.because}", f"front end: {found.front_end}"]
     for graph, one in found.graphs.items():
         seen = (report.inspect or {}).get(graph)
         of = f" of {graph}" if len(found.graphs) > 1 else ""

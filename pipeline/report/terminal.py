@@ -1,13 +1,13 @@
 """A report in the terminal: the verdict first, then what it rests on, at the end where the files are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pipeline.measure.benchmark_result import GraphBenchmark
-from pipeline.metrics.metric_registry import in_reading_order
+from pipeline.metrics.metric_registry import SIGNAL_TO_NOISE, in_reading_order
 from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Inspection, Outcome
 from pipeline.report.doctor_words import doctor_lines
@@ -23,6 +23,7 @@ QUALITY_STYLES = {
     Outcome.undecided: "bold yellow", Outcome.unmeasured: "bold yellow",
 }  # fmt: skip
 MIB = 1 << 20
+FEW_MILLIONS = 10  # multiply-accumulates of models for single frames
 MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 
 
@@ -39,11 +40,11 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts: list[RenderableType] = []
     parts += _verdict(report)
     parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
-    parts.append(Text())
+    parts += [Text()] if parts else []
     if report.inspect is not None:
         parts.append(_inspection(report.inspect))
     if report.doctor is not None:
-        parts += [Paragraph(line) for line in doctor_lines(report)]
+        parts += [*(Paragraph(line) for line in doctor_lines(report)), Text()]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
     parts += [_size_and_speed(artifact, (report.benchmark or {}).get(artifact.graph)) for artifact in report.artifacts or []]
     if report.evaluation is not None:
@@ -102,7 +103,8 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
     )  # fmt: skip
     for graph, found in inspected.items():
         shares = ", ".join(f"{op} {100 * share:.0f} %" for op, share in list(found.time_share.items())[:4])
-        macs = f"{sum(found.macs.values()) / 1e6:,.0f} M"
+        millions = sum(found.macs.values()) / 1e6
+        macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M" if found.time_share else "-"
         table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
         table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
     machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
@@ -160,8 +162,10 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
 
 def _add_latency(table: FittedTable, measured: GraphBenchmark) -> None:
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+    found = measured.speedup
+    speed = f"{found.low:.2f}–{found.high:.2f}" if measured.verdict == "same" else f"{found.median:.2f}"
     table.add(f"latency, {threads}", f"{measured.baseline_ms.p50:.2f} ms", f"{measured.quantized_ms.p50:.2f} ms",
-              f"{measured.speedup.median:.2f} times as fast")  # fmt: skip
+              f"{speed} times as fast")  # fmt: skip
 
 
 def _quality(evaluation: EvaluationReport) -> FittedTable:
@@ -205,7 +209,7 @@ def _outputs(evaluation: EvaluationReport) -> FittedTable:
 def _on_states(evaluation: EvaluationReport) -> str:
     if not evaluation.rolled_out:
         return "What is fed back goes through the graph again at the next call, and its error with it."
-    alone = [found["sqnr_db"] for found in evaluation.one_call.values() if found.get("sqnr_db") is not None]
+    alone = [found[SIGNAL_TO_NOISE] for found in evaluation.one_call.values() if found.get(SIGNAL_TO_NOISE) is not None]
     worst = min((value for value in alone if value is not None), default=None)
     beside = "" if worst is None else f"; with fp32's states at each call, the worst output has {worst:.1f} dB"
     return (
@@ -239,10 +243,16 @@ def change(value: float | None) -> str:
     return format_number(value) if value is not None and value <= 0 else f"+{format_number(value)}"
 
 
-def shares_words(shares: Mapping[str, float]) -> str:
-    """Return shares in percent, the largest first; what rounds to nothing is left out."""
+def shares_words(shares: Mapping[str, float], said: Callable[[str], str] = str, apart: str = "; ") -> str:
+    """Return shares in percent, the largest first; what rounds to nothing is left out.
+
+    Args:
+        shares: what -> its share of 1.
+        said: what it is called in the language of the reader.
+        apart: stands between two of them; names hold commas.
+    """
     ordered = sorted(shares.items(), key=lambda pair: -pair[1])
-    return ", ".join(f"{100 * share:.0f} % {what}" for what, share in ordered if share >= 0.005)
+    return apart.join(f"{100 * share:.0f} % {said(what)}" for what, share in ordered if share >= 0.005)
 
 
 def _mib(size_bytes: int) -> str:

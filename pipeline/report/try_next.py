@@ -1,7 +1,6 @@
 """What to try after a run: at most two commands that most likely improve it, each with its reason, ready to paste."""
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
@@ -14,6 +13,7 @@ from pipeline.quantize.mode_advice import NOT_SURE, WORTH_RANGES, convolution_sh
 from pipeline.record.results import LimitCheck, Outcome
 from pipeline.report.schema import Report, Suggestion
 from pipeline.report.verdict import AS_FAST, quality_outcome
+from pipeline.shell_words import shell_line
 
 CALIBRATED = ("static", "auto")
 BENCHMARKS = ("benchmark.seconds", "benchmark.runs", "benchmark.rounds")
@@ -73,7 +73,7 @@ class CommandLine:
         return any(_key(one) == key for one in self._overrides)
 
     def _joined(self, words: Sequence[str]) -> str:
-        return " ".join([self._program, *map(shlex.quote, words)])
+        return f"{self._program} {shell_line(words)}"
 
 
 def _ideas(report: Report, config: RunConfig, line: CommandLine) -> Iterator[tuple[str, str]]:
@@ -117,7 +117,9 @@ def _after_inspection(report: Report, config: RunConfig, line: CommandLine) -> I
             return
     for graph, found in (report.inspect or {}).items():
         if found.advised_mode != NOT_SURE and "quantize" not in config.stages:
-            yield line.with_settings(f"mode={found.advised_mode}", without=["stages"]), f"{graph}: {found.reasons[-1]}"
+            searches = config.mode.kind is ModeKind.auto and found.advised_mode in CALIBRATED  # and keeps what int8 would ruin
+            mode = ModeKind.auto.name if searches else found.advised_mode
+            yield line.with_settings(f"mode={mode}", without=["stages"]), f"{graph}: {found.reasons[-1]}"
             return
 
 
@@ -216,7 +218,7 @@ def _limits(report: Report) -> list[LimitCheck]:
 def _useless(report: Report) -> str | None:
     """Return that fp32 itself recognises next to nothing."""
     for name, metric in ({} if report.evaluation is None else report.evaluation.metrics).items():
-        if name.endswith(("wer_percent", "cer_percent")) and (metric.baseline or 0.0) >= USELESS_PERCENT:
+        if name in METRICS and METRICS[name].is_error_rate and (metric.baseline or 0.0) >= USELESS_PERCENT:
             return (
                 f"fp32 itself has a {name} of {metric.baseline:.0f}: its front end or its texts do not fit; this looks for why"
             )

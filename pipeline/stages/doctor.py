@@ -35,11 +35,6 @@ TRIAL_SECONDS = 0.5  # of timing, for each mode
 CALIBRATED_ON = 4  # samples: ranges decide over quality, not over speed
 SCORED = 16  # samples that fp32 itself is scored on
 SMALL_SHARE = 0.01  # of the time: not worth a line
-EXPECTED = {
-    "wer_percent": (20.0, 50.0), "cer_percent": (20.0, 50.0), "roundtrip_wer_percent": (20.0, 50.0),
-    "truth_log_mel_l1": (0.4, 0.6),
-}  # fmt: skip
-"""Metric against the truth -> fp32's value up to which its front end fits, and from which it does not; between, it may."""
 
 
 def run(context: RunContext) -> Diagnosis:
@@ -78,11 +73,11 @@ def _front_end(context: RunContext) -> tuple[str, bool | None]:
     name = next((name for name in wanted if name in found), None)
     if name is None:
         return "not known: the evaluation set holds no truth (texts, recordings or labels) to score fp32 against", None
-    value, unit = found[name]["baseline"], METRICS[name].unit
+    value, unit, expected = found[name]["baseline"], METRICS[name].unit, METRICS[name].expected
     told = f"{name} of fp32 itself is {value:.3g}{f' {unit}' if unit else ''} on {len(items)} samples"
-    if name not in EXPECTED:
+    if expected is None:
         return told, None
-    fine, bad = EXPECTED[name]
+    fine, bad = expected
     if value <= fine:
         return f"fits: {told}", True
     if value < bad:

@@ -1,5 +1,6 @@
 """The inspect stage: what a graph is made of, where its time goes, and which mode is advised for it."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +15,14 @@ from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
-from pipeline.measure.ort_profile import NodeProfile, profile_ops_and_shapes
-from pipeline.quantize.mode_advice import advise, spread_of
+from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops_and_shapes
+from pipeline.quantize.mode_advice import NOT_SURE, advise, spread_of
 from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
+
+log = logging.getLogger(__name__)
 
 PROFILED = 6  # inferences: two halves of three, whose medians must agree
 
@@ -27,12 +30,13 @@ PROFILED = 6  # inferences: two halves of three, whose medians must agree
 def run(context: RunContext) -> dict[str, Inspection]:
     """Inspect every graph that a mode applies to, on the sample of median size."""
     config = context.config
-    return {
-        name: inspect_graph(
-            source, context.evaluation_set.selection.probe(name), config.calibration.kind, config.runtime.threads
-        )
-        for name, source in context.loaded.graphs.items()
-    }
+    found = {}
+    for name, source in context.loaded.graphs.items():
+        probe = context.evaluation_set.selection.probe(name)
+        found[name] = inspect_graph(source, probe, config.calibration.kind, config.runtime.threads)
+        if found[name].advised_mode == NOT_SURE and not found[name].time_share:
+            context.run_log.warn(f"{name}: {found[name].reasons[0]}")
+    return found
 
 
 def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKind, threads: int) -> Inspection:
@@ -42,17 +46,22 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
         source: the graph.
         probe: a sample of typical length.
         calibration: where calibration data would come from: it decides what can be advised.
-        threads: intra-op threads of the profile.
-
-    Raises:
-        StageError: the graph does not run on the probe.
+        threads: intra-op threads of the profile. Where it fails, what follows from it is left out, and the reason is given.
     """
     graph = source.model.graph
     ops = Counter(node.op_type for scope in graphs_of(graph) for node in scope.node)
-    profile, shapes = profile_ops_and_shapes(source.path, probe, threads=threads, runs=PROFILED)
-    node_macs = _macs(graph, shapes.nodes)
-    macs = _by_type(node_macs, shapes.nodes)
-    advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))
+    try:
+        profile, shapes = profile_ops_and_shapes(source.path, probe, threads=threads, runs=PROFILED)
+    except Exception as error:  # the graph runs, as its samples have shown: no fault of the profiler may end a run
+        log.debug("the profile", exc_info=True)
+        profile = shapes = Profile(ops={}, nodes=(), run_ms=0.0)
+        why = " ".join(str(error).split()) or type(error).__name__
+        advised, reasons = NOT_SURE, [f"where its time goes was not measured, so that no mode is advised: {why}"]
+        node_macs, macs = {}, {}
+    else:
+        node_macs = _macs(graph, shapes.nodes)
+        macs = _by_type(node_macs, shapes.nodes)
+        advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
         outputs=_outputs(source),

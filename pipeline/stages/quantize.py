@@ -27,7 +27,7 @@ from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.subgraph_scopes import tensors_in
+from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
 from pipeline.interruption import hold, is_postponed, postpone
 from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
@@ -177,7 +177,8 @@ class _Job:
         # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
         preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
         opset = opset_for(mode.opset, mode.runtime, source.opset)
-        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess)
+        shrink = not isinstance(mode, OptimizeConfig)
+        prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess, weights_shrink=shrink)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             self.search(source, prepared, mode, search_inputs)
@@ -344,7 +345,10 @@ def _half_precision(source: SourceGraph) -> bool:
 
 
 def _refuse_half_precision(source: SourceGraph) -> None:
-    types = Counter(tensor.data_type for tensor in source.model.graph.initializer)
+    """Refuse a graph that computes in half precision; one that only stores weights so, and casts them, computes in float."""
+    nodes = [node for scope in graphs_of(source.model.graph) for node in scope.node]
+    computed_with = {name for node in nodes if node.op_type != "Cast" for name in node.input}
+    types = Counter(tensor.data_type for tensor in source.model.graph.initializer if tensor.name in computed_with)
     if types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]:
         raise ModelError(
             f"model.path: {source.path} is an fp16 model; a quantizer needs the fp32 original, which it was made from."

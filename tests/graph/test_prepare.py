@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from pipeline.errors import ModelError
 from pipeline.graph.noise_inputs import with_noise_inputs
@@ -57,6 +58,45 @@ def test_constants_are_folded_and_the_folded_nodes_are_known(source_of, build, m
     ready = prepared(source_of(model))
     assert [node.name for node in ready.model.graph.node] == ["product"]
     assert ready.folded == {"double"}
+
+
+@pytest.fixture
+def stored_oddly(source_of, build, make_weight):
+    """Return a model with a weight in half precision, a weight to transpose, a normalized one, and one that is read twice."""
+    text = """stored (float[n, 32] x) => (float[n, 32] y, float[n, 32] again) {
+        u = Cast <to = 1> (half) [first] a = MatMul (x, u)
+        v = Transpose <perm = [1, 0]> (turned) [second] b = MatMul (a, v)
+        size = ReduceL2 <axes = [0], keepdims = 1> (direction) unit = Div (direction, size) w = Mul (unit, gain)
+        [third] c = MatMul (b, w)
+        z = Transpose <perm = [1, 0]> (table) [fourth] y = MatMul (c, z) [other] again = MatMul (c, table)
+    }"""
+    constants = {name: make_weight(32, 32, seed=i) for i, name in enumerate(("turned", "direction", "table"))}
+    halved = make_weight(32, 32, seed=3).astype(np.float16)
+    return source_of(build(text, **constants, half=halved, gain=np.ones((1, 32), np.float32)))
+
+
+@pytest.mark.parametrize(("shrink", "left"), [(True, {"fourth"}), (False, {"first", "fourth"})])
+def test_only_what_would_make_a_file_larger_is_not_folded(stored_oddly, shrink, left):
+    ready = prepare(stored_oddly, opset=None, needed_opset=13, preprocess=True, weights_shrink=shrink).model
+    constants = {tensor.name for tensor in ready.graph.initializer}
+    layers = [node for node in ready.graph.node if node.op_type == "MatMul"]
+    assert {node.name for node in layers if node.input[1] not in constants} == left
+    sample = Sample("s", {"x": np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)})
+    before = infer(open_session(stored_oddly.path), sample)
+    for name, array in infer(open_session(ready), sample).items():
+        np.testing.assert_allclose(array, before[name], rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_behind_operators_of_other_domains_have_types(source_of, build, make_weight):
+    text = """contrib (float[n, 32] x) => (float[n, 32] y) {
+        a = MatMul (x, w) b = com.microsoft.FastGelu (a) c = Relu (b) y = MatMul (c, w)
+    }"""
+    model = build(text, w=make_weight(32, 32))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    ready = prepared(source_of(model)).model
+    types = {value.name: value.type.tensor_type for value in ready.graph.value_info}
+    assert [types[name].elem_type for name in "abc"] == [TensorProto.FLOAT] * 3
+    assert types["c"].shape.dim[1].dim_value == 32
 
 
 def test_without_preprocessing_the_graph_stays_as_exported(source_of, build, make_weight):

@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 import onnx
+import pytest
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.graph.shape_deciding import shape_deciding_nodes
@@ -65,6 +66,24 @@ def test_a_classifier_that_ends_in_an_arg_max_decides_no_shape(build, make_weigh
         w=make_weight(8, 4),
     )
     assert "hidden" not in shape_deciding_nodes(model.graph)
+
+
+@pytest.mark.parametrize(("op_type", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_a_recurrent_layer_that_is_told_its_lengths_or_reads_whole_numbers_makes_ordinary_data(
+    build, make_weight, op_type, gates
+):
+    """PyTorch exports `pack_padded_sequence` as the input `sequence_lens`."""
+    model = build(
+        f"""packed (float[steps, 1, 16] x, int32[1] lens, int64[steps, 1, 8] ids) => (float[1, 1, 8] a, float[1, 1, 8] b) {{
+            [told] unused, a = {op_type} <hidden_size = 8> (x, W, R, "", lens)
+            [real] r = Cast <to = 1> (ids)
+            [read] unread, b = {op_type} <hidden_size = 8> (r, V, R)
+        }}""",
+        W=make_weight(1, 8 * gates, 16),
+        R=make_weight(1, 8 * gates, 8),
+        V=make_weight(1, 8 * gates, 8, seed=1),
+    )
+    assert not {"told", "read"} & shape_deciding_nodes(model.graph)
 
 
 def test_a_product_whose_rounded_result_becomes_a_shape_decides(build, make_weight):

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from pipeline.config.mode_settings import Algorithms
+from pipeline.graph.prepare import initializers_of
 from pipeline.graph.subgraph import upstream_of
 from pipeline.ptq.algorithms import fit, rewrite
 from pipeline.ptq.bias_correction import correct_biases, find_biases
@@ -55,6 +57,19 @@ def test_the_add_behind_a_matmul_is_its_bias(build, infer_shapes, make_weight, m
         np.abs(mean_error(model, simulate(each, plan, mode, ranges), "y", samples, axis=2)).max() for each in (model, corrected)
     )
     assert after < 1e-3 * before
+
+
+def test_a_token_that_is_suppressed_stays_so(build, infer_shapes, make_weight, static):
+    text = "decoder (float[1, n, 16] x) => (float[1, n, 8] y) { [matmul] a = MatMul (x, w) [suppress] y = Add (a, b) }"
+    suppressed = np.array([0, 0, -np.inf, 0, 0, -np.inf, 0, 0], np.float32)
+    model = infer_shapes(build(text, w=make_weight(16, 8), b=suppressed))
+    rng = np.random.default_rng(0)
+    samples = [Sample(f"s{i}", {"x": rng.standard_normal((1, 20, 16)).astype(np.float32) + 3}) for i in range(4)]
+    plan, mode, ranges = static(model, samples, op_types=["MatMul"], dynamic_op_types=["MatMul"])
+    corrected = initializers_of(correct_biases(model, plan, mode, ranges, samples))
+    bias = numpy_helper.to_array(corrected["b"])
+    np.testing.assert_array_equal(np.isneginf(bias), np.isneginf(suppressed))
+    assert np.isfinite(bias[[0, 1, 3, 4, 6, 7]]).all() and bias.any()
 
 
 @pytest.mark.parametrize("bias", [(8,), (1, 8), (1, 1), (1,), (), (20, 8)])

@@ -112,6 +112,12 @@ def test_moments_are_those_of_all_patches(one_conv, make_samples):
     np.testing.assert_allclose(found[0], total / count, rtol=1e-4, atol=1e-5)
 
 
+def test_a_sample_of_no_frames_adds_no_patches(one_conv):
+    node = one_conv().graph.node[0]
+    nothing = np.zeros((0, 8, 20), np.float32)
+    assert patches(node, nothing, (8, 8, 3), np.random.default_rng(0)).shape == (1, 0, 24)
+
+
 def test_patches_times_weight_is_the_convolution_in_two_dimensions(build, make_weight, run):
     text = """conv (float[2, 4, 6, 7] x) => (float[2, 6, h, w] y) {
         [conv] y = Conv <pads = [1, 0, 0, 2], strides = [1, 2], group = 2> (x, w)

@@ -232,11 +232,32 @@ def test_a_model_of_half_precision_is_refused(source_of, settings, conv_net, run
         quantize({"model": source}, settings("static"), {}, {}, run_directory)
 
 
+@pytest.mark.parametrize("mode", ["dynamic", "fp16"])
+def test_weights_that_are_only_stored_in_half_precision_are_quantized(
+    source_of, settings, build, make_weight, run_directory, mode
+):
+    text = """stored (float[n, 64] x) => (float[n, 64] y) {
+        u = Cast <to = 1> (a) [one] h = MatMul (x, u) v = Cast <to = 1> (b) [two] y = MatMul (h, v)
+    }"""
+    halves = {name: make_weight(64, 64, seed=i).astype(np.float16) for i, name in enumerate("ab")}
+    source = source_of(build(text, **halves))
+    given = Sample("s", {"x": np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)})
+    artifact = quantize({"model": source}, settings(mode), {"model": [given]}, {"model": [given]}, run_directory).artifacts[
+        "model"
+    ]
+    assert {"one", "two"} <= artifact.quantized_nodes.keys()
+    assert artifact.size_bytes < (0.8 if mode == "dynamic" else 1.2) * artifact.baseline_bytes
+    before, after = (infer(open_session(path), given)["y"] for path in (source.path, artifact.path))
+    np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
+
+
 def test_a_mode_that_changes_nothing_leaves_no_file(source_of, settings, conv_net, run_directory):
     source = source_of(conv_net())
     with pytest.raises(StageError, match="would change nothing"):
         quantize({"model": source}, settings("dynamic", op_types=["MatMul"]), {}, {}, run_directory)
     assert not list(run_directory.path.rglob("*.onnx"))
+    with pytest.raises(StageError, match=r"mode\.preprocess=true"):
+        quantize({"model": source}, settings("dynamic", op_types=["MatMul"], preprocess=False), {}, {}, run_directory)
 
 
 CHECKS = {

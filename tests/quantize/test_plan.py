@@ -68,6 +68,31 @@ def test_a_product_of_two_activations_stays_unless_the_mode_wants_it(plan_of, se
     assert plan_of(model, wanted).precisions == {"scores": Precision.static_int8}
 
 
+def test_a_constant_on_the_left_is_named_as_the_reason(plan_of, settings, build, make_weight):
+    """Whisper's logits in sherpa-onnx's exports are the embedding times the transposed activations."""
+    model = build("g (float[64, n] x) => (float[80, n] y) { [logits] y = MatMul (table, x) }", table=make_weight(80, 64))
+    assert "its constant is its first input" in reasons(plan_of(model, settings("static")))["logits"]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "reason"), [(True, "'table', transposed, which others read"), (False, "preprocess=true")]
+)
+def test_a_weight_that_is_computed_from_constants_says_why_it_is(plan_of, settings, build, make_weight, preprocess, reason):
+    text = """g (int64[n] ids, float[n, 64] x) => (float[n, 64] a, float[n, 64] y) {
+        a = Gather (table, ids) w = Transpose <perm = [1, 0]> (table) [tied] y = MatMul (x, w)
+    }"""
+    model = build(text, table=make_weight(64, 64))
+    assert reason in reasons(plan_of(model, settings("dynamic", op_types=["MatMul"], preprocess=preprocess)))["tied"]
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
+def test_a_weight_that_is_not_finite_stays_float(plan_of, settings, build, make_weight, mode):
+    weight = make_weight(64, 64)
+    weight[0, 0] = np.nan
+    model = build("g (float[n, 64] x) => (float[n, 64] y) { [spoilt] y = MatMul (x, w) }", w=weight)
+    assert "its weight holds NaN" in reasons(plan_of(model, settings(mode)))["spoilt"]
+
+
 def test_a_small_weight_is_not_worth_storing(plan_of, settings, build, make_weight):
     model = build("g (float[n, 8] x) => (float[n, 4] y) { [small] y = Gemm (x, w) }", w=make_weight(8, 4))
     assert reasons(plan_of(model, settings("static"))) == {"small": "its weight has only 32 values"}

@@ -126,3 +126,15 @@ def test_names_that_the_quantizer_makes_itself_do_not_clash(quantized, make_weig
     )  # fmt: skip
     assert {"conv", "mm", "mm_quant", "add"} <= artifact.quantized_nodes.keys()
     assert min(sqnr.values()) > 25
+
+
+def test_a_bias_that_two_layers_read_and_that_is_an_output_keeps_its_values(quantized, make_weight):
+    artifact, sqnr = quantized(
+        """g (float[1, 16, n] x) => (float[1, 16, n] y, float[16] b) {
+            [first] h = Conv (x, w, b) [second] y = Conv (h, v, b)
+        }""",
+        sound(1, 16, 20), w=make_weight(16, 16, 1), v=make_weight(16, 16, 1, seed=1), b=make_weight(16, 1)[:, 0],
+    )  # fmt: skip
+    assert list(artifact.quantized_nodes) == ["first", "second"]
+    assert sqnr["y"] > 30
+    assert sqnr["b"] > 200, "nothing has changed"

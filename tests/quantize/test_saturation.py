@@ -16,7 +16,8 @@ from pipeline.quantize.paired_sums import ROOM, Pairing, in_rows, largest_sums, 
 from pipeline.quantize.qdq_placement import PairSettings
 from pipeline.quantize.qdq_writer import insert_pairs
 from pipeline.quantize.qparams import qparams_of_weights
-from pipeline.quantize.saturation import integer_products, patches, sums_in_16_bits
+from pipeline.quantize.saturation import integer_products, patches, saturating_shares, sums_in_16_bits
+from pipeline.sample import Sample
 from tests.test_avx2 import RUN_GRAPHS, needs_emulation, on_haswell
 
 CASES, IN_A_GRAPH = 1000, 50
@@ -137,6 +138,28 @@ def test_a_depthwise_conv_keeps_eight_bits_of_its_weights(build, make_weight):
 
 @pytest.mark.qemu
 @needs_emulation
+def test_sums_of_a_product_with_a_transposed_input_are_counted(build):
+    text = """transposed (float[6, 5] x) => (float[5, 4] y) {
+        q = QuantizeLinear (x, scale, zero) a = DequantizeLinear (q, scale, zero) b = DequantizeLinear (w, scale, none)
+        [gemm] y = Gemm <transA = 1> (a, b)
+    }"""
+    constants = {"w": np.full((6, 4), 127, np.int8), "scale": np.float32(0.1), "zero": np.uint8(0), "none": np.int8(0)}
+    model = build(text, **constants)
+    loud, quiet = (Sample("s", {"x": np.full((6, 5), level, np.float32)}) for level in (25, 1))
+    assert saturating_shares(model, [loud]) == {"gemm": 1}
+    assert saturating_shares(model, [quiet]) == {"gemm": 0}
+
+
+def test_samples_that_leave_nothing_to_multiply_count_nothing(build):
+    text = (
+        "kept (float[n, 6] x) => (float[n, 4] y) { q, s, z = DynamicQuantizeLinear (x) [product] y = MatMulInteger (q, w, z) }"
+    )
+    model = build(text.replace("float[n, 4] y", "int32[n, 4] y"), w=np.full((6, 4), 127, np.int8))
+    nothing, something = (Sample(f"s{rows}", {"x": np.ones((rows, 6), np.float32)}) for rows in (0, 2))
+    assert saturating_shares(model, [nothing]) == {"product": None}
+    assert saturating_shares(model, [nothing, something]) == {"product": 1}
+
+
 def test_the_simulation_equals_onnxruntime_without_vnni_on_a_thousand_convs_and_matrix_products(tmp_path):
     rng = np.random.default_rng(0)
     graphs, results = tmp_path / "graphs", tmp_path / "results"

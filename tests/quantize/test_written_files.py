@@ -16,7 +16,6 @@ from pipeline.ptq.channel_search import channel_groups
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.plan_check import check_plan, named_bits, weight_bits
 from pipeline.sample import Sample
-from pipeline.stages.quantize import quantize
 
 
 def sample(name="a", seed=0, **shapes):
@@ -26,19 +25,6 @@ def sample(name="a", seed=0, **shapes):
 
 def value(name, shape, kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
-
-
-@pytest.fixture
-def written(source_of, run_directory):
-    """Return a function: (model, mode, samples) -> (artifact, its graph, what the stage gives)."""
-
-    def make(model, mode, *samples):
-        result = quantize({"model": source_of(model)}, mode, {"model": samples}, {"model": samples}, run_directory)
-        artifact = result.artifacts["model"]
-        onnx.checker.check_model(str(artifact.path), full_check=True)
-        return artifact, onnx.load(artifact.path), result
-
-    return make
 
 
 def ops(model, op_type):

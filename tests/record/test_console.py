@@ -43,6 +43,12 @@ def test_a_command_that_is_to_be_copied_is_one_line_on_a_terminal_too():
     assert terminal.file.getvalue() == f"{command}\n"
 
 
+def test_a_message_is_broken_at_spaces_and_what_it_begins_with_has_a_style_of_its_own():
+    terminal = Console(file=io.StringIO(), width=30, force_terminal=True, color_system="standard", highlight=False)
+    terminal.print(Paragraph(f"error: model.path: {PATH} is not there.", lead=("error:", "bold red")), crop=False)
+    assert terminal.file.getvalue() == f"\x1b[1;31merror:\x1b[0m model.path:\n{PATH}\nis not there.\n"
+
+
 @pytest.fixture
 def printed(monkeypatch):
     """Return a function that logs records as the command does, and gives what is printed."""

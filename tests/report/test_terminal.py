@@ -50,6 +50,14 @@ def full_report(real_report):
     return report
 
 
+def test_a_speed_that_is_not_decided_has_the_ends_of_its_interval_in_the_table_too(full_report):
+    [measured] = full_report["benchmark"].values()
+    measured |= {"verdict": "same", "speedup": {"median": 1.94, "low": 0.77, "high": 8.97}, "other_threads": []}
+    [row] = [line for line in shown(full_report, 120) if line.startswith("latency, 1 thread")]
+    assert "0.77–8.97 times as fast" in row
+    assert "1.94" not in "\n".join(shown(full_report, 120))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_metric_has_its_whole_name_and_its_whole_numbers(full_report, width):
     lines = shown(full_report, width)

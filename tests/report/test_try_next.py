@@ -16,6 +16,7 @@ from pipeline.config.settings import (
 )
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.onnx_file import OnnxFile
+from pipeline.report.html.language import in_language, said
 from pipeline.report.report_file import report_from_json
 from pipeline.report.try_next import CommandLine, suggestions
 
@@ -35,6 +36,8 @@ def suggest(settings):
         )  # fmt: skip
         found = suggestions(report_from_json(report, "report"), config, given, "python run.py")
         assert len(found) <= 2
+        with in_language("zh"):
+            assert all(said(one.reason) != one.reason for one in found if "quantize" in stages)  # of an inspection: English
         return [(one.command, one.reason) for one in found]
 
     return find
@@ -121,6 +124,22 @@ def test_a_run_that_only_inspects_suggests_the_mode_that_it_advises_and_none_whe
     for advised, wanted in (("static", [("python run.py model=asr mode=static", "g: because")]), ("not sure", [])):
         found = suggest(seen | {"inspect": {"g": inspected | {"advised_mode": advised}}}, "dynamic", given, stages=STAGES[:2])
         assert found == wanted
+
+
+def test_who_has_asked_for_a_search_is_not_sent_to_a_mode_without_one(report, suggest):
+    inspected = {"opset": 17, "nodes": 1, "ops": {}, "parameters": 1, "macs": {"Conv": 1}, "time_share": {"Conv": 1.0},
+                 "advised_mode": "static", "reasons": ["because"]}  # fmt: skip
+    seen = {
+        "schema": 2,
+        "status": "done",
+        "stages": [],
+        "inputs": [],
+        "environment": {},
+        "warnings": [],
+        "inspect": {"g": inspected},
+    }
+    given = ("model=hifigan", "mode=auto", "stages=[load,inspect]")
+    assert suggest(seen, "auto", given, stages=STAGES[:2]) == [("python run.py model=hifigan mode=auto", "g: because")]
 
 
 def test_a_command_never_suggests_itself(report, suggest):

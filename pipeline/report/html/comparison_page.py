@@ -1,7 +1,6 @@
 """The page of several runs side by side."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.report.html.render import hydra_value, link_to, mib, ms, render, s
 from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
+from pipeline.shell_words import shell_word
 
 SHOWN_METRICS = 4
 TITLES = {"speedup": "Speed-up", "bytes": "Size", "latency_ms": "Latency", "rtf": "Real-time factor", "load_ms": "Time to load",
@@ -238,4 +238,4 @@ def _command(comparison: Comparison) -> str:
         dict.fromkeys([*(run.row.directory for run in comparison.runs), *(run.directory for run in comparison.failed)])
     )
     shown = ",".join(hydra_value(shown_path(Path(directory))) for directory in directories)
-    return f"python run.py {shlex.quote(f'compare=[{shown}]')} sort_by={comparison.sorted_by}"
+    return f"python run.py {shell_word(f'compare=[{shown}]')} sort_by={comparison.sorted_by}"

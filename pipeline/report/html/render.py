@@ -4,7 +4,6 @@ import base64
 import hashlib
 import os
 import re
-import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html.language import html_language, said, tr, tr_html
 from pipeline.report.terminal import change, format_number
+from pipeline.shell_words import shell_word
 
 TEMPLATES = Path(__file__).parent / "templates"
 MIB = 1 << 20
@@ -97,7 +97,7 @@ def link_to(file: Path, folder: Path) -> str | None:
 
 def command(setting: str, value: str) -> str:
     """Return the command line that gives a setting to run.py, quoted for Hydra and for the shell."""
-    return f"python run.py {shlex.quote(f'{setting}={hydra_value(value)}')}"
+    return f"python run.py {shell_word(f'{setting}={hydra_value(value)}')}"
 
 
 def hydra_value(value: str) -> str:

@@ -9,7 +9,7 @@ from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.results import Inspection
 from pipeline.report.html import plots
 from pipeline.report.html.bar_chart import bar_chart
-from pipeline.report.html.language import tr
+from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms
 from pipeline.report.op_families import Family, families
 from pipeline.report.schema import Report
@@ -81,7 +81,7 @@ def speed(report: Report) -> list[SpeedView]:
         measured = (report.benchmark or {}).get(graph)
         rows = [(tr("Size"), "", mib(before), mib(after), _share(after, before))]
         for title, shares in ((tr("Weights"), artifact.weights), (tr("Multiplications"), artifact.multiplications or {})):
-            rows += [(title, shares_words(shares), "", "", "")] if shares else []
+            rows += [(title, shares_words(shares, said, tr("; ")), "", "", "")] if shares else []
         pictures: list[Markup] = []
         if measured is not None:
             rows += _latency_rows(measured)
