@@ -214,7 +214,7 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     from pipeline.rerun import with_differences
     from pipeline.runner import run_stages
 
-    past, without_effect = None, list[str]()
+    past, without_effect, mistakes = None, list[str](), list[str]()
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
@@ -222,12 +222,14 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = with_implied_kind(to_run_config(composed), to_plain(composed), overrides)
-            without_effect = unread(config, overrides)
+            spare = unread(config, overrides)
+            without_effect = [setting.sentence for setting in spare]
+            mistakes = [setting.sentence for setting in spare if not setting.needless_data]
         check_names(objective_names(composed.optimize_for), config.stages)
         if composed.fail_if_worse and "evaluate" not in config.stages:
             raise ConfigError("fail_if_worse: quality comes from the stage evaluate, which is not in stages.")
-        if without_effect and HydraConfig.get().mode is not RunMode.MULTIRUN:
-            raise ConfigError("\n".join(without_effect))
+        if mistakes and HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise ConfigError("\n".join(mistakes))
     except PipelineError as error:
         write_report(directory, Report("failed", error=str(error)))
         raise

@@ -61,6 +61,17 @@ def test_in_a_sweep_a_setting_may_be_meant_for_other_jobs_and_is_a_warning_in_th
     assert warned == ["dynamic"]
 
 
+def test_calibration_data_that_a_mode_does_not_need_is_warned_of_where_it_is_there(user_files, run_quickly, users_model):
+    """The command line of another mode stays valid; a file that is not there is a mistake in any mode."""
+    run = run_quickly(*users_model, "mode=dynamic", "calibration.path=./calib.npz", "stages=[load,quantize]").succeeded()
+    warned = " ".join(run.report["warnings"])
+    assert "calibration.path: would have no effect" in warned
+    assert "mode=static or mode=auto" in warned
+    lost = run_quickly(*users_model, "mode=dynamic", "calibration.path=nowhere.npz", "stages=[load,quantize]")
+    assert lost.exit_code == 2
+    assert "calibration.path: would have no effect" in lost.stderr
+
+
 def test_a_path_tells_what_calibration_data_it_is(user_files, run_quickly, users_model):
     run = run_quickly(*users_model, "mode=static", "calibration.path=calib.npz", "stages=[load,quantize]").succeeded()
     assert OmegaConf.load(run.directory / "config.yaml").calibration.kind == "arrays"

@@ -2,7 +2,8 @@
 
 Only what was given counts, not defaults, and not a value that asks for nothing (null, 0, false, []). What the stages of a
 run leave out does not count either: `stages=[load]` tries a command line whose settings are read once all stages run. In a
-sweep a setting may be meant for other jobs; there it is a warning.
+sweep a setting may be meant for other jobs; there it is a warning. So is calibration data that is there, in a mode that needs
+none: a command line whose mode alone is changed stays valid, and the report says that the data was not used.
 """
 
 import re
@@ -14,6 +15,7 @@ from pipeline.config.choices import CalibrationKind, RangeMethod
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig, WeightOnlyConfig
 from pipeline.config.settings import RunConfig
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.paths import resolve_path
 
 GIVEN = re.compile(r"\+{0,2}([\w.]+)=(.*)", flags=re.DOTALL)
 ASKS_FOR_NOTHING = frozenset({"null", "0", "0.0", "false", "[]", "{}", ""})
@@ -120,23 +122,39 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
 the mode, model or evaluation that has it."""
 
 
-def unread(config: RunConfig, overrides: Sequence[str]) -> list[str]:
-    """Return a sentence for each setting that was given and that this run never reads.
+@dataclass(frozen=True)
+class Unread:
+    """A setting that was given and that a run never reads.
+
+    Attributes:
+        sentence: says so, and what reads it.
+        needless_data: whether it names calibration data that is there, for a mode that needs none.
+    """
+
+    sentence: str
+    needless_data: bool
+
+
+def unread(config: RunConfig, overrides: Sequence[str]) -> list[Unread]:
+    """Return the settings that were given and that this run never reads.
 
     Args:
         config: the run.
         overrides: what was given, as `key=value`.
     """
     found = []
+    data = config.calibration.path
+    needless = not calibrates(config) and data is not None and resolve_path(data).exists()
     given = {match[1]: match[2] for match in map(GIVEN.fullmatch, overrides) if match}  # of two values the last one counts
     for key, value in given.items():
         lacking = next((reader for reader in READERS.get(key, ()) if not reader.reads(config)), None)
         if lacking is not None and value not in ASKS_FOR_NOTHING:
             shown = key if "." in key else f"{key}={value}"
-            found.append(
+            sentence = (
                 f"{shown}: would have no effect: this run lacks what reads it, {lacking.where}. Leave the setting out, or "
                 "choose what reads it."
             )
+            found.append(Unread(sentence, needless and key in ("calibration", "calibration.path")))
     return found
 
 
