@@ -229,7 +229,7 @@ def test_an_unknown_stage_is_refused_with_the_nearest(run_quickly):
 
 
 def test_no_stage_at_all_is_refused(run_quickly):
-    refused(run_quickly("stages=[]"), "stages", "load, inspect, quantize, benchmark, evaluate")
+    refused(run_quickly("stages=[]"), "stages", "load, inspect, doctor, quantize, benchmark, evaluate")
 
 
 @pytest.mark.parametrize(

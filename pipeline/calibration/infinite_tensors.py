@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from pipeline.calibration.derived_tensors import infer, masked_tensors
+from pipeline.calibration.derived_tensors import constants_of, infer, masked_tensors
 from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.session import infer as run
 from pipeline.graph.session import inputs_for, open_session
@@ -26,7 +26,8 @@ def infinite_tensors(
 ) -> dict[str, str]:
     """Return which tensors hold NaN or infinity on one of the first samples, each with the sample's id.
 
-    Looks only where the graph, or an input, masks with minus infinity: elsewhere it is a fault of the sample or of an operator.
+    Looks only where the graph, or an input, masks with minus infinity, or a constant holds NaN: elsewhere it is a fault of the
+    sample or of an operator.
 
     Args:
         model: the graph.
@@ -44,7 +45,7 @@ def infinite_tensors(
         if name in tensors and array.dtype.kind == "f" and not np.isfinite(array).all()
     }
     masks = {name for sample in samples for name, array in sample.inputs.items() if _holds_infinity(array)}
-    if not wanted or not masked_tensors(model, masks):
+    if not wanted or not (masked_tensors(model, masks) or _has_nan(model)):
         return found
     noisy = with_noise_inputs(model)
     types = infer(noisy.model)
@@ -65,6 +66,11 @@ def infinite_tensors(
             if name not in found and not np.isfinite(sums[f"{name}/sum"]):
                 found[name] = sample.id
     return found
+
+
+def _has_nan(model: onnx.ModelProto) -> bool:
+    constants = (tensor for _, tensor in constants_of(model) if tensor.data_type in FLOAT_TYPES)
+    return any(bool(np.isnan(numpy_helper.to_array(tensor)).any()) for tensor in constants)
 
 
 def _holds_infinity(array: np.ndarray) -> bool:

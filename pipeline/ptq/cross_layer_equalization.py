@@ -98,5 +98,6 @@ def factors_of(activations: Sequence[FloatArray], weights: FloatArray, strength:
 def _weight_maxima(model: onnx.ModelProto, group: ChannelGroup) -> FloatArray:
     constants = initializers_of(model)
     read = [side for side in group.sides if side.power > 0]
-    maxima = [np.abs(rows_of_channel(numpy_helper.to_array(constants[side.constant]), side)).max(axis=1) for side in read]
+    rows = [rows_of_channel(numpy_helper.to_array(constants[side.constant]), side) for side in read]
+    maxima = [np.abs(np.where(np.isfinite(values), values, 0)).max(axis=1) for values in rows]  # NaN stays where it is
     return np.asarray(np.max(maxima, axis=0), np.float64)

@@ -140,7 +140,7 @@ def _computed_weights(
             computed_from_constants(graph), "its weight is computed from constants: mode.preprocess=true folds it"
         )
     found = dict.fromkeys(
-        computed_from_constants(graph), "its weight is computed from constants that others read: folded it would be there twice"
+        computed_from_constants(graph), "its weight is computed from constants, and the file would be larger with it folded"
     )
     for node in nodes:
         if node.op_type == "Transpose" and (source := node.input[0]) in weights:

@@ -11,6 +11,7 @@ from pipeline.ptq.channel_groups import rescale
 from pipeline.ptq.channel_search import channel_groups
 from pipeline.ptq.cross_layer_equalization import equalize, factors_of
 from pipeline.ptq.smooth_quant import smooth_quant
+from pipeline.quantize.plan import Plan, Precision
 
 
 def largest_difference(run, model, changed, samples):
@@ -52,6 +53,18 @@ def test_equalization_makes_ranges_equal(build, infer_shapes, make_weight, make_
     before, after = (channel_maxima(run, each, "a", samples) for each in (model, changed))
     assert before.max() / before.min() > 10
     assert after.max() / after.min() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_weight_that_is_not_finite_spoils_no_other(build, infer_shapes, make_weight, make_samples, constant):
+    text = """pair (float[1, 8, n] x) => (float[1, 8, n] y) {
+        [one] a = Conv <pads = [1, 1]> (x, wa) [two] y = Conv <pads = [1, 1]> (a, wb)
+    }"""
+    spoilt = make_weight(8, 16, 3, seed=1)
+    spoilt[0, 3, 1] = np.nan
+    model = infer_shapes(build(text, wa=make_weight(16, 8, 3), wb=spoilt))
+    changed = equalize(model, Plan({"one": Precision.static_int8}), make_samples(1, 8, 20))
+    assert np.isfinite(constant(changed, "wa")).all()
+    np.testing.assert_array_equal(np.isnan(constant(changed, "wb")), np.isnan(spoilt))
 
 
 def test_strength_0_makes_the_reading_weights_equal():

@@ -111,3 +111,21 @@ def test_a_table_that_cannot_be_made_does_not_end_a_run(users, tmp_path, monkeyp
     report = pipeline.run([*users_model, "evaluation.path=eval.npz", "mode=dynamic", STAGES])
     assert report.status == "done"
     assert any("was not measured: ZeroDivisionError: no such table" in warning for warning in report.warnings)
+
+
+def test_what_a_weight_with_nan_makes_has_no_range_and_the_layer_before_it_is_quantized(
+    tmp_path, build, make_weight, write_arrays, run_quickly
+):
+    spoilt = make_weight(64, 64, seed=1)
+    spoilt[0, 0] = np.nan
+    text = """g (float[1, n, 64] x) => (float[1, n, 64] y) {
+        [whole] h = MatMul (x, w) [spoilt] a = MatMul (h, v) [nan] n1 = IsNaN (a) [fix] y = Where (n1, zero, a)
+    }"""
+    onnx.save(build(text, w=make_weight(64, 64), v=spoilt, zero=np.float32(0)), tmp_path / "model.onnx")
+    for name in ("calib", "eval"):
+        write_arrays(tmp_path / f"{name}.npz", {f"{name}{k}": {"x": one["x"]} for k, one in enumerate(samples())})
+    data = ("model.path=model.onnx", "calibration.path=calib.npz", "evaluation.path=eval.npz")
+    report = run_quickly("model=onnx", *data, "mode=static", "mode.dynamic_op_types=[]", STAGES).succeeded().report
+    [artifact] = report["artifacts"]
+    assert artifact["precisions"] == {"whole": "int8, static ranges"}
+    assert [kept["reason"] for kept in artifact["kept"]] == ["its weight holds NaN or infinity, which no integer stands for"]
