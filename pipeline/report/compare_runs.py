@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.record.run_directory import REPORT_FILE
 from pipeline.report.ranking import DEFAULT_ORDER, Comparison, FailedRun, Group, RankedRun, has, ranked_groups
 from pipeline.report.report_file import DamagedReportError, read_report
-from pipeline.report.run_rows import Row, rows_of
+from pipeline.report.run_rows import Row, rows_of, why_not_done
 from pipeline.report.schema import Report
 from pipeline.report.typed_json import to_json
 
@@ -122,8 +122,7 @@ def _read(directory: Path) -> Report | FailedRun:
         return FailedRun(str(directory), directory.name, "damaged", error.reason)
     if report.status == "done":
         return report
-    why = report.error or "It was not over when its report was read."
-    return FailedRun(str(directory), _label(report, directory), report.status, why)
+    return FailedRun(str(directory), _label(report, directory), report.status, why_not_done(report))
 
 
 def _ranked_entry(run: RankedRun) -> dict[str, object]:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.record.run_directory import REPORT_FILE
 from pipeline.report.ranking import DEFAULT_ORDER, FailedRun, Group, ranked_groups
 from pipeline.report.report_file import read_report
-from pipeline.report.run_rows import Row, rows_of
+from pipeline.report.run_rows import Row, rows_of, why_not_done
 from pipeline.report.typed_json import from_json, to_json
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ def _read(root: Path, directory: str, stamp: list[int]) -> IndexedRun:
         log.debug("the report of %s", directory, exc_info=True)
         return IndexedRun(directory, stamp, "damaged", label, f"{REPORT_FILE} cannot be read: {type(error).__name__}: {error}")
     if report.status != "done":
-        reason = report.error or "It was not over when its report was read."
-        return IndexedRun(directory, stamp, report.status, label, reason)
+        return IndexedRun(directory, stamp, report.status, label, why_not_done(report))
     return IndexedRun(directory, stamp, "done", label, "" if rows else "It has quantized nothing.", rows)
 
 

@@ -104,6 +104,13 @@ def rows_of(directory: Path, report: Report) -> list[Row]:
     return rows
 
 
+def why_not_done(report: Report) -> str:
+    """Return why a run whose report does not say `done` has no numbers."""
+    if report.status == "interrupted":
+        return "It was interrupted; what was done is in its directory."
+    return report.error or "It was not over when its report was read."
+
+
 def with_differing_settings(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with those settings alone in which they differ from another run of the same mode."""
     by_mode: dict[str, list[Row]] = {}

@@ -12,6 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.report import run_index
 from pipeline.report.index_file import refresh_index, write_index
 from pipeline.report.run_index import MEMORY_FILE, read_index
+from pipeline.report.run_rows import why_not_done
+from pipeline.report.schema import Report
 
 
 @pytest.fixture
@@ -193,3 +195,9 @@ def test_a_failed_run_is_on_the_page_too(run_quickly, tmp_path):
     page = Page((tmp_path / "outputs" / "index.html").read_text(encoding="utf-8"))
     assert page.texts("h1") == ["1 run"]
     assert any("nothing.onnx" in text for text in page.texts("details"))
+
+
+def test_a_run_that_was_interrupted_says_so_and_one_that_goes_on_says_that_it_is_not_over():
+    assert "interrupted" in why_not_done(Report("interrupted", error="KeyboardInterrupt"))
+    assert "not over" in why_not_done(Report("running"))
+    assert why_not_done(Report("failed", error="model.path: not there")) == "model.path: not there"
