@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM, sent to the real command at many moments: one line, an exit status, and what the run has so far."""
 
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,11 @@ WAIT_LIMIT_S = 900  # says nothing about speed: a test must not hang
 LONG = ("benchmark.seconds=600", "benchmark.rounds=2")
 
 
+def heed_signals():
+    """Let a child take Ctrl-C: a shell makes what it runs in the background ignore it, and the suite may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command:
     """A command that runs, in a group of processes of its own, as a terminal makes one.
 
@@ -33,6 +39,7 @@ class Command:
             [sys.executable, str(REPO / "run.py"), *overrides],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, env=os.environ | {"TMPDIR": str(folder), "COLUMNS": "200"},
+            preexec_fn=heed_signals,  # noqa: PLW1509  the suite has no threads
         )  # fmt: skip
 
     def wait_for(self, words):
@@ -59,6 +66,11 @@ class Command:
         """Send a signal as a terminal does, to all of its processes, or as `kill` does, to the command alone."""
         (os.killpg if to_all else os.kill)(self._process.pid, number)
 
+    def kill(self):
+        """End it, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)
+
     def end(self):
         """Wait for its end; return its exit status."""
         self.stdout = self._process.communicate(timeout=WAIT_LIMIT_S)[0]
@@ -79,8 +91,16 @@ class Command:
 
 @pytest.fixture
 def command(tmp_path):
-    """Return a function that starts the command in this test's directory."""
-    return lambda *overrides: Command(tmp_path, *overrides, "hydra.run.dir=run")
+    """Return a function that starts the command in this test's directory; none outlives the test."""
+    started = []
+
+    def start(*overrides):
+        started.append(Command(tmp_path, *overrides, "hydra.run.dir=run"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
 
 
 def statuses(folder):
@@ -168,7 +188,10 @@ begin()
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, "-c", f"{TOLD}\n{code}"], cwd=REPO, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", f"{TOLD}\n{code}"],
+        cwd=REPO, capture_output=True, text=True, check=False, preexec_fn=heed_signals,
+    )  # fmt: skip
 
 
 def test_a_second_ctrl_c_ends_at_once():
