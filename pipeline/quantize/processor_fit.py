@@ -8,7 +8,7 @@ import onnx
 from pipeline.config.choices import Target
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig
 from pipeline.errors import PipelineError
-from pipeline.graph.large_models import is_large
+from pipeline.graph.large_models import byte_size
 from pipeline.graph.session import ORT_ERRORS
 from pipeline.quantize.saturation import integer_products, saturating_shares, weight_bits_of
 from pipeline.quantize.target import PROCESSORS, adds_in_16_bits, exact_on_target_only, is_arm, target_of, this_machine
@@ -18,6 +18,7 @@ from pipeline.sample import Sample
 log = logging.getLogger(__name__)
 
 NAME_ENDS = "_quant"  # what an integer operator with dynamic ranges has behind the name of its node
+COUNTED_BYTES = 256 << 20  # of a graph whose saturating sums are counted: it takes copies, and minutes beyond
 WORST = 3  # nodes that a warning names
 
 
@@ -46,7 +47,7 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
 
 def _shares(model: onnx.ModelProto, samples: Sequence[Sample], threads: int) -> dict[str, float | None]:
     """Return what `saturating_shares` does; nothing where a graph is too large to be copied, or does not give its tensors."""
-    if is_large(model):
+    if byte_size(model) > COUNTED_BYTES:
         return {}
     try:
         return saturating_shares(model, samples, threads=threads)
