@@ -74,7 +74,7 @@ CORRECTED = [  # the error, and what is meant
     f"{OWN}=model.onnx evaluation.path=",
     f"{OWN}=model.onnx --cfg jb",
     f"{OWN}=模型/声码器2.onnx",
-    f"{OWN}=model.onnx mode=dynamic calibration.path=数据/评测.npz",
+    f"{OWN}=model.onnx mode=dynamic calibration.path=数据/没有.npz",
     f"{OWN}=model.onnx 'mode.op_types=[Conv'",
     f"{OWN}=model.onnx benchmark=null",
     f"{OWN}=model.onnx benchmark=5",

@@ -68,7 +68,7 @@ def test_a_page_of_an_inspected_model_draws_bars_without_matplotlib(tmp_path, ma
     _, page, said = run_without(tmp_path, EXTRAS, *users_model, *users_data, "stages=[load,inspect]")
     assert "not installed" not in page + said
     [bars] = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert "Time of model by operator" in bars
+    assert "Time of model by family of operators" in bars
     assert len(re.findall("<rect", bars)) == len(re.findall('text-anchor="end"', bars)) > 0
 
 

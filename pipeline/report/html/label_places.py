@@ -7,13 +7,13 @@ Label Placement. ACM Transactions on Graphics, 1995).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from typing import TYPE_CHECKING
 
 from pipeline.report.html.svg import INK
+
+if TYPE_CHECKING:  # it is imported where a picture is drawn: a page without pictures needs none
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 POINT_RADIUS = 7.0  # points: half of a marker, and some air
 LINE_WIDTH = 1.5  # points: half of a line's
@@ -33,7 +33,7 @@ class Label:
 
 
 def place_labels(
-    axes: Axes,
+    axes: "Axes",
     labels: Sequence[Label],
     points: Sequence[tuple[float, float]],
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
@@ -49,6 +49,10 @@ def place_labels(
         lines: ends of lines, level or upright, that a label crosses only where there is no other place for it.
         must: write a label without a free place nevertheless, above its point.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     canvas = FigureCanvasAgg(figure)
@@ -89,8 +93,12 @@ def place_labels(
     return placed
 
 
-def _free(centre: Sequence[float], width: float, height: float, scale: float, room: Bbox, taken: Sequence[Bbox]) -> Bbox | None:
+def _free(
+    centre: Sequence[float], width: float, height: float, scale: float, room: "Bbox", taken: "Sequence[Bbox]"
+) -> "Bbox | None":
     """Return the first place around a point for a label of this size, in pixels, that is in the picture and not taken."""
+    from matplotlib.transforms import Bbox
+
     for across, up in _offsets(width, height, scale):
         box = Bbox.from_bounds(centre[0] + across - width / 2, centre[1] + up - height / 2, width, height)
         inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
@@ -107,6 +115,8 @@ def _offsets(width: float, height: float, scale: float) -> Iterator[tuple[float,
         yield from ((side, over), (-side, over), (side, -over), (-side, -over))
 
 
-def _around(axes: Axes, point: tuple[float, float], radius: float) -> Bbox:
+def _around(axes: "Axes", point: tuple[float, float], radius: float) -> "Bbox":
+    from matplotlib.transforms import Bbox
+
     x, y = axes.transData.transform(point)
     return Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
