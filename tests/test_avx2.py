@@ -391,7 +391,7 @@ def test_tests_that_expect_exact_sums_pass_without_vnni():
     """And the processor is recognised from within."""
     recognised = test_paired_weights_are_kept_small_exactly_where_their_sums_would_saturate.__name__
     here = f"{Path(__file__).resolve().relative_to(REPO)}::{recognised}"
-    no_plugins = ("-p", "no:cacheprovider", "-p", "no:hydra_pytest")
+    no_plugins = ("-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:hydra_pytest", "-p", "no:xdist")
     said = on_haswell("-c", TESTS, *no_plugins, "-m", "not qemu", *EXACT, here)
     assert re.search(r"\d\d passed", said)
     assert "skipped" not in said
