@@ -182,8 +182,9 @@ def _with_interval(loss: dict[str, float] | None) -> str:
     """Return a loss with the ends of its interval, as far as they are known."""
     if loss is None or loss["value"] is None:
         return "infinite"
-    ends = "" if loss["low"] is None else f" ({loss['low']:+.3g} to {loss['high']:+.3g})"
-    return f"{loss['value']:+.4g}{ends}"
+    # a sum with 0.0 makes 0.0 of -0.0
+    ends = "" if loss["low"] is None else f" ({loss['low'] + 0.0:+.3g} to {loss['high'] + 0.0:+.3g})"
+    return f"{loss['value'] + 0.0:+.4g}{ends}"
 
 
 def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str, str]:
