@@ -55,7 +55,10 @@ def jobs_of(sweep: Path) -> list[Job]:
     for path in sorted((sweep / JOBS).glob("*.json"), key=lambda path: int(path.stem)):
         noted = json.loads(path.read_text(encoding="utf-8"))
         directory = Path(noted["directory"])
-        jobs.append(Job(int(path.stem), directory, noted["error"] or _failure(directory), noted["worse"]))
+        failure, error = _failure(directory), noted["error"] or None
+        if error == INTERRUPTED and failure is None:
+            error = None  # the signal came between the end of the run and that of its job
+        jobs.append(Job(int(path.stem), directory, error or failure, noted["worse"]))
     return jobs
 
 

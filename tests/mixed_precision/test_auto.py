@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pipeline.config.mode_settings import AutoConfig
 from pipeline.mixed_precision.candidates import FASTER_THAN_FP32
 
 QUICK = ("evaluation.samples=4", "evaluation.listen=0", "evaluation.node_samples=0", "calibration.samples=4")
@@ -20,11 +21,18 @@ def test_a_search_keeps_to_its_budget_and_says_why_each_node_is_what_it_is(run_q
     assert found["metric"] == "log_mel_l1"
     assert chosen["loss"] == found["selection_loss"]["value"] <= 0.05
     assert run.report["evaluation"]["metrics"]["log_mel_l1"]["quantized"] == pytest.approx(found["report_loss"]["value"])
-    assert chosen["speedup"] == max(c["speedup"] for c in found["candidates"] if c["meets_budget"])
+    original = run.report["artifacts"][0]["baseline_bytes"]
+    assert worth(chosen, original) == max(worth(c, original) for c in found["candidates"] if c["meets_budget"])
     by_node = run.report["artifacts"][0]["quantized_nodes"]
     assert by_node == {row["node"]: row["precision"] for row in found["nodes"] if row["precision"] != "fp32"}
     assert all(row["reason"] for row in found["nodes"])
     assert len(found["nodes"]) == 20, "13 MatMul and 7 Conv"
+
+
+def worth(candidate, original_bytes):
+    """Return a candidate's speed-up, raised by what its size is worth by default."""
+    saved = 1.0 - candidate["bytes"] / original_bytes
+    return candidate["speedup"] * (1.0 + AutoConfig.size_weight * saved)
 
 
 @pytest.fixture
