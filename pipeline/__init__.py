@@ -23,7 +23,8 @@
     optimize/           rewrites of float graphs and layouts of integer ones, each kept where it is faster
     evaluate/           fp32 and quantized on the same inputs; the loss of a changed graph
     mixed_precision/    mode=auto: the precision of each node by sensitivity, gain and a greedy knapsack
-    stages/             load, inspect, quantize, benchmark, evaluate: one file each
+    package/            the directory that goes to a device, tried in the client
+    stages/             load, inspect, quantize, benchmark, evaluate, package: one file each
     report/             report.json, the terminal, report.html, comparisons of runs
     runner.py           the chain of stages, its order and its promises
     rerun.py            what differs when a past run is run again

@@ -54,6 +54,7 @@ STAGES = (
     Stage("quantize", ("model",), "quantized"),
     Stage("benchmark", ("model", "quantized"), "benchmarks"),
     Stage("evaluate", ("model", "quantized"), "evaluation"),
+    Stage("package", ("model", "quantized"), "package"),
 )
 
 
@@ -80,7 +81,7 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
-            diagnosis=context.diagnosis,
+            diagnosis=context.diagnosis, package=context.package,
         )  # fmt: skip
         return write_report(directory, report)
 

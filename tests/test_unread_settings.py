@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config.mode_settings import MODE_SCHEMAS
 from pipeline.config.readers import READERS, read_by
-from pipeline.config.settings import CalibrationConfig, EvaluationConfig
+from pipeline.config.settings import CalibrationConfig, EvaluationConfig, PackageConfig
 
 LOAD = "stages=[load]"
 
@@ -26,6 +26,7 @@ LOAD = "stages=[load]"
         (("model=vocoder", "mode=static", "calibration=random", "calibration.path=data/clips"), ("calibration.path", "any")),
         (("model=matcha", "mode=static", "calibration.on_sample_rate=refuse"), ("calibration.on_sample_rate", "recordings")),
         (("model=vocoder", "mode=weight_only", "mode.op_types=[Conv]", "mode.bits=4"), ("mode.bits", "MatMul")),
+        (("model=vocoder", "mode=dynamic", "package.license=mit"), ("package.license", "package=sherpa_onnx")),
         (("model=onnx", "model.path=model.onnx", "model.sha256=0", "mode=dynamic"), ("model.sha256", "model.url")),
     ],
 )
@@ -120,6 +121,7 @@ def test_every_setting_with_a_reader_exists(repo):
     known = {f"calibration.{name}" for name in get_type_hints(CalibrationConfig)}
     known |= {f"evaluation.{name}" for name in get_type_hints(EvaluationConfig)}
     known |= {f"mode.{name}" for schema in MODE_SCHEMAS.values() for name in get_type_hints(schema)}
+    known |= {f"package.{name}" for name in get_type_hints(PackageConfig)}
     known |= {f"model.{name}" for path in (repo / "conf" / "model").glob("*.yaml") for name in OmegaConf.load(path)}
     assert set(READERS) - known == {"calibration"}  # the group
     assert "Only read by mode.method=percentile." in (repo / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -25,6 +25,13 @@ class Target(Enum):
     arm_i8mm = "arm_i8mm"
 
 
+class PackageKind(Enum):
+    """What a package is for."""
+
+    sherpa_onnx = "sherpa_onnx"
+    onnx = "onnx"
+
+
 class IntegerType(Enum):
     """An integer type of weights or activations. Sub-byte and 16-bit types need an opset of 21."""
 

@@ -36,6 +36,7 @@ from pipeline.config.settings import (
     BenchmarkConfig,
     CalibrationConfig,
     EvaluationConfig,
+    PackageConfig,
     ReportConfig,
     RunConfig,
     RunSchema,
@@ -77,6 +78,7 @@ def register_schemas() -> None:
         ("calibration", CalibrationConfig),
         ("evaluation", EvaluationConfig),
         ("benchmark", BenchmarkConfig),
+        ("package", PackageConfig),
     ):
         store.store(group="schema", name=group, node=_as_given(node))
     store.store(group="hydra/help", name="pipeline", node=help_node())
@@ -116,6 +118,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
         "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
         "report": _convert(composed, "report", ReportConfig, problems),
+        "package": _convert(composed, "package", PackageConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:
@@ -124,9 +127,12 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         for mode in (values["mode"], *graph_modes.values()):
             problems += [*_limits(mode, *groups), *_unknown_runtime(mode)]
         problems += _stage_problems(stages)
+        if values["package"].samples < 1:
+            problems.append(f"package.samples: {values['package'].samples} is not allowed; allowed: at least 1.")
     if problems:
         raise ConfigError("\n".join(problems))
-    selected = tuple(name for name in ALL_STAGES if name in stages)
+    packs = values["package"].kind is not None  # choosing a package is asking for it
+    selected = tuple(name for name in ALL_STAGES if name in stages or (packs and name == "package"))
     return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
 
 

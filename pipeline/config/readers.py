@@ -8,12 +8,12 @@ none: a command line whose mode alone is changed stays valid, and the report say
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pipeline.config.choices import CalibrationKind, RangeMethod
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig, WeightOnlyConfig
-from pipeline.config.settings import RunConfig
+from pipeline.config.settings import PackageConfig, RunConfig
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.paths import resolve_path
 
@@ -117,6 +117,11 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     "model.dir": (Reader("a model without model.url", _no_address),),
     "model.sha256": (Reader("a model at model.url", lambda run: run.model.url is not None),),
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
+    **{
+        f"package.{setting.name}": (Reader("package=sherpa_onnx or package=onnx", lambda run: "package" in run.stages),)
+        for setting in fields(PackageConfig)
+        if setting.name != "kind"
+    },
 }  # fmt: skip
 """Setting, or group whose option is chosen -> what must hold for it to be read; any other setting is read in every run of
 the mode, model or evaluation that has it."""

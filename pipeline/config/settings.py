@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from pipeline.config.choices import CalibrationKind, Language, OnBadSample, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, Language, OnBadSample, PackageKind, SampleRateMismatch
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.models.speech_model import SpeechModel
 
 STAGE_NAMES = ("load", "inspect", "quantize", "benchmark", "evaluate")
-ALL_STAGES = ("load", "inspect", "doctor", "quantize", "benchmark", "evaluate")  # the doctor comes only where it is named
+ALL_STAGES = ("load", "inspect", "doctor", "quantize", "benchmark", "evaluate", "package")  # two come only where they are named
 
 # The defaults stand here and nowhere else: `conf/` holds only what makes one option of a group differ from another.
 
@@ -121,12 +121,35 @@ class ReportConfig:
 
 
 @dataclass
+class PackageConfig:
+    """The directory that goes to a device.
+
+    Attributes:
+        kind: what it is for; giving it adds the stage. null: sherpa-onnx where it runs such a model, else any program.
+        python: the Python of an environment with sherpa-onnx and soundfile, in which it is tried; null: this one, where it is
+            installed.
+        samples: how many recordings sherpa-onnx hears, or sentences it speaks, when it is tried.
+        ort: also write each graph in ONNX Runtime's own format, with the operators that a minimal build needs; tried in the
+            version that benchmark.runtime names.
+        license: of the model, for its card: an SPDX identifier such as apache-2.0; null: what the metadata says.
+        language: of the model, for its card, such as en; null: what the metadata says.
+    """
+
+    kind: PackageKind | None = None
+    python: str | None = None
+    samples: int = 20
+    ort: bool = False
+    license: str | None = None
+    language: str | None = None
+
+
+@dataclass
 class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
     Attributes:
-        stages: which of load, inspect, quantize, benchmark, evaluate are run; their order is fixed. [load,inspect,doctor]
-            examines a model: `doctor` as the first word of the command stands for it.
+        stages: which of load, inspect, quantize, benchmark, evaluate, package are run; their order is fixed.
+            [load,inspect,doctor] examines a model: `doctor` as the first word of the command stands for it.
         seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
         rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.
@@ -145,6 +168,7 @@ class RunSchema:
     benchmark: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    package: Any = field(default_factory=PackageConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
@@ -169,6 +193,7 @@ class RunConfig:
     report: ReportConfig
     stages: tuple[str, ...]
     seed: int
+    package: PackageConfig = field(default_factory=PackageConfig)
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
 
     @property

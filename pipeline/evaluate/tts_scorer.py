@@ -45,17 +45,22 @@ class Listener:
         return self.model.transcript(infer(self.session, sample))
 
 
+def listener_of(model: TextToSpeech, threads: int) -> Listener | None:
+    """Return the recogniser that the settings of a text-to-speech model name; None where they name none."""
+    if model.asr_path is None:
+        return None
+    recogniser = Ctc("asr", model.asr_path)
+    recogniser.check()
+    return Listener(recogniser, open_session(resolve_path(model.asr_path), threads))
+
+
 class TtsScorer:
     """Compares mels and lengths; has the speech transcribed where the model's settings name a vocoder and a recogniser."""
 
     def __init__(self, model: TextToSpeech, threads: int) -> None:
         """Open the recogniser that the model's settings name."""
         self._model = model
-        self._listener: Listener | None = None
-        if model.asr_path is not None:
-            recogniser = Ctc("asr", model.asr_path)
-            recogniser.check()
-            self._listener = Listener(recogniser, open_session(resolve_path(model.asr_path), threads))
+        self._listener = listener_of(model, threads)
         self._texts: list[str] = []
         self._transcripts: tuple[list[str], list[str]] = ([], [])
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pipeline.audio.kaldi_resample import kaldi_resample
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.value_info import dtype_of
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.model_files import ModelFiles, header_of, metadata_of, number_in
 from pipeline.models.recogniser_families import Family, family_of
 from pipeline.models.speech_model import ReadAudio, Run
@@ -109,6 +111,25 @@ class Recogniser(ModelFiles):
         found = number_in(metadata_of(self.encoder), key, self.encoder)
         return default if found is None else found
 
+    @property
+    def token_table(self) -> Path:
+        """The file of the token table, which may be missing."""
+        if self.tokens_path:
+            return resolve_path(self.tokens_path)
+        return self.beside("tokens.txt", self.encoder) or resolve_path(self.encoder).parent / "tokens.txt"
+
+    def without_noise(self) -> Self:
+        """Return the model: it draws none."""
+        return self
+
+    def client_input(self, utterance: Utterance) -> str | None:
+        """Return the path of the recording."""
+        return None if utterance.audio is None else str(utterance.audio)
+
+    @property
+    def _tokens_for_client(self) -> ClientFile:
+        return ClientFile("tokens.txt", "tokens", "tokens", source=self.token_table)
+
     @cached_property
     def tokens(self) -> list[str]:
         """The token table, by id.
@@ -116,10 +137,7 @@ class Recogniser(ModelFiles):
         Raises:
             DataError: the file is missing, or a line is not `<token> <id>`, or ids are left out.
         """
-        beside = self.beside("tokens.txt", self.encoder)
-        path = (
-            resolve_path(self.tokens_path) if self.tokens_path else beside or resolve_path(self.encoder).parent / "tokens.txt"
-        )
+        path = self.token_table
         table = read_tokens(path, "model.tokens_path")
         by_id = {index: token for token, index in table.items()}
         for index in range(len(by_id)):
@@ -195,6 +213,12 @@ class Ctc(Recogniser):
         """
         self.check_inputs()
         self.check_classes(self.encoder, "logits" if self.family.stacked else "log_probs")
+
+    def client_layout(self) -> ClientLayout:
+        """Return what sherpa-onnx is given: the graph and the token table, by the loader of the family."""
+        loader, argument, flag, kotlin = self.family.loader
+        model = ClientFile("model.onnx", argument, flag, graph="encoder")
+        return ClientLayout(Task.listen, loader, kotlin, (model, self._tokens_for_client))
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run the encoder."""

@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError, DataError, ModelError, did_you_mean
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.model_files import ModelFiles, agreed, header_of, metadata_of, number_in
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.lexicon import Lexicon, read_lexicon
 from pipeline.models.text.scripts import foreign_letters
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.models.vocoder import Vocoder
+from pipeline.paths import resolve_path
 from pipeline.sample import Outputs, Sample
 from pipeline.utterance import Utterance
 
@@ -133,6 +135,44 @@ class Matcha(ModelFiles):
                 "length_scale": np.array([self.length_scale], dtype=np.float32),
             },
         )
+
+    def client_layout(self) -> ClientLayout:
+        """Return what sherpa-onnx is given: acoustic model, vocoder, token table and, for Chinese, lexicon.
+
+        Raises:
+            ConfigError: there is no vocoder, or no token table.
+        """
+        if self.vocoder_path is None:
+            raise ConfigError(
+                "package: sherpa-onnx speaks with a vocoder only, and model.vocoder_path is not set; name its ONNX file, or "
+                "take package=onnx."
+            )
+        tokens, lexicon = (self.beside(name, self.acoustic_path) for name in ("tokens.txt", "lexicon.txt"))
+        if tokens is None:
+            raise ConfigError(f"package: {self.acoustic_path} has no tokens.txt beside it, which sherpa-onnx needs.")
+        files = [
+            ClientFile(resolve_path(self.acoustic_path).name, "acoustic_model", "matcha-acoustic-model", graph="acoustic"),
+            ClientFile(resolve_path(self.vocoder_path).name, "vocoder", "matcha-vocoder", graph="vocoder"),
+            ClientFile("tokens.txt", "tokens", "matcha-tokens", source=tokens),
+        ]
+        if lexicon is not None:
+            files.append(ClientFile("lexicon.txt", "lexicon", "matcha-lexicon", source=lexicon))
+        return ClientLayout(
+            Task.speak, "matcha", "OfflineTtsMatchaModelConfig", tuple(files),
+            options={"noise_scale": self.noise_scale, "length_scale": self.length_scale}, has_phonemes=lexicon is None,
+        )  # fmt: skip
+
+    def without_noise(self) -> "Matcha":
+        """Return the model with a flow that starts from nothing."""
+        return replace(self, noise_scale=0.0)
+
+    def client_input(self, utterance: Utterance) -> str | None:
+        """Return the phonemes of the text, or None where the client looks words up itself."""
+        from pipeline.models.text.espeak import symbols_of
+
+        if self._lexicon is not None or not utterance.text:
+            return None
+        return "".join(symbols_of(utterance.text, metadata_of(self.acoustic_path).get("voice", "en-us")))
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Return the mel and, where there is a vocoder, the audio (samples,)."""

@@ -23,6 +23,8 @@ class Family:
         skipped: tokens at the start of each transcript that say something else: language, emotion, event, writing.
         is_ctc: whether repeats are merged and blanks removed; else each position is a token.
         model_types: `model_type` in the metadata.
+        loader: how sherpa-onnx is given such a model: the method of `OfflineRecognizer`, the argument that names the graph, the
+            option of its command, and the class in Kotlin.
     """
 
     name: str
@@ -32,6 +34,9 @@ class Family:
     skipped: int = 0
     is_ctc: bool = True
     model_types: tuple[str, ...] = ()
+    loader: tuple[str, str, str, str] = (
+        "from_zipformer_ctc", "model", "zipformer-ctc-model", "OfflineZipformerCtcModelConfig",
+    )  # fmt: skip
 
 
 FAMILIES = {
@@ -41,13 +46,18 @@ FAMILIES = {
             "icefall", ICEFALL,
             model_types=("zipformer2_ctc", "zipformer_ctc", "zipformer2", "zipformer", "conformer", "conformer_ctc", "lstm"),
         ),
-        Family("wenet", WENET, model_types=("wenet_ctc",)),
+        Family(
+            "wenet", WENET, model_types=("wenet_ctc",),
+            loader=("from_wenet_ctc", "model", "wenet-ctc-model", "OfflineWenetCtcModelConfig"),
+        ),
         Family(
             "sense_voice", FUNASR, inputs=("x", "x_length", "language", "text_norm"), stacked=True, skipped=4,
             model_types=("sense_voice_ctc",),
+            loader=("from_sense_voice", "model", "sense-voice-model", "OfflineSenseVoiceModelConfig"),
         ),
         Family(
-            "paraformer", FUNASR, inputs=("speech", "speech_lengths"), stacked=True, is_ctc=False, model_types=("paraformer",)
+            "paraformer", FUNASR, inputs=("speech", "speech_lengths"), stacked=True, is_ctc=False, model_types=("paraformer",),
+            loader=("from_paraformer", "paraformer", "paraformer", "OfflineParaformerModelConfig"),
         ),
     )
 }  # fmt: skip

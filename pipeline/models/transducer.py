@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.errors import ModelError
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.ctc import Recogniser
 from pipeline.models.model_files import header_of, metadata_of, number_in
 from pipeline.models.speech_model import Run
@@ -77,6 +78,11 @@ class Transducer(Recogniser):
                 f"{resolve_path(decoder)}: its metadata has vocab_size={tokens}, but tokens.txt has {len(self.tokens)} "
                 "tokens. They are of different models; name the right table with model.tokens_path."
             )
+
+    def client_layout(self) -> ClientLayout:
+        """Return what sherpa-onnx is given: the three graphs and the token table."""
+        graphs = [ClientFile(f"{part}.onnx", part, part, graph=part) for part in PARTS]
+        return ClientLayout(Task.listen, "from_transducer", "OfflineTransducerModelConfig", (*graphs, self._tokens_for_client))
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Return the encoder's outputs, and the tokens (count,) of a greedy search with at most one token per frame."""

@@ -29,6 +29,9 @@ INTEGER_WEIGHTS = frozenset(
      onnx.TensorProto.INT16, onnx.TensorProto.UINT16}
 )  # fmt: skip
 
+INTEGER_KERNELS = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "MatMulNBits", "QGemm", "QAttention")
+"""How the names of operators begin that compute with integers, as ONNX Runtime runs a graph."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -209,11 +212,10 @@ def _problem(path: Path, *, full: bool) -> str | None:
 def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:
     """Return what an optimised graph holds: counts of integer operators and of Q/DQ nodes that could not be fused."""
     counts = Counter(node.op_type for node in optimized.graph.node)
-    names = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "MatMulNBits", "QGemm", "QAttention")
     return {
         op_type: count
         for op_type, count in sorted(counts.items())
-        if op_type.startswith(names) or op_type in ("QuantizeLinear", "DequantizeLinear")
+        if op_type.startswith(INTEGER_KERNELS) or op_type in ("QuantizeLinear", "DequantizeLinear")
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.diagnosis import Diagnosis
+from pipeline.record.packaged import Package
 from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
@@ -223,6 +224,7 @@ class Report:
         samples: which samples a search chose by, and which it did not see.
         benchmark: graph -> its speed.
         evaluation: quality.
+        package: the directory that goes to a device, where that was asked for.
         rerun: what differs from the run that was repeated.
         try_next: what most likely improves it: at most two commands.
     """
@@ -248,5 +250,6 @@ class Report:
     samples: SampleSplit | None = field(default=None, metadata=LEFT_OUT)
     benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
     evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
+    package: Package | None = field(default=None, metadata=LEFT_OUT)
     rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)
     try_next: list[Suggestion] = field(default_factory=list)

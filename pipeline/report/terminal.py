@@ -51,6 +51,8 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(_quality(report.evaluation))
         if len(report.evaluation.outputs) > 1:
             parts.append(_outputs(report.evaluation))
+    if report.package is not None and report.package.trial is not None:
+        parts.append(Paragraph(report.package.trial.words))
     if report.rerun is not None:
         parts += _rerun(report.rerun)
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
@@ -90,6 +92,8 @@ def _files(report: Report, directory: str) -> list[RenderableType]:
     """Return where the results are: a line for each file, which is the last thing that a run says."""
     models = [artifact.file for artifact in report.artifacts or []]
     named = [*(("model", file) for file in models), ("report", "report.json"), ("page", "report.html")]
+    if report.package is not None:
+        named.append(("package", report.package.directory))
     return [Paragraph(f"{what}: {directory}/{file}") for what, file in named]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # a run imports what its stages compute with, and no more
     from pipeline.optimize.engine import Rewritten
     from pipeline.quantize.artifact import Artifact
     from pipeline.record.diagnosis import Diagnosis
+    from pipeline.record.packaged import Package
     from pipeline.stages.quantized import Quantized
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ def report_of(
     benchmarks: Mapping[str, GraphBenchmark] | None = None,
     evaluation: "Evaluation | None" = None,
     diagnosis: "Diagnosis | None" = None,
+    package: "Package | None" = None,
 ) -> Report:
     """Return the report of a run as far as it has come.
 
@@ -66,6 +68,7 @@ def report_of(
         benchmarks: graph -> what the benchmark stage gave.
         evaluation: what the evaluate stage gave.
         diagnosis: what the doctor stage gave.
+        package: what the package stage gave.
     """
     report = Report(
         status,
@@ -88,6 +91,7 @@ def report_of(
         search=None if quantized is None or not quantized.searches else _searches(quantized, evaluation),
         benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),
+        package=package,
     )
     return dataclasses.replace(report, verdict=verdict_of(report))
 

@@ -11,6 +11,7 @@ from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.diagnosis import Diagnosis
+from pipeline.record.packaged import Package
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Inspection
 from pipeline.record.run_directory import RunDirectory
@@ -39,6 +40,7 @@ class RunContext:
         quantized: what `quantize` has given.
         benchmarks: what `benchmark` has given, by graph.
         evaluation: what `evaluate` has given.
+        package: what `package` has given.
     """
 
     config: RunConfig
@@ -51,6 +53,7 @@ class RunContext:
     quantized: Quantized | None = None
     benchmarks: dict[str, GraphBenchmark] | None = None
     evaluation: "Evaluation | None" = None
+    package: Package | None = None
 
     @property
     def loaded(self) -> LoadedModel:

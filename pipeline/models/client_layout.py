@@ -1,0 +1,77 @@
+"""How a client that runs speech models is handed one: which files under which names, and by which of its settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from pipeline.models.speech_model import SpeechModel
+from pipeline.utterance import Utterance
+
+
+class Task(Enum):
+    """What a client does with a model."""
+
+    listen = "listen"
+    speak = "speak"
+
+
+@dataclass(frozen=True)
+class ClientFile:
+    """One file that the client is given.
+
+    Attributes:
+        name: in the client's directory; of a graph, what its float form is called.
+        argument: of the loader, as Python names it; Kotlin writes it in camel case.
+        flag: of the client's command.
+        graph: the role of the graph that it holds; None: a file that is copied as it is.
+        source: where such a file is.
+    """
+
+    name: str
+    argument: str
+    flag: str
+    graph: str | None = None
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClientLayout:
+    """What sherpa-onnx is given for a model.
+
+    Attributes:
+        task: what it does.
+        loader: for `listen`, a method of `sherpa_onnx.OfflineRecognizer`; for `speak`, the field of `OfflineTtsModelConfig`.
+        kotlin: the class of the model's settings in Kotlin; for `speak` also in Python.
+        files: what it is given.
+        copied: files and directories that lie beside these and are found by none of its settings, such as test recordings.
+        options: further settings: argument -> value.
+        has_phonemes: the client's version 2 takes phonemes from outside, since it has no espeak-ng.
+    """
+
+    task: Task
+    loader: str
+    kotlin: str
+    files: tuple[ClientFile, ...]
+    copied: tuple[Path, ...] = ()
+    options: Mapping[str, float | str] = field(default_factory=dict)
+    has_phonemes: bool = False
+
+
+@runtime_checkable
+class RunsInSherpaOnnx(Protocol):
+    """A model that sherpa-onnx can run."""
+
+    def client_layout(self) -> ClientLayout:
+        """Return how sherpa-onnx is given the model.
+
+        Raises:
+            ConfigError: a file is missing without which it cannot be run, such as a vocoder.
+        """
+
+    def without_noise(self) -> SpeechModel:
+        """Return the model so that it says the same each time, where it draws noise."""
+
+    def client_input(self, utterance: Utterance) -> str | None:
+        """Return what the client is given for an utterance: the path of a recording, or phonemes; None: its text."""

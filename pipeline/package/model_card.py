@@ -1,0 +1,223 @@
+"""README.md of a package: a model card in the format of Hugging Face, with what was measured, and how the model is run."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.metrics.metric_registry import METRICS, in_reading_order
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
+from pipeline.package.collect_files import CHECKSUMS, ORIGINAL_README, PackagedGraph
+from pipeline.quantize.artifact import Artifact
+from pipeline.record.packaged import ClientTrial
+
+PIPELINE_TAGS = {Task.listen: "automatic-speech-recognition", Task.speak: "text-to-speech"}
+LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
+ERROR_RATES = {"wer_percent": "wer", "cer_percent": "cer"}  # metrics that Hugging Face has a name for
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of.
+
+    Attributes:
+        name: of the model.
+        mode: of the run.
+        license: an SPDX identifier; None: not known.
+        language: an ISO 639 code; None: not known.
+        data: what the figures of quality are of.
+        processor: what speed was measured on.
+        artifacts: role -> what was made.
+        benchmarks: role -> its speed; empty where it was not measured.
+        metrics: name -> baseline, quantized, unit; empty where quality was not measured.
+        samples: how many they are of.
+        trial: what the client made of the package.
+    """
+
+    name: str
+    mode: str
+    license: str | None
+    language: str | None
+    data: str
+    processor: str
+    artifacts: Mapping[str, Artifact]
+    benchmarks: Mapping[str, GraphBenchmark]
+    metrics: Mapping[str, Mapping[str, Any]]
+    samples: int
+    trial: ClientTrial | None
+
+
+def model_card(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: ClientLayout | None, *, original: bool) -> str:
+    """Return the text.
+
+    Args:
+        facts: what was measured.
+        graphs: what is in the package.
+        layout: how the client is given the model; None: there is no client.
+        original: the package holds the README of the original.
+    """
+    parts = [_front_matter(facts, layout), f"# {facts.name}, quantized ({facts.mode})", _what_it_is(facts, layout, original)]
+    parts += [_figures(facts)]
+    if layout is not None:
+        parts += [_how_to_run(facts, graphs, layout)]
+    parts += [
+        f"## Files\n\nThe files are as they were made if `sha256sum -c {CHECKSUMS}` says so. Each graph is one file unless it "
+        "is larger than 2 GB: sherpa-onnx 1.10 does not read weights beside a graph, and 1.12.26 looks for them in the current "
+        "directory."
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: CardFacts, layout: ClientLayout | None) -> str:
+    """Return the YAML at the top; each value is JSON, which YAML reads."""
+    rates = {name: facts.metrics[name] for name in ERROR_RATES if name in facts.metrics}
+    entries: dict[str, Any] = {"license": facts.license or "other"}
+    if facts.language and LANGUAGE_CODE.fullmatch(facts.language):  # metadata may say "English"
+        entries["language"] = facts.language
+    entries["library_name"] = "sherpa-onnx" if layout is not None else "onnxruntime"
+    if layout is not None:
+        entries["pipeline_tag"] = PIPELINE_TAGS[layout.task]
+    entries["tags"] = ["onnx", "quantized", *sorted({found.path.suffixes[-2][1:] for found in facts.artifacts.values()})]
+    if rates and layout is not None:
+        task = {"type": PIPELINE_TAGS[layout.task]}
+        results = [
+            {
+                "task": task,
+                "dataset": {"name": facts.data, "type": "custom"},
+                "metrics": [{"type": ERROR_RATES[name], "value": round(float(found["quantized"]), 3)}],
+            }
+            for name, found in rates.items()
+        ]
+        entries["model-index"] = [{"name": facts.name, "results": results}]
+    lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items())
+    return f"---\n{lines}\n---"
+
+
+def _what_it_is(facts: CardFacts, layout: ClientLayout | None, original: bool) -> str:
+    needs = max((found.needs.version for found in facts.artifacts.values()), default=None)
+    said = ["Made from the float model by speech-quantization-pipeline; the run's `config.yaml` makes it again."]
+    if layout is not None and layout.task is Task.speak:
+        said.append("Its speech is synthetic; say so where people hear it.")
+    if needs is not None:
+        said.append(f"Runs on ONNX Runtime {'.'.join(map(str, needs))} and later.")
+    said.append(
+        f"The licence is that of the original model: {facts.license}."
+        if facts.license
+        else "The licence is that of the original model; set `package.license` to name it here."
+    )
+    if original:
+        said.append(f"What its makers say of the original is in {ORIGINAL_README}.")
+    return " ".join(said)
+
+
+def _figures(facts: CardFacts) -> str:
+    lines = ["## Measured", "", "| graph | bytes, fp32 | bytes | speed, times fp32's |", "|---|---|---|---|"]
+    for role, artifact in facts.artifacts.items():
+        found = facts.benchmarks.get(role)
+        speed = "not measured"
+        if found is not None:
+            speed = f"{found.speedup.median:.2f} ({found.speedup.low:.2f} to {found.speedup.high:.2f})"
+        lines.append(f"| {role} | {artifact.baseline_bytes:,} | {artifact.size_bytes:,} | {speed} |")
+    if facts.benchmarks:
+        one = next(iter(facts.benchmarks.values()))
+        threads = "one thread" if one.threads == 1 else f"{one.threads} threads"
+        lines += ["", f"Speed: {facts.processor}, ONNX Runtime {one.runtime}, {threads}. On other processors it differs."]
+    if facts.metrics:
+        lines += ["", "| quality | fp32 | this |", "|---|---|---|"]
+        for name in (metric for metric in in_reading_order() if metric in facts.metrics):
+            found_metric = facts.metrics[name]
+            unit = f" {METRICS[name].unit}" if METRICS[name].unit else ""
+            values = [_number(found_metric.get(which), unit) for which in ("baseline", "quantized")]
+            lines.append(f"| {METRICS[name].title or name} | {values[0]} | {values[1]} |")
+        lines += ["", f"Quality: {facts.samples} samples of {facts.data}."]
+    if facts.trial is not None:
+        lines += ["", facts.trial.words]
+    return "\n".join(lines)
+
+
+def _number(value: Any, unit: str) -> str:  # noqa: ANN401
+    return "" if value is None else f"{value:.4g}{unit}"
+
+
+def _how_to_run(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: ClientLayout) -> str:
+    names = {graph.role: graph.name for graph in graphs}
+
+    def name_of(file: ClientFile) -> str:
+        return names[file.graph] if file.graph is not None else file.name
+
+    program = "sherpa-onnx-offline" if layout.task is Task.listen else "sherpa-onnx-offline-tts"
+    flags = [f"--{file.flag}={name_of(file)}" for file in layout.files]
+    last = ["recording.wav"] if layout.task is Task.listen else ["--output-filename=speech.wav", '"Text to speak."']
+    if layout.has_phonemes:
+        flags.append(f"--{layout.loader}-data-dir=espeak-ng-data")
+    command = " \\\n  ".join([program, *flags, *last])
+    python = ",\n    ".join(f"{file.argument}={name_of(file)!r}" for file in layout.files)
+    kotlin = ", ".join(f'{_camel(file.argument)} = "{facts.name}/{name_of(file)}"' for file in layout.files)
+    return "\n".join(
+        [
+            "## Run it with sherpa-onnx",
+            "",
+            "Command line, C++ (the options are fields of the C++ and C API of the same names):",
+            "",
+            f"```\n{command}\n```",
+            "",
+            "Python:",
+            "",
+            f"```python\n{_python(layout, python)}\n```",
+            "",
+            f"Android: put this directory into `app/src/main/assets/{facts.name}`, and build with",
+            "",
+            f"```kotlin\n{_kotlin(layout, kotlin, facts.name)}\n```",
+            *([_PHONEMES] if layout.has_phonemes else []),
+        ]
+    )
+
+
+_PHONEMES = """
+Versions before 2.0 turn text into phonemes themselves and need `espeak-ng-data`, which lies beside their models. Version 2.0
+has no espeak-ng: give the phonemes, as `phoneme_codepoints` of `GenerationConfig`."""
+
+
+def _python(layout: ClientLayout, arguments: str) -> str:
+    if layout.task is Task.listen:
+        return (
+            "import sherpa_onnx, soundfile\n\n"
+            f"recognizer = sherpa_onnx.OfflineRecognizer.{layout.loader}(\n    {arguments}\n)\n"
+            'audio, rate = soundfile.read("recording.wav", dtype="float32")\nstream = recognizer.create_stream()\n'
+            "stream.accept_waveform(rate, audio)\nrecognizer.decode_stream(stream)\nprint(stream.result.text)"
+        )
+    speak = 'speech = tts.generate("Text to speak.", sid=0, speed=1.0)'
+    if layout.has_phonemes:
+        speak = (
+            "request = sherpa_onnx.GenerationConfig()\nrequest.phoneme_codepoints = [[ord(symbol) for symbol in phonemes]]\n"
+            'speech = tts.generate("Text to speak.", request)'
+        )
+    return (
+        f"import sherpa_onnx, soundfile\n\nvoice = sherpa_onnx.{layout.kotlin}(\n    {arguments}\n)\n"
+        f"model = sherpa_onnx.OfflineTtsModelConfig({layout.loader}=voice)\n"
+        "tts = sherpa_onnx.OfflineTts(sherpa_onnx.OfflineTtsConfig(model=model))\n"
+        f'{speak}\nsoundfile.write("speech.wav", speech.samples, speech.sample_rate)'
+    )
+
+
+def _kotlin(layout: ClientLayout, arguments: str, name: str) -> str:
+    if layout.task is Task.speak:
+        data = f', dataDir = "{name}/espeak-ng-data"' if layout.has_phonemes else ""
+        return (
+            f"val model = OfflineTtsModelConfig({layout.loader} = {layout.kotlin}({arguments}{data}))\n"
+            "val tts = OfflineTts(assetManager = application.assets, config = OfflineTtsConfig(model = model))"
+        )
+    *graphs, tokens = arguments.split(", ")
+    field = layout.kotlin.removeprefix("Offline").removesuffix("ModelConfig")
+    return (
+        f"val model = OfflineModelConfig({field[0].lower()}{field[1:]} = {layout.kotlin}({', '.join(graphs)}), {tokens})\n"
+        "val recognizer = OfflineRecognizer(\n    assetManager = application.assets,\n"
+        "    config = OfflineRecognizerConfig(modelConfig = model),\n)"
+    )
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

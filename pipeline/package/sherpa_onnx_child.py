@@ -1,0 +1,58 @@
+"""A process that is sherpa-onnx's user. The library ends its process where a model does not suit it, so it has one of its own.
+
+    python sherpa_onnx_child.py job.json answer.json
+
+The job: `task` (listen, speak), `loader`, `kotlin`, `arguments`, and `inputs`, a list of
+{"audio": path} or {"text", "phonemes", "wav": the file to write}. The answer: `version`, `onnxruntime`, and `texts`, or
+`rate_hz`. It imports nothing of this project: the interpreter may be that of another environment.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sherpa_onnx
+import soundfile
+
+
+def listen(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the transcripts of recordings."""
+    recogniser = getattr(sherpa_onnx.OfflineRecognizer, job["loader"])(**job["arguments"], num_threads=1)
+    texts = []
+    for given in job["inputs"]:
+        audio, rate = soundfile.read(given["audio"], dtype="float32", always_2d=True)
+        stream = recogniser.create_stream()
+        stream.accept_waveform(rate, audio.mean(axis=1))
+        recogniser.decode_stream(stream)
+        texts.append(stream.result.text.strip())
+    return {"texts": texts}
+
+
+def speak(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the speech of texts as WAV files of floats; return their sample rate in Hz."""
+    part = getattr(sherpa_onnx, job["kotlin"])(**{"lexicon": "", **job["arguments"]})
+    model = sherpa_onnx.OfflineTtsModelConfig(**{job["loader"]: part}, num_threads=1)
+    config = sherpa_onnx.OfflineTtsConfig(model=model, max_num_sentences=1, silence_scale=1.0)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    tts = sherpa_onnx.OfflineTts(config)
+    for given in job["inputs"]:
+        request = sherpa_onnx.GenerationConfig()
+        request.silence_scale = 1.0
+        if given["phonemes"] is not None:
+            request.phoneme_codepoints = [[ord(symbol) for symbol in given["phonemes"]]]
+            request.extra = {"min_words_in_sentence": "1000"}  # or a comma would begin another sentence
+        speech = tts.generate(given["text"], request)
+        soundfile.write(given["wav"], np.asarray(speech.samples, np.float32), speech.sample_rate, subtype="FLOAT")
+    return {"rate_hz": tts.sample_rate}
+
+
+TASKS = {"listen": listen, "speak": speak}
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    answer = TASKS[wanted["task"]](wanted)
+    answer |= {"version": sherpa_onnx.__version__, "onnxruntime": getattr(sherpa_onnx, "onnxruntime_version", None)}
+    Path(sys.argv[2]).write_text(json.dumps(answer), encoding="utf-8")
