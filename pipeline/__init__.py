@@ -28,6 +28,7 @@
     report/             report.json, the terminal, report.html, comparisons of runs
     runner.py           the chain of stages, its order and its promises
     rerun.py            what differs when a past run is run again
+    try_models.py       the models of a past run speak and listen
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     cli.py              the command: run.py, and speech-quantize where the package is installed

@@ -162,6 +162,9 @@ def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) 
     if composed.index is not None:
         _index(composed, folder, in_sweep=in_sweep)
         return None
+    if composed.run is not None:
+        _try_models(composed, folder, list(settings.overrides.task), in_sweep=in_sweep)
+        return None
     try:
         report = execute(composed, folder, list(settings.overrides.task))
     finally:
@@ -318,6 +321,30 @@ def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
     finally:
         _remove_empty_run(folder)
     result_console().print(Paragraph(f"index: {page}"), crop=False)
+
+
+def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_sweep: bool) -> None:
+    """Let the models of a past run speak or listen, and print what came of it; no run's directory is left."""
+    from pipeline.try_models import speak, transcribe
+
+    try:
+        if in_sweep:
+            raise ConfigError("run: the models of one run are tried; leave out -m.")
+        if others := [text for text in overrides if not text.startswith(("run=", "say=", "transcribe="))]:
+            key = others[0].partition("=")[0]
+            raise ConfigError(f"{key}: would have no effect beside run: a past run has its own settings. Leave it out.")
+        run = Path(composed.run)
+        found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
+    finally:
+        _remove_empty_run(folder)
+    console = result_console()
+    for one in found:
+        said = f"{one.label}, {one.seconds:.2f} s" if one.file is not None else one.label
+        heard = "" if one.text is None else f": {'heard: ' if one.file is not None else ''}{one.text}"
+        console.print(Paragraph(f"{said}{heard}"), crop=False)
+    for one in found:
+        if one.file is not None:
+            console.print(Paragraph(f"speech of {one.label}: {one.file}"), crop=False)
 
 
 def _remove_empty_run(folder: Path) -> None:

@@ -42,6 +42,9 @@ def run_folder(
     compare: Sequence[str] = (),
     sort_by: str | None = None,
     index: str | None = None,
+    run: str | None = None,
+    say: str | None = None,
+    transcribe: str | None = None,
 ) -> str:
     """Return the folder of `outputs/` that a run belongs to: `<model>/<mode>`. Reads, and creates nothing.
 
@@ -52,6 +55,9 @@ def run_folder(
         compare: runs that are shown side by side; then nothing is run, and the page goes to a folder of its own.
         sort_by: what they are sorted by.
         index: a directory of runs that gets its index; then nothing is run, and no folder is left.
+        run: a past run whose models are tried; the same.
+        say: what they say.
+        transcribe: what they write down.
 
     Raises:
         ConfigError: `rerun` is not a run, `compare` names none, `index` is no directory or not alone, or `sort_by` is given
@@ -62,6 +68,15 @@ def run_folder(
             raise ConfigError(f"index: {index} is not a directory. Give one that runs lie in: index=outputs.")
         if beside := [key for key, value in (("rerun", rerun), ("compare", compare), ("sort_by", sort_by)) if value]:
             raise ConfigError(f"index: makes the page of past runs and runs nothing; leave out {', '.join(beside)}.")
+        return COMPARISONS
+    if any(value is not None for value in (run, say, transcribe)):
+        if run is None or (say is None) == (transcribe is None):
+            raise ConfigError("run: give a run's directory and what its models are to do: run=<directory> say=<text>, or "
+                              "run=<directory> transcribe=<recording>.")  # fmt: skip
+        if beside := [key for key, value in (("rerun", rerun), ("compare", compare), ("sort_by", sort_by)) if value]:
+            raise ConfigError(
+                f"run: lets the models of a past run speak or listen, and nothing else; leave out {', '.join(beside)}."
+            )
         return COMPARISONS
     if compare:
         from pipeline.report.compare_runs import find_runs

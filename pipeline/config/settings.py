@@ -154,6 +154,9 @@ class RunSchema:
         rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.
         index: a directory of runs, such as outputs, whose page of all runs, index.html, is made; nothing is run.
+        run: a run's directory, whose models speak or listen: with `say` or `transcribe`; nothing else is done.
+        say: a text that they speak, fp32 and quantized.
+        transcribe: a recording that they write down.
         sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
         optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
             them; null: the first metric of the model.
@@ -174,6 +177,9 @@ class RunSchema:
     rerun: str | None = None
     compare: list[str] = field(default_factory=list)
     index: str | None = None
+    run: str | None = None
+    say: str | None = None
+    transcribe: str | None = None
     sort_by: str | None = None
     optimize_for: Any = None  # a name or a list of names: OmegaConf knows no union of the two
     fail_if_worse: bool = False

@@ -13,16 +13,20 @@ CONFIG_FILE = "config.yaml"
 PAGE_FILE = "report.html"
 
 
-def past_config_file(rerun: str) -> Path:
+def past_config_file(directory: str, setting: str = "rerun") -> Path:
     """Return the config.yaml of a past run.
 
+    Args:
+        directory: of the run.
+        setting: that names it, for messages.
+
     Raises:
-        ConfigError: `rerun` is not a run's directory.
+        ConfigError: it is not a run's directory.
     """
-    path = Path(rerun) / CONFIG_FILE
+    path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(
-            f"rerun: {rerun} is not a run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
+            f"{setting}: {directory} is not a run's directory: it has no {CONFIG_FILE}. A run's directory looks like "
             "outputs/<model>/<mode>/<timestamp>."
         )
     return path
