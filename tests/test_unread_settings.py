@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config.mode_settings import MODE_SCHEMAS
 from pipeline.config.readers import READERS, read_by
-from pipeline.config.settings import CalibrationConfig, EvaluationConfig, PackageConfig
+from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, PackageConfig
 
 LOAD = "stages=[load]"
 
@@ -121,6 +121,7 @@ def test_every_setting_with_a_reader_exists(repo):
     known = {f"calibration.{name}" for name in get_type_hints(CalibrationConfig)}
     known |= {f"evaluation.{name}" for name in get_type_hints(EvaluationConfig)}
     known |= {f"mode.{name}" for schema in MODE_SCHEMAS.values() for name in get_type_hints(schema)}
+    known |= {f"benchmark.{name}" for name in get_type_hints(BenchmarkConfig)}
     known |= {f"package.{name}" for name in get_type_hints(PackageConfig)}
     known |= {f"model.{name}" for path in (repo / "conf" / "model").glob("*.yaml") for name in OmegaConf.load(path)}
     assert set(READERS) - known == {"calibration"}  # the group

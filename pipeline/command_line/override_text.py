@@ -20,7 +20,7 @@ from pipeline.paths import config_directory
 PATH_NAMES = frozenset(
     {"path", "dir", "labels", "rerun", "compare", "subdir", "runtime", "run", "transcribe", "python"}
 )  # runtime: a version, or a python
-TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric", "say"})
+TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric", "say", "host"})
 LISTS_OF_PATHS = frozenset({"compare"})
 SWEEPS = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag|extend_list)\s*\(")
 """How a value begins that Hydra makes a list of values of."""

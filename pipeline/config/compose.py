@@ -313,6 +313,12 @@ def _limits(
             "a list of numbers of at least 1, each once",
         ),
         (runtime.threads >= 1, "runtime.threads", runtime.threads, "at least 1"),
+        (
+            benchmark.host is None or benchmark.runtime is None,
+            "benchmark.runtime",
+            benchmark.runtime,
+            "null with benchmark.host: the device has its own",
+        ),
         (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
         (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
         (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),

@@ -75,6 +75,7 @@ def _no_address(config: RunConfig) -> bool:
 
 
 CALIBRATED = Reader(CALIBRATING, calibrates)
+TIMED_ON_DEVICE = Reader("benchmark.host=ssh://<user>@<host>", lambda run: run.benchmark.host is not None)
 READERS: Mapping[str, tuple[Reader, ...]] = {
     "calibration": (CALIBRATED,),
     "calibration.kind": (CALIBRATED,),
@@ -117,6 +118,8 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     "model.dir": (Reader("a model without model.url", _no_address),),
     "model.sha256": (Reader("a model at model.url", lambda run: run.model.url is not None),),
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
+    "benchmark.host_python": (TIMED_ON_DEVICE,),
+    "benchmark.ssh_config": (TIMED_ON_DEVICE,),
     **{
         f"package.{setting.name}": (Reader("package=sherpa_onnx or package=onnx", lambda run: "package" in run.stages),)
         for setting in fields(PackageConfig)

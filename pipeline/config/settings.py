@@ -87,6 +87,10 @@ class BenchmarkConfig:
             long as it lives, so more rounds make the interval narrower than more pairs do.
         runtime: time and check in this version of ONNX Runtime, such as 1.28.0, or in that of an environment, by its Python
             (venv/bin/python); null: in the installed one. What is fast differs between versions.
+        host: time on a device: ssh://user@pi, or with :port. It needs Python 3.11 with numpy and onnxruntime; models, samples
+            and the timer are sent there, the figures come back, and nothing stays.
+        host_python: the Python on the device.
+        ssh_config: a configuration file of OpenSSH in the place of ~/.ssh/config.
         self_check: also time the original against itself, the same way: that interval should hold 1.
     """
 
@@ -95,6 +99,9 @@ class BenchmarkConfig:
     seconds: float = 2.0
     rounds: int = 6
     runtime: str | None = None
+    host: str | None = None
+    host_python: str = "python3"
+    ssh_config: str | None = None
     self_check: bool = False
 
 

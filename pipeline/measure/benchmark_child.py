@@ -11,6 +11,7 @@ import functools
 import gc
 import json
 import math
+import os
 import sys
 import time
 import traceback
@@ -19,7 +20,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import psutil
+
+try:
+    import psutil
+except ImportError:  # a device has numpy and onnxruntime, and need not have it: what else the machine does is not known there
+    psutil = None
 
 from pipeline.graph.session import ERROR, feeds_for, named_arrays, open_with, session_options
 from pipeline.measure import paired_timing
@@ -100,7 +105,7 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
         "pairs": [dataclasses.asdict(pair) for pair in pairs],
         "warm_rounds": warm_rounds,
         "others_cores": others_cores(others_s, wall_s),
-        "cores": psutil.cpu_count() or 1,
+        "cores": os.cpu_count() or 1,
     }
 
 
@@ -111,9 +116,9 @@ def others_cores(others_s: float, wall_s: float) -> float | None:
         others_s: CPU seconds that they used.
         wall_s: meanwhile.
     """
-    if wall_s < LEAST_WATCHED_S:
+    if wall_s < LEAST_WATCHED_S or psutil is None:
         return None
-    return min(max(0.0, others_s / wall_s), float(psutil.cpu_count() or 1))
+    return min(max(0.0, others_s / wall_s), float(os.cpu_count() or 1))
 
 
 def _note_step(job: Json) -> None:
@@ -187,6 +192,8 @@ def _infer(session: ort.InferenceSession, samples: list[Feeds], index: int) -> o
 
 def _busy_seconds() -> float:
     """CPU seconds that the rest of the machine has used up: all but this process and idling."""
+    if psutil is None:
+        return 0.0
     machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
     # Linux counts guests' time twice: in `user` as well.
     idle = sum(getattr(machine, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))

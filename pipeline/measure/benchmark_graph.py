@@ -106,7 +106,7 @@ def benchmark_graph(
         on_step()
         return peak
 
-    with machine_lock():
+    with machine_lock(runtime):
         times = timed(quantized)
         check = timed(baseline) if self_check else None
         peaks = [peak_bytes(model) for model in (baseline, quantized, None)]
@@ -153,6 +153,7 @@ def benchmark_graph(
         warnings=notes,
         op_times=op_times,
         runtime=(runtime or own_runtime()).version,
+        device=runtime.device.words if runtime is not None and runtime.device is not None else None,
     )
 
 

@@ -118,6 +118,7 @@ class GraphBenchmark:
         warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
         runtime: version of the ONNX Runtime that both ran in.
+        device: what they ran on, where that was not this machine.
         other_threads: the same graph on the further numbers of threads that were asked for.
     """
 
@@ -142,5 +143,6 @@ class GraphBenchmark:
     warnings: list[str] = field(default_factory=list)
     op_times: OpTimes | None = None
     runtime: str = ""
+    device: str | None = None
     other_threads: "list[GraphBenchmark]" = field(default_factory=list)
     elsewhere: str | None = None

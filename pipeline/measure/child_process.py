@@ -65,7 +65,22 @@ def run_child(
         json.dumps({"task": task, "samples": names, "steps": str(folder / STEPS_FILE), **job}), encoding="utf-8"
     )
 
-    runtime = runtime or own_runtime()
+    status, stderr = _done_by_child(folder, runtime or own_runtime(), on_step)
+    log.debug("%s, stderr of the child: %s", what, stderr)
+    result_file = folder / "result.json"
+    if result_file.exists() and status in (0, 1):
+        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        if "error" not in result:
+            return result
+        raise StageError(f"{what} was given up, nothing was timed: {result['error']}")
+    last_words = "\n".join(stderr.strip().splitlines()[-8:]) or "it left no message"
+    raise StageError(f"{what} crashed ({_exit(status)}), nothing was timed. {last_words}")
+
+
+def _done_by_child(folder: Path, runtime: OtherRuntime, on_step: OnStep) -> tuple[int, str]:
+    """Let a child do the job of a folder, here or on a device; return its exit status and what it printed as errors."""
+    if runtime.remote is not None:
+        return runtime.remote.run(folder, on_step)
     with _steps_told(folder / STEPS_FILE, on_step):
         done = run_and_end_with_us(
             [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
@@ -74,15 +89,7 @@ def run_child(
             text=True,
             errors="replace",
         )
-    log.debug("%s, stderr of the child: %s", what, done.stderr)
-    result_file = folder / "result.json"
-    if result_file.exists() and done.returncode in (0, 1):
-        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
-        if "error" not in result:
-            return result
-        raise StageError(f"{what} was given up, nothing was timed: {result['error']}")
-    last_words = "\n".join(done.stderr.strip().splitlines()[-8:]) or "it left no message"
-    raise StageError(f"{what} crashed ({_exit(done.returncode)}), nothing was timed. {last_words}")
+    return done.returncode, done.stderr
 
 
 @contextlib.contextmanager
@@ -109,13 +116,13 @@ def _steps_told(file: Path, on_step: OnStep) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def machine_lock() -> Iterator[None]:
-    """Wait until no other benchmark runs on this machine, and keep others out.
+def machine_lock(runtime: OtherRuntime | None = None) -> Iterator[None]:
+    """Wait until no other benchmark runs on this machine, and keep others out; on a device, each job sees to that there.
 
     An advisory lock on a file in the directory for temporary files: the system frees it when its holder dies. It does
     not nest. Windows has no such lock; parallel sweeps there disturb each other.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or (runtime is not None and runtime.remote is not None):
         yield
         return
     import fcntl

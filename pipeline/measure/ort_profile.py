@@ -107,7 +107,7 @@ def _profiles(
     runtime: OtherRuntime | None = None,
 ) -> list[Profile]:
     """Return the profiles of several sessions of one process; the trace of the first is kept, if it is wanted."""
-    with tempfile.TemporaryDirectory(prefix="profile-") as name, machine_lock():
+    with tempfile.TemporaryDirectory(prefix="profile-") as name, machine_lock(runtime):
         folder = Path(name)
         result = run_child(
             folder,

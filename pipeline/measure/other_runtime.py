@@ -17,6 +17,7 @@ import onnxruntime
 
 from pipeline.errors import ConfigError
 from pipeline.graph.runtime_versions import parse_version
+from pipeline.measure.remote_host import Device, RemoteHost
 from pipeline.paths import cache_directory
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,16 @@ class OtherRuntime:
         python: the interpreter.
         packages: a directory with packages that come first; None: none.
         asked: the version that was asked for, where another one of its series is used.
+        device: of a benchmark on another machine.
+        remote: the open connection to it; None: what the child does, it does here.
     """
 
     version: str
     python: str = sys.executable
     packages: Path | None = None
     asked: str | None = None
+    device: Device | None = None
+    remote: RemoteHost | None = None
 
     @property
     def note(self) -> str | None:

@@ -21,6 +21,7 @@ def speed_verdict(measured: GraphBenchmark, *, loud: bool = False) -> str:
     """
     found = measured.speedup
     where = "" if measured.elsewhere is None else f", {measured.elsewhere}"
+    where = where if measured.device is None else f", on {measured.device}"
     if measured.verdict != "same":
         lead = measured.verdict.upper() if loud else measured.verdict.capitalize()
         return f"{lead} than fp32: {found.median:.2f} times its speed{where}"

@@ -7,6 +7,7 @@ from pipeline.graph.runtime_versions import slower_elsewhere
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph, steps_of
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
+from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.target import measured_elsewhere
 from pipeline.quantize.user_notes import why_slower
@@ -18,10 +19,16 @@ SPEECH_SAMPLES = 32  # that the lengths to be timed are chosen from
 
 def run(context: RunContext) -> dict[str, GraphBenchmark]:
     """Time every artifact with every number of threads; the first is that of all stages."""
+    with context.connected_runtime() as runtime:
+        return _benchmarks(context, runtime)
+
+
+def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBenchmark]:
     config = context.config
-    runtime = context.runtime
     if runtime.note:
         context.run_log.warn(runtime.note)
+    if runtime.device is not None and runtime.device.emulated:
+        context.run_log.warn(f"benchmark.host: {runtime.device.words}.")
     results = {}
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]
@@ -30,13 +37,19 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
         samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if entry else part[name][:SPEECH_SAMPLES]
         audio_seconds = _audio_seconds(context, source, samples)
         first, *others = [
-            _timed(context, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
+            _timed(context, runtime, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
         ]
-        elsewhere = measured_elsewhere(getattr(config.mode_of(name), "target", None))
+        elsewhere = None
+        if runtime.device is None:
+            elsewhere = measured_elsewhere(getattr(config.mode_of(name), "target", None))
         results[name] = replace(
             first, other_threads=[replace(other, elsewhere=elsewhere) for other in others], elsewhere=elsewhere
         )
-        if config.benchmark.runtime is None and (note := slower_elsewhere(artifact.kernels, runtime.version)):
+        if (
+            config.benchmark.runtime is None
+            and runtime.device is None
+            and (note := slower_elsewhere(artifact.kernels, runtime.version))
+        ):
             context.run_log.warn(f"{name}: {note}")
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
@@ -49,6 +62,7 @@ def run(context: RunContext) -> dict[str, GraphBenchmark]:
 
 def _timed(
     context: RunContext,
+    runtime: OtherRuntime,
     source: SourceGraph,
     artifact: Artifact,
     samples: Sequence[Sample],
@@ -73,7 +87,7 @@ def _timed(
             self_check=settings.self_check,
             seed=config.seed,
             trace=trace,
-            runtime=context.runtime,
+            runtime=runtime,
             on_step=advance,
         )
 

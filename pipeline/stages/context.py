@@ -1,5 +1,7 @@
 """What the stages of one run share: its settings, its data, and what each stage has given so far."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.evaluation_set import FEW_SAMPLES, EvaluationSet
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
+from pipeline.measure.remote_host import connected
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.packaged import Package
@@ -74,8 +77,21 @@ class RunContext:
 
     @cached_property
     def runtime(self) -> OtherRuntime:
-        """The ONNX Runtime that speed is measured in."""
+        """The ONNX Runtime that speed is measured in; of a device, what it has: `connected_runtime` opens the connection."""
+        if self.config.benchmark.host is not None:
+            with self.connected_runtime() as runtime:
+                return replace(runtime, remote=None)
         return find_runtime(self.config.benchmark.runtime)
+
+    @contextlib.contextmanager
+    def connected_runtime(self) -> Iterator[OtherRuntime]:
+        """Give the ONNX Runtime that speed is measured in, with an open connection where it is a device's."""
+        settings = self.config.benchmark
+        if settings.host is None:
+            yield self.runtime
+            return
+        with connected(settings.host, settings.host_python, settings.ssh_config) as remote:
+            yield OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.config.choices import PackageKind
 from pipeline.config.settings import PackageConfig
 from pipeline.errors import ConfigError
+from pipeline.measure.other_runtime import find_runtime
 from pipeline.models.client_layout import ClientLayout, RunsInSherpaOnnx
 from pipeline.package.client_trial import INSTALL, LIBRARY, client_python, try_in_client
 from pipeline.package.collect_files import ORIGINAL_README, PackagedGraph, copy_files, graphs_to_pack, with_checksums
@@ -54,7 +55,9 @@ def _add_ort_format(context: RunContext, staged: Path, graphs: Sequence[Packaged
     """Write the graphs in ONNX Runtime's own format as well, and warn of those that cannot be used so."""
     part = context.evaluation_set.report
     probes = {graph.role: part[graph.role][0] for graph in graphs if graph.quantized}
-    left = add_ort_format(staged, graphs, probes, context.runtime, context.config.runtime.threads)
+    left = add_ort_format(
+        staged, graphs, probes, find_runtime(context.config.benchmark.runtime), context.config.runtime.threads
+    )
     for name, reason in left.items():
         context.run_log.warn(f"package.ort: {name} was left out of {ORT_FOLDER}/: {reason}. Its .onnx runs.")
 

@@ -1,0 +1,186 @@
+"""The program that runs on a device during a remote benchmark. It is sent over the connection, and needs Python 3.11 alone.
+
+It unpacks what it is sent into a directory of its own, runs jobs of `pipeline.measure.benchmark_child` there, sends their
+results back, and removes the directory when it is told to, or when the connection ends, whatever it is doing then.
+
+Standard input and output carry lines of JSON; `bytes` announces as many bytes after the line.
+To the device: {"op": "file", "name", "bytes"}, {"op": "run", "job": a folder with job.json}, {"op": "end"}.
+From it: {"hello": what it is}, {"steps": done so far}, {"done": exit status, "stderr", "files": [{"name", "bytes"}, ...]}.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PYTHON = sys.argv[2] if len(sys.argv) > 2 else sys.executable  # as the user named it: it may be a program that starts one
+BLOCK = 1 << 16
+LOOK_SECONDS = 0.2
+STEPS_FILE = "steps"
+LOCK_FILE = "speech-quantization-benchmark.lock"  # that of `child_process.py`
+PREFIX = "speech-quantize-"
+CHILD = "pipeline.measure.benchmark_child"
+ASK = "import json, numpy, onnxruntime; print(json.dumps(onnxruntime.__version__))"
+SENT = frozenset({"job.json", "samples.npz", STEPS_FILE})
+
+
+class Gone(Exception):  # noqa: N818  the end of a connection is no error of this program
+    """The other side has closed the connection."""
+
+
+class Input:
+    """Standard input, in lines and in blocks, so that its end is seen while a job runs."""
+
+    def __init__(self) -> None:
+        """Begin with an empty buffer."""
+        self._held = b""
+
+    def line(self) -> dict[str, object]:
+        """Return the next message."""
+        while b"\n" not in self._held:
+            self._more()
+        text, _, self._held = self._held.partition(b"\n")
+        message: dict[str, object] = json.loads(text)
+        return message
+
+    def copy(self, count: int, target: Path) -> None:
+        """Write as many bytes to a file."""
+        with target.open("wb") as file:
+            while count:
+                if not self._held:
+                    self._more()
+                block, self._held = self._held[:count], self._held[count:]
+                count -= file.write(block)
+
+    def check(self) -> None:
+        """Raise `Gone` where the connection has ended."""
+        if select.select([0], [], [], 0)[0]:
+            self._more()
+
+    def _more(self) -> None:
+        block = os.read(0, BLOCK)
+        if not block:
+            raise Gone
+        self._held += block
+
+
+def tell(**message: object) -> None:
+    """Send a message."""
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def hello(folder: Path) -> dict[str, object]:
+    """Return what this device is; `error` where it has no ONNX Runtime."""
+    asked = subprocess.run(
+        [PYTHON, "-c", ASK], capture_output=True, text=True, cwd=folder, stdin=subprocess.DEVNULL, check=False
+    )
+    known: dict[str, object] = {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()}
+    text = ""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    names = re.findall(r"^(?:model name|Model|Hardware)\s*: (.*)$", text, flags=re.M)
+    with contextlib.suppress(OSError):
+        names = names or [Path("/proc/device-tree/model").read_text(encoding="utf-8").rstrip("\0")]
+    known["processor"] = names[0] if names else platform.processor() or platform.machine()
+    # /proc/cpuinfo of an emulated process is that of the machine below
+    known["emulated"] = platform.machine() in ("aarch64", "armv7l") and "vendor_id" in text
+    if asked.returncode:
+        known["error"] = (asked.stderr.strip().splitlines() or ["it left no message"])[-1]
+    else:
+        known["onnxruntime"] = json.loads(asked.stdout.strip().splitlines()[-1])
+    return known
+
+
+@contextlib.contextmanager
+def alone(given: Input) -> Iterator[None]:
+    """Wait until no other benchmark runs on this device, and keep others out."""
+    import fcntl
+
+    handle = os.open(Path(tempfile.gettempdir()) / LOCK_FILE, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOOK_SECONDS)
+            given.check()
+        yield
+    finally:
+        os.close(handle)
+
+
+def run(folder: Path, job: Path, given: Input) -> None:
+    """Do a job, and send what it has written."""
+    with alone(given):
+        status, stderr = _done(folder, job, given)
+    files = [path for path in sorted(job.iterdir()) if path.is_file() and path.name not in SENT]
+    tell(done=status, stderr=stderr, files=[{"name": path.name, "bytes": path.stat().st_size} for path in files])
+    for path in files:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def _done(folder: Path, job: Path, given: Input) -> tuple[int, str]:
+    """Do a job in a child; return its exit status, and what it printed as errors."""
+    process = subprocess.Popen(
+        [PYTHON, "-m", CHILD, str(job)], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(folder / "code.zip"), "ORT_DISABLE_TELEMETRY": "1"},
+    )  # fmt: skip
+    try:
+        told, stderr = 0, b""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                stderr = process.communicate(timeout=LOOK_SECONDS)[1]
+            given.check()
+            steps = (job / STEPS_FILE).stat().st_size if (job / STEPS_FILE).is_file() else 0
+            if steps > told:
+                told = steps
+                tell(steps=steps)
+            if process.returncode is not None:
+                return process.returncode, stderr.decode(errors="replace")[-4000:]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
+
+
+def main() -> None:
+    """Serve one connection."""
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    given = Input()
+    try:
+        tell(hello={**hello(folder), "folder": str(folder)})
+        while (message := given.line())["op"] != "end":
+            name = str(message.get("name", message.get("job")))
+            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?", name):
+                raise ValueError(f"not a name of a file here: {name!r}")
+            if message["op"] == "file":
+                target = folder / name
+                target.parent.mkdir(exist_ok=True)
+                given.copy(int(str(message["bytes"])), target)
+            else:
+                run(folder, folder / name, given)
+    except (Gone, BrokenPipeError):
+        pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(BrokenPipeError):
+        tell(bye=not folder.exists())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Timing on a device over ssh: against a real sshd on loopback, with a key and a configuration of its own."""
+
+import getpass
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.other_runtime import OtherRuntime
+from pipeline.measure.remote_device import PREFIX
+from pipeline.measure.remote_host import connected, ssh_command
+from pipeline.sample import Sample
+
+SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+WAIT_LIMIT_S = 60
+DAEMON = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host_key
+PidFile {folder}/sshd.pid
+AuthorizedKeysFile {folder}/user_key.pub
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM no
+"""
+CLIENT = """
+Host *
+  IdentityFile {folder}/user_key
+  IdentitiesOnly yes
+  UserKnownHostsFile {folder}/known_hosts
+  GlobalKnownHostsFile /dev/null
+"""
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """Return address and configuration of a device that is this machine."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("needs OpenSSH's client and server")
+    folder = tmp_path_factory.mktemp("ssh")
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "sshd_config").write_text(DAEMON.format(port=port, folder=folder))
+    (folder / "ssh_config").write_text(CLIENT.format(folder=folder))
+    key = (folder / "host_key.pub").read_text().split()[:2]
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(key)}\n")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it separates its privileges
+    daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE)
+    until = time.monotonic() + WAIT_LIMIT_S
+    while time.monotonic() < until and daemon.poll() is None:
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    else:
+        daemon.kill()
+        pytest.skip(f"sshd does not start here: {daemon.communicate()[1].decode()[-300:]}")
+    yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}", str(folder / "ssh_config")
+    daemon.terminate()
+    daemon.wait()
+    daemon.stderr.close()
+
+
+@pytest.fixture
+def left():
+    """Return a function that gives what benchmarks have left on the device since the test began."""
+    places = Path(tempfile.gettempdir())
+    before = set(places.glob(f"{PREFIX}*"))
+
+    def what():
+        until = time.monotonic() + WAIT_LIMIT_S
+        while (found := set(places.glob(f"{PREFIX}*")) - before) and time.monotonic() < until:
+            time.sleep(0.1)
+        return found
+
+    return what
+
+
+@pytest.fixture
+def files(tmp_path, make_user_files, make_noise):
+    """Return a model, and samples of two lengths."""
+    return make_user_files(tmp_path) / "model.onnx", [Sample(f"{k}", {"x": make_noise(20 + k, k)}) for k in range(2)]
+
+
+def test_a_device_times_as_this_machine_does_and_keeps_nothing(device, files, left):
+    model, samples = files
+    with connected(device[0], sys.executable, device[1]) as remote:
+        runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
+        steps = []
+        found = benchmark_graph(
+            model, model, samples, min_pairs=8, min_seconds=0.1, rounds=2, runtime=runtime, on_step=lambda: steps.append(1)
+        )
+        assert list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")), "it works in a directory there"
+    assert found.pairs >= 8
+    assert found.speedup.low <= 1.0 <= found.speedup.high or 0.5 < found.speedup.median < 2.0, "the same model twice"
+    assert found.device.startswith(f"{device[0]}: ")
+    assert found.baseline_peak_bytes > found.runtime_peak_bytes // 2 > 0
+    assert len(steps) == 2 + 3
+    assert left() == set()
+
+
+def test_a_run_is_timed_on_a_device_and_says_which(device, user_files, run_quickly, users_model, left):
+    host = (f"benchmark.host={device[0]}", f"benchmark.ssh_config={device[1]}", f"benchmark.host_python={sys.executable}")
+    quick = ("benchmark.runs=6", "benchmark.seconds=0.1", "benchmark.rounds=2")
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,quantize,benchmark]", *host, *quick).succeeded()
+    measured = run.report["benchmark"]["model"]
+    assert measured["device"].startswith(device[0])
+    assert f"on {device[0]}: " in run.stdout.replace("\n", " ")
+    assert measured["op_times"], "traces come back"
+    assert left() == set()
+
+
+def cut(process, rng):
+    """End the connection of a benchmark as a cable that is pulled: at a random moment, from outside."""
+    until = time.monotonic() + WAIT_LIMIT_S
+    while time.monotonic() < until:
+        found = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "ssh"]
+        if found:
+            time.sleep(rng.uniform(0.0, 4.0))
+            for one in found:
+                one.send_signal(signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline.errors import PipelineError
+from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.other_runtime import OtherRuntime
+from pipeline.measure.remote_host import connected
+from pipeline.sample import Sample
+host, config, model = sys.argv[1:]
+samples = [Sample("a", {"x": np.ones((1, 16, 20), np.float32)})]
+try:
+    with connected(host, sys.executable, config) as remote:
+        runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
+        benchmark_graph(Path(model), Path(model), samples, min_seconds=60, runtime=runtime)
+except PipelineError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CUTS", "2"))))
+def test_a_connection_that_is_cut_fails_clearly_and_leaves_nothing(device, files, left, repo, seed):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, *device, str(files[0])],
+        cwd=repo,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(repo)},
+    )
+    cut(process, random.Random(seed))
+    _, said = process.communicate(timeout=WAIT_LIMIT_S)
+    assert process.returncode == 1
+    assert "error: benchmark.host: " in said and "Traceback" not in said
+    assert "broke; nothing was timed" in said or "no connection to" in said
+    assert left() == set()
+
+
+def test_an_unknown_key_of_a_host_is_refused(device, tmp_path):
+    config = tmp_path / "config"
+    config.write_text(Path(device[1]).read_text().replace("known_hosts", "none"))
+    with pytest.raises(ConfigError, match=r"no connection to ssh://.*Host key verification failed"):
+        connected(device[0], sys.executable, str(config)).__enter__()
+
+
+def test_a_python_without_onnx_runtime_is_named(device, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    with pytest.raises(ConfigError, match=r"has no ONNX Runtime that starts: .*No module named"):
+        connected(device[0], f"{tmp_path}/venv/bin/python", device[1]).__enter__()
+
+
+def test_a_model_that_the_device_refuses_is_an_error_that_says_so(device, files):
+    model, samples = files
+    broken = model.with_name("broken.onnx")
+    broken.write_bytes(b"")
+    with (
+        connected(device[0], sys.executable, device[1]) as remote,
+        pytest.raises(StageError, match=r"broken.onnx .* nothing was timed"),
+    ):
+        runtime = OtherRuntime("0", device=remote.device, remote=remote)
+        benchmark_graph(model, broken, samples, min_pairs=2, min_seconds=0.1, rounds=1, runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    ("host", "python", "said"),
+    [
+        ("pi", "python3", "is not an address"),
+        ("ssh://-oProxyCommand=x", "python3", "is not an address"),
+        ("ssh://a b@pi", "python3", "is not an address"),
+        ("ssh://$(id)@pi", "python3", "is not an address"),
+        ("ssh://pi/home", "python3", "is not an address"),
+        ("ssh://me:secret@pi", "python3", "a password is not taken"),
+        ("ssh://pi:99999", "python3", "the port is a number"),
+        ("ssh://pi", "python3; rm -rf x", "benchmark.host_python"),
+        ("ssh://pi", "$(id)", "benchmark.host_python"),
+    ],
+)
+def test_nothing_that_a_shell_could_read_is_taken(host, python, said):
+    with pytest.raises(ConfigError, match=said):
+        ssh_command(host, python, None)
