@@ -4,6 +4,7 @@ Hydra composes the settings and calls `run_job`, once or, in a sweep, once per j
 """
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 
 from pipeline.command_line.arguments import prepare, without_mistakes
 from pipeline.command_line.correction import CommandLineError, command_of, corrected
+from pipeline.config.composed_once import compose_once
 from pipeline.config.composition_error import composition_error
 from pipeline.config.help_text import INSTALLED_COMMAND, program, program_version
 from pipeline.errors import ConfigError, PipelineError
@@ -56,6 +58,7 @@ def start(command: Callable[[], object]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
     register()
+    compose_once()
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
         command()
@@ -129,8 +132,7 @@ def run_job(composed: DictConfig) -> Objective:
     in_sweep = settings.mode is RunMode.MULTIRUN
     optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
     begin()
-    if not gc.get_freeze_count():
-        gc.freeze()  # modules stay to the end: the collector need not walk through them again and again
+    _settle()
     logging.captureWarnings(True)
     if in_sweep:
         note_job(Path(settings.sweep.dir), settings.job.num, folder)
@@ -151,6 +153,12 @@ def run_job(composed: DictConfig) -> Objective:
         if not in_sweep:
             sys.exit(2)
         return None
+
+
+@functools.cache
+def _settle() -> None:
+    """Tell the garbage collector, once, that modules stay to the end: it need not walk through them again and again."""
+    gc.freeze()
 
 
 def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) -> Objective:

@@ -29,12 +29,14 @@ OVERRIDES = ["model=onnx", "-m", "+a.b=[1,x_y]", "mode.c=1.5", "a='b c'", "a={b:
 
 
 def warm_up() -> None:
-    """Do once what every command would do for itself: compiled templates, and parsers that learn their grammar as they go."""
+    """Do once what every command would do for itself: schemas, templates, and parsers that learn their grammar as they go."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
+    from pipeline.config.compose import register_schemas
     from pipeline.report.html.render import TEMPLATES, environment_of
 
+    register_schemas()
     for language in ("en", "zh"):
         for template in TEMPLATES.glob("*.j2"):
             environment_of(language).get_template(template.name)

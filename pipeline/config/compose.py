@@ -71,6 +71,9 @@ def register_schemas() -> None:
     """
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)
     store = ConfigStore.instance()
+    store.store(group="hydra/help", name="pipeline", node=help_node())  # of this command line; the rest never changes
+    if "schema" in store.repo:
+        return
     store.store(group="schema", name="run", node=RunSchema)
     for kind, schema in MODE_SCHEMAS.items():
         store.store(group="schema/mode", name=kind.value, node=_as_given(schema))
@@ -81,7 +84,6 @@ def register_schemas() -> None:
         ("package", PackageConfig),
     ):
         store.store(group="schema", name=group, node=_as_given(node))
-    store.store(group="hydra/help", name="pipeline", node=help_node())
 
 
 def _as_given(schema: type) -> type:
