@@ -1,11 +1,13 @@
 """What the tests share: the real command, the models that ship, real cases made elsewhere, and tiny graphs."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,14 +168,37 @@ def run_quickly(tmp_path, run_in):
 
 @pytest.fixture(scope="session")
 def shipped_run(tmp_path_factory, run_in):
-    """Return a function: (model that ships, mode) -> the run of that pair, made once; some with all stages, to save time."""
+    """Return a function: (model that ships, mode) -> the run of that pair, made once; some with all stages, to save time.
+
+    Once for all processes that share the tests: it lies where each of them looks.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
     def run(model: str, mode: str) -> Run:
         stages = () if (model, mode) in BENCHMARKED else ("stages=[load,quantize,evaluate]",)
-        return run_in(tmp_path_factory.mktemp(f"{model}_{mode}"), f"model={model}", f"mode={mode}", *stages, *FEW)
+        folder = shared / "shipped" / f"{model}_{mode}"
+        folder.mkdir(parents=True, exist_ok=True)
+        printed = folder / ".printed.json"
+        with alone(folder / ".lock"):
+            if not printed.exists():
+                made = run_in(folder, f"model={model}", f"mode={mode}", *stages, *FEW)
+                printed.write_text(json.dumps([made.exit_code, made.stdout, made.stderr]), encoding="utf-8")
+        return _run(folder, [], *json.loads(printed.read_text(encoding="utf-8")))
 
     return lambda model, mode: run(model, mode).succeeded()
+
+
+@contextlib.contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Keep other processes out that ask for the same file; on Windows, the tests run in one process."""
+    with file.open("w") as handle:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

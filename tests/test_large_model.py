@@ -44,19 +44,19 @@ def large_model(tmp_path):
 
 def write_chain(folder, width, wide):
     """Write a chain of matrix products, from `width` to `wide` channels and back, and return its file."""
-    tile = np.random.default_rng(0).standard_normal((width, 64)).astype(np.float32) / np.float32(width**0.5)
+    rng = np.random.default_rng(0)
     graph = onnx.GraphProto(name="large")
     tensor = "x"
     with (folder / "large.data").open("wb") as data:
         for layer in range(LAYERS):
-            down = layer % 2
-            weight = np.tile(tile, (1, wide // 64)).T if down else np.tile(tile, (1, wide // 64))
-            weight = np.ascontiguousarray(weight)
-            initializer = graph.initializer.add(name=f"w{layer}", data_type=TensorProto.FLOAT, dims=weight.shape)
+            rows, columns = (wide, width) if layer % 2 else (width, wide)
+            block = (rng.standard_normal((64, columns)) / rows**0.5).astype(np.float32)  # a weight repeats its first rows
+            initializer = graph.initializer.add(name=f"w{layer}", data_type=TensorProto.FLOAT, dims=(rows, columns))
             initializer.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "large.data"), ("offset", data.tell()), ("length", weight.nbytes)):
+            for key, value in (("location", "large.data"), ("offset", data.tell()), ("length", 4 * rows * columns)):
                 initializer.external_data.add(key=key, value=str(value))
-            data.write(weight.data)
+            for _ in range(rows // len(block)):
+                data.write(block.data)
             output = "y" if layer == LAYERS - 1 else f"h{layer}"
             graph.node.append(helper.make_node("MatMul", [tensor, f"w{layer}"], [output], name=f"matmul_{layer}"))
             tensor = output
