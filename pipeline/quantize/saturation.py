@@ -24,7 +24,8 @@ INT16 = np.iinfo(np.int16)
 POSITIONS = 64  # of each sample's output, drawn at random
 CHANNELS = 1024  # of each group's outputs, drawn at random where there are more
 FEW = 2  # samples
-AT_ONCE = 32  # nodes whose activations are held at one time
+AT_ONCE = 32  # nodes whose activations are held at first,
+HELD_BYTES = 128 << 20  # and later as many as take so much: each set of nodes needs a session of its own
 ROWS = 1024  # output channels that are looked at at one time
 WEIGHT_AT = {  # operators with integer weights -> (input that holds activations, input that holds weights)
     "QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3), "MatMulInteger": (0, 1), "MatMulIntegerToFloat": (0, 1),
@@ -189,9 +190,13 @@ def saturating_shares(model: onnx.ModelProto, samples: Sequence[Sample], *, thre
     if not seen:
         return shares
     counts = {product.node.name: np.zeros(2) for product in seen}
-    for first in range(0, len(seen), AT_ONCE):
-        for product, array, zero_point in _activations(model, seen[first : first + AT_ONCE], samples[:FEW], threads):
+    first, number = 0, AT_ONCE
+    while first < len(seen):
+        largest = 1
+        for product, array, zero_point in _activations(model, seen[first : first + number], samples[:FEW], threads):
             counts[product.node.name] += _count(product, array, zero_point)
+            largest = max(largest, array.nbytes)
+        first, number = first + number, max(AT_ONCE, HELD_BYTES // largest)
     return shares | {name: float(found[0] / found[1]) if found[1] else None for name, found in counts.items()}
 
 
