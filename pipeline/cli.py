@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _given: list[str] = []
 """The arguments of this process, as they were given."""
 
+_freeze_once = functools.cache(gc.freeze)
 DOCTOR = "doctor"
 STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
@@ -132,7 +133,7 @@ def run_job(composed: DictConfig) -> Objective:
     in_sweep = settings.mode is RunMode.MULTIRUN
     optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
     begin()
-    _settle()
+    _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
     if in_sweep:
         note_job(Path(settings.sweep.dir), settings.job.num, folder)
@@ -153,12 +154,6 @@ def run_job(composed: DictConfig) -> Objective:
         if not in_sweep:
             sys.exit(2)
         return None
-
-
-@functools.cache
-def _settle() -> None:
-    """Tell the garbage collector, once, that modules stay to the end: it need not walk through them again and again."""
-    gc.freeze()
 
 
 def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) -> Objective:

@@ -62,6 +62,7 @@ def test_a_run_is_composed_once_and_a_sweep_for_its_jobs(compositions, overrides
 def test_a_mistake_is_told_when_it_is_run(compositions):
     with pytest.raises(ConfigCompositionException, match="nothing"):
         composed([*NEEDED, "mode.nothing=1"], once=True)
+    assert len(compositions) == 1
 
 
 def test_the_command_composes_a_run_once(run_quickly, users_model, user_files):

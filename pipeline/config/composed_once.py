@@ -7,18 +7,20 @@ Hydra 1.3 composes all settings to see whether `hydra.mode` asks for a sweep, th
 from hydra._internal import hydra as hydras
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 SINGLE_RUN = "hydra.mode=RUN"  # what Hydra appends where the settings do not say what they ask for
+NEEDS_SWEEP = "--multirun"  # what it names where a single run is given several values
 
 
 class ComposedOnce(ConfigLoaderImpl):
-    """Hydra's loader, which keeps what it composed to find the mode, for the run that follows."""
+    """Hydra's loader, which keeps what it composed to find the mode, or what is wrong with it, for the run that follows."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._kept: tuple[str | None, list[str], DictConfig] | None = None
+        self._kept: tuple[str | None, list[str], DictConfig | Exception] | None = None
 
     def load_configuration(
         self,
@@ -33,18 +35,22 @@ class ComposedOnce(ConfigLoaderImpl):
         if run_mode is RunMode.MULTIRUN and not validate_sweep_overrides:  # `get_mode` asks
             try:
                 composed = super().load_configuration(config_name, overrides, RunMode.RUN, from_shell)
-            except Exception:  # a sweep, or a mistake, which is told when it is run
-                return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+            except Exception as error:
+                if isinstance(error, MissingConfigException) or NEEDS_SWEEP in str(error):
+                    return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+                self._kept = (config_name, list(overrides), error)  # Hydra finds no mode, and tells what is wrong when it runs
+                raise
             self._kept = (config_name, list(overrides), composed)
             return composed
         if run_mode is RunMode.RUN and kept is not None and kept[0] == config_name:
-            _, before, composed = kept
-            if overrides == before:
-                return composed
-            if overrides == [*before, SINGLE_RUN]:
-                composed.hydra.mode = RunMode.RUN
-                composed.hydra.overrides.hydra.append(SINGLE_RUN)
-                return composed
+            _, before, found = kept
+            if overrides in (before, [*before, SINGLE_RUN]):
+                if isinstance(found, Exception):
+                    raise found
+                if overrides != before:
+                    found.hydra.mode = RunMode.RUN
+                    found.hydra.overrides.hydra.append(SINGLE_RUN)
+                return found
         return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
 
