@@ -12,7 +12,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, evaluation_samples, refuse_or_skip
 from pipeline.errors import DataError, StageError
 from pipeline.models.loaded_model import LoadedModel
-from pipeline.models.model_sessions import traced
+from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 
@@ -69,9 +69,17 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         return self._good[:count] or self._none_left()
 
     def __getitem__(self, graph: str) -> list[Sample]:
-        """Return what a graph is given; a further graph on a few of the samples."""
+        """Return what a graph is given; a further graph on a few of the samples.
+
+        Of a few sequences of a streaming model: a step from the middle of each, which is steady by then.
+        """
         if graph == self._model.adapter.entry:
-            return [item.sample for item in self.samples]
+            if not self._is_sequence(self.first(1)[0].sample):
+                return [item.sample for item in self.samples]
+            if graph not in self._traced:
+                few = [item.sample for item in self.first(TRACED_SAMPLES)]
+                self._traced[graph] = self._middles(few)
+            return self._traced[graph]
         if graph not in self._traced:
             model, samples = self._model, [item.sample for item in self.first(TRACED_SAMPLES)]
             self._traced[graph] = traced(model.originals, model.adapter.infer, samples, self._seed, graph)
@@ -97,7 +105,8 @@ class EvaluationPart(Mapping[str, list[Sample]]):
             middle = len(ordered) // 2
             nearest = sorted(range(len(ordered)), key=lambda place: abs(place - middle))
             found = next((ordered[place] for place in nearest if self._is_good(ordered[place])), None)
-            return (found or self._none_left()[0]).sample
+            sample = (found or self._none_left()[0]).sample
+            return self._middles([sample])[0] if self._is_sequence(sample) else sample
         samples = self[graph]
         if not samples:
             raise StageError(f"{graph} is not run on the first samples of the evaluation set, so it cannot be checked.")
@@ -106,8 +115,20 @@ class EvaluationPart(Mapping[str, list[Sample]]):
     def probes(self, graph: str) -> list[Sample]:
         """Return the sample of median size, and two others."""
         if graph == self._model.adapter.entry:
-            return [self.probe(graph), *(item.sample for item in self.first(2))]
+            others = [item.sample for item in self.first(2)]
+            if self._is_sequence(others[0]):
+                others = [self._model.adapter.first_call(others[0]), *self._middles(others[1:])]
+            return [self.probe(graph), *others]
         return [self.probe(graph), *self[graph][:2]]
+
+    def _is_sequence(self, sample: Sample) -> bool:
+        return self._model.adapter.steps(sample) is not None
+
+    def _middles(self, sequences: Sequence[Sample]) -> list[Sample]:
+        """Return what the graph is given in the middle of each sequence."""
+        adapter = self._model.adapter
+        wanted = {number: (one, [(adapter.steps(one) or 1) // 2]) for number, one in enumerate(sequences)}
+        return traced_steps(self._model.originals, adapter.infer, wanted, self._seed)
 
     def _is_good(self, item: EvaluationSample) -> bool:
         """Run the original on a sample, once, on the noise that it gets in an evaluation."""
