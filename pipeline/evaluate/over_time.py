@@ -16,6 +16,7 @@ from pipeline.sample import Array, FloatArray, Outputs
 
 PARTS = 10
 MARGIN_DB = 1.0  # that the last tenth is worse than the median where an error is said to grow
+TREND = 0.56  # Spearman's rank correlation of ten values with time: in one of twenty series without a trend it is beyond this
 
 
 class OverTime:
@@ -77,8 +78,17 @@ def _result(power: FloatArray, own: FloatArray, one_step: FloatArray) -> ErrorOv
         _told(tenths[0]),
         _told(middle),
         _told(tenths[-1]),
-        grows=min(_fall(tenths), _fall(tenths) - max(_fall(alone), 0.0)) > MARGIN_DB,
+        grows=_grows(tenths, alone),
     )
+
+
+def _grows(own: list[float | None], one_step: list[float | None]) -> bool | None:
+    if min(_fall(own), _fall(own) - max(_fall(one_step), 0.0)) <= MARGIN_DB:
+        return False
+    levels = [math.inf if value is None else value for value in own]  # a tenth of silence has no error to speak of
+    ranks = np.argsort(np.argsort(levels))
+    trend = float(np.corrcoef(ranks, np.arange(PARTS))[0, 1])
+    return True if trend < -TREND else None
 
 
 def _db(signal: float, noise: float) -> float | None:

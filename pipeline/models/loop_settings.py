@@ -10,7 +10,7 @@ import onnx
 
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.states import states_of
+from pipeline.graph.states import state_like, states_of
 from pipeline.graph.value_info import dims_of, dtype_of, type_name
 from pipeline.models.state_loop import Cut, Dims, StateLoop
 from pipeline.paths import resolve_path
@@ -61,8 +61,11 @@ def advice_on_states(source: SourceGraph, states: Mapping[str, str]) -> list[str
         source: the graph.
         states: output -> the input that it becomes.
     """
+    graph = source.model.graph
+    unclear = [f"{name} (by {' or '.join(outputs)})" for name, outputs in state_like(graph, states).items()]
     if not states:
-        return []
+        unsure = f"inputs that look like states, and the outputs that may feed them: {', '.join(unclear)}; if they are, set "
+        return [f"{unsure}'model.states={{<output>: <input>}}'"] if unclear else []
     heard = loop_of("", source, states, None, Cut("")).cut.input
     setting = ", ".join(f"{_escaped(output)}: {_escaped(given)}" for output, given in states.items())
     found = [f"its states go from step to step: 'model.states={{{setting}}}' ('model.states={{}}': none do)"]

@@ -66,7 +66,8 @@ class ErrorOverTime:
         median: of all tenths.
         last: of the last tenth.
         grows: whether the last tenth is more than 1 dB worse than the median, and not because single steps are as well: those
-            are where sequences end in silence.
+            are where sequences end in silence. None where it is, but the tenths before show no trend: that may be what is said
+            there.
     """
 
     tenths: list[float | None]
@@ -74,7 +75,7 @@ class ErrorOverTime:
     first: float | None
     median: float | None
     last: float | None
-    grows: bool
+    grows: bool | None
 
 
 @dataclass(frozen=True)

@@ -213,13 +213,16 @@ def _outputs(evaluation: EvaluationReport) -> FittedTable:
     return table
 
 
+GROWTH = {True: "yes", False: "no", None: "not clear"}
+
+
 def _over_time(evaluation: EvaluationReport) -> FittedTable:
     """Return how far each output is from fp32's at the beginning of sequences, on the whole, and at their end."""
     columns = (*(Column(name) for name in ("first tenth", "median", "last tenth")), Column("grows", left=True))
     table = FittedTable("Error over the steps: signal to noise in dB", (Column("output", left=True, names=True), *columns))
     for name, found in evaluation.over_time.items():
         values = ("-" if value is None else f"{value:.1f}" for value in (found.first, found.median, found.last))
-        table.add(name, *values, "yes" if found.grows else "no", style="bold" if found.grows else "")
+        table.add(name, *values, GROWTH[found.grows], style="bold" if found.grows else "")
     return table
 
 

@@ -39,7 +39,7 @@ def run(context: RunContext) -> dict[str, Inspection]:
         found[name] = inspect_graph(source, probe, config.calibration.kind, config.runtime.threads)
         adapter = context.loaded.adapter
         states = adapter.fed_back(source.model.graph)
-        advice = advice_on_states(source, states) if isinstance(adapter, OnnxFile) else []
+        advice = advice_on_states(source, states) if isinstance(adapter, OnnxFile) and adapter.states != {} else []
         found[name] = replace(found[name], states=states, advice_on_states=advice)
         if found[name].advised_mode == NOT_SURE and not found[name].time_share:
             context.run_log.warn(f"{name}: {found[name].reasons[0]}")
