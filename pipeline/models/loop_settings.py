@@ -16,6 +16,8 @@ from pipeline.models.state_loop import Cut, Dims, StateLoop
 from pipeline.paths import resolve_path
 from pipeline.sample import Array
 
+FEWEST_SAMPLES = 64  # of audio that a step takes; fewer positions are frames
+
 
 def loop_of(name: str, source: SourceGraph, states: Mapping[str, str] | None, initial: str | None, cut: Cut) -> StateLoop:
     """Return how a graph is run over sequences.
@@ -87,6 +89,35 @@ def _escaped(name: str) -> str:
 
 def _shape(dims: Sequence[int | str | None]) -> str:
     return f"({', '.join('?' if size is None else str(size) for size in dims)})"
+
+
+def step_seconds(model: onnx.ModelProto, loop: StateLoop, fixed: Mapping[str, float]) -> float | None:
+    """Return how much audio a step takes, where hop and sample rate are known.
+
+    Positions are frames where metadata has a `hop_length`, else samples where an input of one or two axes is cut by so many
+    that they cannot be frames.
+
+    Args:
+        model: its metadata may hold `sample_rate` and `hop_length`.
+        loop: how sequences are cut.
+        fixed: inputs that are always the same: `sr` or `sample_rate` is the sample rate.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    dims = loop.declared.get(loop.cut.input) or ()
+    frames = [axis for axis, size in enumerate(dims) if axis and size == 1]
+    hop = loop.cut.hop or loop.cut.chunk or _only([size for size in dims if isinstance(size, int) and size >= FEWEST_SAMPLES])
+    try:
+        rate = float(metadata.get("sample_rate") or fixed.get("sr") or fixed["sample_rate"])
+        if "hop_length" not in metadata:
+            return hop / rate if hop is not None and hop >= FEWEST_SAMPLES and len(dims) <= 2 else None
+        positions = loop.cut.hop or loop.cut.chunk or (1 if len(frames) == 1 and len(dims) > 2 else None)
+        return None if positions is None else positions * float(metadata["hop_length"]) / rate
+    except (KeyError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _only(sizes: Sequence[int]) -> int | None:
+    return sizes[0] if len(sizes) == 1 else None
 
 
 def check_states(graph: onnx.GraphProto, states: Mapping[str, str]) -> dict[str, str]:

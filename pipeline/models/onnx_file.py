@@ -17,7 +17,7 @@ from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.states import states_of
 from pipeline.models.collected_steps import Collected
-from pipeline.models.loop_settings import check_states, loop_of
+from pipeline.models.loop_settings import check_states, loop_of, step_seconds
 from pipeline.models.model_files import ModelFiles
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.state_loop import Cut, StateLoop
@@ -42,8 +42,8 @@ class OnnxFile(ModelFiles):
         hop: positions from one step to the next; null: chunk.
         chunk_input: the input that is cut into chunks; null: the first one that is no state.
         chunk_axis: the axis that is cut; null: the one along which a sequence is longer than a step.
-        step_ms: audio that a step takes, in milliseconds, for the real-time factor; null: what metadata (sample_rate,
-            hop_length) and hop say, where they do.
+        step_ms: audio that a step takes, in milliseconds, for the real-time factor; null: what hop says, at the sample rate of
+            the metadata or of a fixed input sr, where it is known.
     """
 
     fixed_inputs: dict[str, float] | None = None
@@ -81,7 +81,7 @@ class OnnxFile(ModelFiles):
         cut = Cut(self.chunk_input or "", self.chunk, self.hop, self.chunk_axis)
         known._loop = loop_of(name, source, self.states, self.initial_states, cut)
         if known._step_seconds is None:
-            known._step_seconds = _step_seconds(source.model, known._loop.cut)
+            known._step_seconds = step_seconds(source.model, known._loop, self.fixed_inputs or {})
         return known
 
     def fed_back(self, graph: onnx.GraphProto) -> dict[str, str]:
@@ -131,15 +131,16 @@ class OnnxFile(ModelFiles):
         return self._step_seconds
 
     def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
-        """Return the first output, flattened, as audio (samples,): for `evaluation=audio`."""
+        """Return the first output, flattened, as audio (samples,): for `evaluation=audio`.
+
+        Raises:
+            DataError: steps overlap in it.
+        """
+        if self._loop is not None and (hop := self._loop.cut.hop) is not None and outputs:
+            given = next(iter(outputs.values()))
+            if given.ndim > 1 and given.shape[-1] > hop:
+                raise DataError(
+                    f"evaluation=audio: each step gives {given.shape[-1]} samples and goes on by model.hop={hop}; how they are "
+                    "put together is not known. Compare them as they are: evaluation=tensors."
+                )
         return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)
-
-
-def _step_seconds(model: onnx.ModelProto, cut: Cut) -> float | None:
-    """Return the audio of a step by the metadata of the model: frames of `hop_length` samples at `sample_rate`."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    frames = cut.hop or cut.chunk
-    try:
-        return None if frames is None else frames * int(metadata["hop_length"]) / int(metadata["sample_rate"])
-    except (KeyError, ValueError, ZeroDivisionError):
-        return None

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from pipeline.errors import DataError, ModelError
 from pipeline.graph.session import infer, open_session
@@ -169,6 +169,32 @@ def test_the_beginning_of_a_sequence_has_so_many_steps(loop, rates):
     short = model.shortened(Sample("s", {"x": noise(1, 200), "sr": np.array(1)}), 3)
     assert short.inputs["x"].shape == (1, 16)
     assert model.steps(short) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "metadata", "settings", "expected"),
+    [
+        ("1, 512", {}, {"step_ms": 20.0}, 0.02),
+        ("1, 512", {"sample_rate": "16000"}, {}, 0.032),
+        ("1, n", {}, {"chunk": 576, "hop": 512, "fixed_inputs": {"sr": 16000}}, 0.032),
+        ("1, 257, 1, 2", {"sample_rate": "16000", "hop_length": "256"}, {}, 0.016),
+        ("1, t, 80", {"sample_rate": "16000", "hop_length": "160"}, {"chunk": 45, "hop": 32}, 0.32),
+        ("1, t, 80", {"sample_rate": "16000"}, {"chunk": 45, "hop": 32}, None),
+        ("1, 512", {}, {}, None),
+        ("1, 512", {"sample_rate": "unknown"}, {}, None),
+    ],
+)
+def test_the_audio_of_a_step_follows_from_hop_and_sample_rate(loop, build, shape, metadata, settings, expected):
+    model = build(f"g (float[{shape}] x, int64 sr, float[2, 1, 4] h) => (float[2, 1, 4] new_h) {{ new_h = Identity (h) }}")
+    helper.set_model_props(model, metadata)
+    assert loop(model, **settings).audio_seconds(Sample("s", {}), {}) == (None if expected is None else pytest.approx(expected))
+
+
+def test_steps_that_overlap_are_not_put_together_as_audio(loop, rates):
+    model = loop(rates, chunk=8, hop=4)
+    with pytest.raises(DataError, match=r"each step gives 8 samples and goes on by model\.hop=4"):
+        model.audio({"y": noise(3, 1, 8)})
+    np.testing.assert_array_equal(model.audio({"y": np.arange(12, dtype=np.float32).reshape(3, 1, 4)}), np.arange(12))
 
 
 @pytest.mark.parametrize(
