@@ -73,7 +73,7 @@ def advice_on_states(source: SourceGraph, states: Mapping[str, str]) -> list[str
     found = [f"its states go from step to step: 'model.states={{{setting}}}' ('model.states={{}}': none do)"]
     dims = next((_declared(value) for value in source.model.graph.input if value.name == heard), None)
     if dims is not None:
-        shape, known = _shape(["steps", *dims]), all(isinstance(size, int) for size in dims)
+        shape, known = _shape(["steps", *dims]), all(isinstance(size, int) for size in dims[1:])  # the first is the batch
         cut = f"{heard} longer than {_shape(dims)}, which is cut" if known else f"model.chunk=<what a step takes> for {heard}"
         found.append(
             f"calibrate and evaluate on whole sequences, without the states: arrays <sequence>/{heard} of shape {shape}, or "

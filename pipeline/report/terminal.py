@@ -234,7 +234,8 @@ def _on_states(evaluation: EvaluationReport) -> str:
     beside = "" if worst is None else f"; with fp32's states at each call, the worst output has {worst:.1f} dB"
     if evaluation.steps:
         of = f"{evaluation.steps:,} steps of {evaluation.samples} sequences"
-        return f"{of}, each model with the states that it has left itself{beside}."
+        few = "" if evaluation.over_time else "; no sequence has ten steps, so that it is not known whether an error grows"
+        return f"{of}, each model with the states that it has left itself{beside}{few}."
     return (
         f"{evaluation.rolled_out} of {evaluation.samples} samples got the states that the sample before had left, in both "
         f"models their own{beside}."
