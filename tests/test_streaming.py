@@ -263,6 +263,28 @@ def test_a_search_takes_samples_of_single_calls_as_one_stream(loss):
     assert not evaluator.of_single_calls
 
 
+# Detectors
+
+
+def test_a_detector_is_judged_by_its_decisions_as_well(source_of, build, run_directory):
+    detector = """detector (float[1, 1] x, float[1, 1] level) => (float[1, 1] speech, float[1, 1] new_level) {
+        kept = Mul (level, decay)
+        new_level = Add (kept, x)
+        speech = Sigmoid (new_level)
+    }"""
+    source, other = (source_of(build(detector, decay=np.float32(decay)), f"d{decay}") for decay in (0.9, 0.8))
+    model = LoadedModel(OnnxFile("onnx", str(source.path)).with_graphs({"model": source}), {"model": source}, threads=1)
+    x = noise(200, 1, 1)
+    items, config = [EvaluationSample(Sample("s", {"x": x}))], EvaluationConfig(kind=EvaluationKind.tensors)
+    artifacts = {"model": Artifact("model", other.path, "", 1, 1, {}, (), {})}
+    found = evaluate(model, artifacts, items, config, run_directory, RunLog(), seed=0).metrics
+    levels = [integrated(x, np.float32(decay)).ravel() for decay in (0.9, 0.8)]
+    active = levels[0] >= 0
+    pairs = levels[1][active][:, None] > levels[1][~active][None, :]
+    assert found["decision_auc"]["quantized"] == pytest.approx(np.mean(pairs))
+    assert 0 < found["segment_f1"]["quantized"] < 1
+
+
 # What does not fit
 
 
