@@ -1,8 +1,11 @@
 """A streaming model: calibrated and judged on whole sequences, fp32 and quantized each with its own states."""
 
+import io
+
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 from pipeline.config.choices import CalibrationKind
 from pipeline.config.settings import CalibrationConfig, EvaluationConfig
@@ -17,6 +20,9 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.run_log import RunLog
+from pipeline.report.evaluation_schema import EvaluationReport
+from pipeline.report.schema import Report
+from pipeline.report.terminal import print_report
 from pipeline.sample import Sample
 
 CELL = """cell (float[1, 32] x, float[1, 64] past) => (float[1, 32] y, float[1, 64] present) {
@@ -161,6 +167,17 @@ def test_what_inspect_and_the_doctor_print_is_a_setting_that_works(cell, run_qui
     assert given.startswith("model.states={")
     again = run_quickly("model=onnx", "model.path=cell.onnx", "mode=dynamic", "stages=[load,inspect]", given).succeeded()
     assert again.report["inspect"]["model"]["states"] == seen["states"]
+
+
+def test_of_dozens_of_states_the_terminal_shows_the_worst():
+    states = {f"new_{k}": f"cache_{k}" for k in range(20)}
+    outputs = {name: {"sqnr_db": 10.0 + k} for k, name in enumerate(states)} | {"y": {"sqnr_db": 30.0}}
+    report, printed = Report("done", evaluation=EvaluationReport(1, {}, outputs, states=states, steps=5)), io.StringIO()
+    print_report(report, "outputs/here", Console(file=printed, width=200, color_system=None))
+    text = printed.getvalue()
+    assert "new_5" in text
+    assert "new_6" not in text
+    assert "14 further states have a better signal to noise" in text
 
 
 # Growth

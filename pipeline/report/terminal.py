@@ -205,15 +205,28 @@ def _outputs(evaluation: EvaluationReport) -> FittedTable:
     metrics = list(dict.fromkeys(metric for found in evaluation.outputs.values() for metric in found))
     columns = (Column("output", left=True, names=True), *(Column(name) for name in metrics))
     table = FittedTable("Outputs, each against fp32's", columns)
+    shown_states = _worst_states(evaluation)
     for name, found in evaluation.outputs.items():
+        if name in evaluation.states and name not in shown_states:
+            continue
         shown = f"{name} (fed back as {evaluation.states[name]})" if name in evaluation.states else name
         table.add(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+    if hidden := len(evaluation.states.keys() & evaluation.outputs.keys()) - len(shown_states):
+        table.captions.append(f"{hidden} further states have a better signal to noise; see report.json.")
     if evaluation.states:
         table.captions.append(_on_states(evaluation))
     return table
 
 
+STATES_SHOWN = 6
 GROWTH = {True: "yes", False: "no", None: "not clear"}
+
+
+def _worst_states(evaluation: EvaluationReport) -> set[str]:
+    """Return the states that are shown: a streaming encoder has dozens."""
+    known = [name for name in evaluation.outputs if name in evaluation.states]
+    ratios = {name: evaluation.outputs[name].get(SIGNAL_TO_NOISE) for name in known}
+    return set(sorted(known, key=lambda name: math.inf if (ratio := ratios[name]) is None else ratio)[:STATES_SHOWN])
 
 
 def _over_time(evaluation: EvaluationReport) -> FittedTable:
