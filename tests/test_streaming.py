@@ -180,6 +180,29 @@ def test_of_dozens_of_states_the_terminal_shows_the_worst():
     assert "14 further states have a better signal to noise" in text
 
 
+def test_without_data_noise_goes_through_the_loop(cell, run_quickly):
+    run = run_quickly(*MODEL, "calibration=random", "stages=[load,quantize,evaluate]", "calibration.samples=4").succeeded()
+    assert run.report["calibrated_on"] == "64 steps of 4 random samples"
+    assert run.report["evaluation"]["steps"] == 4 * 16
+    cut = run_quickly(*MODEL, "calibration=random", "stages=[load,quantize,evaluate]", "model.hop=1").succeeded()
+    assert cut.report["evaluation"]["steps"] == 4 * 16
+
+
+def test_noise_that_does_not_suit_a_streaming_model_says_what_to_give(tmp_path, build, run_quickly):
+    window = """window (float[n, m] x, float[1, 4] h) => (float[n, 3] y, float[1, 4] new_h) {
+        y = Slice (x, zero, three, one) checked = Reshape (x, whole) new_h = Add (h, checked)
+    }"""
+    ends = {"zero": np.array([0]), "three": np.array([3]), "one": np.array([1]), "whole": np.array([1, 4])}
+    onnx.save(build(window, **ends), tmp_path / "window.onnx")
+    run = run_quickly("model=onnx", "model.path=window.onnx", "mode=dynamic", "stages=[load,inspect]")
+    assert run.exit_code == 2
+    assert "To calibrate and evaluate on whole sequences, without the states: arrays <sequence>/x" in " ".join(
+        run.stderr.split()
+    )
+    given = run_quickly("model=onnx", "model.path=window.onnx", "mode=dynamic", "stages=[load,inspect]", "model.chunk=4")
+    assert given.succeeded().report["inspect"]["model"]["states"] == {"new_h": "h"}
+
+
 # Growth
 
 

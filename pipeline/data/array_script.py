@@ -57,23 +57,25 @@ if __name__ == "__main__":
 '''
 
 
-def array_script(model: str, inputs: Sequence[TensorShape], states: Mapping[str, str]) -> str:
+def array_script(model: str, inputs: Sequence[TensorShape], states: Mapping[str, str], *, cut: bool = False) -> str:
     """Return the text of make_calib.py.
 
     Args:
         model: its name.
         inputs: what its first graph takes.
         states: output -> the input that it is fed back to, of a model that is run over whole sequences.
+        cut: whether sequences are cut along an axis (`model.chunk`), and have no axis of their own for the steps.
     """
     table, example = [], []
     taken = [one for one in inputs if one.name not in states.values()]
     for one in taken:
         kind = one.type if one.type in ("float32", "float64", "float16", "int64", "int32", "bool") else "float32"
         sequence = bool(states) and one is taken[0]  # the first input is what a streaming model hears
-        dims = None if one.shape is None else [*(["steps"] if sequence else []), *one.shape]
+        stacked = sequence and not cut
+        dims = None if one.shape is None or (sequence and cut) else [*(["steps"] if stacked else []), *one.shape]
         table.append(f"    {one.name!r}: ({kind!r}, {None if dims is None else tuple(dims)!r}),")
-        shape = ", ".join(str(size) if isinstance(size, int) else "1" for size in dims or ())
-        note = "fill in: all steps of a whole recording, the first axis is time" if sequence else "fill in"
+        shape = ", ".join(str(size) if isinstance(size, int) else "1" for size in dims or one.shape or ())
+        note = "fill in" + (": a whole recording" if sequence else "") + (", the first axis is its steps" if stacked else "")
         example.append(f"        {one.name!r}: np.zeros(({shape}{',' if shape else ''}), {kind!r}),  # {note}")
     without = f"\n# Its states ({', '.join(states.values())}) are left out: they go from step to step." if states else ""
     return _TEMPLATE.format(model=model, inputs="\n".join(table), example="\n".join(example), without=without)

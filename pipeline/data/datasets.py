@@ -67,12 +67,11 @@ def calibration_samples(
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
-    free = _free_inputs(source)
     wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     match config.kind:
         case CalibrationKind.random:
             run_log.warn(RANDOM_WARNING)
-            return [_completed(sample, source) for sample in random_samples(free, config.samples, config.length, seed)]
+            return _noise(model, source, config.samples, config.length, seed)
         case CalibrationKind.arrays:
             if config.path is None:
                 raise ConfigError(
@@ -106,13 +105,11 @@ def evaluation_samples(
     """
     path = config.path or model.evaluation_path
     if path is None:
-        free = _free_inputs(source)
         run_log.warn(
             "evaluation.path: not set, so outputs are compared on seeded noise. The quality on real data is unknown; "
             "give an .npz with evaluation.path."
         )
-        noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
-        return [EvaluationSample(_completed(sample, source)) for sample in noise]
+        return [EvaluationSample(sample) for sample in _noise(model, source, min(config.samples, 8), 128, seed + 1)]
     wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     file = resolve_path(path)
     if file.suffix == ".npz":
@@ -155,6 +152,14 @@ def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resam
 def _free_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
     """Return the inputs that have no value of their own."""
     return [value for value in graph_inputs(source) if value.name not in source.fixed and value.name not in source.defaults]
+
+
+def _noise(model: SpeechModel, source: SourceGraph, count: int, length: int, seed: int) -> list[Sample]:
+    """Return samples of seeded noise."""
+    calls = random_samples(_free_inputs(source), count, length, seed)
+    if source.name == model.entry:
+        calls = [model.of_noise(sample, [seed, number]) for number, sample in enumerate(calls)]
+    return [_completed(sample, source) for sample in calls]
 
 
 def _completed(sample: Sample, source: SourceGraph) -> Sample:

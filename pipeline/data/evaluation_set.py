@@ -12,7 +12,9 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, evaluation_samples, refuse_or_skip
 from pipeline.errors import DataError, StageError
 from pipeline.models.loaded_model import LoadedModel
+from pipeline.models.loop_settings import advice_on_states
 from pipeline.models.model_sessions import traced, traced_steps
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 
@@ -194,9 +196,11 @@ class EvaluationSet:
 
     def _on_bad(self, sample: str, reason: str) -> None:
         if self._config.path is None and self._model.adapter.evaluation_path is None:
+            adapter, source = self._model.adapter, self._model.entry
+            streaming = advice_on_states(source, adapter.fed_back(source.model.graph)) if isinstance(adapter, OnnxFile) else []
             raise DataError(
                 f"evaluation.path: not set, and the seeded noise in the place of data does not suit the model: {reason} Give "
-                "real samples: evaluation.path=<npz>."
+                f"real samples: evaluation.path=<npz>.{''.join(f' To {line}.' for line in streaming[1:])}"
             )
         refuse_or_skip("evaluation.path", self._config.on_bad_sample, self._run_log, sample, reason)
         self._run_log.warn("evaluation.path: samples that the original model does not run on were skipped; see `skipped`.")

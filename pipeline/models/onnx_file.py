@@ -4,7 +4,7 @@ A streaming model is run over whole sequences, each step with the states that th
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -95,6 +95,10 @@ class OnnxFile(ModelFiles):
     def first_call(self, sample: Sample) -> Sample:
         """Return what the graph is given first: at the first step of a sequence, or all of the sample."""
         return self._loop.first(sample) if self._loop is not None and self._loop.takes(sample) else sample
+
+    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
+        """Return a sequence of noise for a call of noise, where states go from step to step."""
+        return sample if self._loop is None else self._loop.of_noise(sample, seed)
 
     def collector(self, sample: Sample) -> Collected:
         """Return what collects the outputs of a sequence."""

@@ -1,6 +1,6 @@
 """What the pipeline asks of a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -95,6 +95,9 @@ class SpeechModel(Protocol):
 
     def first_call(self, sample: Sample) -> Sample:
         """Return what the entry is given first for a sample."""
+
+    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
+        """Return what stands for data where there is none: a call of noise, or a sequence of it."""
 
     def collector(self, sample: Sample) -> Collected:
         """Return what collects the outputs of the steps of a sample as `infer` does."""

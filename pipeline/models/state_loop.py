@@ -20,6 +20,7 @@ from pipeline.models.collected_steps import Collected
 from pipeline.models.speech_model import Run
 from pipeline.sample import Array, Outputs, Sample
 
+NOISE_STEPS = 16  # of a sequence of noise
 Dims = Sequence[int | str | None] | None
 """What a graph declares of an input: sizes, names of sizes that may change, None where there is not even a name."""
 
@@ -130,6 +131,25 @@ class StateLoop:
                 axis, chunk, hop = self._cut_of(sample.id, array)
                 inputs[name] = _part(array, axis, 0, chunk + (kept - 1) * hop)
         return Sample(sample.id, inputs)
+
+    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
+        """Return a sequence of seeded noise in the place of a single call of noise: states that are noise say nothing.
+
+        The sample as it is where nothing is fed back, or where the graph leaves the size of a step open.
+        """
+        array, dims = sample.inputs.get(self.cut.input), self.declared.get(self.cut.input)
+        if not self.states or array is None or dims is None or array.dtype.kind != "f":
+            return sample
+        shape = [NOISE_STEPS, *array.shape]
+        if self.cut.is_asked_for:
+            shape, axis = list(array.shape), self._axis(array, dims, f"sample {sample.id!r}, input {self.cut.input!r}")
+            chunk = self.cut.chunk or shape[axis]
+            shape[axis] = chunk + (NOISE_STEPS - 1) * (self.cut.hop or chunk)
+        elif not all(isinstance(size, int) for size in dims[1:]):
+            return sample
+        noise = np.random.default_rng(list(seed)).standard_normal(shape).astype(array.dtype)
+        kept = {name: value for name, value in sample.inputs.items() if name not in self.states.values()}
+        return Sample(sample.id, {**kept, self.cut.input: noise})
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Run a sequence; return each output with the steps on a new first axis; see `Collected`."""

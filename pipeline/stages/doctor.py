@@ -51,7 +51,8 @@ def run(context: RunContext) -> Diagnosis:
     described = inspected.get(entry.name)
     if described is not None:
         states = graphs[entry.name].states if described.advice_on_states else {}
-        script = array_script(loaded.adapter.name, described.inputs, states)
+        cut = any(getattr(loaded.adapter, key, None) is not None for key in ("chunk", "hop", "chunk_axis"))
+        script = array_script(loaded.adapter.name, described.inputs, states, cut=cut)
         context.directory.write_text(SCRIPT_FILE, script)
     return Diagnosis(kind.model, kind.because, front_end, fits, graphs, SCRIPT_FILE)
 
