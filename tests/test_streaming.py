@@ -256,6 +256,16 @@ def test_an_end_that_is_worse_without_a_trend_is_not_clear():
     assert found.grows is None
 
 
+def test_sequences_and_single_calls_may_stand_side_by_side(cell, run_quickly, write_arrays):
+    call = {"x": noise(1, 32), "past": noise(1, 64)}
+    samples = {f"s{k}": {"x": noise(20, 1, 32, seed=k)} if k % 2 else call for k in range(6)}
+    for name in ("calib", "eval"):
+        write_arrays(cell / f"{name}.npz", samples)
+    run = run_quickly(*MODEL, *DATA, *SHORT).succeeded()
+    reported = run.report["samples"]["report"]
+    assert run.report["evaluation"]["steps"] == 20 * sum(int(name[1]) % 2 for name in reported)
+
+
 # The search
 
 

@@ -76,7 +76,7 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         Of a few sequences of a streaming model: a step from the middle of each, which is steady by then.
         """
         if graph == self._model.adapter.entry:
-            if not self._is_sequence(self.first(1)[0].sample):
+            if not any(self._is_sequence(item.sample) for item in self._given):
                 return [item.sample for item in self.samples]
             if graph not in self._traced:
                 few = [item.sample for item in self.first(TRACED_SAMPLES)]
@@ -118,7 +118,7 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         """Return the sample of median size, and two others."""
         if graph == self._model.adapter.entry:
             others = [item.sample for item in self.first(2)]
-            if self._is_sequence(others[0]):
+            if any(map(self._is_sequence, others)):
                 others = [self._model.adapter.first_call(others[0]), *self._middles(others[1:])]
             return [self.probe(graph), *others]
         return [self.probe(graph), *self[graph][:2]]

@@ -102,6 +102,8 @@ def step_seconds(model: onnx.ModelProto, loop: StateLoop, fixed: Mapping[str, fl
         loop: how sequences are cut.
         fixed: inputs that are always the same: `sr` or `sample_rate` is the sample rate.
     """
+    if not loop.states and not loop.cut.is_asked_for:
+        return None  # a call takes all of a sequence
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     dims = loop.declared.get(loop.cut.input) or ()
     frames = [axis for axis, size in enumerate(dims) if axis and size == 1]

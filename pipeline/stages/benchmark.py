@@ -34,7 +34,7 @@ def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBe
         source = context.loaded.graphs[name]
         part = context.evaluation_set.report
         samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if name == context.loaded.adapter.entry else []
-        if not samples or context.loaded.adapter.steps(samples[0]) is not None:
+        if not samples or any(context.loaded.adapter.steps(sample) is not None for sample in samples):
             samples = part[name][:SPEECH_SAMPLES]  # of sequences, steps whose states are filled
         audio_seconds = _audio_seconds(context, source, samples)
         first, *others = [

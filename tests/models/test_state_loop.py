@@ -190,6 +190,12 @@ def test_the_audio_of_a_step_follows_from_hop_and_sample_rate(loop, build, shape
     assert loop(model, **settings).audio_seconds(Sample("s", {}), {}) == (None if expected is None else pytest.approx(expected))
 
 
+def test_a_model_without_states_or_chunks_has_no_steps_whose_audio_is_known(loop, build):
+    model = build("g (float[1, 1, t] x) => (float[1, 1, t] y) { y = Relu (x) }")
+    helper.set_model_props(model, {"sample_rate": "16000", "hop_length": "256"})
+    assert loop(model).audio_seconds(Sample("s", {}), {}) is None
+
+
 def test_steps_that_overlap_are_not_put_together_as_audio(loop, rates):
     model = loop(rates, chunk=8, hop=4)
     with pytest.raises(DataError, match=r"each step gives 8 samples and goes on by model\.hop=4"):
