@@ -105,6 +105,7 @@ def test_the_error_over_the_steps_is_that_of_a_loop_written_out_here(judged):
 def test_the_outputs_decide_and_the_states_stand_beside_them(judged):
     found = judged.report["evaluation"]
     assert found["states"] == {"present": "past"}
+    assert "sequences start with the states past [1, 64] from zeros." in judged.report["notes"]
     assert set(found["outputs"]) == {"y", "present"}
     assert found["metrics"]["relative_error"]["quantized"] == pytest.approx(found["outputs"]["y"]["relative_error"])
     assert "output" not in found["metrics"]["relative_error"]

@@ -105,6 +105,10 @@ class OnnxFile(ModelFiles):
         assert self._loop is not None
         return self._loop.collector(sample)
 
+    def start_words(self, sample: Sample) -> str:
+        """Return what the states of a sequence start from, in words; nothing where nothing is fed back."""
+        return "" if self._loop is None else self._loop.start_words(sample)
+
     def shortened(self, sample: Sample, steps: int) -> Sample:
         """Return the beginning of a sequence: so many steps at most."""
         assert self._loop is not None

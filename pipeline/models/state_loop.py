@@ -183,6 +183,16 @@ class StateLoop:
         sizes = self._named_sizes(sample)
         return {name: self.initial[name] if name in self.initial else self._zeros(name, sizes) for name in wanted}
 
+    def start_words(self, sample: Sample) -> str:
+        """Return what the states of sequences such as this one start from, in words."""
+        found = []
+        for name, array in self.start(sample).items():
+            source = (
+                "the sequence's own" if name in sample.inputs else "model.initial_states" if name in self.initial else "zeros"
+            )
+            found.append(f"{name} {list(array.shape)} from {source}")
+        return "; ".join(found)
+
     def _zeros(self, name: str, sizes: Mapping[str, int]) -> Array:
         dims = self.declared[name]
         if dims is None:
