@@ -7,6 +7,8 @@ from onnx import helper, numpy_helper
 from pipeline.errors import DataError, ModelError
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import load_graph
+from pipeline.graph.states import states_of
+from pipeline.models.loop_settings import advice_on_states
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.sample import Sample
 
@@ -155,6 +157,21 @@ def test_states_that_are_named_go_where_they_are_told_and_none_go_anywhere_witho
     np.testing.assert_array_equal(straight["q"].ravel(), [6, 6, 6, 6])
     one = {name: np.ones(1, np.float32) for name in ("x", "a", "b")}
     assert loop(cross, states={}).steps(Sample("s", one)) is None
+
+
+SHAPES = """g (float[1, 8] input_1, {inputs}) => (float[1, 8] out, {outputs}) {{ out = Identity (input_1) {body} }}"""
+
+
+def test_a_state_without_a_telling_name_is_found_by_a_shape_that_no_other_has(source_of, build):
+    alone = build(SHAPES.format(inputs="float[1, 2, 4] input_9", outputs="float[n, 2, 4] stack", body="stack = Neg (input_9)"))
+    assert states_of(alone.graph) == {"stack": "input_9"}
+    vector = build(SHAPES.format(inputs="float[1, 4] voice", outputs="float[1, 4] score", body="score = Neg (voice)"))
+    assert states_of(vector.graph) == {}
+    inputs, outputs = "float[1, 2, 4] input_8, float[1, 2, 4] input_9", "float[1, 2, 4] p, float[1, 2, 4] q"
+    two = build(SHAPES.format(inputs=inputs, outputs=outputs, body="p = Neg (input_8) q = Neg (input_9)"))
+    assert states_of(two.graph) == {}
+    [advice] = advice_on_states(source_of(two), {})
+    assert "input_8 (by p or q), input_9 (by p or q); if they are, set 'model.states={<output>: <input>}'" in advice
 
 
 def test_a_sample_with_states_and_one_chunk_is_a_single_call(loop, gru):
