@@ -104,7 +104,11 @@ def test_a_streaming_models_states_are_named(tmp_path, run_quickly):
     run = run_quickly("doctor", "model.path=stream.onnx").succeeded()
     [graph] = run.report["doctor"]["graphs"].values()
     assert graph["states"] == {"new_cache": "cache"}
-    assert "state: zeros at first, then new_cache" in (run.directory / "make_calib.py").read_text(encoding="utf-8")
+    script = (run.directory / "make_calib.py").read_text(encoding="utf-8")
+    assert "Its states (cache) are left out" in script
+    assert "'x': ('float32', ('steps', 1, 8))" in script
+    assert "'cache': (" not in script
+    assert "'model.states={new_cache: cache}'" in run.stdout
 
 
 def test_the_doctor_needs_a_model(run_quickly):

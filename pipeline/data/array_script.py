@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What the model takes: name -> type and shape; None, or a name, is a length that may change.
+# What the model takes: name -> type and shape; None, or a name, is a length that may change.{without}
 INPUTS = {{
 {inputs}
 }}
@@ -57,20 +57,25 @@ if __name__ == "__main__":
 '''
 
 
-def array_script(model: str, inputs: Sequence[TensorShape], states: Mapping[str, str]) -> str:
+def array_script(model: str, inputs: Sequence[TensorShape], states: Mapping[str, str], *, cut: bool = False) -> str:
     """Return the text of make_calib.py.
 
     Args:
         model: its name.
         inputs: what its first graph takes.
-        states: output -> the input that it is fed back to.
+        states: output -> the input that it is fed back to, of a model that is run over whole sequences.
+        cut: whether sequences are cut along an axis (`model.chunk`), and have no axis of their own for the steps.
     """
     table, example = [], []
-    fed_back = {given: output for output, given in states.items()}
-    for one in inputs:
+    taken = [one for one in inputs if one.name not in states.values()]
+    for one in taken:
         kind = one.type if one.type in ("float32", "float64", "float16", "int64", "int32", "bool") else "float32"
-        table.append(f"    {one.name!r}: ({kind!r}, {None if one.shape is None else tuple(one.shape)!r}),")
-        shape = ", ".join(str(size) if isinstance(size, int) else "1" for size in one.shape or ())
-        note = f"state: zeros at first, then {fed_back[one.name]}" if one.name in fed_back else "fill in"
+        sequence = bool(states) and one is taken[0]  # the first input is what a streaming model hears
+        stacked = sequence and not cut
+        dims = None if one.shape is None or (sequence and cut) else [*(["steps"] if stacked else []), *one.shape]
+        table.append(f"    {one.name!r}: ({kind!r}, {None if dims is None else tuple(dims)!r}),")
+        shape = ", ".join(str(size) if isinstance(size, int) else "1" for size in dims or one.shape or ())
+        note = "fill in" + (": a whole recording" if sequence else "") + (", the first axis is its steps" if stacked else "")
         example.append(f"        {one.name!r}: np.zeros(({shape}{',' if shape else ''}), {kind!r}),  # {note}")
-    return _TEMPLATE.format(model=model, inputs="\n".join(table), example="\n".join(example))
+    without = f"\n# Its states ({', '.join(states.values())}) are left out: they go from step to step." if states else ""
+    return _TEMPLATE.format(model=model, inputs="\n".join(table), example="\n".join(example), without=without)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from pipeline.errors import DataError, did_you_mean
+from pipeline.errors import ConfigError, DataError, did_you_mean
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.sample import Sample
 
@@ -75,6 +75,25 @@ def check_samples(samples: Sequence[Sample], inputs: Sequence[onnx.ValueInfoProt
             raise DataError(f"{where}, input {name!r}: of shape {list(array.shape)}, which is empty, as all inputs are.")
 
 
+def check_sequence(sample: Sample, steps: int, label: int | None, key: str) -> None:
+    """Check what is given of a sequence beyond its first step.
+
+    Args:
+        sample: the whole sequence.
+        steps: how many it has.
+        label: its class, if it has one.
+        key: the setting that names its set.
+
+    Raises:
+        ConfigError: it has a class: that is of one call.
+        DataError: a value is not finite.
+    """
+    if label is not None:
+        raise ConfigError(f"evaluation.labels: a class is of a single call, but sample {sample.id!r} is of {steps} steps.")
+    for name, array in sample.inputs.items():
+        _check_finite(array, f"{key}: sample {sample.id!r}, input {name!r}")
+
+
 def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, where: str) -> None:
     dtype, dims = dtype_of(value), dims_of(value)
     text = dtype.kind == "O" and array.dtype.kind in "OSU"  # numpy has a type for each length of text, ONNX has one
@@ -85,6 +104,10 @@ def _check_array(array: npt.NDArray[np.generic], value: onnx.ValueInfoProto, whe
         if not fits:
             expected = "[" + ", ".join("any" if size is None else str(size) for size in dims) + "]"
             raise DataError(f"{where}: of shape {list(array.shape)}, but the model takes {expected}.")
+    _check_finite(array, where)
+
+
+def _check_finite(array: npt.NDArray[np.generic], where: str) -> None:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         wrong = np.argwhere(~(np.isfinite(array) | (array == -np.inf)))  # a mask that is added holds minus infinity
         if len(wrong):

@@ -1,6 +1,8 @@
 """The calibration set of a run: what each graph of the model is calibrated on, read when it is first asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from pipeline.config.choices import CalibrationKind
 from pipeline.config.settings import CalibrationConfig
@@ -8,22 +10,29 @@ from pipeline.data.datasets import LOOKED_AHEAD, calibration_samples, refuse_or_
 from pipeline.errors import DataError
 from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
-from pipeline.models.model_sessions import traced
+from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
+
+CALLS_KEPT = 1024  # of all sequences of a streaming model together, at most
+FEWEST_STEPS, MOST_STEPS = 4, 64  # of one sequence
+BYTES_KEPT = 256 << 20
+START = 0.25  # of the steps that are kept: the first ones, while states fill; the others are spread over the sequence
 
 
 class CalibrationSet(Mapping[str, list[Sample]]):
     """Graph name -> its calibration samples.
 
     The first graph of the model gets the samples of the data set; a further graph gets what the model makes of them on the
-    way to it. Random inputs have the shapes of each graph's own inputs.
+    way to it. Random inputs have the shapes of each graph's own inputs. Of a sequence of a streaming model, the graph gets
+    steps from its beginning, its middle and its end, with the states that fp32 has then.
     """
 
     def __init__(self, model: LoadedModel, config: CalibrationConfig, seed: int, run_log: RunLog) -> None:
         """Read nothing yet."""
         self._model, self._config, self._seed, self._run_log = model, config, seed, run_log
         self._samples: dict[str, list[Sample]] = {}
+        self._sequences: list[Sample] = []
 
     def __getitem__(self, graph: str) -> list[Sample]:
         """Return the samples of a graph.
@@ -46,8 +55,9 @@ class CalibrationSet(Mapping[str, list[Sample]]):
 
     @property
     def entry(self) -> list[Sample]:
-        """The samples of the first graph of the model."""
-        return self[self._model.adapter.entry]
+        """The samples of the first graph of the model; of a streaming model, its whole sequences."""
+        samples = self[self._model.adapter.entry]
+        return self._sequences or samples
 
     @property
     def description(self) -> str | None:
@@ -55,6 +65,8 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         if not self._samples:
             return None
         used = self._samples.get(self._model.adapter.entry) or next(iter(self._samples.values()))
+        if self._sequences:
+            return f"{len(used)} steps of {len(self._sequences)} {self._config.kind.name} samples"
         return f"{len(used)} {self._config.kind.name} samples"
 
     def _read(self, graph: str) -> list[Sample]:
@@ -63,8 +75,22 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         if noise or graph == entry:
             source = model[graph] if noise else model.entry
             samples = calibration_samples(model.adapter, source, self._config, self._seed, self._run_log)
-            return self._that_run(graph, samples)
+            good = self._that_run(graph, samples)
+            steps = [model.adapter.steps(sample) for sample in good]
+            if graph != entry or all(count is None for count in steps):
+                return good
+            self._sequences = good
+            return self._calls([count or 1 for count in steps])
         return traced(model.originals, model.adapter.infer, self.entry, self._seed, graph)
+
+    def _calls(self, steps: Sequence[int]) -> list[Sample]:
+        """Return what the graph is given at steps of all sequences: so many that they fit into memory."""
+        adapter, sequences = self._model.adapter, self._sequences
+        size = max(sum(array.nbytes for array in adapter.first_call(one).inputs.values()) for one in sequences)
+        affordable = min(CALLS_KEPT, BYTES_KEPT // max(size, 1)) // len(sequences)
+        kept = min(max(affordable, FEWEST_STEPS), MOST_STEPS)
+        chosen = {number: (one, _chosen(count, kept)) for number, (one, count) in enumerate(zip(sequences, steps, strict=True))}
+        return traced_steps(self._model.originals, adapter.infer, chosen, self._seed)
 
     def _that_run(self, graph: str, samples: list[Sample]) -> list[Sample]:
         """Return the samples that the original graph runs on: what it fails on says nothing about quantization.
@@ -76,7 +102,7 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         key = "calibration.path"
         for number, sample in enumerate(samples):
             try:
-                self._model.originals.runner([self._seed, number])(graph, sample)
+                self._run(graph, sample, [self._seed, number])
             except RunError as error:
                 reason = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
                 if self._config.kind is CalibrationKind.random:
@@ -95,7 +121,22 @@ class CalibrationSet(Mapping[str, list[Sample]]):
 
     def _runs(self, graph: str, sample: Sample) -> bool:
         try:
-            self._model.originals.runner([self._seed])(graph, sample)
+            self._run(graph, sample, [self._seed])
         except RunError:
             return False
         return True
+
+    def _run(self, graph: str, sample: Sample, seed: list[int]) -> None:
+        run, adapter = self._model.originals.runner(seed), self._model.adapter
+        if graph == adapter.entry and adapter.steps(sample) is not None:
+            adapter.infer(sample, run)
+        else:
+            run(graph, sample)
+
+
+def _chosen(count: int, kept: int) -> list[int]:
+    """Return which of so many steps are kept: the first ones, and others evenly spread up to the last."""
+    if count <= kept:
+        return list(range(count))
+    first = max(1, round(START * kept))
+    return [*range(first), *map(int, np.linspace(first, count - 1, kept - first).round())]

@@ -13,7 +13,7 @@ import onnx
 from pipeline.audio.resample import resample
 from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
 from pipeline.config.settings import CalibrationConfig, EvaluationConfig
-from pipeline.data.arrays import check_samples, read_arrays, read_labels
+from pipeline.data.arrays import check_samples, check_sequence, read_arrays, read_labels
 from pipeline.data.audio_files import Resample, read_audio
 from pipeline.data.random_inputs import random_samples
 from pipeline.data.utterance_sets import NEEDED, check_kind, files_of, utterances_in
@@ -67,19 +67,18 @@ def calibration_samples(
         ConfigError: the data is not named.
         DataError: it cannot be used.
     """
-    free = _free_inputs(source)
     wanted = _Wanted("calibration.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     match config.kind:
         case CalibrationKind.random:
             run_log.warn(RANDOM_WARNING)
-            return [_completed(sample, source) for sample in random_samples(free, config.samples, config.length, seed)]
+            return _noise(model, source, config.samples, config.length, seed)
         case CalibrationKind.arrays:
             if config.path is None:
                 raise ConfigError(
                     "calibration.path: not set; calibration=arrays needs an .npz whose arrays are named <sample>/<input name>."
                 )
             check_kind(resolve_path(config.path), config.kind)
-            pairs = wanted.from_arrays(resolve_path(config.path), source)
+            pairs = wanted.from_arrays(model, resolve_path(config.path), source)
         case _:
             path = config.path or (model.calibration_path if config.kind is CalibrationKind.real else None)
             if path is None and config.kind in NEEDED:
@@ -106,13 +105,11 @@ def evaluation_samples(
     """
     path = config.path or model.evaluation_path
     if path is None:
-        free = _free_inputs(source)
         run_log.warn(
             "evaluation.path: not set, so outputs are compared on seeded noise. The quality on real data is unknown; "
             "give an .npz with evaluation.path."
         )
-        noise = random_samples(free, min(config.samples, 8), 128, seed + 1)
-        return [EvaluationSample(_completed(sample, source)) for sample in noise]
+        return [EvaluationSample(sample) for sample in _noise(model, source, min(config.samples, 8), 128, seed + 1)]
     wanted = _Wanted("evaluation.path", config.samples, config.on_sample_rate, config.on_bad_sample, run_log)
     file = resolve_path(path)
     if file.suffix == ".npz":
@@ -120,7 +117,7 @@ def evaluation_samples(
         if config.labels is not None:
             labels = read_labels(resolve_path(config.labels))
             run_log.read(resolve_path(config.labels))
-        return wanted.from_arrays(file, source, labels)
+        return wanted.from_arrays(model, file, source, labels)
     if config.labels is not None:
         raise ConfigError(f"evaluation.labels: there is one class per sample of an .npz, but evaluation.path is {path}.")
     needs_text = config.kind is EvaluationKind.asr
@@ -155,6 +152,14 @@ def audio_reader(mismatch: SampleRateMismatch, run_log: RunLog, resampled: Resam
 def _free_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
     """Return the inputs that have no value of their own."""
     return [value for value in graph_inputs(source) if value.name not in source.fixed and value.name not in source.defaults]
+
+
+def _noise(model: SpeechModel, source: SourceGraph, count: int, length: int, seed: int) -> list[Sample]:
+    """Return samples of seeded noise."""
+    calls = random_samples(_free_inputs(source), count, length, seed)
+    if source.name == model.entry:
+        calls = [model.of_noise(sample, [seed, number]) for number, sample in enumerate(calls)]
+    return [_completed(sample, source) for sample in calls]
 
 
 def _completed(sample: Sample, source: SourceGraph) -> Sample:
@@ -213,7 +218,7 @@ class _Wanted:
     run_log: RunLog
 
     def from_arrays(
-        self, path: Path, source: SourceGraph, labels: npt.NDArray[np.integer] | None = None
+        self, model: SpeechModel, path: Path, source: SourceGraph, labels: npt.NDArray[np.integer] | None = None
     ) -> list[EvaluationSample]:
         samples = read_arrays(path, self.key, self.limit)
         self.run_log.read(path)
@@ -221,7 +226,7 @@ class _Wanted:
             raise DataError(f"evaluation.labels: there are {len(labels)} classes, but {len(samples)} samples in {path}.")
         classes = [None] * len(samples) if labels is None else [int(label) for label in labels]
         items = (EvaluationSample(sample, label=label) for sample, label in zip(samples, classes, strict=False))
-        return self._usable(path, ((item, None) for item in items), source)
+        return self._usable(model, path, ((item, None) for item in items), source)
 
     def from_utterances(
         self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
@@ -242,12 +247,13 @@ class _Wanted:
                 except DataError as error:
                     yield None, (known.id, str(error))
 
-        found = self._usable(path, pairs(), source)
+        found = self._usable(model, path, pairs(), source)
         self.run_log.read(*files_of(path))
         return found
 
     def _usable(
         self,
+        model: SpeechModel,
         path: Path,
         pairs: Iterable[tuple[EvaluationSample | None, tuple[str, str] | None]],
         source: SourceGraph,
@@ -265,7 +271,9 @@ class _Wanted:
                 assert pair is not None
                 try:
                     sample = _completed(pair.sample, source)
-                    check_samples([sample], inputs, self.key)
+                    if (steps := model.steps(sample)) is not None:
+                        check_sequence(sample, steps, pair.label, self.key)
+                    check_samples([dataclasses.replace(model.first_call(sample), id=sample.id)], inputs, self.key)
                 except DataError as error:
                     yield pair.sample.id, str(error).removeprefix(f"{self.key}: ")
                 else:
@@ -282,7 +290,7 @@ class _Wanted:
                 self._bad(*item)
             if len(found) == self.limit:
                 break
-        drop_contradicted_names(source.model.graph, [item.sample for item in found])
+        drop_contradicted_names(source.model.graph, [model.first_call(item.sample) for item in found])
         skipped = len(self.run_log.skipped) - before
         if not found:
             raise DataError(

@@ -12,7 +12,9 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, evaluation_samples, refuse_or_skip
 from pipeline.errors import DataError, StageError
 from pipeline.models.loaded_model import LoadedModel
-from pipeline.models.model_sessions import traced
+from pipeline.models.loop_settings import advice_on_states
+from pipeline.models.model_sessions import traced, traced_steps
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 
@@ -69,9 +71,17 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         return self._good[:count] or self._none_left()
 
     def __getitem__(self, graph: str) -> list[Sample]:
-        """Return what a graph is given; a further graph on a few of the samples."""
+        """Return what a graph is given; a further graph on a few of the samples.
+
+        Of a few sequences of a streaming model: a step from the middle of each, which is steady by then.
+        """
         if graph == self._model.adapter.entry:
-            return [item.sample for item in self.samples]
+            if not any(self._is_sequence(item.sample) for item in self._given):
+                return [item.sample for item in self.samples]
+            if graph not in self._traced:
+                few = [item.sample for item in self.first(TRACED_SAMPLES)]
+                self._traced[graph] = self._middles(few)
+            return self._traced[graph]
         if graph not in self._traced:
             model, samples = self._model, [item.sample for item in self.first(TRACED_SAMPLES)]
             self._traced[graph] = traced(model.originals, model.adapter.infer, samples, self._seed, graph)
@@ -97,7 +107,8 @@ class EvaluationPart(Mapping[str, list[Sample]]):
             middle = len(ordered) // 2
             nearest = sorted(range(len(ordered)), key=lambda place: abs(place - middle))
             found = next((ordered[place] for place in nearest if self._is_good(ordered[place])), None)
-            return (found or self._none_left()[0]).sample
+            sample = (found or self._none_left()[0]).sample
+            return self._middles([sample])[0] if self._is_sequence(sample) else sample
         samples = self[graph]
         if not samples:
             raise StageError(f"{graph} is not run on the first samples of the evaluation set, so it cannot be checked.")
@@ -106,8 +117,20 @@ class EvaluationPart(Mapping[str, list[Sample]]):
     def probes(self, graph: str) -> list[Sample]:
         """Return the sample of median size, and two others."""
         if graph == self._model.adapter.entry:
-            return [self.probe(graph), *(item.sample for item in self.first(2))]
+            others = [item.sample for item in self.first(2)]
+            if any(map(self._is_sequence, others)):
+                others = [self._model.adapter.first_call(others[0]), *self._middles(others[1:])]
+            return [self.probe(graph), *others]
         return [self.probe(graph), *self[graph][:2]]
+
+    def _is_sequence(self, sample: Sample) -> bool:
+        return self._model.adapter.steps(sample) is not None
+
+    def _middles(self, sequences: Sequence[Sample]) -> list[Sample]:
+        """Return what the graph is given in the middle of each sequence."""
+        adapter = self._model.adapter
+        wanted = {number: (one, [(adapter.steps(one) or 1) // 2]) for number, one in enumerate(sequences)}
+        return traced_steps(self._model.originals, adapter.infer, wanted, self._seed)
 
     def _is_good(self, item: EvaluationSample) -> bool:
         """Run the original on a sample, once, on the noise that it gets in an evaluation."""
@@ -173,9 +196,11 @@ class EvaluationSet:
 
     def _on_bad(self, sample: str, reason: str) -> None:
         if self._config.path is None and self._model.adapter.evaluation_path is None:
+            adapter, source = self._model.adapter, self._model.entry
+            streaming = advice_on_states(source, adapter.fed_back(source.model.graph)) if isinstance(adapter, OnnxFile) else []
             raise DataError(
                 f"evaluation.path: not set, and the seeded noise in the place of data does not suit the model: {reason} Give "
-                "real samples: evaluation.path=<npz>."
+                f"real samples: evaluation.path=<npz>.{''.join(f' To {line}.' for line in streaming[1:])}"
             )
         refuse_or_skip("evaluation.path", self._config.on_bad_sample, self._run_log, sample, reason)
         self._run_log.warn("evaluation.path: samples that the original model does not run on were skipped; see `skipped`.")

@@ -3,7 +3,8 @@
 evaluation.py   scores a model with quantized graphs against the original
 asr_scorer.py, audio_scorer.py, tensor_scorer.py, tts_scorer.py    one kind of evaluation each
 output_scores.py   the metrics of every output, and the worst of them
-rollout.py         streaming models: each call gets the states of the call before
+over_time.py       streaming models: whether the error grows over the steps of a sequence
+rollout.py         samples that are calls of one stream: each call gets the states of the call before
 sample_scores.py   the scores of one sample, and how they become metrics
 uncertainty.py     intervals over samples, and the worst samples
 quality_limits.py  which limits a model is held to, and where its losses lie

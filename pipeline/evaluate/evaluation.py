@@ -13,14 +13,14 @@ from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
 from pipeline.evaluate.changed_audio import ChangedAudio
 from pipeline.evaluate.measured_loss import measured_loss
-from pipeline.evaluate.output_scores import OutputScores, Pair
+from pipeline.evaluate.output_scores import OutputScores, Pair, judged
+from pipeline.evaluate.over_time import OverTime, growth_words
 from pipeline.evaluate.rollout import Rollout
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.session import RunError
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.states import states_of
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
@@ -29,7 +29,7 @@ from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.quantize.artifact import Artifact
-from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
+from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
@@ -48,6 +48,8 @@ class Evaluation:
         states: output name -> the input that it is fed back to, of streaming models: its error grows from call to call.
         rolled_out: how many samples got the states that the sample before had left, in both models their own.
         one_call: output name -> its metrics where both models get fp32's states at each call; empty where none is rolled out.
+        steps: of all samples together, where they are sequences that a streaming model is run over step by step.
+        over_time: output name -> its error over the steps.
         per_sample: id, scores and transcripts of each sample.
         worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
         noise: how both models get the same noise; None where the graph draws none.
@@ -66,6 +68,8 @@ class Evaluation:
     states: dict[str, str] = field(default_factory=dict)
     rolled_out: int = 0
     one_call: dict[str, dict[str, float]] = field(default_factory=dict)
+    steps: int = 0
+    over_time: dict[str, ErrorOverTime] = field(default_factory=dict)
     length_change: float = 0.0
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     limits: list[LimitCheck] = field(default_factory=list)
@@ -106,7 +110,7 @@ def evaluate(
 
     The whole model runs twice on each sample, once with its own graphs and once with those that were quantized in their
     place. Besides, each quantized graph is compared with its original on what the original model gives it. A model of one
-    graph that feeds states back is rolled out: see `Rollout`.
+    graph that feeds states back is run over whole sequences, or over samples that are calls of one stream: see `Rollout`.
 
     Args:
         model: the original.
@@ -126,10 +130,21 @@ def evaluate(
     scorer = scorer_of(model.adapter, model.entry, config, run_log, model.threads)
     pair = _Pair(model, artifacts)
     scored: list[SampleScores] = []
-    outputs, one_call = OutputScores(), OutputScores()
+    outputs, of_states, one_call = OutputScores(), OutputScores(), OutputScores()
     rollout = Rollout(pair.states if isinstance(model.adapter, OnnxFile) else {}, [item.sample for item in items])
     changed = ChangedAudio(config.listen)
+    over_time, steps = OverTime(), 0
     for number, item in enumerate(items):
+        if (count := model.adapter.steps(item.sample)) is not None:
+            baseline, quantized, alone = pair.run_steps(item.sample, [seed, number])
+            steps += count
+            outputs.add([("", judged(baseline, pair.states), judged(quantized, pair.states))])
+            of_states.add([("", baseline, quantized)])
+            one_call.add([("", baseline, alone)])
+            over_time.add(baseline, quantized, alone, pair.states)
+            scored.append(_scored(scorer, item, baseline, quantized, changed))
+            on_sample()
+            continue
         before, after = rollout.samples(number, item.sample)
         try:
             baseline, quantized, pairs = pair.run(before, [seed, number], after)
@@ -142,11 +157,7 @@ def evaluate(
         rollout.keep(baseline, quantized)
         if rollout.rolled_out:
             one_call.add(pair.of_one_call(before, [seed, number], baseline))
-        scores = scorer.score(item, baseline, quantized)
-        heard = scores.notes.pop("audio", None)
-        if heard is not None:
-            changed.add(item, scores.fidelity, *heard)
-        scored.append(scores)
+        scored.append(_scored(scorer, item, baseline, quantized, changed))
         on_sample()
     if changed:
         changed.write(directory, pair.suffix, _sample_rate(model.adapter, model.entry, config), run_log)
@@ -164,19 +175,35 @@ def evaluate(
     if len(by_output) > 1:
         metrics = {name: {**metric, **_of_output(name, outputs.worst)} for name, metric in metrics.items()}
     worst = worst_samples(per_sample)
+    changes = over_time.results()
+    for name in [name for name, one in changes.items() if one.grows]:
+        run_log.warn(growth_words(name, changes[name]))
     return Evaluation(
         samples=len(items),
         metrics=metrics,
-        outputs=by_output,
+        outputs=of_states.by_output or by_output,
         per_sample=per_sample,
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
         states=pair.states,
         rolled_out=rollout.rolled_out,
         one_call=one_call.by_output,
+        steps=steps,
+        over_time=changes,
         length_change=pair.length_change,
         losses={name: found for name in losses_in if (found := measured_loss(name, scored, totals, items))},
     )
+
+
+def _scored(
+    scorer: Scorer, item: EvaluationSample, baseline: Outputs, quantized: Outputs, changed: ChangedAudio
+) -> SampleScores:
+    """Score one sample, and keep what is heard of it."""
+    scores = scorer.score(item, baseline, quantized)
+    heard = scores.notes.pop("audio", None)
+    if heard is not None:
+        changed.add(item, scores.fidelity, *heard)
+    return scores
 
 
 class _Pair:
@@ -197,6 +224,28 @@ class _Pair:
     def of_one_call(self, sample: Sample, seed: list[int], baseline: Outputs) -> list[Pair]:
         """Return fp32's outputs beside those of the quantized graph on the same inputs, of a model of one graph."""
         return [("", baseline, self._changed(lambda: self._model.infer(sample, self._after.runner(seed))))]
+
+    def run_steps(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, Outputs]:
+        """Return the outputs of all steps of a sequence: before, after, and after with the states of the original.
+
+        Args:
+            sample: the sequence.
+            seed: of the noise.
+        """
+        before, after, collected = self._before.runner(seed), self._after.runner(seed), self._model.collector(sample)
+
+        def both(graph: str, call: Sample) -> Outputs:
+            outputs = before(graph, call)
+            collected.add(self._changed(lambda: after(graph, call)))
+            return outputs
+
+        baseline = self._model.infer(sample, both)
+        quantized = self._changed(lambda: self._model.infer(sample, self._after.runner(seed)))
+        self.length_change = max(self.length_change, length_change(baseline, quantized))
+        original = Call(self._model.entry, sample, baseline)
+        self._check_usable(Call(self._model.entry, sample, quantized), original)
+        self._note_nan(original)
+        return baseline, quantized, collected.outputs()
 
     def run(self, sample: Sample, seed: list[int], changed: Sample) -> tuple[Outputs, Outputs, list[Pair]]:
         """Return the outputs before and after, and those of each inference of a quantized graph beside its original's.
@@ -257,7 +306,7 @@ class _Pair:
     @property
     def states(self) -> dict[str, str]:
         """Outputs that are fed back to inputs, and those inputs."""
-        found = {graph: states_of(self._loaded[graph].model.graph) for graph in self._artifacts}
+        found = {graph: self._model.fed_back(self._loaded[graph].model.graph) for graph in self._artifacts}
         return {
             self._prefix(graph) + output: self._prefix(graph) + given
             for graph, states in found.items()

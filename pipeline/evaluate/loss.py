@@ -16,7 +16,8 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.evaluation import scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
-from pipeline.evaluate.output_scores import OutputScores
+from pipeline.evaluate.output_scores import OutputScores, judged
+from pipeline.evaluate.rollout import Rollout
 from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.session import RunError
@@ -24,7 +25,8 @@ from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
-from pipeline.models.model_sessions import Call, ModelSessions
+from pipeline.models.model_sessions import Call, ModelSessions, SomeCalls
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
 from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
@@ -96,13 +98,31 @@ class LossEvaluator:
         self._model, self._adapter, self._config, self._seed = model, adapter, config, seed
         self.between_samples: Callable[[], None] = lambda: None  # may raise, to end a measurement
         self._before: list[Outputs] = []
-        self.calls: list[list[Call]] = []
+        self._states = adapter.fed_back(model[graph].model.graph) if isinstance(adapter, OnnxFile) else {}
+        self._anew: set[int] = set()  # numbers of samples that fp32 does not run on with the states of the call before
+        rollout = self._rollout()
+        self.calls: list[list[Call]] = []  # of a sequence of a streaming model, the first step and the middle one
         for number, item in enumerate(self.items):
-            calls: list[Call] = []
-            self._before.append(adapter.infer(item.sample, model.originals.runner([seed, number], calls)))
-            self.calls.append([call for call in calls if call.graph == graph])
+            steps, given = adapter.steps(item.sample), rollout.samples(number, item.sample)[0]
+            recorder = SomeCalls(None if steps is None else {0, steps // 2})
+            run = model.originals.runner([seed, number], recorder)
+            try:
+                self._before.append(adapter.infer(given, run))
+            except RunError:
+                if given is item.sample:
+                    raise
+                self._anew.add(number)
+                self._before.append(adapter.infer(rollout.begin_anew(item.sample), run))
+            rollout.keep(self._before[-1], self._before[-1])
+            self.calls.append([call for call in recorder.calls if call.graph == graph])
             if not self.calls[-1]:
                 raise StageError(f"{graph} is not run on sample {item.sample.id!r}, so that no loss of it can be measured.")
+        self._rolled_out = rollout.rolled_out > 0
+
+    @property
+    def of_single_calls(self) -> bool:
+        """Whether each sample is one call of the graph, which has nothing to do with the others."""
+        return not self._rolled_out and all(len(calls) == 1 for calls in self.calls)
 
     @property
     def exact_products(self) -> bool:
@@ -143,19 +163,22 @@ class LossEvaluator:
         scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
         scored: list[SampleScores] = []
         outputs = OutputScores()
-        change = 0.0
+        change, rollout = 0.0, self._rollout()
         for number, item in enumerate(items):
             before = self._before[number]
             self.between_samples()
+            given = item.sample if number in self._anew else rollout.samples(number, item.sample)[1]
             try:
-                after = self._adapter.infer(item.sample, run_of(number))
+                after = self._adapter.infer(given, run_of(number))
             except RunError:  # as unusable as one that gives NaN
                 return Loss(float("inf"), float("inf"))
             if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))
+            rollout.keep(before, after)
             try:
                 if METRICS[self.metric].of_outputs:
-                    outputs.add([("", before, after)])
+                    judged_by = self._states if self._adapter.steps(item.sample) is not None else {}
+                    outputs.add([("", judged(before, judged_by), judged(after, judged_by))])
                 scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
             except LengthsDifferError:
                 return Loss(float("inf"), length_change(before, after))
@@ -172,6 +195,11 @@ class LossEvaluator:
                 "(recordings, texts or labels)."
             )
         return Loss(found.value, change, found if with_interval else None)
+
+    def _rollout(self) -> Rollout:
+        samples = [item.sample for item in self.items]
+        whole = any(self._adapter.steps(sample) is not None for sample in samples)  # sequences do not follow each other
+        return Rollout({} if whole else self._states, samples)
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""

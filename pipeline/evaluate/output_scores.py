@@ -5,7 +5,7 @@ output alone would not tell.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -23,6 +23,14 @@ matters, and the mean of such figures flatters by tens of decibels.
 
 Pair = tuple[str, Outputs, Outputs]
 """(what the names of the outputs begin with, fp32's outputs, the changed graph's) of one inference."""
+
+
+def judged(outputs: Outputs, states: Collection[str]) -> Outputs:
+    """Return the outputs that a sequence is judged by: what is not fed back, where there is any.
+
+    A wrong state shows in the outputs of the next steps as far as it matters.
+    """
+    return {name: array for name, array in outputs.items() if name not in states} or outputs
 
 
 class OutputScores:

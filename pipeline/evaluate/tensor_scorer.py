@@ -1,14 +1,25 @@
-"""`evaluation=tensors`: the outputs themselves, and the accuracy of a classifier whose labels are given."""
+"""`evaluation=tensors`: the outputs themselves, the accuracy of a classifier with labels, the decisions of a detector."""
 
 import numpy as np
 
 from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import SampleScores
+from pipeline.metrics.decision_metrics import decision_auc, probabilities_of, segment_f1
 from pipeline.sample import Outputs
 
 
+def _of_decisions(before: Outputs, after: Outputs) -> dict[str, float]:
+    """Return the metrics of decisions; none where the first output is no probability a step, in both models."""
+    outputs = [next(iter(side.values()), None) for side in (before, after)]
+    reference, test = (None if one is None else probabilities_of(one) for one in outputs)
+    if reference is None or test is None or reference.shape != test.shape or reference.min() == reference.max():
+        return {}
+    area = decision_auc(reference, test)
+    return {**({} if area is None else {"decision_auc": area}), "segment_f1": segment_f1(reference, test)}
+
+
 class TensorScorer:
-    """Counts right classes; the tensor metrics are computed for every kind of evaluation."""
+    """Counts right classes, and compares decisions; the tensor metrics are computed for every kind of evaluation."""
 
     def __init__(self) -> None:
         """Start without samples."""
@@ -16,9 +27,9 @@ class TensorScorer:
         self._right = [0, 0]
 
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
-        """Compare the best class of the first output with the label."""
+        """Compare the best class of the first output with the label; of a detector, its decisions with fp32's."""
         if item.label is None:
-            return SampleScores()
+            return SampleScores(_of_decisions(baseline, quantized))
         classes = [int(np.argmax(next(iter(outputs.values())))) for outputs in (baseline, quantized)]
         self._scored += 1
         self._right = [right + (found == item.label) for right, found in zip(self._right, classes, strict=True)]

@@ -25,6 +25,7 @@ class Source(Enum):
     posteriors = "posteriors of a recogniser"
     lengths = "predicted lengths"
     transcripts = "recognised text"
+    decisions = "an output that holds one probability a step"
     classes = "the classes of a classifier, whose labels must be given"
 
 
@@ -159,6 +160,16 @@ _TABLE = (
     Metric(
         name="duration_mae_frames", description="mean absolute difference of lengths from fp32's", source=Source.lengths,
         evaluations=(TTS,), unit="frames", default_limit=1.0,
+    ),
+    Metric(
+        name="decision_auc", description="area under the ROC curve of probabilities, against fp32's decisions at 0.5",
+        source=Source.decisions, evaluations=(TENSORS,), higher_is_better=True, baseline=1.0, proxy="relative_error",
+        default_limit=0.01,
+    ),
+    Metric(
+        name="segment_f1", description="F1 score of active segments, against fp32's, of probabilities at 0.5",
+        source=Source.decisions, evaluations=(TENSORS,), higher_is_better=True, baseline=1.0, proxy="relative_error",
+        default_limit=0.05,
     ),
     # Against the truth: one value for fp32, one for the quantized model.
     Metric(

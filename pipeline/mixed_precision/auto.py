@@ -14,7 +14,6 @@ from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
 from pipeline.config.choices import ModeKind, RangeMethod
 from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
-from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
@@ -212,9 +211,8 @@ class _Search:
         measured = inputs.statistics_of(calibration, infinite)
         self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
-        utterances = sorted(inputs.calibration.entry, key=lambda sample: sample.size)[: 2 * mode.probes][-mode.probes :]
-        probes = cropped(inputs.model.entry.model, utterances, PROBE_SHARE, PROBE_LEAST, threads)
-        self._probes = inputs.evaluator(source.name, self._fine, [EvaluationSample(sample) for sample in probes])
+        probes = inputs.short_utterances(mode.probes, PROBE_SHARE, PROBE_LEAST)
+        self._probes = inputs.evaluator(source.name, self._fine, probes)
         self._calibration_s = time.monotonic() - self._since
         self._begin("choosing how ranges follow")
         _use_best_method(self._builder, self._probes, mode, until=self._limit.share(METHODS_SHARE))

@@ -10,6 +10,7 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.shorten_samples import cropped
 from pipeline.mixed_precision.candidate_builder import Measured
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
@@ -52,6 +53,23 @@ class SearchInputs:
     def evaluator(self, graph: str, metric: str, items: Sequence[EvaluationSample]) -> LossEvaluator:
         """Return what scores changes of a graph."""
         return LossEvaluator(self.model, graph, items, self.evaluation, metric, seed=self.seed)
+
+    def short_utterances(self, wanted: int, share: float, least: int) -> list[EvaluationSample]:
+        """Return parts of the shortest calibration samples, for what is measured many times.
+
+        Args:
+            wanted: how many; of twice as many, the longer ones.
+            share: what is kept of a sample's length: of one in the middle, or of a sequence its beginning.
+            least: positions, or steps, that are kept at least.
+        """
+        chosen = sorted(self.calibration.entry, key=lambda sample: sample.size)[: 2 * wanted][-wanted:]
+        adapter, steps = self.model.adapter, [self.model.adapter.steps(sample) for sample in chosen]
+        if all(count is None for count in steps):
+            parts = cropped(self.model.entry.model, chosen, share, least, self.model.threads)
+        else:
+            lengths = [max(round(share * (count or 1)), least) for count in steps]
+            parts = [adapter.shortened(sample, length) for sample, length in zip(chosen, lengths, strict=True)]
+        return [EvaluationSample(part) for part in parts]
 
     def statistics_of(self, samples: Sequence[Sample], without: Collection[str]) -> Measured:
         """Return the function that collects statistics of a graph on samples, of all but some tensors."""

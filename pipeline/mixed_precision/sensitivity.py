@@ -52,7 +52,7 @@ def sensitivities(
         on_group: called after each group.
     """
     losses: Losses = {}
-    simple = all(len(calls) == 1 for calls in evaluator.calls)
+    simple = evaluator.of_single_calls
     noisy = with_noise_inputs(builder.model)
     base = replace(noisy, model=with_shapes(noisy.model))
     known = {group.name: group for group in builder.groups}

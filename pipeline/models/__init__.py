@@ -9,6 +9,9 @@
     recogniser_families.py  what the clients of recognisers do before and after the graph
     transducer.py      transducers: encoder, decoder and joiner
     onnx_file.py       any ONNX file
+    state_loop.py      a streaming model step by step, each with the states that the step before has left
+    collected_steps.py the outputs of all steps
+    loop_settings.py   the settings of a streaming model against its graph
     model_kind.py      which kind of model a file or a directory holds
     text/              from text to token ids: a token table, a lexicon, espeak
 

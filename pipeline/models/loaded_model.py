@@ -73,11 +73,13 @@ class LoadedModel(Mapping[str, SourceGraph]):
             Why the sample cannot be used; None where it can.
         """
         calls: list[Call] = []
+        whole = self.adapter.steps(sample) is not None  # the calls of a long sequence would not fit into memory
         try:
-            self.adapter.infer(sample, self.originals.runner(seed, calls))
+            found = self.adapter.infer(sample, self.originals.runner(seed, None if whole else calls))
         except RunError as error:
             fault = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
             return fault + (FROZEN_LENGTH if any(word in error.reason.lower() for word in ("shape", "dimension")) else "")
+        calls += [Call(self.adapter.entry, sample, found)] if whole else []
         outputs = [(name, array) for call in calls for name, array in call.outputs.items() if array.dtype.kind == "f"]
         masked = any(array.dtype.kind == "f" and _is_infinite_feature(array) for array in sample.inputs.values())
         for name, array in outputs:

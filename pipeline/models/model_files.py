@@ -1,6 +1,6 @@
 """Where a model's files are, and their metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,11 @@ import onnx
 
 from pipeline.audio.resample import resample
 from pipeline.errors import ModelError
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.graph.states import states_of
+from pipeline.models.collected_steps import Collected
 from pipeline.paths import resolve_path
+from pipeline.sample import Sample
 
 
 @dataclass
@@ -73,6 +77,38 @@ class ModelFiles:
 
     def check(self) -> None:
         """Nothing to check."""
+
+    def with_graphs(self, graphs: Mapping[str, SourceGraph]) -> Self:
+        """Return the model as it is: its graphs say nothing of how it is run."""
+        del graphs
+        return self
+
+    def fed_back(self, graph: onnx.GraphProto) -> dict[str, str]:
+        """Return the outputs that become inputs of the next call, as their names and shapes tell."""
+        return states_of(graph)
+
+    def steps(self, sample: Sample) -> int | None:
+        """Return None: a sample is what one call of the entry takes."""
+        del sample
+        return None
+
+    def first_call(self, sample: Sample) -> Sample:
+        """Return the sample: it is what the entry takes."""
+        return sample
+
+    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
+        """Return the sample: one call is all that there is."""
+        del seed
+        return sample
+
+    def collector(self, sample: Sample) -> Collected:
+        """Refuse: a sample has no steps."""
+        raise NotImplementedError(f"sample {sample.id!r} has no steps")
+
+    def shortened(self, sample: Sample, steps: int) -> Sample:
+        """Return the sample: it has no steps."""
+        del steps
+        return sample
 
     def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
         """Resample a recording (samples,) to the rate of the model."""

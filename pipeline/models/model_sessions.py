@@ -1,8 +1,9 @@
 """The graphs of one model, run by name: how evaluation, calibration and probes run a whole model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -34,6 +35,28 @@ class Call:
     outputs: Outputs
 
 
+class Recorder(Protocol):
+    """What keeps calls: a list keeps all."""
+
+    def append(self, call: Call, /) -> None:
+        """Take one more call."""
+
+
+class SomeCalls:
+    """Keeps some calls: those of all steps of a sequence may be more than fit into memory."""
+
+    def __init__(self, wanted: Collection[int] | None) -> None:
+        """Take which calls are wanted, from 0; None: all."""
+        self._wanted, self._seen = wanted, 0
+        self.calls: list[Call] = []
+
+    def append(self, call: Call, /) -> None:
+        """Take the call of the next step."""
+        if self._wanted is None or self._seen in self._wanted:
+            self.calls.append(call)
+        self._seen += 1
+
+
 class ModelSessions:
     """The graphs of one model, each opened when it is first run; those that draw noise are given it from outside."""
 
@@ -61,7 +84,7 @@ class ModelSessions:
         self._known: dict[tuple[str, bytes], Outputs] = {}
         self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
 
-    def runner(self, seed: Sequence[int], calls: list[Call] | None = None) -> Run:
+    def runner(self, seed: Sequence[int], calls: Recorder | None = None) -> Run:
         """Return a function that runs a graph by name.
 
         Args:
@@ -150,3 +173,25 @@ def traced(
     for number, sample in enumerate(samples):
         infer_model(sample, sessions.runner([seed, number], calls))
     return [call.sample for call in calls if call.graph == graph]
+
+
+def traced_steps(
+    sessions: ModelSessions,
+    infer_model: Callable[[Sample, Run], Outputs],
+    sequences: Mapping[int, tuple[Sample, Collection[int]]],
+    seed: int,
+) -> list[Sample]:
+    """Return what the entry of a model is given at some steps of sequences.
+
+    Args:
+        sessions: the graphs, as they are to be run.
+        infer_model: runs the whole model.
+        sequences: number of a sample in its set -> the sample, and the wanted steps.
+        seed: of the noise.
+    """
+    found: list[Sample] = []
+    for number, (sample, wanted) in sequences.items():
+        recorder = SomeCalls(wanted)
+        infer_model(sample, sessions.runner([seed, number], recorder))
+        found += [call.sample for call in recorder.calls]
+    return found

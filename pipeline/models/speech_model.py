@@ -1,13 +1,16 @@
 """What the pipeline asks of a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.source_graph import SourceGraph
+from pipeline.models.collected_steps import Collected
 from pipeline.sample import Outputs, Sample
 from pipeline.utterance import Utterance
 
@@ -70,6 +73,37 @@ class SpeechModel(Protocol):
         Raises:
             ModelError: metadata, token table and graphs contradict each other.
         """
+
+    def with_graphs(self, graphs: Mapping[str, SourceGraph]) -> Self:
+        """Return the model that knows its graphs, once they have been read.
+
+        Raises:
+            ModelError: a setting does not fit them.
+        """
+
+    def fed_back(self, graph: onnx.GraphProto) -> dict[str, str]:
+        """Return the outputs of a graph that become inputs of its next call, and those inputs."""
+
+    def steps(self, sample: Sample) -> int | None:
+        """Return over how many steps the entry is run for a sample, each with the states of the step before.
+
+        None where a sample is what one call of the entry takes.
+
+        Raises:
+            DataError: the sample does not fit the graph.
+        """
+
+    def first_call(self, sample: Sample) -> Sample:
+        """Return what the entry is given first for a sample."""
+
+    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
+        """Return what stands for data where there is none: a call of noise, or a sequence of it."""
+
+    def collector(self, sample: Sample) -> Collected:
+        """Return what collects the outputs of the steps of a sample as `infer` does."""
+
+    def shortened(self, sample: Sample, steps: int) -> Sample:
+        """Return the beginning of a sample that has steps: so many at most."""
 
     def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
         """Return the inputs that the first graph takes for an utterance.

@@ -21,6 +21,8 @@ class Inspection:
         inputs: name, type and shape of each input; null is a size that the graph leaves open.
         outputs: the same of each output.
         processor: the target that this machine is of, and what it does with sums of integer products.
+        states: output -> the input that a caller feeds it back to.
+        advice_on_states: of a graph with states: the setting, and what data to give; empty where the model's kind knows.
         opset: version of the default operator set.
         nodes: how many.
         ops: operator type -> count.
@@ -46,6 +48,34 @@ class Inspection:
     outputs: list[TensorShape] = field(default_factory=list)
     node_macs: dict[str, int] = field(default_factory=dict)
     processor: str = ""
+    states: dict[str, str] = field(default_factory=dict)
+    advice_on_states: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ErrorOverTime:
+    """How far an output of a streaming model is from fp32's, from the beginning of sequences to their end.
+
+    Each model has the states that it has left itself. Values are signal to quantization noise in dB, of all sequences together;
+    None where they are infinite, or where fp32's output is zero.
+
+    Attributes:
+        tenths: of each tenth of the steps, in their order.
+        one_step: the same of single steps, both models with fp32's states.
+        first: of the first tenth.
+        median: of all tenths.
+        last: of the last tenth.
+        grows: whether the last tenth is more than 1 dB worse than the median, and not because single steps are as well: those
+            are where sequences end in silence. None where it is, but the tenths before show no trend: that may be what is said
+            there.
+    """
+
+    tenths: list[float | None]
+    one_step: list[float | None]
+    first: float | None
+    median: float | None
+    last: float | None
+    grows: bool | None
 
 
 @dataclass(frozen=True)

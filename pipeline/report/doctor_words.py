@@ -19,6 +19,7 @@ def doctor_lines(report: Report) -> list[str]:
             lines.append(f"gives{of}: {_tensors(seen.outputs)}")
         fed_back = ", ".join(f"{output} goes back into {given}" for output, given in one.states.items())
         lines.append(f"states{of}: {fed_back or 'none: calls do not depend on each other'}")
+        lines += [] if seen is None else seen.advice_on_states
         lines += [f"mode={trial.mode}{of}: {_trial(trial)}" for trial in one.trials]
         slow = ", ".join(f"{op} {100 * share:.0f} %" for op, share in one.float_time.items())
         lines.append(f"time{of} in operators that no mode makes integers of: {slow or 'none to speak of'}")

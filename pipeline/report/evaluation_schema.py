@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
+from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
 from pipeline.report.typed_json import LEFT_OUT
 
 
@@ -114,6 +114,8 @@ class EvaluationReport:
         states: output name -> the input that it is fed back to.
         rolled_out: how many samples got the states that the sample before had left, in both models their own.
         one_call: output name -> its tensor metrics where both models get fp32's states at each call.
+        steps: of all samples together, where they are sequences that a streaming model is run over step by step.
+        over_time: output name -> its error over the steps.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, of the metrics that have a limit.
         limits: each limit of quality, and where the loss lies: what the verdict on quality is made of.
@@ -129,6 +131,8 @@ class EvaluationReport:
     states: dict[str, str] = field(default_factory=dict)
     rolled_out: int = 0
     one_call: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    steps: int = 0
+    over_time: dict[str, ErrorOverTime] = field(default_factory=dict)
     length_change: float | None = None
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     limits: list[LimitCheck] = field(default_factory=list)

@@ -51,6 +51,8 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(_quality(report.evaluation))
         if len(report.evaluation.outputs) > 1:
             parts.append(_outputs(report.evaluation))
+        if report.evaluation.over_time:
+            parts.append(_over_time(report.evaluation))
     if report.package is not None and report.package.trial is not None:
         parts.append(Paragraph(report.package.trial.words))
     if report.rerun is not None:
@@ -110,6 +112,7 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
         millions = sum(found.macs.values()) / 1e6
         macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M" if found.time_share else "-"
         table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
+        table.captions += [f"{graph}: {line}" for line in found.advice_on_states]
         table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
     machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
     table.captions += [f"this machine: {machine}" for machine in machines]
@@ -202,20 +205,50 @@ def _outputs(evaluation: EvaluationReport) -> FittedTable:
     metrics = list(dict.fromkeys(metric for found in evaluation.outputs.values() for metric in found))
     columns = (Column("output", left=True, names=True), *(Column(name) for name in metrics))
     table = FittedTable("Outputs, each against fp32's", columns)
+    shown_states = _worst_states(evaluation)
     for name, found in evaluation.outputs.items():
+        if name in evaluation.states and name not in shown_states:
+            continue
         shown = f"{name} (fed back as {evaluation.states[name]})" if name in evaluation.states else name
         table.add(shown, *(format_number(found[metric]) if metric in found else "" for metric in metrics))
+    if hidden := len(evaluation.states.keys() & evaluation.outputs.keys()) - len(shown_states):
+        table.captions.append(f"{hidden} further states have a better signal to noise; see report.json.")
     if evaluation.states:
         table.captions.append(_on_states(evaluation))
     return table
 
 
+STATES_SHOWN = 6
+GROWTH = {True: "yes", False: "no", None: "not clear"}
+
+
+def _worst_states(evaluation: EvaluationReport) -> set[str]:
+    """Return the states that are shown: a streaming encoder has dozens."""
+    known = [name for name in evaluation.outputs if name in evaluation.states]
+    ratios = {name: evaluation.outputs[name].get(SIGNAL_TO_NOISE) for name in known}
+    return set(sorted(known, key=lambda name: math.inf if (ratio := ratios[name]) is None else ratio)[:STATES_SHOWN])
+
+
+def _over_time(evaluation: EvaluationReport) -> FittedTable:
+    """Return how far each output is from fp32's at the beginning of sequences, on the whole, and at their end."""
+    columns = (*(Column(name) for name in ("first tenth", "median", "last tenth")), Column("grows", left=True))
+    table = FittedTable("Error over the steps: signal to noise in dB", (Column("output", left=True, names=True), *columns))
+    for name, found in evaluation.over_time.items():
+        values = ("-" if value is None else f"{value:.1f}" for value in (found.first, found.median, found.last))
+        table.add(name, *values, GROWTH[found.grows], style="bold" if found.grows else "")
+    return table
+
+
 def _on_states(evaluation: EvaluationReport) -> str:
-    if not evaluation.rolled_out:
+    if not (evaluation.rolled_out or evaluation.steps):
         return "What is fed back goes through the graph again at the next call, and its error with it."
     alone = [found[SIGNAL_TO_NOISE] for found in evaluation.one_call.values() if found.get(SIGNAL_TO_NOISE) is not None]
     worst = min((value for value in alone if value is not None), default=None)
     beside = "" if worst is None else f"; with fp32's states at each call, the worst output has {worst:.1f} dB"
+    if evaluation.steps:
+        of = f"{evaluation.steps:,} steps of {evaluation.samples} sequences"
+        few = "" if evaluation.over_time else "; no sequence has ten steps, so that it is not known whether an error grows"
+        return f"{of}, each model with the states that it has left itself{beside}{few}."
     return (
         f"{evaluation.rolled_out} of {evaluation.samples} samples got the states that the sample before had left, in both "
         f"models their own{beside}."

@@ -33,8 +33,9 @@ def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBe
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]
         part = context.evaluation_set.report
-        entry = name == context.loaded.adapter.entry
-        samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if entry else part[name][:SPEECH_SAMPLES]
+        samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if name == context.loaded.adapter.entry else []
+        if not samples or any(context.loaded.adapter.steps(sample) is not None for sample in samples):
+            samples = part[name][:SPEECH_SAMPLES]  # of sequences, steps whose states are filled
         audio_seconds = _audio_seconds(context, source, samples)
         first, *others = [
             _timed(context, runtime, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts

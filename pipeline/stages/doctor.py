@@ -16,7 +16,6 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate.evaluation import scorer_of
 from pipeline.evaluate.sample_scores import summarize
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.states import states_of
 from pipeline.measure.relative_speed import speedups
 from pipeline.metrics.metric_registry import METRICS, leading_metrics, metrics_of
 from pipeline.models.model_kind import model_kind
@@ -48,10 +47,12 @@ def run(context: RunContext) -> Diagnosis:
     for name, source in loaded.graphs.items():
         times = inspected[name].time_share
         floats = {op: share for op, share in times.items() if not multiplies(op) and share >= SMALL_SHARE}
-        graphs[name] = GraphDiagnosis(states_of(source.model.graph), _trials(context, source), floats)
+        graphs[name] = GraphDiagnosis(loaded.adapter.fed_back(source.model.graph), _trials(context, source), floats)
     described = inspected.get(entry.name)
     if described is not None:
-        script = array_script(loaded.adapter.name, described.inputs, graphs[entry.name].states)
+        states = graphs[entry.name].states if described.advice_on_states else {}
+        cut = any(getattr(loaded.adapter, key, None) is not None for key in ("chunk", "hop", "chunk_axis"))
+        script = array_script(loaded.adapter.name, described.inputs, states, cut=cut)
         context.directory.write_text(SCRIPT_FILE, script)
     return Diagnosis(kind.model, kind.because, front_end, fits, graphs, SCRIPT_FILE)
 

@@ -13,6 +13,7 @@ from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, che
 from pipeline.evaluate.uncertainty import ERROR_COUNTS
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.metrics.metric_registry import METRICS
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.stages.context import RunContext
@@ -35,6 +36,9 @@ def run(context: RunContext) -> Evaluation:
             seed=config.seed, losses_in={*(search["metric"] for search in searches.values()), *(one.metric for one in limits)},
             on_sample=advance,
         )  # fmt: skip
+    adapter = context.loaded.adapter
+    if found.steps and isinstance(adapter, OnnxFile) and (start := adapter.start_words(items[0].sample)):
+        context.run_log.note(f"sequences start with the states {start}.")
     _check_budgets(context, found)
     _check_fp32(context, found)
     found = replace(found, limits=_checked(context, limits, found))

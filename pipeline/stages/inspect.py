@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.graph.value_info import dims_of, type_name
 from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops_and_shapes
+from pipeline.models.loop_settings import advice_on_states
+from pipeline.models.onnx_file import OnnxFile
 from pipeline.quantize.mode_advice import NOT_SURE, advise, spread_of
 from pipeline.quantize.target import described, this_machine
 from pipeline.record.results import Inspection, TensorShape
@@ -34,6 +37,10 @@ def run(context: RunContext) -> dict[str, Inspection]:
     for name, source in context.loaded.graphs.items():
         probe = context.evaluation_set.selection.probe(name)
         found[name] = inspect_graph(source, probe, config.calibration.kind, config.runtime.threads)
+        adapter = context.loaded.adapter
+        states = adapter.fed_back(source.model.graph)
+        advice = advice_on_states(source, states) if isinstance(adapter, OnnxFile) and adapter.states != {} else []
+        found[name] = replace(found[name], states=states, advice_on_states=advice)
         if found[name].advised_mode == NOT_SURE and not found[name].time_share:
             context.run_log.warn(f"{name}: {found[name].reasons[0]}")
     return found

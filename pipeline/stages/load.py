@@ -39,7 +39,7 @@ def load(model: SpeechModel, threads: int = 1) -> LoadedModel:
     """
     graphs = {name: load_graph(name, path, fixed=model.fixed_inputs) for name, path in model.graphs.items()}
     model.check()
-    return LoadedModel(model, graphs, threads)
+    return LoadedModel(model.with_graphs(graphs), graphs, threads)
 
 
 def _fetch(context: RunContext) -> None:

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pipeline
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.metrics import audio_metrics, tensor_metrics, text_metrics
+from pipeline.metrics import audio_metrics, decision_metrics, tensor_metrics, text_metrics
 from pipeline.metrics.metric_registry import (
     METRICS,
     Source,
@@ -34,6 +35,8 @@ CONTRACT = [
     "mr_stft",
     "posterior_kl",
     "duration_mae_frames",
+    "decision_auc",
+    "segment_f1",
     "wer_percent",
     "cer_percent",
     "roundtrip_wer_percent",
@@ -54,6 +57,8 @@ def test_a_metric_that_grows_with_quality_says_so():
         "cosine",
         "agreement_percent",
         "accuracy_percent",
+        "decision_auc",
+        "segment_f1",
     }
 
 
@@ -72,6 +77,8 @@ def test_the_baseline_of_the_table_is_what_each_function_gives_for_identical_out
         "mr_stft": audio_metrics.mr_stft(wave, wave),
         "posterior_kl": text_metrics.posterior_kl(mel, mel),
         "duration_mae_frames": text_metrics.duration_mae_frames([31, 7], [31, 7]),
+        "decision_auc": decision_metrics.decision_auc(np.float64([0.1, 0.9]), np.float64([0.1, 0.9])),
+        "segment_f1": decision_metrics.segment_f1(np.float64([0.1, 0.9]), np.float64([0.1, 0.9])),
     }
     expected = {name: metric.baseline for name, metric in METRICS.items() if metric.baseline is not None}
     assert measured == expected
