@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import helper, version_converter
 
 from pipeline.errors import ModelError
+from pipeline.graph.body_constants import constants_as_initializers
 from pipeline.graph.inlined_branches import restore_names
 from pipeline.graph.input_defaults import FREE_INPUTS
 from pipeline.graph.large_models import (
@@ -88,6 +89,7 @@ def prepare(
         model = _convert(model, source, wanted, "mode.opset" if opset is not None else None)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
+        constants_as_initializers(model.graph)
         model = _fold(model, source, weights_shrink)
     ensure_names(model)
     left = {node.name for node in model.graph.node}

@@ -13,6 +13,7 @@ import onnx
 from pipeline.config.choices import Format, IntegerType
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.errors import StageError
+from pipeline.graph.op_sets import RECURRENT_LAYERS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -39,10 +40,10 @@ def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
 def static_types(form: Format) -> frozenset[str]:
     """Return the operator types that can be quantized in a form."""
     if form is not Format.qoperator:
-        return SUPPORTED
+        return SUPPORTED | RECURRENT_LAYERS
     from pipeline.quantize.ort_quantizer import INTEGER_OPERATORS
 
-    return frozenset(INTEGER_OPERATORS | {"ConvTranspose", "Gemm"})
+    return frozenset(INTEGER_OPERATORS | {"ConvTranspose", "Gemm"} | RECURRENT_LAYERS)
 
 
 def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reasons: Mapping[str, str]) -> None:

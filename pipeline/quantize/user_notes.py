@@ -20,7 +20,7 @@ from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan import Plan, reaches_bodies
 
 STORED = (
     "_int8",
@@ -136,6 +136,6 @@ def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig
         for name, value in source.fixed.items()
     ]
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if bodies and not isinstance(mode, Fp16Config) and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
+    if bodies and not isinstance(mode, Fp16Config) and not reaches_bodies(mode):
         notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
     return notes

@@ -7,7 +7,7 @@ whose weights are stored as int8 with one scale per output channel, as are matri
 import onnx
 
 from pipeline.config.mode_settings import WeightOnlyConfig
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.block_weights import bytes_in_blocks, quantize_in_blocks
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
@@ -16,7 +16,7 @@ from pipeline.quantize.weight_storage import bytes_as_int8, store_weights
 
 def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
     """Return the plan of a weight-only mode."""
-    plan = plan_nodes(prepared, mode, LAYERS, mode.op_types, Precision.weight_int8)
+    plan = plan_nodes(prepared, mode, STORABLE, mode.op_types, Precision.weight_int8)
     weights = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
         if node.op_type == "MatMul" and node.name in plan.precisions and _fits_blocks(weights[node.input[1]], mode):
