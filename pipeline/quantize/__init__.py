@@ -5,6 +5,7 @@ static.py, dynamic.py, weight_only.py, fp16.py    the modes
 calibrated_ranges.py     from calibration samples to the ranges of a static mode
 silent_tensors.py        tensors that were zero in all of calibration
 qdq_placement.py         where Q/DQ pairs go; qdq_writer.py: writes them
+matrix_form.py           products by a constant as MatMul; shared_tables.py: one int8 copy of a table for both that read it
 operators.py             what a quantizer has to know of each operator type
 qparams.py               scales and zero points: the arithmetic of linear quantization
 dynamic_ops.py           integer operators with dynamic ranges; static_matmul_scales.py: with known scales

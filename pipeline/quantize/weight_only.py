@@ -10,6 +10,7 @@ from pipeline.config.mode_settings import WeightOnlyConfig
 from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.block_weights import bytes_in_blocks, quantize_in_blocks
+from pipeline.quantize.matrix_form import HEAD
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.weight_storage import bytes_as_int8, store_weights
 
@@ -26,7 +27,7 @@ def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
 
 def _fits_blocks(weight: onnx.TensorProto, mode: WeightOnlyConfig) -> bool:
     """Say whether a weight is a matrix that blocks suit: one with fewer rows than a block is padded, and may grow."""
-    if len(weight.dims) != 2:
+    if len(weight.dims) != 2 or HEAD in weight.name:  # rows of a table need their own scales, blocks lie across them
         return False
     rows, _ = weight.dims
     return bool(rows >= mode.block_size or bytes_in_blocks(rows, mode) <= bytes_as_int8(rows, 1))

@@ -69,18 +69,20 @@ def restored_weights(nodes: Iterable[onnx.NodeProto], constants: Mapping[str, Te
         nodes: of a finished graph, those of its bodies included.
         constants: by name.
     """
+    turned: dict[str, str] = {}  # integers that `shared_tables.py` has transposed
     cast: dict[str, str] = {}
     found: dict[str, str] = {}
     for node in nodes:
         source = node.input[0] if node.input else ""
         if node.op_type == "DequantizeLinear" and source in constants:
             found[node.output[0]] = source
-        elif node.op_type == "Cast" and source in constants and constants[source].data_type == TensorProto.INT8:
-            cast[node.output[0]] = source
+        elif node.op_type == "Transpose" and source in constants and constants[source].data_type == TensorProto.INT8:
+            turned[node.output[0]] = source
+        elif node.op_type == "Cast" and (source := turned.get(source, source)) in constants:
+            if constants[source].data_type == TensorProto.INT8:
+                cast[node.output[0]] = source
         elif node.op_type == "Mul" and source in cast and node.input[1] in constants:
             found[node.output[0]] = cast[source]
-        elif node.op_type == "Transpose" and source in found:
-            found[node.output[0]] = found[source]
     return found
 
 
