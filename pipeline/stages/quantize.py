@@ -47,7 +47,14 @@ from pipeline.quantize.processor_fit import processor_fit, warnings_on_processor
 from pipeline.quantize.shared_tables import share_tables, tables_in_integers
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
 from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, nothing_to_do, warnings_on_bits, why_larger
+from pipeline.quantize.user_notes import (
+    HARDLY_SMALLER,
+    notes_on,
+    nothing_to_do,
+    warnings_on_bits,
+    why_hardly_smaller,
+    why_larger,
+)
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
@@ -233,6 +240,8 @@ class _Job:
         self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
+        elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):
+            self.warnings.append(why_hardly_smaller(source.name, artifact, model, prepared.model))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
 
