@@ -128,7 +128,16 @@ def silero(hidden: int = 128) -> onnx.ModelProto:
         h = node("Gather", ["state", constant("index_0", np.array([0]))], "h", axis=0)
         c = node("Gather", ["state", constant("index_1", np.array([1]))], "c", axis=0)
         weights = recurrent("LSTM", channels, hidden)
-        given = [constant(label, weights[label]) for label in "WRB"]
+        given = []
+        for label in "WRB":  # as traced: the gates reordered, a direction added
+            gates = constant(f"rnn.{label}", weights[label][0])
+            parts = [
+                node("Slice", [gates, constant(f"{label}_{first}", np.array([first * hidden])),
+                               constant(f"{label}_{first}_end", np.array([last * hidden]))], f"{label}_gates_{first}")
+                for first, last in ((0, 1), (1, 8))
+            ]  # fmt: skip
+            joined = node("Concat", parts, f"{label}_joined", axis=0)
+            given.append(node("Unsqueeze", [joined, constant(f"{label}_axis", np.array([0]))], f"{label}_whole"))
         node("LSTM", [x, *given, "", h, c], "rnn", "rnn_h", "rnn_c", hidden_size=hidden)
         node("Concat", [p + "rnn_h", p + "rnn_c"], "state_out", axis=0)
         y = node("Squeeze", [p + "rnn_h", constant("axis_0", np.array([0]))], "last")

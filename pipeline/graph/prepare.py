@@ -26,7 +26,7 @@ from pipeline.graph.large_models import (
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM, random_nodes
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import LAYERS, RECURRENT_LAYERS
 from pipeline.graph.opset import use_one_default_domain
 from pipeline.graph.session import ORT_ERRORS, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -218,6 +218,7 @@ def _growing(model: onnx.ModelProto, folded: onnx.ModelProto, weights_shrink: bo
         for node in scope.node:
             readers.update(set(node.input))
             makers.update(dict.fromkeys(node.output, node))
+            weights.update(node.input[1:3] if node.op_type in RECURRENT_LAYERS else ())
             weights.update(node.input[1:2] if node.op_type in LAYERS else ())
     constants = initializers_of(model)
     growing = {name for name, tensor in constants.items() if readers[name] > 1 and bytes_of(tensor) >= SMALL_BYTES}

@@ -15,7 +15,7 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_lowest_ir_version
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.subgraph_scopes import tensors_in
+from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -215,7 +215,7 @@ def _problem(path: Path, *, full: bool) -> str | None:
 
 def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:
     """Return what an optimised graph holds: counts of integer operators and of Q/DQ nodes that could not be fused."""
-    counts = Counter(node.op_type for node in optimized.graph.node)
+    counts = Counter(node.op_type for graph in graphs_of(optimized.graph) for node in graph.node)
     return {
         op_type: count
         for op_type, count in sorted(counts.items())
