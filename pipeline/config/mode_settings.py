@@ -211,7 +211,7 @@ class AutoConfig(ModeConfig):
     seconds: float = 300.0
     samples: int | None = None
     probes: int = 8
-    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose"])
+    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose", "LSTM", "GRU", "RNN"])
     method: RangeMethod | None = None
     percentile: float = 99.99
     target: Target | None = None

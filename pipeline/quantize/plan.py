@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig, WeightOnlyConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
@@ -167,7 +167,9 @@ def _fault_of(weight: onnx.TensorProto) -> str | None:
 
 def reaches_bodies(mode: AnyModeConfig) -> bool:
     """Return whether a mode quantizes what lies in the bodies of If, Loop and Scan."""
-    return isinstance(mode, StaticConfig | DynamicConfig | WeightOnlyConfig) and mode.subgraphs
+    return isinstance(mode, AutoConfig) or (
+        isinstance(mode, StaticConfig | DynamicConfig | WeightOnlyConfig) and mode.subgraphs
+    )
 
 
 def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:

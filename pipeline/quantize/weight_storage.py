@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.config.choices import IntegerType
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.op_sets import RECURRENT_LAYERS, weight_inputs
-from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of
+from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.qparams import qparams_of_weights
 from pipeline.sample import Float32Array
 
@@ -28,38 +28,39 @@ SCALE_BYTES = 4
 def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     """Store the weights of the named nodes as symmetric int8, one scale per output channel, in place.
 
-    Nodes that share a weight share its int8 form. Nodes may lie in bodies of If, Loop and Scan; what is stored goes to the
-    outermost graph, where it is folded once.
+    Nodes that share a weight share its int8 form. They may lie in bodies of If, Loop and Scan; what is stored goes where the
+    weight was: what a body alone reads is a constant of it again, for whatever ONNX Runtime does with its own constants only.
 
     Args:
         model: a graph in which no two tensors have one name, those of bodies included.
         nodes: of the types that `weight_inputs` knows, with constant weights.
     """
     scopes = list(graphs_of(model.graph))
-    weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
+    weights = {tensor.name: (index, tensor) for index, scope in enumerate(scopes) for tensor in scope.initializer}
     readers: dict[tuple[str, tuple[int, ...]], list[tuple[onnx.NodeProto, int]]] = {}
     for node in (node for scope in scopes for node in scope.node if node.name in nodes):
         for place in weight_inputs(node):
             name = node.input[place]
-            readers.setdefault((name, scale_shape(node, tuple(weights[name].dims))), []).append((node, place))
+            shape = scale_shape(node, tuple(weights[name][1].dims))
+            readers.setdefault((name, shape), []).append((node, place))
     names = Names(model.graph)
-    restoring: list[onnx.NodeProto] = []
-    for (name, shape), uses in readers.items():
-        integers, scale = quantize_symmetric(numpy_helper.to_array(weights[name]), shape)
+    restoring: dict[int, list[onnx.NodeProto]] = {}
+    for number, ((name, shape), uses) in enumerate(readers.items()):
+        index, tensor = weights[name]
+        integers, scale = quantize_symmetric(numpy_helper.to_array(tensor), shape)
         stored = names.fresh(f"{name}_int8")
         # The names of what follows are short: in a model of 100 kB those of an exporter would take as much as they save.
-        restored, scales, cast = (names.fresh(f"{stem}_{len(restoring) // 2}") for stem in ("restored", "scale", "cast"))
-        model.graph.initializer.extend([numpy_helper.from_array(integers, stored), numpy_helper.from_array(scale, scales)])
-        restoring += [
+        restored, scales, cast = (names.fresh(f"{stem}_{number}") for stem in ("restored", "scale", "cast"))
+        scopes[index].initializer.extend([numpy_helper.from_array(integers, stored), numpy_helper.from_array(scale, scales)])
+        restoring.setdefault(index, []).extend([
             helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT),
             helper.make_node("Mul", [cast, scales], [restored], name=restored),
-        ]
+        ])  # fmt: skip
         for node, place in uses:
             node.input[place] = restored
-    nodes_after = [*restoring, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes_after)
     drop_unread(model.graph, {name for name, _ in readers})
+    for index in sorted(restoring, reverse=True):  # inner graphs first: a list that is written again holds copies
+        replace_nodes(scopes[index], [*restoring[index], *scopes[index].node])
 
 
 def restored_weights(nodes: Iterable[onnx.NodeProto], constants: Mapping[str, TensorProto]) -> dict[str, str]:

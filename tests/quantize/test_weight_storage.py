@@ -145,7 +145,24 @@ def test_onnxruntime_restores_a_weight_when_it_loads_the_model_and_not_at_each_i
     assert [tensor.data_type for tensor in loaded.graph.initializer] == [onnx.TensorProto.FLOAT]
 
 
-def test_a_weight_in_a_body_is_stored_outside_of_it_once_for_both_branches(build, make_weight):
+def test_a_weight_that_a_body_holds_is_stored_there(build, make_weight):
+    model = build(
+        """g (float[n, 20] x, bool c) => (float[n, 20] y) {
+            y = If (c) <then_branch = t () => (float[n, 20] p) { [one] p = MatMul (x, v) },
+                        else_branch = e () => (float[n, 20] q) { q = Identity (x) }>
+        }"""
+    )
+    body = model.graph.node[0].attribute[0].g
+    body.initializer.append(numpy_helper.from_array(make_weight(20, 20), "v"))
+    store_weights(model, ["one"])
+    body = model.graph.node[0].attribute[0].g
+    assert [node.op_type for node in body.node] == ["Cast", "Mul", "MatMul"]
+    assert {tensor.name for tensor in body.initializer} == {"v_int8", "scale_0"}
+    assert not model.graph.initializer
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_weight_that_both_branches_read_is_stored_once_outside_of_them(build, make_weight):
     model = build(
         """g (float[n, 20] x, bool c) => (float[n, 20] y) {
             y = If (c) <then_branch = t () => (float[n, 20] p) { [one] p = MatMul (x, w) },
