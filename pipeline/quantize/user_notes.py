@@ -44,8 +44,8 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             )
         case WeightOnlyConfig():
             return (
-                "weights are expanded to float at every inference, and computed with in float; weight_only shrinks the file. "
-                "For speed: mode=static or mode=dynamic."
+                "the weights of MatMul lie in blocks, which are expanded to float at every inference; weight_only shrinks the "
+                "file. For speed: mode=static or mode=dynamic."
             )
         case StaticConfig() | DynamicConfig():
             left = sum(count for op, count in artifact.kernels.items() if op in ("QuantizeLinear", "DequantizeLinear"))
