@@ -200,3 +200,20 @@ def test_what_has_no_integer_kernel_stores_its_weights(build, make_weight, sourc
     )  # fmt: skip
     plan = plan_for(prepare(source_of(model), opset=None, needed_opset=13, preprocess=True), settings(mode))
     assert plan.precisions == dict.fromkeys(("rnn", "gru"), Precision.weight_int8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "form"),
+    [(1, 128, "stored"), (4, 256, "stored"), (16, 128, "integers"), (1, 512, "integers")],
+)
+def test_a_product_of_a_streaming_step_is_stored_where_ranges_would_cost_more(
+    build, make_weight, source_of, settings, rows, width, form
+):
+    text = f"g (float[1, {rows}, {width}] x) => (float[1, {rows}, {width}] y) {{ [mm] y = MatMul (x, w) }}"
+    model = build(text, w=make_weight(width, width))
+    for mode in (settings("dynamic"), settings("static")):
+        prepared = prepare(source_of(model), opset=None, needed_opset=13, preprocess=True)
+        wanted = {"stored": Precision.weight_int8, "integers": Precision.dynamic_int8}[form]
+        assert plan_for(prepared, mode).precisions == {"mm": wanted}
+    named = settings("dynamic", nodes_to_quantize=["mm"])
+    assert plan_for(prepared, named).precisions == {"mm": Precision.dynamic_int8}
