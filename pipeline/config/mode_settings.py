@@ -48,6 +48,7 @@ class DynamicConfig(ModeConfig):
     Attributes:
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
         weight_only_op_types: those of them that only store their weights as int8, and compute in float: small, no slower.
+            GRU, RNN and small LSTM always do (`mode.op_types`): they have no integer kernel, or one that is slower.
         weight_type: null: uint8 for Conv, int8 for MatMul (uint8 for x86_avx2): fast kernels (that of int8 Conv is a loop).
         per_channel: one scale per output channel of a weight.
         reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
@@ -56,13 +57,13 @@ class DynamicConfig(ModeConfig):
         subgraphs: also quantize inside If, Loop and Scan.
     """
 
-    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose"])
+    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose", "LSTM", "GRU", "RNN"])
     weight_only_op_types: list[str] = field(default_factory=lambda: ["Gemm", "ConvTranspose"])
     weight_type: IntegerType | None = None
     per_channel: bool = True
     reduce_range: bool | None = None
     target: Target | None = None
-    subgraphs: bool = False
+    subgraphs: bool = True
 
 
 @dataclass
@@ -100,9 +101,9 @@ class StaticConfig(Algorithms, ModeConfig):
         momentum: with `method=moving_average`: the weight of the past, 0 to 1.
         op_types: operator types to quantize; `all`: every type that the quantizer knows.
         dynamic_op_types: those of them with dynamic ranges (MatMul: fused as DynamicQuantizeMatMul, it is faster than Q/DQ
-            pairs between float neighbours, and as accurate).
+            pairs between float neighbours, and as accurate; LSTM of 128 units, or of 256 where its state is an input).
         weight_only_op_types: those of them that store weights as int8 and compute in float (ConvTranspose has no integer
-            kernel; Gemm of one row gains nothing).
+            kernel; Gemm of one row gains nothing). GRU, RNN and other LSTM always do.
         weight_type: null: int8.
         activation_type: null: uint8.
         format: Q/DQ pairs (ONNX Runtime fuses them when it loads the model) or integer operators.
@@ -114,15 +115,15 @@ class StaticConfig(Algorithms, ModeConfig):
         float_outputs: operator types whose outputs stay float: no rounding, and no Q/DQ pair to compute.
         products_of_activations: also quantize MatMul of two activations (attention scores).
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
-            and those of a vocoder hiss.
-        subgraphs: also quantize inside If, Loop and Scan.
+            and those of a vocoder hiss. Weights of 4096 values or more are stored as int8.
+        subgraphs: also quantize inside If, Loop and Scan: MatMul and LSTM with dynamic ranges, the others store int8 weights.
     """
 
     method: RangeMethod = RangeMethod.minmax
     percentile: float = 99.999
     momentum: float = 0.9
-    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose"])
-    dynamic_op_types: list[str] = field(default_factory=lambda: ["MatMul"])
+    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose", "LSTM", "GRU", "RNN"])
+    dynamic_op_types: list[str] = field(default_factory=lambda: ["MatMul", "LSTM"])
     weight_only_op_types: list[str] = field(default_factory=lambda: ["Gemm", "ConvTranspose"])
     weight_type: IntegerType | None = None
     activation_type: IntegerType | None = None
@@ -134,7 +135,7 @@ class StaticConfig(Algorithms, ModeConfig):
     float_outputs: list[str] = field(default_factory=list)
     products_of_activations: bool = False
     min_channels: int = 16
-    subgraphs: bool = False
+    subgraphs: bool = True
     fold_batch_norm: bool = True
     cross_layer_equalization: bool = True
 
@@ -149,13 +150,15 @@ class WeightOnlyConfig(ModeConfig):
         block_size: values of a MatMul weight that share a scale: 16, 32, 64, 128 or 256.
         symmetric: no zero points.
         accuracy_level: what MatMulNBits may compute in: 0 (as the input), 1 (fp32), 2 (fp16), 3 (bf16), 4 (int8).
+        subgraphs: also store the weights inside If, Loop and Scan, as int8.
     """
 
-    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose"])
+    op_types: list[str] = field(default_factory=lambda: ["MatMul", "Conv", "Gemm", "ConvTranspose", "LSTM", "GRU", "RNN"])
     bits: int = 8
     block_size: int = 32
     symmetric: bool = True
     accuracy_level: int = 0
+    subgraphs: bool = True
 
 
 @dataclass
@@ -208,7 +211,7 @@ class AutoConfig(ModeConfig):
     seconds: float = 300.0
     samples: int | None = None
     probes: int = 8
-    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose"])
+    op_types: list[str] = field(default_factory=lambda: ["Conv", "MatMul", "Gemm", "ConvTranspose", "LSTM", "GRU", "RNN"])
     method: RangeMethod | None = None
     percentile: float = 99.99
     target: Target | None = None

@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import helper, version_converter
 
 from pipeline.errors import ModelError
+from pipeline.graph.body_constants import constants_as_initializers
 from pipeline.graph.inlined_branches import restore_names
 from pipeline.graph.input_defaults import FREE_INPUTS
 from pipeline.graph.large_models import (
@@ -25,7 +26,7 @@ from pipeline.graph.large_models import (
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM, random_nodes
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import LAYERS, RECURRENT_LAYERS
 from pipeline.graph.opset import use_one_default_domain
 from pipeline.graph.session import ORT_ERRORS, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -88,6 +89,7 @@ def prepare(
         model = _convert(model, source, wanted, "mode.opset" if opset is not None else None)
         notes.append(f"{source.name}: converted from opset {source.opset} to {wanted}, which this mode needs.")
     if preprocess:
+        constants_as_initializers(model.graph)
         model = _fold(model, source, weights_shrink)
     ensure_names(model)
     left = {node.name for node in model.graph.node}
@@ -216,6 +218,7 @@ def _growing(model: onnx.ModelProto, folded: onnx.ModelProto, weights_shrink: bo
         for node in scope.node:
             readers.update(set(node.input))
             makers.update(dict.fromkeys(node.output, node))
+            weights.update(node.input[1:3] if node.op_type in RECURRENT_LAYERS else ())
             weights.update(node.input[1:2] if node.op_type in LAYERS else ())
     constants = initializers_of(model)
     growing = {name for name, tensor in constants.items() if readers[name] > 1 and bytes_of(tensor) >= SMALL_BYTES}

@@ -61,6 +61,7 @@ class Metric:
         compared: what its value is compared with, in the words of a page; of a metric against fp32.
         expected: of a metric against the truth: fp32's value up to which its front end fits the data, and from which it does
             not; between, it may.
+        hub_name: what model cards of Hugging Face call it; None: they do not know it.
         of_sample: whether it is shown for single samples, beside the metric that they are sorted by.
     """
 
@@ -80,6 +81,7 @@ class Metric:
     title: str | None = None
     compared: str = "away from fp32’s"
     expected: tuple[float, float] | None = None
+    hub_name: str | None = None
     of_sample: bool = False
 
     @property
@@ -175,12 +177,12 @@ _TABLE = (
     Metric(
         name="wer_percent", description="word error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="posterior_kl", default_limit=0.3,
-        priority=1, title="Word error rate", expected=(20.0, 50.0),
+        priority=1, title="Word error rate", expected=(20.0, 50.0), hub_name="wer",
     ),
     Metric(
         name="cer_percent", description="character error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.character_rate, proxy="posterior_kl",
-        default_limit=0.3, expected=(20.0, 50.0),
+        default_limit=0.3, expected=(20.0, 50.0), hub_name="cer",
     ),
     Metric(
         name="roundtrip_wer_percent", description="word error rate of an ASR that hears the synthesised speech",

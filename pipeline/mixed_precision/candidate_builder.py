@@ -156,10 +156,10 @@ class Builder:
             rounded = round_weights(self.model, plan, self._static, ranges, self._samples, threads=self._threads)
             constants = initializers_of(rounded)
             inputs = {node.name: node.input[1] for node in rounded.graph.node if len(node.input) > 1}
-            self._rounded = {group.weight: constants[inputs[group.name]] for group in self.groups}
+            self._rounded = {group.weight: constants[inputs[group.name]] for group in self.groups if group.weight}
         copies = separate_weights(model, {node for group in groups for node in group.nodes}, "rounded")
         constants = initializers_of(model)
-        for weight in {group.weight for group in groups}:
+        for weight in {group.weight for group in groups if group.weight}:
             target = copies.get(weight, weight)
             constants[target].CopyFrom(self._rounded[weight])
             constants[target].name = target

@@ -10,7 +10,7 @@ since it will be as fast as the fastest. Nodes of the same shapes are measured o
 import math
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,22 +82,24 @@ def kernel_savings(
     """
     nodes = {node.name: node for node in builder.model.graph.node}
     constants = initializers_of(builder.model)
-    members = [name for group in builder.groups for name in group.nodes]
-    tensors = _tensors(builder.model, [nodes[name].input[0] for name in members], sample, threads)
+    computing = [group for group in builder.groups if set(group.precisions) != {Precision.weight_int8}]
+    members = [name for group in computing for name in group.nodes]
+    given = {name: [t for t in nodes[name].input if t and t not in constants] for name in members if name in nodes}
+    tensors = _tensors(builder.model, [tensor for found in given.values() for tensor in found], sample, threads)
     size = byte_size(builder.model)
     times: dict[tuple[object, ...], Times] = {}
 
     def ms(name: str, precision: Precision | None) -> Times:
         node = nodes[name]
-        array = tensors[node.input[0]]
+        arrays = {tensor: tensors[tensor] for tensor in given[name]}
         settings = tuple(sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute))
         sizes = tuple(tuple(constants[tensor].dims) for tensor in node.input[1:] if tensor in constants)
-        signature = (node.op_type, settings, sizes, array.shape, precision)
+        signature = (node.op_type, settings, sizes, tuple(array.shape for array in arrays.values()), precision)
         if signature not in times:
-            float_form = alone(builder.model, node, array)
+            float_form = alone(builder.model, node, arrays)
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
             forms += _in_layouts(forms[0], layouts)
-            probe = Sample(name, {node.input[0]: array})
+            probe = Sample(name, arrays)
             times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
         return times[signature]
 
@@ -105,23 +107,26 @@ def kernel_savings(
     for group in builder.groups:
         if found and time.monotonic() >= until:
             break
-        before = sum(ms(name, None).all for name in group.nodes)
+        before = sum(ms(name, None).all for name in group.nodes) if group in computing else 0.0
         for precision in group.precisions:
             saved = size - byte_size(builder.build({group.name: precision}, rounding=False))
+            if precision is Precision.weight_int8:  # restored when the model is loaded: what runs is what ran before
+                found[group.name, precision] = KernelSaving(0.0, 0.0, saved)
+                continue
             after = [ms(name, precision) for name in group.nodes]
             alone_ms = before - sum(t.all for t in after)
-            stays = precision is Precision.weight_int8  # its conversion is that of the weight, whatever its neighbours are
-            among_ms = alone_ms if stays else before - sum(t.computing for t in after)
+            among_ms = before - sum(t.computing for t in after)
             found[group.name, precision] = KernelSaving(alone_ms, among_ms, saved)
     return found
 
 
-def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.ModelProto:
-    """Return a graph of one node, with the constants that it reads, for an input like the given array."""
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    given = helper.make_tensor_value_info(node.input[0], kind, array.shape)
-    made = helper.make_tensor_value_info(node.output[0], kind, [None] * array.ndim)
-    return with_shapes(extract(model, [node], [given], [made]))
+def alone(model: onnx.ModelProto, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> onnx.ModelProto:
+    """Return a graph of one node, with the constants that it reads, for inputs like the given arrays."""
+    kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in arrays.items()}
+    given = [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in arrays.items()]
+    made = next(filter(None, node.output))  # a recurrent layer may give out its last state alone
+    output = helper.make_tensor_value_info(made, next(iter(kinds.values())), None)
+    return with_shapes(extract(model, [node], given, [output]))
 
 
 def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:

@@ -14,8 +14,10 @@ import onnx
 
 from pipeline.config.choices import ModeKind
 from pipeline.config.mode_settings import DynamicConfig, StaticConfig, with_settings_of
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph, initializers_of
+from pipeline.graph.subgraph_scopes import bodies
+from pipeline.graph.subgraph_scopes import graphs_of as scopes_of
 from pipeline.quantize.dynamic import plan_dynamic
 from pipeline.quantize.infinite_activations import keep_infinite
 from pipeline.quantize.plan import Plan, Precision
@@ -31,7 +33,7 @@ class Group:
         name: of the first of them.
         op_type: of all.
         nodes: in the order of the graph.
-        weight: the constant that they share.
+        weight: the constant that they share; empty: they lie in the bodies of the node that the group has its name of.
         precisions: what they may become, besides fp32.
     """
 
@@ -40,6 +42,11 @@ class Group:
     nodes: tuple[str, ...]
     weight: str
     precisions: tuple[Precision, ...]
+
+    @property
+    def outermost(self) -> tuple[str, ...]:
+        """The nodes of the outermost graph that change with it."""
+        return self.nodes if self.weight else (self.name,)
 
 
 Choice = Mapping[str, Precision]
@@ -66,7 +73,7 @@ def groups_of(
     plans = {
         Precision.static_int8: plan_static(prepared, everywhere),
         Precision.dynamic_int8: plan_dynamic(prepared, at_run_time),
-        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=sorted(LAYERS))),
+        Precision.weight_int8: plan_dynamic(prepared, replace(at_run_time, weight_only_op_types=sorted(STORABLE))),
     }
     for plan in plans.values():
         keep_infinite(prepared.model, plan, infinite)
@@ -78,7 +85,7 @@ def groups_of(
     by_weight: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     constants = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
-        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
+        if node.op_type in STORABLE and len(node.input) > 1 and node.input[1] in constants:
             by_weight[node.input[1]].append(node)
     found: list[Group] = []
     for weight, nodes in by_weight.items():
@@ -86,6 +93,7 @@ def groups_of(
         if common and len({node.op_type for node in nodes}) == 1:
             names = tuple(node.name for node in nodes)
             found.append(Group(names[0], nodes[0].op_type, names, weight, tuple(common)))
+    found += _bodies(prepared.model.graph, plans[Precision.weight_int8])
     grouped = {name for group in found for name in group.nodes}
     reasons = {kept.node: kept for kept in plans[Precision.static_int8].kept}
     fixed = [
@@ -95,6 +103,17 @@ def groups_of(
         if node.name not in grouped
     ]
     return found, fixed
+
+
+def _bodies(graph: onnx.GraphProto, stored: Plan) -> list[Group]:
+    """Return what lies in the bodies of each node with any, as a group that can store its weights."""
+    found = []
+    for node in graph.node:
+        inner = [each.name for body in bodies(node) for scope in scopes_of(body) for each in scope.node]
+        names = tuple(name for name in inner if stored.precisions.get(name) is Precision.weight_int8)
+        if names:
+            found.append(Group(node.name, node.op_type, names, "", (Precision.weight_int8,)))
+    return found
 
 
 def plan_of(groups: Collection[Group], choice: Choice) -> Plan:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_front
@@ -54,7 +55,7 @@ def rows(
     by_node = {node: group for group in groups for node in group.nodes}
     kept = {entry.node: entry.reason for entry in fixed}
     rows = []
-    for node in builder.model.graph.node:
+    for node in (node for scope in graphs_of(builder.model.graph) for node in scope.node):
         group = by_node.get(node.name)
         if group is None:
             if node.name in kept:

@@ -60,7 +60,7 @@ def sensitivities(
     chosen = set(wanted)
     for start in range(0, len(groups), AT_ONCE):
         chunk = groups[start : start + AT_ONCE]
-        parts = {group.name: downstream_of(base.model, group.nodes) for group in chunk} if simple else {}
+        parts = {group.name: downstream_of(base.model, group.outermost) for group in chunk} if simple else {}
         read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
         tensors = list(_float_tensors(base, list(read), evaluator, threads))
         # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs

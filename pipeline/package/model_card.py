@@ -15,7 +15,6 @@ from pipeline.record.packaged import ClientTrial
 
 PIPELINE_TAGS = {Task.listen: "automatic-speech-recognition", Task.speak: "text-to-speech"}
 LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
-ERROR_RATES = {"wer_percent": "wer", "cer_percent": "cer"}  # metrics that Hugging Face has a name for
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def model_card(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: Client
 
 def _front_matter(facts: CardFacts, layout: ClientLayout | None) -> str:
     """Return the YAML at the top; each value is JSON, which YAML reads."""
-    rates = {name: facts.metrics[name] for name in ERROR_RATES if name in facts.metrics}
+    rates = {METRICS[name].hub_name: found for name, found in facts.metrics.items() if METRICS[name].hub_name}
     entries: dict[str, Any] = {"license": facts.license or "other"}
     if facts.language and LANGUAGE_CODE.fullmatch(facts.language):  # metadata may say "English"
         entries["language"] = facts.language
@@ -86,7 +85,7 @@ def _front_matter(facts: CardFacts, layout: ClientLayout | None) -> str:
             {
                 "task": task,
                 "dataset": {"name": facts.data, "type": "custom"},
-                "metrics": [{"type": ERROR_RATES[name], "value": round(float(found["quantized"]), 3)}],
+                "metrics": [{"type": name, "value": round(float(found["quantized"]), 3)}],
             }
             for name, found in rates.items()
         ]

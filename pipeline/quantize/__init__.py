@@ -5,10 +5,11 @@ static.py, dynamic.py, weight_only.py, fp16.py    the modes
 calibrated_ranges.py     from calibration samples to the ranges of a static mode
 silent_tensors.py        tensors that were zero in all of calibration
 qdq_placement.py         where Q/DQ pairs go; qdq_writer.py: writes them
+matrix_form.py           products by a constant as MatMul; shared_tables.py: one int8 copy of a table for both that read it
 operators.py             what a quantizer has to know of each operator type
 qparams.py               scales and zero points: the arithmetic of linear quantization
 dynamic_ops.py           integer operators with dynamic ranges; static_matmul_scales.py: with known scales
-weight_storage.py        weights stored as int8, computation in float
+weight_storage.py        weights stored as int8, computation in float; small_integers.py: indices in few bytes
 block_weights.py         weights in blocks of 4 or 8 bits
 fp16_cleanup.py          what the converter to half precision trips over, and leaves behind
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes

@@ -15,11 +15,12 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_lowest_ir_version
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.subgraph_scopes import tensors_in
+from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
 from pipeline.quantize.precision_labels import precision_labels, weight_shares
+from pipeline.quantize.small_integers import store_integers
 from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -112,6 +113,9 @@ def save_artifact(
     model.metadata_props.extend(source.model.metadata_props)
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
+    labels, shares = precision_labels(model, plan), weight_shares(model)
+    if suffix != "fp32":
+        store_integers(model)
     use_lowest_ir_version(model)
     name = f"{stem or source.name}.{suffix}.onnx"
     needs = check_runtime(model, runtime, name)
@@ -132,11 +136,11 @@ def save_artifact(
         sha256,
         sum(file.bytes for file in files),
         source.size_bytes,
-        precision_labels(model, plan),
+        labels,
         tuple(plan.kept),
         kernels,
         _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
-        weight_shares(model),
+        shares,
         needs,
     )
 
@@ -211,7 +215,7 @@ def _problem(path: Path, *, full: bool) -> str | None:
 
 def integer_kernels(optimized: onnx.ModelProto) -> dict[str, int]:
     """Return what an optimised graph holds: counts of integer operators and of Q/DQ nodes that could not be fused."""
-    counts = Counter(node.op_type for node in optimized.graph.node)
+    counts = Counter(node.op_type for graph in graphs_of(optimized.graph) for node in graph.node)
     return {
         op_type: count
         for op_type, count in sorted(counts.items())

@@ -9,7 +9,7 @@ import onnx
 
 from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import DynamicConfig
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
@@ -18,7 +18,7 @@ from pipeline.quantize.target import PROCESSORS, limits_pairs, needs_reduced_ran
 from pipeline.quantize.weight_storage import store_weights
 
 BY_ONNXRUNTIME = frozenset({"Attention", "Gather"})
-SUPPORTED = BY_ONNXRUNTIME | LAYERS | {"LSTM"}
+SUPPORTED = BY_ONNXRUNTIME | STORABLE
 FASTEST = {"MatMul": IntegerType.int8, "Gemm": IntegerType.int8, "Conv": IntegerType.uint8}
 
 

@@ -4,7 +4,7 @@ from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import match_nodes
@@ -12,6 +12,7 @@ from pipeline.graph.prepare import prepare
 from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.quantize.plan import reaches_bodies
 
 KEY = "mode.nodes_to_exclude"
 
@@ -55,7 +56,7 @@ def _names(source: SourceGraph, mode: AnyModeConfig, needed_opset: int) -> set[s
     opset = opset_for(mode.opset, mode.runtime, source.opset)
     prepared = prepare(source, opset=opset, needed_opset=needed_opset, preprocess=mode.preprocess)
     scopes = [prepared.model.graph]
-    if isinstance(mode, StaticConfig | DynamicConfig) and mode.subgraphs:
+    if reaches_bodies(mode):
         name_bodies(prepared.model.graph)
         scopes = list(graphs_of(prepared.model.graph))
     return {*prepared.folded, *(node.name for scope in scopes for node in scope.node)}

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper
 
 from pipeline.graph.subgraph_scopes import Names, outer_scope_inputs, replace_nodes
+from pipeline.quantize.weight_storage import restored_weights
 
 TAKEN = frozenset({"Conv", "ConvTranspose", "Gemm"})  # what ONNX Runtime quantizes by itself
 MOVED_PAST = frozenset(
@@ -36,7 +37,9 @@ def keep_float(model: onnx.ModelProto) -> int:
     for node in graph.node:
         for tensor in node.input:
             readers.setdefault(tensor, []).append(node)
-    constants = {tensor.name for tensor in graph.initializer}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    constants = {*tensors, *(restored_weights(graph.node, tensors).keys() - dequantized)}
     outputs = Counter(output.name for output in graph.output)
     captured = set().union(*map(outer_scope_inputs, graph.node))
 

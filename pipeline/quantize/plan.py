@@ -9,22 +9,28 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.node_patterns import check_op_types, match_nodes
-from pipeline.graph.op_sets import FUSED_LAYERS, LAYERS, WEIGHTED_OPS
+from pipeline.graph.op_sets import FUSED_LAYERS, RECURRENT_LAYERS, STORABLE, WEIGHTED_OPS, weight_inputs
 from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 from pipeline.quantize.operators import computed_from_constants
-from pipeline.quantize.weight_storage import bytes_as_int8, output_axis
+from pipeline.quantize.weight_storage import bytes_as_int8, scale_shape
 from pipeline.record.results import Kept
 
 FLOAT_BYTES = 4
-NODE_BYTES = 256  # of a DequantizeLinear, with its names
-MIN_STORED_VALUES = 512  # a smaller weight costs more in scales and nodes than int8 saves
+NODE_BYTES = 256  # of the two nodes that restore a weight, with their names
+MIN_STORED_VALUES = 256  # a smaller weight costs more in scales and nodes than int8 saves
+LARGE_VALUES = 4096  # of a weight that is stored as int8 where its node gains nothing by integers
+MIN_HIDDEN = 128  # units of an LSTM that is faster in integers over 100 steps: 1.3 times (16 and 64 units: 0.6, 0.9; with VNNI)
+FEW_ROWS, FEW_ROWS_VALUES = (
+    4,
+    1 << 16,
+)  # of a product with dynamic ranges that is slower than in float: 0.75 to 0.98 of its speed
 LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
 
 
@@ -82,7 +88,7 @@ def plan_nodes(
     """
     graph = prepared.model.graph
     scopes = [graph]
-    if isinstance(mode, StaticConfig | DynamicConfig) and mode.subgraphs:
+    if reaches_bodies(mode):
         name_bodies(graph)
         scopes = list(graphs_of(graph))
     nodes = [node for scope in scopes for node in scope.node]
@@ -101,11 +107,19 @@ def plan_nodes(
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
     computed = _computed_weights(prepared.model.graph, nodes, weights, folded=mode.preprocess)
+    rows = _rows_of(scopes)
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
             continue
-        precision = _precision(node, dynamic, stored, default)
+        named_alone = node.name in mode.nodes_to_quantize
+        precision = _precision(node, dynamic, stored, default, weights, explicitly=named_alone)
+        if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, rows, weights):
+            precision = Precision.weight_int8
+        if precision is Precision.static_int8 and node.op_type in STORABLE:
+            few = isinstance(mode, StaticConfig) and not named_alone and _large_of_few_channels(node, mode, weights)
+            if few or node.name in inner:
+                precision = Precision.weight_int8
         reason = (
             f"ONNX Runtime has already fused it ({node.op_type}); quantize the model as it was exported"
             if node.op_type in FUSED_LAYERS
@@ -113,9 +127,9 @@ def plan_nodes(
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
-            else "inside a body of If, Loop or Scan, where only dynamic ranges work"
-            if node.name in inner and precision is not Precision.dynamic_int8
-            else _unfit(node, mode, weights, precision, computed, explicitly=node.name in mode.nodes_to_quantize)
+            else "inside a body of If, Loop or Scan, whose tensors get no static ranges"
+            if node.name in inner and precision is Precision.static_int8
+            else _unfit(node, mode, weights, precision, computed, explicitly=named_alone)
         )  # fmt: skip
         if reason is None:
             plan.precisions[node.name] = precision
@@ -158,6 +172,13 @@ def _fault_of(weight: onnx.TensorProto) -> str | None:
     return None if finite else "its weight holds NaN or infinity, which no integer stands for"
 
 
+def reaches_bodies(mode: AnyModeConfig) -> bool:
+    """Return whether a mode quantizes what lies in the bodies of If, Loop and Scan."""
+    return isinstance(mode, AutoConfig) or (
+        isinstance(mode, StaticConfig | DynamicConfig | WeightOnlyConfig) and mode.subgraphs
+    )
+
+
 def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the types with dynamic ranges, and those that only store their weights as int8, where a mode names them.
 
@@ -166,19 +187,75 @@ def special_types(mode: AnyModeConfig, present: Collection[str]) -> tuple[list[s
     """
     dynamic, stored = [], []
     if isinstance(mode, StaticConfig):
-        dynamic = check_op_types(mode.dynamic_op_types, ("MatMul",), present, "mode.dynamic_op_types")
+        dynamic = check_op_types(mode.dynamic_op_types, ("MatMul", "LSTM"), present, "mode.dynamic_op_types")
     if isinstance(mode, StaticConfig | DynamicConfig):
-        stored = check_op_types(mode.weight_only_op_types, LAYERS, present, "mode.weight_only_op_types")
+        stored = check_op_types(mode.weight_only_op_types, STORABLE, present, "mode.weight_only_op_types")
     return dynamic, stored
 
 
-def _precision(node: onnx.NodeProto, dynamic: list[str], stored: list[str], default: Precision) -> Precision:
+def _precision(
+    node: onnx.NodeProto,
+    dynamic: list[str],
+    stored: list[str],
+    default: Precision,
+    weights: Collection[str],
+    *,
+    explicitly: bool,
+) -> Precision:
     if node.op_type in stored:
         return Precision.weight_int8
+    if node.op_type in RECURRENT_LAYERS and default in (Precision.static_int8, Precision.dynamic_int8):
+        asked = default is Precision.dynamic_int8 or node.op_type in dynamic
+        faster = explicitly or int_attribute(node, "hidden_size", 0) >= _least_hidden(node, weights)
+        has_kernel = node.op_type == "LSTM" and not int_attribute(node, "layout", 0)
+        return Precision.dynamic_int8 if asked and faster and has_kernel else Precision.weight_int8
     precision = Precision.dynamic_int8 if node.op_type in dynamic else default
     if precision is Precision.dynamic_int8 and node.op_type == "Conv" and int_attribute(node, "group", 1) > 1:
         return Precision.weight_int8  # ConvInteger runs a depthwise convolution group by group, slower than fp32
     return precision
+
+
+def _least_hidden(node: onnx.NodeProto, weights: Collection[str]) -> int:
+    """Return how many units an LSTM must have to gain by integers: twice as many where its state comes from outside.
+
+    Such a layer is run for a few steps at a time, so that a product with a whole sequence does not carry the cost of the
+    ranges; and its rounding errors are fed back without end.
+    """
+    threaded = len(node.input) > 5 and bool(node.input[5]) and node.input[5] not in weights
+    return 2 * MIN_HIDDEN if threaded else MIN_HIDDEN
+
+
+def _rows_of(scopes: Iterable[onnx.GraphProto]) -> dict[str, int]:
+    """Return how many rows tensors have, all axes but the last, where that is known."""
+    found = {}
+    for value in (value for scope in scopes for value in (*scope.input, *scope.value_info, *scope.output)):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) > 1 and all(dim.dim_value for dim in dims):
+            found[value.name] = math.prod(dim.dim_value for dim in dims[:-1])
+    return found
+
+
+def _is_small_product(node: onnx.NodeProto, rows: Mapping[str, int], weights: Mapping[str, onnx.TensorProto]) -> bool:
+    """Say whether a product is so small that the ranges of its input take longer than integers save, as in a streaming step."""
+    if node.op_type not in ("MatMul", "Gemm") or len(node.input) < 2 or node.input[1] not in weights:
+        return False
+    return rows.get(node.input[0], FEW_ROWS + 1) <= FEW_ROWS and math.prod(weights[node.input[1]].dims) <= FEW_ROWS_VALUES
+
+
+def _large_of_few_channels(node: onnx.NodeProto, mode: StaticConfig, weights: Mapping[str, onnx.TensorProto]) -> bool:
+    """Say whether a Conv has too few channels for its integer kernel, and a weight that is large all the same.
+
+    An example is a Fourier transform as a Conv of one channel, a fifth of the bytes of a voice activity detector.
+    """
+    weight = weights.get(node.input[1]) if node.op_type == "Conv" else None
+    if weight is None or _channels(node, weight) >= mode.min_channels:
+        return False
+    return bool(math.prod(weight.dims) >= LARGE_VALUES)
+
+
+def _channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+    """Return how many channels a Conv reads or makes, whichever are fewer."""
+    return int(min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1)))
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
@@ -208,8 +285,9 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         return None
     if node.op_type == "Attention" and node.domain != MICROSOFT:  # ONNX Runtime's quantizer would take it for its own
         return "it is ONNX's Attention; ONNX Runtime has an integer form of its own (com.microsoft) only"
-    weight = weights.get(node.input[1]) if len(node.input) > 1 else None
-    if weight is None:
+    found = [weights.get(node.input[place]) if len(node.input) > place else None for place in weight_inputs(node)]
+    tensors = [weight for weight in found if weight is not None]
+    if len(tensors) < len(found):
         if len(node.input) > 1 and node.input[1] in computed:
             return computed[node.input[1]]
         products = isinstance(mode, StaticConfig) and mode.products_of_activations and precision is Precision.static_int8
@@ -217,17 +295,17 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
             return None
         left = node.op_type == "MatMul" and node.input[0] in weights
         return LEFT_CONSTANT if left else "its weight is not a constant"
-    if (fault := _fault_of(weight)) is not None:
+    if (fault := next(filter(None, map(_fault_of, tensors)), None)) is not None:
         return fault
-    values = math.prod(weight.dims)
+    values = sum(math.prod(weight.dims) for weight in tensors)
     if precision is Precision.weight_int8 and values < MIN_STORED_VALUES:
         return f"its weight has only {values} values"
-    if precision is Precision.weight_int8 and node.op_type in LAYERS:
-        stored = bytes_as_int8(values, weight.dims[output_axis(node, len(weight.dims))])
-        if stored + NODE_BYTES >= FLOAT_BYTES * values:
+    if precision is Precision.weight_int8 and node.op_type in STORABLE:
+        scales = sum(math.prod(scale_shape(node, tuple(weight.dims))) for weight in tensors)
+        if bytes_as_int8(values, scales) + NODE_BYTES * len(tensors) >= FLOAT_BYTES * values:
             return "its weight would be no smaller as int8 with its scales"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
-        channels = min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1))
+        channels = _channels(node, tensors[0])
         if channels < mode.min_channels:
             return f"{channels} channel{'s' if channels > 1 else ''}, fewer than mode.min_channels: int8 is slower"
     return None

@@ -12,9 +12,10 @@ from onnx import TensorProto
 from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.large_models import bytes_of
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.weight_storage import restored_weights
 
 INTEGER_OPS = (
     "QLinear", "MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "QGemm",
@@ -42,7 +43,7 @@ def check_plan(model: onnx.ModelProto, original: onnx.ModelProto, plan: Plan) ->
     """
     if not plan.precisions:
         return
-    known = {node.name for graph in graphs_of(original.graph) for node in graph.node if node.op_type in LAYERS and node.name}
+    known = {node.name for graph in graphs_of(original.graph) for node in graph.node if node.op_type in STORABLE and node.name}
     if Precision.fp16 in plan.precisions.values():
         changed, unchanged = _halved(model)
         changed -= _halved(original)[0]  # some graphs are of half precision in parts
@@ -90,13 +91,13 @@ def _integers(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
     """Return the original names of the layers that compute with integer weights, and of those that read float constants."""
     integer: set[str] = set()
     floating: set[str] = set()
-    constants = {tensor.name: tensor.data_type for graph in graphs_of(model.graph) for tensor in graph.initializer}
-    dequantizers = (node for node in _nodes(model) if node.op_type == "DequantizeLinear" and node.input[0] in constants)
-    restored = {node.output[0] for node in dequantizers}
+    tensors = [tensor for graph in graphs_of(model.graph) for tensor in graph.initializer]
+    constants = {tensor.name: tensor.data_type for tensor in tensors}
+    restored = restored_weights(_nodes(model), {tensor.name: tensor for tensor in tensors})
     for node in _nodes(model):
         if node.op_type.startswith(INTEGER_OPS):
             integer.add(original_name(node.name))
-        elif node.op_type in LAYERS and len(node.input) > 1:
+        elif node.op_type in STORABLE and len(node.input) > 1:
             if node.input[1] in restored:
                 integer.add(node.name)
             elif constants.get(node.input[1]) == TensorProto.FLOAT:

@@ -11,6 +11,7 @@ from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.plan_check import BITS as BITS_OF
 from pipeline.quantize.plan_check import original_name, weight_bits
+from pipeline.quantize.weight_storage import restored_weights
 
 BITS: dict[int, int] = {int(kind): bits for kind, bits in BITS_OF.items()}
 BLOCK_OPS = ("MatMulNBits", "GatherBlockQuantized")
@@ -68,28 +69,32 @@ def written_nodes(model: onnx.ModelProto) -> dict[str, WrittenNode]:
     constants = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
     nodes = [node for graph in graphs for node in graph.node]
     restored = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
+    stored = restored_weights(nodes, constants)
     found: dict[str, WrittenNode] = {}
     for node in nodes:
-        types = _types_of(node, constants, restored)
+        types = _types_of(node, constants, restored, stored)
         if types is not None:
             found.setdefault(original_name(node.name), types)
     return found
 
 
 def _types_of(
-    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], restored: Mapping[str, onnx.NodeProto]
+    node: onnx.NodeProto,
+    constants: Mapping[str, onnx.TensorProto],
+    restored: Mapping[str, onnx.NodeProto],
+    stored: Mapping[str, str],
 ) -> WrittenNode | None:
     if node.op_type in BLOCK_OPS:
         return WrittenNode(int_attribute(node, "bits", 4), None, int_attribute(node, "block_size", 0) or None)
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
         return None
     weights = []
     blocks = None
     for name in node.input:
         source = restored.get(name)
-        stored = constants.get(name if source is None else source.input[0])
-        if stored is not None and stored.data_type in BITS:
-            weights.append(stored)
+        integers = constants.get(stored.get(name, name))
+        if integers is not None and integers.data_type in BITS:
+            weights.append(integers)
             blocks = int_attribute(source, "block_size", 0) or blocks if source is not None else blocks
     if not weights:
         return None

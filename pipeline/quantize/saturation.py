@@ -77,9 +77,14 @@ def integer_products(model: onnx.ModelProto) -> Iterator[Product]:
     restored = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
     rounded = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
 
+    turned = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Transpose"}  # tables: `shared_tables.py`
+
     def weights_of(name: str) -> Int8Array | None:
-        tensor = constants.get(name)
-        return None if tensor is None or tensor.data_type != TensorProto.INT8 else numpy_helper.to_array(tensor)
+        tensor = constants.get(turned.get(name, name))
+        if tensor is None or tensor.data_type != TensorProto.INT8:
+            return None
+        values: Int8Array = numpy_helper.to_array(tensor)
+        return values.T if name in turned else values
 
     for node in nodes:
         if node.op_type in WEIGHT_AT:

@@ -13,6 +13,7 @@ import onnx
 from pipeline.config.choices import Format, IntegerType
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.errors import StageError
+from pipeline.graph.op_sets import RECURRENT_LAYERS
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.quantize.dynamic import FASTEST, keep_what_has_no_operator
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, quantize_with_dynamic_ops
@@ -22,6 +23,7 @@ from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
 from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.qoperator_limits import without_integer_operator
+from pipeline.quantize.shared_tables import share_tables
 from pipeline.quantize.target import activation_type_of, limits_pairs, needs_reduced_range
 from pipeline.quantize.weight_storage import store_weights
 
@@ -39,10 +41,10 @@ def plan_static(prepared: PreparedGraph, mode: StaticConfig) -> Plan:
 def static_types(form: Format) -> frozenset[str]:
     """Return the operator types that can be quantized in a form."""
     if form is not Format.qoperator:
-        return SUPPORTED
+        return SUPPORTED | RECURRENT_LAYERS
     from pipeline.quantize.ort_quantizer import INTEGER_OPERATORS
 
-    return frozenset(INTEGER_OPERATORS | {"ConvTranspose", "Gemm"})
+    return frozenset(INTEGER_OPERATORS | {"ConvTranspose", "Gemm"} | RECURRENT_LAYERS)
 
 
 def keep_in_float(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, reasons: Mapping[str, str]) -> None:
@@ -103,12 +105,12 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
     at_run_time = DynamicOpsSettings(FASTEST, mode.per_channel, settings.reduce_range, settings.in_16_bits)
     quantize_with_dynamic_ops(model, plan.nodes(Precision.dynamic_int8), at_run_time)
     nodes = plan.nodes(Precision.static_int8)
-    if not nodes:
-        return model
-    if mode.format is Format.qoperator:
-        return _with_integer_operators(model, plan, mode, settings, ranges)
-    insert_pairs(model, nodes, settings, ranges)
-    keep_float(model)
+    if nodes and mode.format is Format.qoperator:
+        model = _with_integer_operators(model, plan, mode, settings, ranges)
+    elif nodes:
+        insert_pairs(model, nodes, settings, ranges)
+        keep_float(model)
+    share_tables(model)
     return model
 
 

@@ -13,7 +13,7 @@ from pipeline.config.mode_settings import (
     WeightOnlyConfig,
 )
 from pipeline.graph.node_patterns import check_op_types, check_present
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.dynamic import SUPPORTED as DYNAMIC
@@ -38,7 +38,7 @@ def check_type_names(source: SourceGraph, mode: AnyModeConfig) -> None:
             check_op_types(mode.op_types, DYNAMIC, present, KEY)
             special_types(mode, present)
         case WeightOnlyConfig():
-            check_op_types(mode.op_types, LAYERS, present, KEY)
+            check_op_types(mode.op_types, STORABLE, present, KEY)
         case AutoConfig():
             check_op_types(mode.op_types, static_types(Format.qdq), present, KEY)
         case Fp16Config():

@@ -20,8 +20,10 @@ from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan import Plan, reaches_bodies
 
+HARDLY_SMALLER = 0.9  # of the original's bytes
+NAMED_OPERATORS = 4
 STORED = (
     "_int8",
     "_quantized",
@@ -42,8 +44,8 @@ def why_slower(mode: AnyModeConfig, artifact: Artifact) -> str:
             )
         case WeightOnlyConfig():
             return (
-                "weights are expanded to float at every inference, and computed with in float; weight_only shrinks the file. "
-                "For speed: mode=static or mode=dynamic."
+                "the weights of MatMul lie in blocks, which are expanded to float at every inference; weight_only shrinks the "
+                "file. For speed: mode=static or mode=dynamic."
             )
         case StaticConfig() | DynamicConfig():
             left = sum(count for op, count in artifact.kernels.items() if op in ("QuantizeLinear", "DequantizeLinear"))
@@ -103,6 +105,38 @@ def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyM
     )
 
 
+def why_hardly_smaller(name: str, artifact: Artifact, model: onnx.ModelProto, original: onnx.ModelProto) -> str:
+    """Return that a file is hardly smaller than its original, and which operators hold the bytes that stay float.
+
+    Args:
+        name: of the graph.
+        artifact: the file.
+        model: its graph.
+        original: the prepared float graph, in which the kept nodes have their types.
+    """
+    held: Counter[str] = Counter()
+    seen: set[str] = set()
+    constants = {tensor.name: tensor for scope in graphs_of(model.graph) for tensor in scope.initializer}
+    floats = {key: bytes_of(tensor) for key, tensor in constants.items() if tensor.data_type == onnx.TensorProto.FLOAT}
+    for node in (node for scope in graphs_of(model.graph) for node in scope.node):
+        for tensor in set(node.input) & floats.keys() - seen:
+            held[node.op_type] += floats[tensor]
+            seen.add(tensor)
+    types = {node.name: node.op_type for scope in graphs_of(original.graph) for node in scope.node}
+    reasons: dict[str, Counter[str]] = {}
+    for kept in artifact.kept:
+        reasons.setdefault(types.get(kept.node, ""), Counter())[kept.reason] += 1
+    told = []
+    for op_type, count in held.most_common(NAMED_OPERATORS):
+        why = reasons.get(op_type, Counter()).most_common(1)
+        told.append(f"{op_type} {count / max(artifact.size_bytes, 1):.0%}{f' ({why[0][0]})' if why else ''}")
+    share = sum(floats.values()) / max(artifact.size_bytes, 1)
+    return (
+        f"{name}: {artifact.path.name} has {artifact.size_bytes / artifact.baseline_bytes:.2f} of the original's bytes. "
+        f"{share:.0%} of them are constants that stayed float, read by {', '.join(told) or 'no node'}."
+    )
+
+
 def _stored_twice(model: onnx.ModelProto) -> list[str]:
     """Return the float constants that are in the graph in a smaller type too."""
     held = {tensor.name for tensor in model.graph.initializer}
@@ -136,6 +170,6 @@ def notes_on(source: SourceGraph, prepared: onnx.ModelProto, mode: AnyModeConfig
         for name, value in source.fixed.items()
     ]
     bodies = [node for node in prepared.graph.node if node.op_type in ("If", "Loop", "Scan")]
-    if bodies and not isinstance(mode, Fp16Config) and not (isinstance(mode, DynamicConfig | StaticConfig) and mode.subgraphs):
+    if bodies and not isinstance(mode, Fp16Config) and not reaches_bodies(mode):
         notes.append(f"{source.name}: the bodies of {len(bodies)} If, Loop or Scan nodes stay as they are (mode.subgraphs).")
     return notes

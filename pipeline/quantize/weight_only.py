@@ -7,16 +7,17 @@ whose weights are stored as int8 with one scale per output channel, as are matri
 import onnx
 
 from pipeline.config.mode_settings import WeightOnlyConfig
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.block_weights import bytes_in_blocks, quantize_in_blocks
+from pipeline.quantize.matrix_form import HEAD
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
 from pipeline.quantize.weight_storage import bytes_as_int8, store_weights
 
 
 def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
     """Return the plan of a weight-only mode."""
-    plan = plan_nodes(prepared, mode, LAYERS, mode.op_types, Precision.weight_int8)
+    plan = plan_nodes(prepared, mode, STORABLE, mode.op_types, Precision.weight_int8)
     weights = initializers_of(prepared.model)
     for node in prepared.model.graph.node:
         if node.op_type == "MatMul" and node.name in plan.precisions and _fits_blocks(weights[node.input[1]], mode):
@@ -26,7 +27,7 @@ def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
 
 def _fits_blocks(weight: onnx.TensorProto, mode: WeightOnlyConfig) -> bool:
     """Say whether a weight is a matrix that blocks suit: one with fewer rows than a block is padded, and may grow."""
-    if len(weight.dims) != 2:
+    if len(weight.dims) != 2 or HEAD in weight.name:  # rows of a table need their own scales, blocks lie across them
         return False
     rows, _ = weight.dims
     return bool(rows >= mode.block_size or bytes_in_blocks(rows, mode) <= bytes_as_int8(rows, 1))

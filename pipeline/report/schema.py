@@ -146,11 +146,13 @@ class RunVerdict:
         quality: begins with `within the limit`, `beyond the limit`, `not decided` or `not measured`; the numbers are in
             `evaluation.limits`.
         size: of all artifacts together.
+        integers: which share of the weights' bytes and of the multiplications became integers, of all artifacts together.
     """
 
     speed: str | None
     quality: str | None
     size: str | None
+    integers: str | None = None
 
 
 @dataclass(frozen=True)

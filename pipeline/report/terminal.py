@@ -15,7 +15,14 @@ from pipeline.report.evaluation_schema import EvaluationReport, MetricResult
 from pipeline.report.fitted_table import Column, FittedTable
 from pipeline.report.schema import ArtifactReport, Report, RerunDifferences
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, size_verdict, speed_verdict
+from pipeline.report.verdict import (
+    VERDICT_ORDER,
+    integer_verdict,
+    quality_outcome,
+    quality_verdict,
+    size_verdict,
+    speed_verdict,
+)
 
 VERDICT_STYLES = {"faster": "bold green", "slower": "bold red", "same": "bold yellow"}
 QUALITY_STYLES = {
@@ -87,6 +94,8 @@ def _verdict(report: Report) -> list[RenderableType]:
         lines.append(Paragraph(f"speed of {graph}: {speed_verdict(measured, loud=True)}{interval}",
                           "bold" if praised else VERDICT_STYLES[measured.verdict]))  # fmt: skip
     lines.append(Paragraph(f"size: {size_verdict(report)}"))
+    if (integers := integer_verdict(report)) is not None:
+        lines.append(Paragraph(f"in integers: {integers}"))
     return lines
 
 

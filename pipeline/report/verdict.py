@@ -12,6 +12,7 @@ VERDICT_ORDER = ("slower", "same", "faster")
 """What disappoints comes first."""
 AS_FAST = 0.05  # an interval that ends this near to 1 is an answer, and not a lack of one
 MIB = 1 << 20
+INTEGER_RANGES = ("static ranges", "dynamic ranges")  # ends the name of a precision that is computed in integers
 
 
 def speed_verdict(measured: GraphBenchmark, *, loud: bool = False) -> str:
@@ -55,6 +56,37 @@ def size_verdict(report: Report) -> str | None:
     return f"{now / before:.2f} of fp32's size ({now / MIB:.2f} of {before / MIB:.2f} MiB)"
 
 
+def integer_shares(report: Report) -> tuple[float, float | None] | None:
+    """Return which share of the bytes of weights became integers, and of the multiplications, of all graphs together.
+
+    The multiplications are None where they were not counted. None: there is no artifact with integer weights.
+    """
+    artifacts = report.artifacts or []
+    whole = sum(one.baseline_bytes for one in artifacts)
+    shares = [sum(share for kind, share in one.weights.items() if kind.startswith("int")) for one in artifacts]
+    stored = sum(share * one.baseline_bytes for share, one in zip(shares, artifacts, strict=True)) / whole if whole else 0.0
+    if not stored:
+        return None
+    macs = {graph: sum(found.macs.values()) for graph, found in (report.inspect or {}).items()}
+    if any(one.multiplications is None for one in artifacts) or not (total := sum(macs.get(one.graph, 0) for one in artifacts)):
+        return stored, None
+    computed = 0.0
+    for one in artifacts:
+        in_integers = (share for kind, share in (one.multiplications or {}).items() if kind.endswith(INTEGER_RANGES))
+        computed += sum(in_integers) * macs.get(one.graph, 0)
+    return stored, computed / total
+
+
+def integer_verdict(report: Report) -> str | None:
+    """Return in words what became integers."""
+    found = integer_shares(report)
+    if found is None:
+        return None
+    stored, computed = found
+    words = f"{100 * stored:.0f} % of the weights' bytes"
+    return words if computed is None else f"{words}, {100 * computed:.0f} % of the multiplications"
+
+
 def verdict_of(report: Report) -> RunVerdict | None:
     """Return the verdict on a run; None before anything was quantized."""
     if report.artifacts is None:
@@ -67,7 +99,12 @@ def verdict_of(report: Report) -> RunVerdict | None:
             words += f" ({measured.speedup.low:.2f} to {measured.speedup.high:.2f})"
         speeds.append(f"{graph}: {words}" if len(timed) > 1 else words)
     quality = quality_verdict(report)
-    return RunVerdict("; ".join(speeds) or "not measured", None if quality is None else _lower(quality), size_verdict(report))
+    return RunVerdict(
+        "; ".join(speeds) or "not measured",
+        None if quality is None else _lower(quality),
+        size_verdict(report),
+        integer_verdict(report),
+    )
 
 
 def broken_limits(report: Report) -> str | None:

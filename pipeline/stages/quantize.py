@@ -40,12 +40,21 @@ from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
 from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
 from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
-from pipeline.quantize.plan import Plan
+from pipeline.quantize.matrix_form import in_matrix_form
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.plan_check import named_bits, weight_bits
 from pipeline.quantize.processor_fit import processor_fit, warnings_on_processors
+from pipeline.quantize.shared_tables import share_tables, tables_in_integers
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
 from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
-from pipeline.quantize.user_notes import notes_on, nothing_to_do, warnings_on_bits, why_larger
+from pipeline.quantize.user_notes import (
+    HARDLY_SMALLER,
+    notes_on,
+    nothing_to_do,
+    warnings_on_bits,
+    why_hardly_smaller,
+    why_larger,
+)
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
@@ -179,6 +188,8 @@ class _Job:
         opset = opset_for(mode.opset, mode.runtime, source.opset)
         shrink = not isinstance(mode, OptimizeConfig)
         prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess, weights_shrink=shrink)
+        if preprocess and not isinstance(mode, OptimizeConfig | Fp16Config):
+            prepared = in_matrix_form(prepared, mode)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             self.search(source, prepared, mode, search_inputs)
@@ -216,6 +227,9 @@ class _Job:
     def _save(
         self, model: onnx.ModelProto, source: SourceGraph, prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig, suffix: str
     ) -> None:
+        share_tables(model)
+        for node in tables_in_integers(model):
+            plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
         artifact = save_artifact(
             model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
@@ -226,6 +240,8 @@ class _Job:
         self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
+        elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):
+            self.warnings.append(why_hardly_smaller(source.name, artifact, model, prepared.model))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
 

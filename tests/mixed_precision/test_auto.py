@@ -2,7 +2,10 @@
 
 import re
 
+import numpy as np
+import onnx
 import pytest
+import streaming_models
 
 from pipeline.config.mode_settings import AutoConfig
 from pipeline.mixed_precision.candidates import FASTER_THAN_FP32
@@ -99,3 +102,21 @@ def test_a_mistake_is_one_clear_error(run_quickly, override, message):
     run = run_quickly("model=vocoder", "mode=auto", override, "mode.optimize=false", "stages=[load,quantize]", *QUICK)
     assert run.exit_code == 2
     assert message in " ".join(run.stderr.split())
+
+
+def test_a_search_stores_the_weights_of_recurrent_layers_and_of_bodies_where_it_is_to_be_small(run_quickly, user_files):
+    model = streaming_models.silero()
+    onnx.save(model, user_files / "vad.onnx")
+    for name, seeds in (("calibration", range(2)), ("evaluation", range(10, 18))):
+        samples = {seed: streaming_models.sample_of(model, seed, sr=8000, frames=256).inputs for seed in seeds}
+        arrays = {f"{seed}/{key}": array for seed, inputs in samples.items() for key, array in inputs.items()}
+        np.savez(user_files / f"{name}.npz", **arrays)
+    given = ("model=onnx", "model.path=vad.onnx", "calibration.path=calibration.npz", "evaluation.path=evaluation.npz")
+    limits = ("mode=auto", "mode.max_bytes=700000", "mode.seconds=10", "mode.optimize=false", "mode.method=minmax")
+    run = run_quickly(*given, *limits, "stages=[load,quantize]").succeeded()
+    [artifact] = run.report["artifacts"]
+    assert run.report["search"]["model"]["met"]
+    assert artifact["bytes"] < 700_000 < artifact["baseline_bytes"] / 2
+    assert {"then_rnn", "else_rnn", "then_spectrum"} <= artifact["quantized_nodes"].keys()
+    rows = {row["node"]: row["precision"] for row in run.report["search"]["model"]["nodes"]}
+    assert artifact["quantized_nodes"] == {node: precision for node, precision in rows.items() if precision != "fp32"}

@@ -1,14 +1,17 @@
-"""An LSTM becomes DynamicQuantizeLSTM in mode=dynamic where `mode.op_types` names it, wherever it stands."""
+"""Recurrent layers: an LSTM that is large enough becomes DynamicQuantizeLSTM, wherever it stands; the others store int8."""
 
 import numpy as np
 import onnx
 import pytest
+import streaming_models
 
+from pipeline.graph.prepare import prepare
 from pipeline.graph.session import infer, open_session
 from pipeline.quantize.dynamic_ops import DynamicOpsSettings, cannot_compute, quantize_with_dynamic_ops
+from pipeline.quantize.plan import Precision
 from pipeline.quantize.target import needs_reduced_range
 from pipeline.sample import Sample
-from pipeline.stages.quantize import quantize
+from pipeline.stages.quantize import plan_for, quantize
 
 HIDDEN = 32
 
@@ -34,6 +37,42 @@ def copy_of(model):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+@pytest.mark.parametrize(
+    ("attributes", "more", "directions", "hidden"),
+    [
+        (', direction = "reverse"', "", 1, 32),
+        (', direction = "bidirectional"', "", 2, 31),
+        ("", ", , h0, c0", 1, 33),
+        ("", ", lengths", 1, 32),
+        (', direction = "bidirectional"', ", lengths, h0, c0, P", 2, 17),
+        (', activations = ["HardSigmoid", "Tanh", "Softsign"]', "", 1, 32),
+        (", input_forget = 1", "", 1, 32),
+    ],
+    ids=[
+        "reverse",
+        "odd, both ways",
+        "initial states",
+        "lengths",
+        "with peepholes, all at once",
+        "activations",
+        "coupled gates",
+    ],
+)
+def test_all_that_an_lstm_may_be_told_is_kept_in_its_integer_form(build, make_weight, attributes, more, directions, hidden):
+    text = f"""g (float[steps, 2, 16] x, int32[2] lengths) => (float[s, {directions}, 2, {hidden}] y) {{
+        [lstm] y = LSTM <hidden_size = {hidden}{attributes}> (x, W, R, B{more})
+    }}"""
+    weights = {"W": make_weight(directions, 4 * hidden, 16) * 2, "R": make_weight(directions, 4 * hidden, hidden) * 2}
+    weights |= {"B": make_weight(directions, 8 * hidden), "P": make_weight(directions, 3 * hidden)}
+    weights |= {"h0": make_weight(directions, 2, hidden), "c0": make_weight(directions, 2, hidden, seed=1)}
+    model = build(text, **{name: array for name, array in weights.items() if name in "WRB" or name in more})
+    changed = copy_of(model)
+    quantize_with_dynamic_ops(changed, ["lstm"], DynamicOpsSettings(reduce_range=needs_reduced_range(None, None)))
+    assert [node.op_type for node in changed.graph.node] == ["DynamicQuantizeLSTM"]
+    x = np.random.default_rng(0).standard_normal((12, 2, 16)).astype(np.float32)
+    assert sqnr_db(model, changed, {"x": x, "lengths": np.array([12, 7], np.int32)}) > 25
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -120,3 +159,61 @@ def test_an_lstm_in_a_body_is_quantized_too(build, make_weight):
     quantize_with_dynamic_ops(changed, ["lstm"], DynamicOpsSettings(reduce_range=needs_reduced_range(None, None)))
     inputs = {"x": np.random.default_rng(0).standard_normal((9, 1, 16)).astype(np.float32), "c": np.array(True)}
     assert sqnr_db(model, changed, inputs) > 25
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
+@pytest.mark.parametrize("model", [streaming_models.dtln, streaming_models.ten_vad, streaming_models.silero])
+def test_a_streaming_model_has_a_third_of_its_bytes_in_every_mode(written, settings, model, mode):
+    built = model()
+    inputs = [streaming_models.sample_of(built, seed) for seed in range(3)]
+    artifact, graph, _ = written(built, settings(mode), *inputs)
+    assert artifact.size_bytes < 0.31 * artifact.baseline_bytes
+    assert sqnr_db(built, graph, inputs[0].inputs) > 30
+
+
+@pytest.mark.parametrize(
+    ("hidden", "threaded", "form"),
+    [(64, False, "stored"), (128, False, "integers"), (128, True, "stored"), (256, True, "integers")],
+)
+def test_an_lstm_computes_in_integers_where_that_is_faster(build, make_weight, source_of, settings, hidden, threaded, form):
+    state = ", , h, h" if threaded else ""
+    model = build(
+        f"""g (float[n, 1, 16] x, float[1, 1, {hidden}] h) => (float[n, 1, 1, {hidden}] y) {{
+            [lstm] y = LSTM <hidden_size = {hidden}> (x, W, R, B{state})
+        }}""",
+        W=make_weight(1, 4 * hidden, 16), R=make_weight(1, 4 * hidden, hidden), B=make_weight(1, 8 * hidden),
+    )  # fmt: skip
+    mode = settings("dynamic")
+    plan = plan_for(prepare(source_of(model), opset=None, needed_opset=13, preprocess=True), mode)
+    wanted = {"stored": Precision.weight_int8, "integers": Precision.dynamic_int8}[form]
+    assert plan.precisions == {"lstm": wanted}
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
+def test_what_has_no_integer_kernel_stores_its_weights(build, make_weight, source_of, settings, mode):
+    model = build(
+        """g (float[n, 1, 64] x) => (float[n, 1, 1, 128] y, float[n, 1, 1, 128] z) {
+            [rnn] y = RNN <hidden_size = 128> (x, W, R)
+            [gru] z = GRU <hidden_size = 128, linear_before_reset = 1> (x, V, S)
+        }""",
+        W=make_weight(1, 128, 64), R=make_weight(1, 128, 128), V=make_weight(1, 384, 64), S=make_weight(1, 384, 128),
+    )  # fmt: skip
+    plan = plan_for(prepare(source_of(model), opset=None, needed_opset=13, preprocess=True), settings(mode))
+    assert plan.precisions == dict.fromkeys(("rnn", "gru"), Precision.weight_int8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "form"),
+    [(1, 128, "stored"), (4, 256, "stored"), (16, 128, "integers"), (1, 512, "integers")],
+)
+def test_a_product_of_a_streaming_step_is_stored_where_ranges_would_cost_more(
+    build, make_weight, source_of, settings, rows, width, form
+):
+    text = f"g (float[1, {rows}, {width}] x) => (float[1, {rows}, {width}] y) {{ [mm] y = MatMul (x, w) }}"
+    model = build(text, w=make_weight(width, width))
+    for mode in (settings("dynamic"), settings("static")):
+        prepared = prepare(source_of(model), opset=None, needed_opset=13, preprocess=True)
+        wanted = {"stored": Precision.weight_int8, "integers": Precision.dynamic_int8}[form]
+        assert plan_for(prepared, mode).precisions == {"mm": wanted}
+    named = settings("dynamic", nodes_to_quantize=["mm"])
+    assert plan_for(prepared, named).precisions == {"mm": Precision.dynamic_int8}

@@ -213,13 +213,13 @@ def with_subgraph(source_of, build, make_weight, run_directory):
 
 
 def test_the_bodies_of_control_flow_stay_as_they_are_and_the_report_says_so(with_subgraph, settings):
-    result, model = with_subgraph(settings("dynamic"))
+    result, model = with_subgraph(settings("dynamic", subgraphs=False))
     assert branches(model) == {"MatMul", "Identity"}
     assert any("mode.subgraphs" in note for note in result.notes)
 
 
 def test_the_bodies_of_control_flow_are_quantized_where_the_mode_says_so(with_subgraph, settings):
-    result, model = with_subgraph(settings("dynamic", subgraphs=True))
+    result, model = with_subgraph(settings("dynamic"))
     assert "MatMulInteger" in branches(model)
     assert not any("stay as they are" in note for note in result.notes)
 
@@ -341,4 +341,23 @@ def test_a_graph_whose_layers_all_lie_in_bodies_is_told_how_they_can_be_quantize
     }"""
     source = source_of(build(graph, w=make_weight(32, 32), v=make_weight(32, 32, seed=1)))
     with pytest.raises(StageError, match=r"all 3 of its layers lie inside the bodies of If.*mode=dynamic mode.subgraphs=true"):
-        quantize({"model": source}, settings("static"), {}, {}, run_directory)
+        quantize({"model": source}, settings("static", subgraphs=False), {}, {}, run_directory)
+
+
+def test_a_file_that_is_hardly_smaller_says_which_operators_hold_its_bytes_and_why(
+    source_of, settings, build, make_weight, run_directory
+):
+    model = build(
+        """g (float[1, 64, n] x) => (float[n, 1, 1, 128] y) {
+            a = Conv <pads = [0, 0]> (x, k) t = Transpose <perm = [2, 0, 1]> (a)
+            [gru] y = GRU <hidden_size = 128> (t, W, R)
+        }""",
+        k=make_weight(64, 64, 1), W=make_weight(1, 384, 64), R=make_weight(1, 384, 128),
+    )  # fmt: skip
+    source = source_of(model)
+    x = Sample("s", {"x": np.random.default_rng(0).standard_normal((1, 64, 9)).astype(np.float32)})
+    samples = {"model": [x]}
+    result = quantize({"model": source}, settings("static", op_types=["Conv"]), samples, samples, run_directory)
+    [warning] = [warning for warning in result.warnings if "of the original's bytes" in warning]
+    assert "GRU" in warning
+    assert "GRU is not in mode.op_types" in warning

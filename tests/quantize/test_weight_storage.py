@@ -13,17 +13,15 @@ from pipeline.sample import Sample
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_no_value_moves_by_more_than_half_a_step_of_its_channel(make_weight, axis):
     weight = make_weight(6, 5, 7)
-    values, scale = quantize_symmetric(weight, axis)
-    along = [1, 1, 1]
-    along[axis] = -1
-    steps = scale.reshape(along)
+    shape = tuple(size if index == axis else 1 for index, size in enumerate(weight.shape))
+    values, steps = quantize_symmetric(weight, shape)
     assert values.dtype == np.int8
-    assert scale.shape == (weight.shape[axis],)
+    assert steps.shape == shape
     assert np.all(np.abs(weight - values * steps) <= steps / 2 + 1e-7)
 
 
 def test_the_largest_value_of_each_channel_uses_the_whole_range(make_weight):
-    values, _ = quantize_symmetric(make_weight(6, 40), 0)
+    values, _ = quantize_symmetric(make_weight(6, 40), (6, 1))
     assert np.all(np.abs(values).max(axis=1) == 127)
     assert values.min() >= -127
 
@@ -32,7 +30,7 @@ def test_zero_stays_zero_and_a_channel_of_zeros_is_no_division_by_zero(make_weig
     weight = make_weight(3, 8)
     weight[1] = 0.0
     weight[0, 0] = 0.0
-    values, scale = quantize_symmetric(weight, 0)
+    values, scale = quantize_symmetric(weight, (3, 1))
     assert np.isfinite(scale).all()
     assert np.all(scale > 0)
     assert values[0, 0] == 0
@@ -44,6 +42,7 @@ def test_zero_stays_zero_and_a_channel_of_zeros_is_no_division_by_zero(make_weig
     [
         ("Conv", {}, 3, 0),
         ("ConvTranspose", {}, 3, 1),
+        ("ConvTranspose", {"group": 2}, 3, 0),
         ("Gemm", {"transB": 1}, 2, 0),
         ("Gemm", {}, 2, 1),
         ("MatMul", {}, 2, 1),
@@ -59,6 +58,10 @@ STORED = {
     "ConvTranspose": (
         "g (float[1, 8, n] x) => (float[1, 12, m] y) { [op] y = ConvTranspose <strides = [2]> (x, w) }",
         (8, 12, 4),
+    ),
+    "ConvTranspose, depthwise": (
+        "g (float[1, 8, n] x) => (float[1, 8, m] y) { [op] y = ConvTranspose <strides = [2], group = 8> (x, w) }",
+        (8, 1, 4),
     ),
     "MatMul": ("g (float[1, n, 20] x) => (float[1, n, 12] y) { [op] y = MatMul (x, w) }", (20, 12)),
     "Gemm": ("g (float[n, 20] x) => (float[n, 12] y) { [op] y = Gemm (x, w) }", (20, 12)),
@@ -87,7 +90,7 @@ def test_the_float_weight_is_gone_and_the_int8_one_is_there(conv_net):
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     assert "wa" not in weights
     assert "wb" in weights
-    assert numpy_helper.to_array(weights["wa_dequantized_0_int8"]).dtype == np.int8
+    assert numpy_helper.to_array(weights["wa_int8"]).dtype == np.int8
 
 
 def test_nodes_that_share_a_weight_share_its_int8_form(build, make_weight):
@@ -97,7 +100,7 @@ def test_nodes_that_share_a_weight_share_its_int8_form(build, make_weight):
     store_weights(model, ["one", "two"])
     int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert sum(len(tensor.dims) == 2 for tensor in int8) == 1
-    assert [node.op_type for node in model.graph.node] == ["DequantizeLinear", "MatMul", "MatMul"]
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Mul", "MatMul", "MatMul"]
 
 
 def test_a_weight_that_another_node_still_reads_in_float_stays(build, make_weight):
@@ -107,3 +110,71 @@ def test_a_weight_that_another_node_still_reads_in_float_stays(build, make_weigh
     store_weights(model, ["one"])
     assert "w" in {tensor.name for tensor in model.graph.initializer}
     assert next(node for node in model.graph.node if node.name == "two").input[1] == "w"
+
+
+LAYERS_OF_STATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@pytest.mark.parametrize("op_type", LAYERS_OF_STATES)
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_recurrent_layer_has_a_scale_for_every_row_of_every_gate_and_direction(build, make_weight, op_type, direction):
+    directions, hidden = (2, 9) if direction == "bidirectional" else (1, 9)
+    rows = LAYERS_OF_STATES[op_type] * hidden
+    model = build(
+        f"""g (float[n, 1, 12] x) => (float[n, {directions}, 1, {hidden}] y) {{
+            [op] y = {op_type} <hidden_size = {hidden}, direction = "{direction}"> (x, w, r)
+        }}""",
+        w=make_weight(directions, rows, 12) * np.geomspace(0.01, 1, rows, dtype=np.float32)[:, None],
+        r=make_weight(directions, rows, hidden),
+    )
+    sample = Sample("s", {"x": np.random.default_rng(0).standard_normal((20, 1, 12)).astype(np.float32)})
+    before = infer(open_session(model), sample)["y"]
+    store_weights(model, ["op"])
+    onnx.checker.check_model(model, full_check=True)
+    assert {tuple(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT} == {(directions, rows, 1)}
+    after = infer(open_session(model), sample)["y"]
+    assert 10 * np.log10((before**2).sum() / ((before - after) ** 2).sum()) > 35
+
+
+def test_onnxruntime_restores_a_weight_when_it_loads_the_model_and_not_at_each_inference(build, make_weight, tmp_path):
+    model = build("g (float[n, 20] x) => (float[n, 12] y) { [op] y = MatMul (x, w) }", w=make_weight(20, 12))
+    store_weights(model, ["op"])
+    open_session(model, save_optimized=tmp_path / "loaded.onnx")
+    loaded = onnx.load(tmp_path / "loaded.onnx")
+    assert [node.op_type for node in loaded.graph.node] == ["MatMul"]
+    assert [tensor.data_type for tensor in loaded.graph.initializer] == [onnx.TensorProto.FLOAT]
+
+
+def test_a_weight_that_a_body_holds_is_stored_there(build, make_weight):
+    model = build(
+        """g (float[n, 20] x, bool c) => (float[n, 20] y) {
+            y = If (c) <then_branch = t () => (float[n, 20] p) { [one] p = MatMul (x, v) },
+                        else_branch = e () => (float[n, 20] q) { q = Identity (x) }>
+        }"""
+    )
+    body = model.graph.node[0].attribute[0].g
+    body.initializer.append(numpy_helper.from_array(make_weight(20, 20), "v"))
+    store_weights(model, ["one"])
+    body = model.graph.node[0].attribute[0].g
+    assert [node.op_type for node in body.node] == ["Cast", "Mul", "MatMul"]
+    assert {tensor.name for tensor in body.initializer} == {"v_int8", "scale_0"}
+    assert not model.graph.initializer
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_weight_that_both_branches_read_is_stored_once_outside_of_them(build, make_weight):
+    model = build(
+        """g (float[n, 20] x, bool c) => (float[n, 20] y) {
+            y = If (c) <then_branch = t () => (float[n, 20] p) { [one] p = MatMul (x, w) },
+                        else_branch = e () => (float[n, 20] q) { [two] a = MatMul (x, w) [three] q = MatMul (a, w) }>
+        }""",
+        w=make_weight(20, 20),
+    )
+    store_weights(model, ["one", "two", "three"])
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Mul", "If"]
+    assert sorted(tensor.data_type for tensor in model.graph.initializer) == [onnx.TensorProto.FLOAT, onnx.TensorProto.INT8]
+    for flag in (True, False):
+        assert np.isfinite(
+            infer(open_session(model), Sample("s", {"x": np.ones((2, 20), np.float32), "c": np.array(flag)}))["y"]
+        ).all()

@@ -85,7 +85,7 @@ def test_excluded_and_shape_deciding_nodes_are_float_in_the_file(mixed, written,
 
 
 def test_weights_in_bodies_stay_float_where_the_report_says_so(mixed, written, settings):
-    artifact, model, result = written(mixed, settings("weight_only"), with_flag(True))
+    artifact, model, result = written(mixed, settings("weight_only", subgraphs=False), with_flag(True))
     assert ops(model, "MatMulNBits") == ["planned_Q8", "excluded_Q8"]
     assert not {"then_mm", "else_mm"} & artifact.quantized_nodes.keys()
     assert any("stay as they are" in note for note in result.notes)
@@ -292,24 +292,28 @@ def test_layers_that_onnxruntime_has_fused_are_named(written, settings, build, m
     assert kept.node == "b" and "already fused" in kept.reason
 
 
-def test_a_weight_that_a_lookup_reads_too_is_not_copied(written, settings, build, make_weight):
-    text = """g (int64[n] ids) => (float[n, 500] y) {
+def test_a_weight_that_is_needed_in_float_as_well_is_not_copied(written, settings, build, make_weight):
+    text = """g (int64[n] ids, float[1] k) => (float[n, 500] y, float[500, 64] z) {
         e = Gather (table, ids) h = MatMul (e, w) turned = Transpose <perm = [1, 0]> (table) [head] y = MatMul (h, turned)
+        z = Mul (table, k)
     }"""
     model = build(text, table=make_weight(500, 64), w=make_weight(64, 64))
-    artifact, _, _ = written(model, settings("weight_only"), Sample("a", {"ids": np.array([1, 2, 499])}))
+    artifact, _, _ = written(
+        model, settings("weight_only"), Sample("a", {"ids": np.array([1, 2, 499]), "k": np.ones(1, np.float32)})
+    )
     assert artifact.size_bytes < artifact.baseline_bytes
     assert [kept.reason for kept in artifact.kept if kept.node == "head" and "'table'" in kept.reason]
 
 
 @pytest.mark.parametrize("file_format", [Format.qdq, Format.qoperator])
 def test_what_is_computed_from_constants_needs_no_range(written, settings, build, make_weight, file_format):
-    text = """g (int64[n] ids) => (float[n, 500] y) {
+    text = """g (int64[n] ids, float[1] k) => (float[n, 500] y, float[500, 64] z) {
         e = Gather (table, ids) [mm] h = MatMul (e, w) turned = Transpose <perm = [1, 0]> (table) [head] y = MatMul (h, turned)
+        z = Mul (table, k)
     }"""
     mode = settings("static", format=file_format, dynamic_op_types=[], products_of_activations=True)
     model = build(text, table=make_weight(500, 64), w=make_weight(64, 64))
-    artifact, _, _ = written(model, mode, Sample("a", {"ids": np.array([1, 2, 499])}))
+    artifact, _, _ = written(model, mode, Sample("a", {"ids": np.array([1, 2, 499]), "k": np.ones(1, np.float32)}))
     assert artifact.quantized_nodes == {"mm": Precision.static_int8.value}
 
 

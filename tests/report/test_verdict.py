@@ -1,6 +1,8 @@
 """The verdict in words: in report.json, in the terminal, on the page, in comparisons."""
 
+import dataclasses
 import io
+from types import SimpleNamespace
 
 import pytest
 from html_page import Page, page_of
@@ -127,3 +129,23 @@ def test_a_comparison_shows_the_verdict_on_quality_and_stars_no_run_beyond_its_l
 def test_a_report_without_limits_is_shown_without_a_verdict_on_quality(report, tmp_path):
     assert verdict_of(read(report)).quality is None
     assert Page(page_of(report, tmp_path)).texts("h1") == ["Faster than fp32: 1.50 times its speed"]
+
+
+def test_what_became_integers_is_said_of_all_graphs_together_by_their_bytes_and_multiplications(report):
+    [first] = report["artifacts"]
+    first |= {"weights": {"int8": 0.9, "fp32": 0.1}, "multiplications": {"int8, static ranges": 0.75, "fp32": 0.25}}
+    second = first | {"graph": "decoder", "baseline_bytes": 3 * first["baseline_bytes"]}
+    second |= {"weights": {"int8": 0.5, "fp32": 0.5}, "multiplications": {"int8 weight, float computation": 1.0}}
+    report["artifacts"] = [first, second]
+    counted = {"encoder": SimpleNamespace(macs={"Conv": 3_000_000}), "decoder": SimpleNamespace(macs={"LSTM": 1_000_000})}
+    inspected = dataclasses.replace(read(report), inspect=counted)
+    assert verdict_of(inspected).integers == "60 % of the weights' bytes, 56 % of the multiplications"
+
+
+def test_without_a_count_of_multiplications_and_without_integers_nothing_is_made_up(report):
+    [artifact] = report["artifacts"]
+    artifact |= {"weights": {"int8": 0.9, "fp32": 0.1}, "multiplications": None}
+    assert verdict_of(read(report)).integers == "90 % of the weights' bytes"
+    assert "in integers: 90 % of the weights' bytes" in printed(report)
+    artifact |= {"weights": {"fp16": 1.0}}
+    assert verdict_of(read(report)).integers is None

@@ -15,7 +15,7 @@ from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms, signed
 from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
 from pipeline.report.schema import ArtifactReport, InputFile, Report
-from pipeline.report.verdict import VERDICT_ORDER, quality_outcome, quality_verdict, speed_verdict
+from pipeline.report.verdict import VERDICT_ORDER, integer_shares, quality_outcome, quality_verdict, speed_verdict
 
 WORST_NODES = 8
 QUALITY_KINDS = {
@@ -175,6 +175,10 @@ def tiles(report: Report) -> list[Tile]:
         if measured is not None and measured.rtf and measured.baseline_rtf:
             against = tr("real time; fp32 {factor} ×", factor=f"{1 / measured.baseline_rtf:.0f}")
             found.append(Tile(_of(tr("Speech"), of), f"{1 / measured.rtf:.0f} ×", "", against))
+    if (shares := integer_shares(report)) is not None:
+        stored, computed = shares
+        told = "" if computed is None else tr("{percent} % of the multiplications", percent=f"{100 * computed:.0f}")
+        found.append(Tile(tr("In integers"), tr("{percent} % of the weights", percent=f"{100 * stored:.0f}"), "", told))
     return found + _quality_tiles(report)
 
 
