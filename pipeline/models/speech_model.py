@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.collected_steps import Collected
 from pipeline.sample import Outputs, Sample
 from pipeline.utterance import Utterance
+
+if TYPE_CHECKING:  # adapters are known before anything that opens a graph is imported
+    from pipeline.graph.source_graph import SourceGraph
 
 ReadAudio = Callable[[Path, int], npt.NDArray[np.float32]]
 """(path, sample rate in Hz) -> mono audio (samples,) in [-1, 1]."""
@@ -74,7 +76,7 @@ class SpeechModel(Protocol):
             ModelError: metadata, token table and graphs contradict each other.
         """
 
-    def with_graphs(self, graphs: Mapping[str, SourceGraph]) -> Self:
+    def with_graphs(self, graphs: Mapping[str, "SourceGraph"]) -> Self:
         """Return the model that knows its graphs, once they have been read.
 
         Raises:
