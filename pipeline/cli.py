@@ -26,6 +26,7 @@ from pipeline.config.help_text import INSTALLED_COMMAND, program, program_versio
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import end_sweep, register
 from pipeline.interruption import begin, interruption_in, status_of
+from pipeline.outside_errors import outside_error
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.sweep_record import INTERRUPTED, note_job
@@ -70,6 +71,8 @@ def start(command: Callable[[], object]) -> None:
             say(getattr(stopped, "__notes__", ["interrupted"])[-1], "bold yellow")
             sys.exit(status_of(stopped))
         message = composition_error(error)
+        if message is None and (told := outside_error(error)) is not None:
+            message = str(told)
         end_sweep()
         if message is None:
             raise
@@ -192,6 +195,7 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         PipelineError: what a user can act on; report.json then says `failed`.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the report then says `interrupted`, and it and the page hold what there is.
     """
+    from pipeline.record.report_end import mark_failed
     from pipeline.record.run_directory import RunDirectory
 
     directory = RunDirectory(folder)
@@ -199,7 +203,10 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         return _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
-            raise
+            if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
+                raise
+            mark_failed(folder, str(told))  # after the stages: while a page was written
+            raise told from error
         _keep_what_there_is(directory, composed.report.language.name)
         raise stopped from None
 

@@ -17,6 +17,7 @@ from pipeline.command_line.override_text import protected
 from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
+from pipeline.outside_errors import outside_error
 from pipeline.paths import config_directory
 from pipeline.report.index_file import refresh_index
 from pipeline.report.schema import Report
@@ -43,6 +44,8 @@ def run(overrides: Sequence[str] = ()) -> Report:
         except Exception as error:
             message = composition_error(error)
             if message is None:
+                if (told := outside_error(error)) is not None:
+                    raise told from error
                 raise
             raise ConfigError(message) from error
     if isinstance(result, PipelineError):

@@ -11,7 +11,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +30,7 @@ from pipeline.config.mode_settings import (
     WeightOnlyConfig,
 )
 from pipeline.config.model_name import model_name
+from pipeline.config.saved_settings import read_settings
 from pipeline.config.settings import (
     ALL_STAGES,
     BenchmarkConfig,
@@ -43,6 +43,7 @@ from pipeline.config.settings import (
     RuntimeConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
@@ -117,6 +118,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
         "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
+        "limits": _convert(composed, "limits", LimitsConfig, problems),
         "report": _convert(composed, "report", ReportConfig, problems),
         "package": _convert(composed, "package", PackageConfig, problems),
     }
@@ -126,6 +128,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
         for mode in (values["mode"], *graph_modes.values()):
             problems += [*_limits(mode, *groups), *_unknown_runtime(mode)]
+        problems += _limits_of_limits(values["limits"])
         problems += _stage_problems(stages)
         if values["package"].samples < 1:
             problems.append(f"package.samples: {values['package'].samples} is not allowed; allowed: at least 1.")
@@ -144,21 +147,6 @@ def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     loaded = read_settings(path)
     return to_run_config(loaded), to_plain(loaded)
-
-
-def read_settings(path: Path) -> DictConfig:
-    """Read a YAML file of settings.
-
-    Raises:
-        ConfigError: the file is damaged, or holds something else.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"rerun: {path} cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig) or not {"model", "mode"} <= set(loaded):
-        raise ConfigError(f"rerun: {path} holds no settings of a run.")
-    return loaded
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:
@@ -195,8 +183,10 @@ def _adapter_class(composed: DictConfig) -> type:
         adapter = get_class(target)
     except Exception as error:  # Hydra raises ImportError, ValueError or its own, by how far it came
         raise ConfigError(f"model._target_: {target} cannot be imported: {error}") from error
-    if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter)):
-        raise ConfigError(f"model._target_: {target} is not an adapter: an adapter is a dataclass.")
+    if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter) and hasattr(adapter, "evaluations")):
+        raise ConfigError(
+            f"model._target_: {target} is not an adapter: an adapter is a dataclass that says how it is evaluated."
+        )
     return adapter
 
 
@@ -289,6 +279,15 @@ def _unknown_runtime(mode: AnyModeConfig) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _limits_of_limits(limits: LimitsConfig) -> list[str]:
+    given = dataclasses.asdict(limits)
+    return [
+        f"limits.{name}: {value} is out of limits; allowed: above 0."
+        for name, value in given.items()
+        if value is not None and not value > 0
+    ]
 
 
 def _limits(

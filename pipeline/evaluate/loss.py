@@ -19,6 +19,7 @@ from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores
 from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import RunError
 from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
@@ -149,7 +150,7 @@ class LossEvaluator:
             self.between_samples()
             try:
                 after = self._adapter.infer(item.sample, run_of(number))
-            except RunError:  # as unusable as one that gives NaN
+            except (RunError, EndedError):  # as unusable as one that gives NaN
                 return Loss(float("inf"), float("inf"))
             if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -23,8 +23,10 @@ from pipeline.graph.local_functions import inline_functions
 from pipeline.graph.module_paths import Paths, module_paths
 from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise_inputs
 from pipeline.graph.opset import opset_of, use_one_default_domain
-from pipeline.graph.session import open_session
+from pipeline.graph.rehearsal import SHAPES, EndedError, rehearse
+from pipeline.graph.session import open_session, rehearse_model
 from pipeline.graph.subgraph_scopes import rename_in_bodies, tensors_in
+from pipeline.limits import MEGABYTE, limits
 from pipeline.paths import HashedFile, hash_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
@@ -86,7 +88,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         fixed: inputs that become constants, and their values.
 
     Raises:
-        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized, or has no such input to fix.
+        ModelError: the file is missing, corrupt, too large, refused by ONNX Runtime, or already quantized, or has no such input
+            to fix; or ONNX Runtime ends the process that opens it.
     """
     file = resolve_path(path)
     if not file.is_file():
@@ -95,12 +98,13 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         if close := difflib.get_close_matches(file.name, near, n=1):
             hint += f" Did you mean {close[0]}?"
         raise ModelError(f"model.path: file not found: {file}.{hint}")
+    _check_size(file, [file])
+    rehearse(str(file), 1, optimization=SHAPES)
     try:
         proto = onnx.load(file, load_external_data=False)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
+        _check_size(file, paths)
         load_external_data_for_model(proto, str(file.parent))
-        _drop_negative_dims(proto.graph)
-        drop_contradicted_shapes(proto)
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
@@ -110,10 +114,16 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
     try:
         open_session(file, optimization="none")
+        rehearse_model(file)  # with all optimizers, as every later session has it
+    except EndedError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(
             f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}{_older_opset(str(error))}"
         ) from error
+    _check_constants(file, proto.graph)
+    _drop_negative_dims(proto.graph)
+    drop_contradicted_shapes(proto)
     files, sha256 = hash_files(*paths)
     use_one_default_domain(proto)
     calls = inline_functions(proto)
@@ -124,8 +134,28 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     return SourceGraph(name, file, files, sha256, proto, values, defaults, module_paths(proto, calls))
 
 
+def _check_size(model: Path, files: Sequence[Path]) -> None:
+    size = sum(file.stat().st_size for file in files)
+    if size > limits().model_mb * MEGABYTE:
+        raise ModelError(
+            f"limits.model_mb: {limits().model_mb}, but {model} has {-(-size // MEGABYTE)} MB with its weights. Raise the "
+            "limit if the machine has several times as much memory."
+        )
+
+
+def _check_constants(file: Path, graph: onnx.GraphProto) -> None:
+    """Refuse what ONNX Runtime accepts without a word: which of two constants of one name counts, the format does not say."""
+    counts = Counter(tensor.name for tensor in graph.initializer)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ModelError(f"model.path: {file} holds the constant {twice[0]!r} more than once. Export it again.")
+
+
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
-    """Return the files beside a model that hold its weights, those of bodies and Constant nodes too, each once."""
+    """Return the files beside a model that hold its weights, those of bodies and Constant nodes too, each once.
+
+    Raises:
+        ModelError: a file would not lie in the folder. What a link there leads to is its owner's choice.
+    """
     names = {
         PurePosixPath(entry.value).as_posix()
         for tensor in tensors_in(model)
@@ -133,6 +163,9 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
+    for name in names:
+        if ".." in PurePosixPath(name.replace("\\", "/")).parts or PurePosixPath(name).is_absolute():
+            raise ModelError(f"model.path: weights in {name!r}, outside of the model's directory {folder}, are not read.")
     return [folder / name for name in sorted(names)]
 
 

@@ -7,10 +7,12 @@ node is measured in every layout that `pipeline.optimize` may give it (Conv over
 since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
+import contextlib
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pipeline.graph.graph_editor import Graph
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.prepare import initializers_of
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import extract, upstream_of
@@ -31,6 +34,8 @@ from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Sample
+
+log = logging.getLogger(__name__)
 
 RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
@@ -98,7 +103,7 @@ def kernel_savings(
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
             forms += _in_layouts(forms[0], layouts)
             probe = Sample(name, {node.input[0]: array})
-            times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
+            times[signature] = _least(forms, probe, threads)
         return times[signature]
 
     found: KernelSavings = {}
@@ -108,7 +113,11 @@ def kernel_savings(
         before = sum(ms(name, None).all for name in group.nodes)
         for precision in group.precisions:
             saved = size - byte_size(builder.build({group.name: precision}, rounding=False))
-            after = [ms(name, precision) for name in group.nodes]
+            try:
+                after = [ms(name, precision) for name in group.nodes]
+            except EndedError as error:  # nothing is gained by what no process survives
+                log.info("%s as %s: %s", group.name, precision.name, error.how)
+                continue
             alone_ms = before - sum(t.all for t in after)
             stays = precision is Precision.weight_int8  # its conversion is that of the weight, whatever its neighbours are
             among_ms = alone_ms if stays else before - sum(t.computing for t in after)
@@ -124,10 +133,23 @@ def alone(model: onnx.ModelProto, node: onnx.NodeProto, array: Array) -> onnx.Mo
     return with_shapes(extract(model, [node], [given], [made]))
 
 
+def _least(forms: Sequence[onnx.ModelProto], sample: Sample, threads: int) -> Times:
+    """Return the times of the fastest of several forms of a graph; the first is as it is, the others have other layouts.
+
+    Raises:
+        EndedError: ONNX Runtime ends the process that opens or runs the first.
+    """
+    found = [kernel_times(forms[0], sample, threads)]
+    for form in forms[1:]:
+        with contextlib.suppress(EndedError):
+            found.append(kernel_times(form, sample, threads))
+    return min(found, key=lambda times: times.all)
+
+
 def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
     """Return the time that the kernels of a graph take in one inference: the least of several."""
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-        session = open_session(model, threads, profile=Path(folder) / "trace")
+        session = open_session(model, threads, profile=Path(folder) / "trace", sample=sample)
         infer(session, sample)
         start = time.perf_counter()
         infer(session, sample)

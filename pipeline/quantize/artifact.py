@@ -12,6 +12,7 @@ from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.module_paths import module_of
 from pipeline.graph.prepare import without_shapes
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_lowest_ir_version
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
@@ -152,11 +153,14 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int 
     Raises:
         StageError: it does not load, does not run, gives other outputs than the original, or values that are not finite where
             the original's are.
+        EndedError: ONNX Runtime ends the process that opens or runs it.
     """
     optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path, threads, save_optimized=optimized), probe)
+        outputs = infer(open_session(path, threads, save_optimized=optimized, sample=probe), probe)
         kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
+    except EndedError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
             f"{path.name} does not run on sample {probe.id!r}: {error}. Exclude the node that it names with "

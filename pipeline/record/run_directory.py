@@ -1,5 +1,6 @@
 """A run's own directory: written atomically, never shared with another run."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from pipeline.errors import ConfigError
 REPORT_FILE = "report.json"
 CONFIG_FILE = "config.yaml"
 PAGE_FILE = "report.html"
+STAGING = ".staging"
+SAMPLES = "samples"
+FOLLOWED = (STAGING, SAMPLES, ".hydra", "run.log")  # what is written in place; all else is written beside and then renamed
 
 
 def past_config_file(directory: str, setting: str = "rerun") -> Path:
@@ -40,18 +44,21 @@ class RunDirectory:
 
         Raises:
             ConfigError: another run has already reported into it. One that ended before it had done anything, such as one with
-                a misspelt setting, gives its place to the run that the user corrects it with.
+                a misspelt setting, gives its place to the run that the user corrects it with. Or a folder that
+                a run writes into is a symbolic link.
         """
         if (path / REPORT_FILE).exists() and not _did_nothing(path / REPORT_FILE):
             raise ConfigError(f"hydra.run.dir: {path} already holds a run's {REPORT_FILE}; name a new directory.")
+        if links := [name for name in FOLLOWED if (path / name).is_symlink()]:
+            raise ConfigError(
+                f"hydra.run.dir: {path} holds the symbolic link {links[0]}, through which a run would write or remove files "
+                "elsewhere; name a new directory."
+            )
         self.path = path
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when this process is killed half-way."""
-        target = self.path / name
-        staged = target.with_name(f".{target.name}.{os.getpid()}")
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(target)
+        write_text(self.path / name, text)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Write report.json; no number in it is infinite or NaN."""
@@ -59,7 +66,7 @@ class RunDirectory:
 
     def staging(self, name: str) -> Path:
         """Return where an artifact is written before it is checked; `publish` gives it its name."""
-        place = self.path / ".staging"
+        place = self.path / STAGING
         place.mkdir(exist_ok=True)
         return place / name
 
@@ -71,11 +78,29 @@ class RunDirectory:
 
     def clear_staging(self) -> None:
         """Remove what was never published."""
-        place = self.path / ".staging"
+        place = self.path / STAGING
         if place.exists():
             for path in place.iterdir():
                 path.unlink()
             place.rmdir()
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or nothing: other processes may write it at the same time, or be killed.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there, and nothing else.
+    """
+    staged = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        staged.unlink(missing_ok=True)  # of a process of this number that was killed
+        with staged.open("x", encoding="utf-8") as stream:  # never through a link
+            stream.write(text)
+        staged.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise
 
 
 def _did_nothing(file: Path) -> bool:

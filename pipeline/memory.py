@@ -1,0 +1,20 @@
+"""How much memory this process can have at most: that of the machine, or of the control group of a container."""
+
+from pathlib import Path
+
+import psutil
+
+GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # as a container sees its own
+
+
+def memory_bytes() -> int:
+    """Return how many bytes of memory there are for all processes together."""
+    found = int(psutil.virtual_memory().total)
+    for file in GROUP_LIMITS:
+        try:
+            limit = Path(file).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdigit():  # `max` otherwise
+            found = min(found, int(limit))
+    return found
