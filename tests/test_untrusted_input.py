@@ -338,7 +338,8 @@ def test_settings_of_a_stranger_make_no_object_but_an_adapter(strangers_run, run
 @pytest.mark.parametrize(
     "text",
     [
-     "a: &a [x]\nmodel: *a\nmode: *a\n", "!!python/object/apply:os.system ['true']", "- a list", "{" * 1500, "model: [", "\x00"],
+     "a: &a [x]\nmodel: *a\nmode: *a\n", "!!python/object/apply:os.system ['true']", "- a list", "{" * 1500, "model: [",
+     "\x00"],
 )  # fmt: skip
 def test_settings_that_no_run_has_written_are_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")

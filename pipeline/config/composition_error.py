@@ -1,6 +1,7 @@
 """What a user needs to know of an error of Hydra or OmegaConf: the setting, what was found, what is allowed."""
 
 import re
+import traceback
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -8,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import renamed
 from pipeline.errors import PipelineError, did_you_mean
+
+COMPOSERS = frozenset({"hydra", "omegaconf", "yaml", "antlr4"})  # what they raise comes of what they were given
 
 
 def composition_error(error: BaseException) -> str | None:
@@ -29,9 +32,17 @@ def composition_error(error: BaseException) -> str | None:
             return _setting_error(link)
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
+    if _raised_in(error) in COMPOSERS and not isinstance(error, OSError):  # ValueError, AssertionError: `mode=2`, for example
+        return f"the settings cannot be composed: {' '.join(str(error).split()) or type(error).__name__}"
     if isinstance(error, OSError):
         return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the top-level package whose code raised an exception."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
 
 
 def _unknown_option(error: MissingConfigException) -> str:

@@ -1,7 +1,5 @@
 """Arrays of the user, and the check of every sample against what the graph takes."""
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +14,6 @@ from pipeline.errors import DataError, did_you_mean
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.limits import MEGABYTE, limits
 from pipeline.sample import Sample
-
-UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise where a file is damaged, encrypted, or says that it holds more than fits into memory."""
 
 
 def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
@@ -48,7 +43,9 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
                         f"limits.sample_mb={limits().sample_mb}. Cut it, or raise the limit."
                     )
                 samples.setdefault(sample, {})[input_name] = arrays[name]
-    except UNREADABLE as error:
+    except DataError:
+        raise
+    except Exception as error:  # what numpy, zipfile, zlib and tokenize raise where a file is damaged has no common base
         raise DataError(f"{key}: {path} is not an .npz that numpy reads ({error}).") from error
     if not samples:
         raise DataError(f"{key}: {path} holds no arrays; at least one sample is needed.")
@@ -72,7 +69,7 @@ def read_labels(path: Path) -> npt.NDArray[np.integer]:
     """
     try:
         labels = np.load(path, allow_pickle=False)
-    except UNREADABLE as error:
+    except Exception as error:  # see `read_arrays`
         raise DataError(f"evaluation.labels: {path} is not an .npy that numpy reads ({error}).") from error
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise DataError(f"evaluation.labels: {path} must hold one integer class per sample.")
