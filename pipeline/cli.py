@@ -195,17 +195,23 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         PipelineError: what a user can act on; report.json then says `failed`.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the report then says `interrupted`, and it and the page hold what there is.
     """
-    from pipeline.record.report_end import mark_failed
     from pipeline.record.run_directory import RunDirectory
 
-    directory = RunDirectory(folder)
+    with RunDirectory.claimed(folder) as directory:
+        return _executed(composed, directory, overrides)
+
+
+def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[str]) -> "Report":
+    """Run, and see to the report and the page where that ends early."""
+    from pipeline.record.report_end import mark_failed
+
     try:
         return _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
             if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
                 raise
-            mark_failed(folder, str(told))  # after the stages: while a page was written
+            mark_failed(directory.path, str(told))  # after the stages: while a page was written
             raise told from error
         _keep_what_there_is(directory, composed.report.language.name)
         raise stopped from None

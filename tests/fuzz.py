@@ -245,7 +245,8 @@ def mutated_settings(seed: int) -> list[str]:
     names = [*setting_names(model, mode), "graph_modes.encoder", "typo", "model._target_", "mode.kind"]
     numbers = [str(number) for number in NUMBERS]
     values = [
-        *numbers, "1.5", "nan", "inf", "1e999", "true", "false", "null", "[]", "{}", "[1,2]", "[a,null]", "{a: 1}", "'${oc.env:HOME}'",
+        *numbers, "1.5", "nan", "inf", "1e999", "true", "false", "null", "[]", "{}", "[1,2]", "[a,null]",
+        "{a: 1}", "'${oc.env:HOME}'",
 
         "${seed}", "${model.name}", "x", "''", "'<b>'", "名", "minmax", "int8", "[Conv]", "['*']", "[load]", "a b", "'a=b'",
         "\\",

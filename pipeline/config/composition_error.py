@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, did_you_mean
 COMPOSERS = frozenset({"hydra", "omegaconf", "yaml", "antlr4"})  # what they raise comes of what they were given
 
 
-def composition_error(error: BaseException) -> str | None:
+def composition_error(error: BaseException) -> str | None:  # noqa: PLR0911  a row for each kind
     """Return what a user needs to know of an error that came before the run; None where it is a defect of the program.
 
     Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that names the setting

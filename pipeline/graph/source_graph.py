@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
@@ -105,6 +106,9 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         _check_size(file, paths)
         load_external_data_for_model(proto, str(file.parent))
+        _read_all_texts(proto)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"model.path: {file} holds a name or text that is not UTF-8 ({error}). Export it again.") from error
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
@@ -141,6 +145,18 @@ def _check_size(model: Path, files: Sequence[Path]) -> None:
             f"limits.model_mb: {limits().model_mb}, but {model} has {-(-size // MEGABYTE)} MB with its weights. Raise the "
             "limit if the machine has several times as much memory."
         )
+
+
+def _read_all_texts(message: Message) -> None:
+    """Read every text of a message, and of those in it: protobuf decodes one only when it is read."""
+    for entry, value in message.ListFields():
+        if isinstance(value, Message):
+            _read_all_texts(value)
+        elif entry.message_type is not None:
+            for part in value:
+                _read_all_texts(part)
+        elif entry.type == FieldDescriptor.TYPE_STRING and not isinstance(value, str):
+            tuple(value)
 
 
 def _check_constants(file: Path, graph: onnx.GraphProto) -> None:

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ class RunDirectory:
             )
         self.path = path
 
+    @classmethod
+    @contextlib.contextmanager
+    def claimed(cls, path: Path) -> "Iterator[RunDirectory]":
+        """Take over `path` for as long as a run lasts; the system lets go of it where the process is killed.
+
+        Raises:
+            ConfigError: as of `RunDirectory`; or a run that goes on has claimed it.
+        """
+        with _lock(path):
+            yield cls(path)
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when this process is killed half-way."""
         write_text(self.path / name, text)
@@ -83,6 +95,26 @@ class RunDirectory:
             for path in place.iterdir():
                 path.unlink()
             place.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Lock a directory itself, so that nothing is left of it; Windows and some network file systems have no such lock."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"hydra.run.dir: {path} is being written by another run; name a new directory.") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(target: Path, text: str) -> None:
