@@ -109,6 +109,13 @@ def to_run_config(composed: DictConfig) -> RunConfig:
     Raises:
         ConfigError: names every setting that is unknown, missing, of the wrong type or out of its limits.
     """
+    try:
+        return _run_config(composed)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, or to what is not allowed
+        raise ConfigError(f"{error.full_key or 'the settings'}: {_first_line(error)}") from error
+
+
+def _run_config(composed: DictConfig) -> RunConfig:
     unknown = sorted({str(key) for key in composed} - {f.name for f in dataclasses.fields(RunSchema)})
     problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
     values = {

@@ -148,15 +148,17 @@ def _check_size(model: Path, files: Sequence[Path]) -> None:
 
 
 def _read_all_texts(message: Message) -> None:
-    """Read every text of a message, and of those in it: protobuf decodes one only when it is read."""
+    """Read every text of a message, and of those in it; protobuf gives bytes, or an error, where one is not UTF-8."""
     for entry, value in message.ListFields():
         if isinstance(value, Message):
             _read_all_texts(value)
         elif entry.message_type is not None:
             for part in value:
                 _read_all_texts(part)
-        elif entry.type == FieldDescriptor.TYPE_STRING and not isinstance(value, str):
-            tuple(value)
+        elif entry.type == FieldDescriptor.TYPE_STRING:
+            for text in [value] if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    text.decode("utf-8")
 
 
 def _check_constants(file: Path, graph: onnx.GraphProto) -> None:
