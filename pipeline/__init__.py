@@ -2,13 +2,13 @@
 
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     errors.py           errors that a user can act on
-    outside_errors.py   those of them that come from around the program: a full disk, memory that is used up
-    limits.py           what a run may take
     stage_time.py       the time that a stage may take
     paths.py            files that settings name: where they are, their hash
     extras.py           libraries that are installed on request
     processor.py        the processor of this machine
     memory.py           its memory
+    limits.py           what a run may take
+    outside_errors.py   those of them that come from around the program: a full disk, memory that is used up
     shell_words.py      commands as they are pasted into a shell
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording

@@ -1,4 +1,4 @@
-"""How much memory this process can have at most: that of the machine, or of the control group of a container."""
+"""How much memory this process has, and can have at most: that of the machine, or of the control group of a container."""
 
 from pathlib import Path
 
@@ -18,3 +18,8 @@ def memory_bytes() -> int:
         if limit.isdigit():  # `max` otherwise
             found = min(found, int(limit))
     return found
+
+
+def used_bytes() -> int:
+    """Return how many bytes of memory this process has now."""
+    return int(psutil.Process().memory_info().rss)

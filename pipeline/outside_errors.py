@@ -1,8 +1,12 @@
 """Errors that come from around the program, and that a user can act on: a disk that is full, memory that is used up."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.errors import StageError
+from pipeline.limits import MEGABYTE
 
 DISK = {
     errno.ENOSPC: "Free some space",
@@ -24,6 +28,17 @@ LOWER = {
 KILLED_WORKER = "TerminatedWorkerError"  # joblib's, which need not be installed
 
 
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Let an error of the system name the file that is written: one of a write, unlike one of an opening, names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
+
+
 def outside_error(error: BaseException, stage: str | None = None) -> StageError | None:
     """Return what a user is told of an error that comes from around the program; None where it is another.
 
@@ -33,8 +48,11 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
     """
     where = "" if stage is None else f"{stage}: "
     if isinstance(error, MemoryError):
+        from pipeline.memory import memory_bytes, used_bytes
+
         lower = LOWER.get(stage or "", "the size of the model or of its samples")
-        return StageError(f"{where}out of memory: {_words(error) or 'an array could not be had'}. Lower {lower}.")
+        used = f"with {used_bytes() // MEGABYTE} MB in use of {memory_bytes() // MEGABYTE} MB"
+        return StageError(f"{where}out of memory, {used}: {_words(error) or 'an array could not be had'}. Lower {lower}.")
     if isinstance(error, OSError) and error.errno in DISK:
         what = error.filename2 or error.filename
         place = "a file" if what is None else str(what)

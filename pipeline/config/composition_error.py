@@ -35,7 +35,7 @@ def composition_error(error: BaseException) -> str | None:  # noqa: PLR0911  a r
     if _raised_in(error) in COMPOSERS and not isinstance(error, OSError):  # ValueError, AssertionError: `mode=2`, for example
         return f"the settings cannot be composed: {' '.join(str(error).split()) or type(error).__name__}"
     if isinstance(error, OSError):
-        return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
+        return f"hydra.run.dir: {error.filename or 'its directory'} cannot be written ({error.strerror}); name another place."
     return None
 
 

@@ -17,6 +17,7 @@ from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_l
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import tensors_in
+from pipeline.outside_errors import naming
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -119,11 +120,12 @@ def save_artifact(
     path = directory.staging(name)
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
-    if external_data or is_large(model):
-        written = save_with_external_data(model, path)
-    else:
-        onnx.save_model(model, path)
-        written = [path]
+    with naming(path):
+        if external_data or is_large(model):
+            written = save_with_external_data(model, path)
+        else:
+            onnx.save_model(model, path)
+            written = [path]
     kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
     files, sha256 = hash_files(*written)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.outside_errors import naming
 
 REPORT_FILE = "report.json"
 CONFIG_FILE = "config.yaml"
@@ -126,7 +127,7 @@ def write_text(target: Path, text: str) -> None:
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         staged.unlink(missing_ok=True)  # of a process of this number that was killed
-        with staged.open("x", encoding="utf-8") as stream:  # never through a link
+        with naming(target), staged.open("x", encoding="utf-8") as stream:  # never through a link
             stream.write(text)
         staged.replace(target)
     except BaseException:
