@@ -47,6 +47,8 @@ from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "report")
+
 RENAMED = {  # settings and options under a former name -> the present one
     "mode=float": "mode=optimize",
     "mode.rewrite": "mode.optimize",
@@ -116,6 +118,9 @@ def to_run_config(composed: DictConfig) -> RunConfig:
 
 
 def _run_config(composed: DictConfig) -> RunConfig:
+    for key in GROUPS:
+        if (node := composed.get(key)) is not None and not isinstance(node, DictConfig):
+            raise ConfigError(f"{key}: {str(node)[:60]!r} stands where settings belong. Choose an option: {key}=<option>.")
     unknown = sorted({str(key) for key in composed} - {f.name for f in dataclasses.fields(RunSchema)})
     problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
     values = {

@@ -68,7 +68,7 @@ def run_child(
     runtime = runtime or own_runtime()
     with _steps_told(folder / STEPS_FILE, on_step):
         done = run_and_end_with_us(
-            [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
+            [runtime.python, "-P", "-m", "pipeline.measure.benchmark_child", str(folder)],
             env=runtime.environment(folder),
             stdin=subprocess.DEVNULL,
             text=True,
