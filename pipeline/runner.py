@@ -75,6 +75,12 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
         KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
+    with holding(config.limits), rehearsals() as others:  # starts a process, while the rest is made ready
+        others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
+        return _run(config, directory, warnings)
+
+
+def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str]) -> Report:
     context = RunContext(config, directory)
     for warning in (*warnings, *warnings_of(config)):
         context.run_log.warn(warning)
@@ -96,8 +102,7 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
         check_evaluation(config.model, config.evaluation)
         if "benchmark" in config.stages:
             _ = context.runtime  # one that is not to be had ends the run before anything is computed
-        with holding(config.limits), rehearsals() as others, context.progress:
-            others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
+        with context.progress:
             for stage in stages:
                 done.append(_run_stage(stage, context))
                 write("running")
