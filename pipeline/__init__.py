@@ -31,6 +31,7 @@
     stages/             load, inspect, quantize, benchmark, evaluate, package: one file each
     report/             report.json, the terminal, report.html, comparisons of runs
     runner.py           the chain of stages, its order and its promises
+    interrupted_run.py  what an interrupted run leaves
     rerun.py            what differs when a past run is run again
     try_models.py       the models of a past run speak and listen
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep

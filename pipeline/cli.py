@@ -143,7 +143,9 @@ def run_job(composed: DictConfig) -> Objective:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, INTERRUPTED)
         if not composed.compare:
-            error.add_note(_so_far(folder))
+            from pipeline.interrupted_run import so_far
+
+            error.add_note(so_far(folder))
         raise
     except PipelineError as error:
         if in_sweep:
@@ -213,7 +215,9 @@ def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[s
                 raise
             mark_failed(directory.path, str(told))  # after the stages: while a page was written
             raise told from error
-        _keep_what_there_is(directory, composed.report.language.name)
+        from pipeline.interrupted_run import keep_what_there_is
+
+        keep_what_there_is(directory, composed.report.language.name)
         raise stopped from None
 
 
@@ -260,42 +264,6 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     return report
 
 
-def _keep_what_there_is(directory: "RunDirectory", language: str) -> None:
-    """Write the page of a run that was interrupted; where it had not begun to report, the report too.
-
-    A run that was done, and interrupted while its page was written, is done.
-    """
-    from pipeline.record.run_directory import PAGE_FILE, REPORT_FILE
-    from pipeline.report.html.run_page import write_page
-    from pipeline.report.report_file import read_report, write_report
-    from pipeline.report.schema import Report
-
-    if not (directory.path / REPORT_FILE).is_file():
-        write_report(directory, Report("interrupted"))
-    report = read_report(directory.path, "report")
-    directory.write_text(PAGE_FILE, write_page(report, directory.path, language))
-
-
-def _so_far(folder: Path) -> str:
-    """Return what an interrupted run has come to, in one line."""
-    from pipeline.record.run_directory import REPORT_FILE
-    from pipeline.report.report_file import read_report
-
-    if not (folder / REPORT_FILE).is_file():
-        return f"interrupted before anything was done in {folder}"
-    report = read_report(folder, "report")
-    done = [stage.name for stage in report.stages if stage.status == "done"]
-    where = next((stage.name for stage in report.stages if stage.status == "interrupted"), None)
-    files = [f"{artifact.graph}: {folder / artifact.file}" for artifact in report.artifacts or []]
-    parts = [
-        f"interrupted in {where}" if where else "interrupted",
-        f"so far: {', '.join(done)}" if done else "no stage was done",
-        *files,
-        f"report: {folder / REPORT_FILE}",
-    ]
-    return "; ".join(parts)
-
-
 def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
@@ -338,6 +306,7 @@ def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
 
 def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_sweep: bool) -> None:
     """Let the models of a past run speak or listen, and print what came of it; no run's directory is left."""
+    from pipeline.graph.rehearsal import rehearsals
     from pipeline.try_models import speak, transcribe
 
     try:
@@ -347,7 +316,8 @@ def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_
             key = others[0].partition("=")[0]
             raise ConfigError(f"{key}: would have no effect beside run: a past run has its own settings. Leave it out.")
         run = Path(composed.run)
-        found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
+        with rehearsals():  # the run may be a stranger's
+            found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
     finally:
         _remove_empty_run(folder)
     console = result_console()

@@ -381,3 +381,15 @@ def test_a_report_that_is_no_file_is_none(tmp_path, run_quickly):
     run = run_quickly(f"rerun={tmp_path}")
     assert run.exit_code == 2
     assert "Traceback" not in run.stderr
+
+
+def test_a_strangers_report_does_not_name_files_elsewhere_as_its_models(strangers_run, run_quickly, tmp_path):
+    folder = strangers_run(GIVEN)
+    artifact = {"graph": "vocoder", "file": "../v.int8.onnx", "sha256": "0" * 64, "bytes": 1, "baseline_bytes": 4}
+    artifact |= {"quantized_nodes": {}, "kernels": {}, "kept": []}
+    report = {"schema": 2, "status": "done", "artifacts": [artifact]}
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (tmp_path / "v.int8.onnx").write_bytes(b"elsewhere")
+    run = run_quickly(f"run={folder}", "say=hello")
+    assert run.exit_code == 2
+    assert "does not lie in it" in run.stderr

@@ -47,7 +47,7 @@ from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
-GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "report")
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "report", "package")
 
 RENAMED = {  # settings and options under a former name -> the present one
     "mode=float": "mode=optimize",

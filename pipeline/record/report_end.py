@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.record.run_directory import REPORT_FILE, STAGING, write_text
+from pipeline.record.run_directory import PACKAGE_STAGING, REPORT_FILE, STAGING, write_text
 
 SCHEMA = 2  # of the least that a report must hold
 KEPT = ("schema", "status", "error", "model", "mode", "stages")  # where there is no room for more
@@ -31,9 +31,8 @@ def end_report(file: str) -> None:
         f"The process of the run ended{f' in the stage {running}' if running else ''}, and could not say why: it was killed "
         "(out of memory?), or native code has ended it. Run it again; if it ends there again, the model is what to look at.",
     )
-    staging = path.parent / STAGING
-    if not staging.is_symlink():
-        shutil.rmtree(staging, ignore_errors=True)
+    for name in (STAGING, PACKAGE_STAGING):
+        shutil.rmtree(path.parent / name, ignore_errors=True)  # a link is left
 
 
 def mark_failed(folder: Path, error: str) -> None:

@@ -15,8 +15,16 @@ REPORT_FILE = "report.json"
 CONFIG_FILE = "config.yaml"
 PAGE_FILE = "report.html"
 STAGING = ".staging"
+PACKAGE, PACKAGE_STAGING = "package", ".package"
 SAMPLES = "samples"
-FOLLOWED = (STAGING, SAMPLES, ".hydra", "run.log")  # what is written in place; all else is written beside and then renamed
+FOLLOWED = (
+    STAGING,
+    PACKAGE,
+    PACKAGE_STAGING,
+    SAMPLES,
+    ".hydra",
+    "run.log",
+)  # what is written in place; all else is written beside and then renamed
 
 
 def past_config_file(directory: str, setting: str = "rerun") -> Path:
