@@ -118,9 +118,10 @@ def to_run_config(composed: DictConfig) -> RunConfig:
 
 
 def _run_config(composed: DictConfig) -> RunConfig:
-    for key in GROUPS:
+    for key in (*GROUPS, "graph_modes"):
         if (node := composed.get(key)) is not None and not isinstance(node, DictConfig):
-            raise ConfigError(f"{key}: {str(node)[:60]!r} stands where settings belong. Choose an option: {key}=<option>.")
+            option = f"{key}=<option>" if key in GROUPS else f"+mode@{key}.<graph>=<mode>"
+            raise ConfigError(f"{key}: {str(node)[:60]!r} stands where settings belong. Choose an option: {option}.")
     unknown = sorted({str(key) for key in composed} - {f.name for f in dataclasses.fields(RunSchema)})
     problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
     values = {

@@ -222,8 +222,9 @@ class Rehearsals:
     def _last_words(self) -> str:
         if self._printed is None:
             return ""
-        size = os.fstat(self._printed.fileno()).st_size
-        text = os.pread(self._printed.fileno(), LAST_BYTES, max(size - LAST_BYTES, 0)).decode("utf-8", "replace")
+        size = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(size - LAST_BYTES, 0))
+        text = self._printed.read().decode("utf-8", "replace")
         return " ".join((text.strip().splitlines() or [""])[-1].split())[:300]
 
 

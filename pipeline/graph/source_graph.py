@@ -163,9 +163,10 @@ def _read_all_texts(message: Message) -> None:
 
 def _check_constants(file: Path, graph: onnx.GraphProto) -> None:
     """Refuse what ONNX Runtime accepts without a word: which of two constants of one name counts, the format does not say."""
-    counts = Counter(tensor.name for tensor in graph.initializer)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ModelError(f"model.path: {file} holds the constant {twice[0]!r} more than once. Export it again.")
+    known: dict[str, onnx.TensorProto] = {}
+    for tensor in graph.initializer:
+        if known.setdefault(tensor.name, tensor) != tensor:
+            raise ModelError(f"model.path: {file} holds two different constants of the name {tensor.name!r}. Export it again.")
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
