@@ -2,9 +2,13 @@
 
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     errors.py           errors that a user can act on
+    stage_time.py       the time that a stage may take
     paths.py            files that settings name: where they are, their hash
     extras.py           libraries that are installed on request
     processor.py        the processor of this machine
+    memory.py           its memory
+    limits.py           what a run may take
+    outside_errors.py   those of them that come from around the program: a full disk, memory that is used up
     shell_words.py      commands as they are pasted into a shell
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
@@ -27,6 +31,7 @@
     stages/             load, inspect, quantize, benchmark, evaluate, package: one file each
     report/             report.json, the terminal, report.html, comparisons of runs
     runner.py           the chain of stages, its order and its promises
+    interrupted_run.py  what an interrupted run leaves
     rerun.py            what differs when a past run is run again
     try_models.py       the models of a past run speak and listen
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep

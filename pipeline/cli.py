@@ -28,6 +28,7 @@ from pipeline.config.help_text import INSTALLED_COMMAND, program, program_versio
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import end_sweep, register
 from pipeline.interruption import begin, interruption_in, status_of
+from pipeline.outside_errors import outside_error
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.sweep_record import INTERRUPTED, note_job
@@ -74,6 +75,8 @@ def start(command: Callable[[], object]) -> None:
             say(getattr(stopped, "__notes__", ["interrupted"])[-1], "bold yellow")
             sys.exit(status_of(stopped))
         message = composition_error(error)
+        if message is None and (told := outside_error(error)) is not None:
+            message = str(told)
         end_sweep()
         if message is None:
             raise
@@ -143,7 +146,9 @@ def run_job(composed: DictConfig) -> Objective:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, INTERRUPTED)
         if not composed.compare:
-            error.add_note(_so_far(folder))
+            from pipeline.interrupted_run import so_far
+
+            error.add_note(so_far(folder))
         raise
     except PipelineError as error:
         if in_sweep:
@@ -197,13 +202,25 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     """
     from pipeline.record.run_directory import RunDirectory
 
-    directory = RunDirectory(folder)
+    with RunDirectory.claimed(folder) as directory:
+        return _executed(composed, directory, overrides)
+
+
+def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[str]) -> "Report":
+    """Run, and see to the report and the page where that ends early."""
+    from pipeline.record.report_end import mark_failed
+
     try:
         return _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
-            raise
-        _keep_what_there_is(directory, composed.report.language.name)
+            if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
+                raise
+            mark_failed(directory.path, str(told))  # after the stages: while a page was written
+            raise told from error
+        from pipeline.interrupted_run import keep_what_there_is
+
+        keep_what_there_is(directory, composed.report.language.name)
         raise stopped from None
 
 
@@ -250,42 +267,6 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     return report
 
 
-def _keep_what_there_is(directory: "RunDirectory", language: str) -> None:
-    """Write the page of a run that was interrupted; where it had not begun to report, the report too.
-
-    A run that was done, and interrupted while its page was written, is done.
-    """
-    from pipeline.record.run_directory import PAGE_FILE, REPORT_FILE
-    from pipeline.report.html.run_page import write_page
-    from pipeline.report.report_file import read_report, write_report
-    from pipeline.report.schema import Report
-
-    if not (directory.path / REPORT_FILE).is_file():
-        write_report(directory, Report("interrupted"))
-    report = read_report(directory.path, "report")
-    directory.write_text(PAGE_FILE, write_page(report, directory.path, language))
-
-
-def _so_far(folder: Path) -> str:
-    """Return what an interrupted run has come to, in one line."""
-    from pipeline.record.run_directory import REPORT_FILE
-    from pipeline.report.report_file import read_report
-
-    if not (folder / REPORT_FILE).is_file():
-        return f"interrupted before anything was done in {folder}"
-    report = read_report(folder, "report")
-    done = [stage.name for stage in report.stages if stage.status == "done"]
-    where = next((stage.name for stage in report.stages if stage.status == "interrupted"), None)
-    files = [f"{artifact.graph}: {folder / artifact.file}" for artifact in report.artifacts or []]
-    parts = [
-        f"interrupted in {where}" if where else "interrupted",
-        f"so far: {', '.join(done)}" if done else "no stage was done",
-        *files,
-        f"report: {folder / REPORT_FILE}",
-    ]
-    return "; ".join(parts)
-
-
 def _print(report: "Report", folder: Path) -> None:
     from pipeline.report.terminal import print_report
 
@@ -328,6 +309,7 @@ def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
 
 def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_sweep: bool) -> None:
     """Let the models of a past run speak or listen, and print what came of it; no run's directory is left."""
+    from pipeline.graph.rehearsal import rehearsals
     from pipeline.try_models import speak, transcribe
 
     try:
@@ -337,7 +319,8 @@ def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_
             key = others[0].partition("=")[0]
             raise ConfigError(f"{key}: would have no effect beside run: a past run has its own settings. Leave it out.")
         run = Path(composed.run)
-        found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
+        with rehearsals():  # the run may be a stranger's
+            found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
     finally:
         _remove_empty_run(folder)
     console = result_console()

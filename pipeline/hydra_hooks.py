@@ -16,7 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.compose import read_settings, register_schemas
+from pipeline.config.compose import register_schemas
+from pipeline.config.saved_settings import read_settings
 from pipeline.errors import ConfigError
 from pipeline.interruption import begin
 from pipeline.record.console import Paragraph, result_console, say

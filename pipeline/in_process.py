@@ -17,7 +17,9 @@ from pipeline.command_line.override_text import protected
 from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
+from pipeline.outside_errors import outside_error
 from pipeline.paths import config_directory
+from pipeline.record.console import LogFile
 from pipeline.report.index_file import refresh_index
 from pipeline.report.schema import Report
 
@@ -43,6 +45,8 @@ def run(overrides: Sequence[str] = ()) -> Report:
         except Exception as error:
             message = composition_error(error)
             if message is None:
+                if (told := outside_error(error)) is not None:
+                    raise told from error
                 raise
             raise ConfigError(message) from error
     if isinstance(result, PipelineError):
@@ -91,7 +95,7 @@ def _hydra() -> Iterator["Hydra"]:
 def _log_in(folder: Path) -> Iterator[None]:
     """Write what the pipeline logs into the run's directory; the caller's own logging stays as it is."""
     logger = logging.getLogger("pipeline")
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler = LogFile(folder / LOG_FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     level = logger.level
     logger.addHandler(handler)

@@ -159,16 +159,23 @@ def run_and_end_with_us(command: Sequence[str], **settings: Any) -> "subprocess.
     """
     with held():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
-    with process:
-        _state.children.add(process)
+    with process, ended_with_us(process):
         try:
             stdout, stderr = process.communicate()
         except BaseException:
             process.kill()
             raise
-        finally:
-            _state.children.discard(process)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def ended_with_us(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Enclose the work of a child: where a signal ends this process at once meanwhile, the child is ended first."""
+    _state.children.add(process)
+    try:
+        yield
+    finally:
+        _state.children.discard(process)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -8,18 +8,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import ConfigError
+
 PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `data/` into
 
 
 def resolve_path(path: str) -> Path:
-    """Return the absolute path of a file that a setting names: relative to the working directory, else to the project."""
+    """Return the absolute path of a file that a setting names: relative to the working directory, else to the project.
+
+    Raises:
+        ConfigError: no file can have such a name.
+    """
     given = Path(path)
     with contextlib.suppress(RuntimeError):  # `~name` of nobody: a file of that name
         given = given.expanduser()
     if given.is_absolute():
         return given
     here = given.absolute()
-    return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
+    try:
+        return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
+    except OSError as error:  # of so long a name, the system does not even say that there is no such file
+        raise ConfigError(f"{path[:100]!r}: no file can have this name ({error.strerror}).") from error
 
 
 def config_directory() -> Path:

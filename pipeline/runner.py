@@ -16,12 +16,17 @@ from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
+from pipeline.graph.rehearsal import rehearsals
 from pipeline.interruption import boundary, interruption_in
+from pipeline.limits import holding
+from pipeline.outside_errors import outside_error
 from pipeline.record.environment import environment
-from pipeline.record.run_directory import RunDirectory
+from pipeline.record.report_end import mark_failed
+from pipeline.record.run_directory import REPORT_FILE, RunDirectory
 from pipeline.report.report_file import write_report
 from pipeline.report.schema import Report, StageRun
 from pipeline.report.writer import report_of, stages_of
+from pipeline.stage_time import at_most
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -70,6 +75,12 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
         KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
+    with holding(config.limits), rehearsals() as others:  # starts a process, while the rest is made ready
+        others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
+        return _run(config, directory, warnings)
+
+
+def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str]) -> Report:
     context = RunContext(config, directory)
     for warning in (*warnings, *warnings_of(config)):
         context.run_log.warn(warning)
@@ -101,8 +112,17 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
         if stopped is not None:
             write("interrupted")
             raise stopped from None
-        write("failed", str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}")
-        raise
+        failed = next((run.name for run in stages_of(config.stages, done, "failed") if run.status == "failed"), None)
+        told = error if isinstance(error, PipelineError) else outside_error(error, failed)
+        message = str(told) if told is not None else f"{type(error).__name__}: {error}"
+        try:
+            write("failed", message)
+        except OSError:
+            mark_failed(directory.path, message)
+        if told is None or told is error:
+            raise
+        log.debug("what the user is told of as %s", message, exc_info=True)
+        raise told from error
     directory.clear_staging()
     return write("done")
 
@@ -145,7 +165,8 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
 def _run_stage(stage: Stage, context: RunContext) -> StageRun:
     log.info("%s", stage.name)
     start = time.perf_counter()
-    with context.progress.bar(stage.name, None), boundary():  # until a part of the stage shows a bar of its own
+    allowed = at_most(context.config.limits.stage_seconds, stage.name)
+    with context.progress.bar(stage.name, None), allowed, boundary():  # until a part of the stage shows a bar of its own
         setattr(context, stage.gives, stage.run(context))
     seconds = time.perf_counter() - start
     assert getattr(context, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"

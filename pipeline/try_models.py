@@ -64,6 +64,8 @@ def speak(run: Path, text: str) -> list[Spoken]:
         raise ConfigError(f"say: {adapter.name}, the model of {run}, has no vocoder that makes its mels audible.")
     sample = adapter.sample(Utterance("said", text=text), lambda path, rate: np.zeros(0, np.float32))
     folder = run / SPOKEN
+    if folder.is_symlink():
+        raise ConfigError(f"run: {folder} is a symbolic link, through which the speech would be written elsewhere.")
     folder.mkdir(exist_ok=True)
     stem = time.strftime("%Y-%m-%d_%H-%M-%S")
     listener = listener_of(adapter, model.threads)
@@ -105,6 +107,8 @@ def _models_of(run: Path) -> tuple[LoadedModel, Mapping[str, Path], int]:
     config, _ = read_run_config(past_config_file(str(run), "run"))
     report = read_report(run, "run")
     changed = {artifact.graph: run / artifact.file for artifact in report.artifacts or []}
+    if away := [path for path in changed.values() if path.parent != run]:
+        raise ConfigError(f"run: the report of {run} names {away[0]}, which does not lie in it. No run writes that.")
     if not changed:
         raise ConfigError(f"run: {run} has made no model: its status is {report.status}. Name a run with the stage quantize.")
     if missing := [path for path in changed.values() if not path.is_file()]:

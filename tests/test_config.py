@@ -175,3 +175,9 @@ def test_what_was_renamed_exists_under_its_present_name(repo, present):
         assert (repo / "conf" / group / f"{setting}.yaml").is_file()
     else:
         assert any(setting in get_type_hints(schema) for schema in MODE_SCHEMAS.values())
+
+
+@pytest.mark.parametrize("key", ["model", "mode", "calibration", "runtime", "limits", "graph_modes"])
+def test_a_text_in_the_place_of_settings_is_told_of(key):
+    with pytest.raises(ConfigError, match=rf"{key}: 'fast' stands where settings belong"):
+        to_run_config(composed(**{key: "fast"}))

@@ -35,11 +35,19 @@ import os, pathlib, sys
 from pipeline.record.run_directory import RunDirectory
 directory = RunDirectory(pathlib.Path(sys.argv[1]))
 directory.write_report({"status": "running"})
-whole = pathlib.Path.write_text
-def die_half_way(path, text, **settings):
-    whole(path, text[: len(text) // 2], **settings)
-    os._exit(9)
-pathlib.Path.write_text = die_half_way
+whole = pathlib.Path.open
+class HalfWay:
+    def __init__(self, stream):
+        self.stream = stream
+    def __enter__(self):
+        return self
+    def __exit__(self, *error):
+        os._exit(1)
+    def write(self, text):
+        self.stream.write(text[: len(text) // 2])
+        self.stream.flush()
+        os._exit(9)
+pathlib.Path.open = lambda *arguments, **settings: HalfWay(whole(*arguments, **settings))
 directory.write_report({"status": "done", "numbers": list(range(1000))})
 """
 

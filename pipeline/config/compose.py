@@ -11,26 +11,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.choices import Format, IntegerType, ModeKind
+from pipeline.config.choices import ModeKind
 from pipeline.config.help_text import help_node
 from pipeline.config.mode_settings import (
     MODE_SCHEMAS,
     AnyModeConfig,
-    AutoConfig,
-    DynamicConfig,
-    Fp16Config,
     ModeConfig,
-    OptimizeConfig,
-    StaticConfig,
-    WeightOnlyConfig,
 )
 from pipeline.config.model_name import model_name
+from pipeline.config.ranges import limits_out_of_range, out_of_range, package_out_of_range
+from pipeline.config.saved_settings import read_settings
 from pipeline.config.settings import (
     ALL_STAGES,
     BenchmarkConfig,
@@ -43,8 +38,11 @@ from pipeline.config.settings import (
     RuntimeConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
+
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "report", "package")
 
 RENAMED = {  # settings and options under a former name -> the present one
     "mode=float": "mode=optimize",
@@ -110,6 +108,17 @@ def to_run_config(composed: DictConfig) -> RunConfig:
     Raises:
         ConfigError: names every setting that is unknown, missing, of the wrong type or out of its limits.
     """
+    try:
+        return _run_config(composed)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, or to what is not allowed
+        raise ConfigError(f"{error.full_key or 'the settings'}: {_first_line(error)}") from error
+
+
+def _run_config(composed: DictConfig) -> RunConfig:
+    for key in (*GROUPS, "graph_modes"):
+        if (node := composed.get(key)) is not None and not isinstance(node, DictConfig):
+            option = f"{key}=<option>" if key in GROUPS else f"+mode@{key}.<graph>=<mode>"
+            raise ConfigError(f"{key}: {str(node)[:60]!r} stands where settings belong. Choose an option: {option}.")
     unknown = sorted({str(key) for key in composed} - {f.name for f in dataclasses.fields(RunSchema)})
     problems = [f"{key}: no such setting.{did_you_mean(key, _names(RunSchema))}" for key in unknown]
     values = {
@@ -119,6 +128,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         "evaluation": _convert(composed, "evaluation", EvaluationConfig, problems),
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
         "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
+        "limits": _convert(composed, "limits", LimitsConfig, problems),
         "report": _convert(composed, "report", ReportConfig, problems),
         "package": _convert(composed, "package", PackageConfig, problems),
     }
@@ -127,10 +137,8 @@ def to_run_config(composed: DictConfig) -> RunConfig:
         stages, seed = composed.get("stages"), composed.get("seed")
         groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
         for mode in (values["mode"], *graph_modes.values()):
-            problems += [*_limits(mode, *groups), *_unknown_runtime(mode)]
-        problems += _stage_problems(stages)
-        if values["package"].samples < 1:
-            problems.append(f"package.samples: {values['package'].samples} is not allowed; allowed: at least 1.")
+            problems += out_of_range(mode, *groups)
+        problems += [*limits_out_of_range(values["limits"]), *package_out_of_range(values["package"]), *_stage_problems(stages)]
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
@@ -146,21 +154,6 @@ def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     loaded = read_settings(path)
     return to_run_config(loaded), to_plain(loaded)
-
-
-def read_settings(path: Path) -> DictConfig:
-    """Read a YAML file of settings.
-
-    Raises:
-        ConfigError: the file is damaged, or holds something else.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"rerun: {path} cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig) or not {"model", "mode"} <= set(loaded):
-        raise ConfigError(f"rerun: {path} holds no settings of a run.")
-    return loaded
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:
@@ -197,8 +190,10 @@ def _adapter_class(composed: DictConfig) -> type:
         adapter = get_class(target)
     except Exception as error:  # Hydra raises ImportError, ValueError or its own, by how far it came
         raise ConfigError(f"model._target_: {target} cannot be imported: {error}") from error
-    if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter)):
-        raise ConfigError(f"model._target_: {target} is not an adapter: an adapter is a dataclass.")
+    if not (inspect.isclass(adapter) and dataclasses.is_dataclass(adapter) and hasattr(adapter, "evaluations")):
+        raise ConfigError(
+            f"model._target_: {target} is not an adapter: an adapter is a dataclass that says how it is evaluated."
+        )
     return adapter
 
 
@@ -275,116 +270,3 @@ def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     if not stages:
         return [f"stages: empty; name at least one of {', '.join(ALL_STAGES)}."]
     return [f"stages: no stage {name!r}.{did_you_mean(name, ALL_STAGES)}" for name in stages if name not in ALL_STAGES]
-
-
-def _are_thread_counts(counts: list[int]) -> bool:
-    return len(set(counts)) == len(counts) and all(count >= 1 for count in counts)
-
-
-def _unknown_runtime(mode: AnyModeConfig) -> list[str]:
-    if mode.runtime is None:
-        return []
-    from pipeline.graph.runtime_versions import parse_version
-
-    try:
-        parse_version(mode.runtime, "mode.runtime")
-    except ConfigError as error:
-        return [str(error)]
-    return []
-
-
-def _limits(
-    mode: AnyModeConfig,
-    calibration: CalibrationConfig,
-    evaluation: EvaluationConfig,
-    benchmark: BenchmarkConfig,
-    runtime: RuntimeConfig,
-) -> list[str]:
-    """Return a sentence for each setting that is out of its limits."""
-    checks: list[tuple[bool, str, object, str]] = [
-        (calibration.samples >= 1, "calibration.samples", calibration.samples, "at least 1"),
-        (calibration.length >= 1, "calibration.length", calibration.length, "at least 1"),
-        (evaluation.samples >= 1, "evaluation.samples", evaluation.samples, "at least 1"),
-        (evaluation.listen >= 0, "evaluation.listen", evaluation.listen, "at least 0"),
-        (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
-        ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
-        (
-            _are_thread_counts(benchmark.threads),
-            "benchmark.threads",
-            benchmark.threads,
-            "a list of numbers of at least 1, each once",
-        ),
-        (runtime.threads >= 1, "runtime.threads", runtime.threads, "at least 1"),
-        (
-            benchmark.host is None or benchmark.runtime is None,
-            "benchmark.runtime",
-            benchmark.runtime,
-            "null with benchmark.host: the device has its own",
-        ),
-        (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
-        (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
-        (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),
-        (mode.opset is None or 7 <= mode.opset <= 25, "mode.opset", mode.opset, "null or 7 to 25"),
-    ]
-    match mode:
-        case StaticConfig():
-            eight = (IntegerType.int8, IntegerType.uint8)
-            sixteen = (IntegerType.int16, IntegerType.uint16)
-            checks += [
-                (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
-                (0 <= mode.momentum < 1, "mode.momentum", mode.momentum, "0 or more, below 1"),
-                (mode.min_channels >= 1, "mode.min_channels", mode.min_channels, "at least 1"),
-                (
-                    mode.activation_type in (None, *eight, *sixteen),
-                    "mode.activation_type",
-                    mode.activation_type,
-                    "int8, uint8, int16 or uint16",
-                ),
-                (
-                    mode.format is Format.qdq
-                    or (mode.activation_type in (None, *eight) and mode.weight_type in (None, *eight)),
-                    "mode.format",
-                    mode.format.name,
-                    "qdq, where a type is not of 8 bits",
-                ),
-            ]
-        case DynamicConfig():
-            checks.append(
-                (
-                    mode.weight_type in (None, IntegerType.int8, IntegerType.uint8),
-                    "mode.weight_type",
-                    mode.weight_type,
-                    "null, int8 or uint8",
-                )
-            )
-        case WeightOnlyConfig():
-            checks += [
-                (mode.bits in (4, 8), "mode.bits", mode.bits, "4 or 8"),
-                (
-                    mode.block_size in (16, 32, 64, 128, 256),
-                    "mode.block_size",
-                    mode.block_size,
-                    "16, 32, 64, 128 or 256",
-                ),
-                (0 <= mode.accuracy_level <= 4, "mode.accuracy_level", mode.accuracy_level, "0 to 4"),
-            ]
-        case OptimizeConfig():
-            checks.append((mode.optimize, "mode.optimize", mode.optimize, "true, since mode=optimize does nothing else"))
-        case AutoConfig():
-            positive = [("max_loss", mode.max_loss), ("min_speedup", mode.min_speedup), ("max_bytes", mode.max_bytes)]
-            checks += [(value is None or value > 0, f"mode.{key}", value, "null or above 0") for key, value in positive]
-            checks += [
-                (mode.max_length_change >= 0, "mode.max_length_change", mode.max_length_change, "0 or more"),
-                (0 <= mode.size_weight <= 10, "mode.size_weight", mode.size_weight, "0 to 10"),
-                (mode.seconds > 0, "mode.seconds", mode.seconds, "above 0"),
-                (mode.samples is None or mode.samples >= 1, "mode.samples", mode.samples, "null or at least 1"),
-                (mode.probes >= 1, "mode.probes", mode.probes, "at least 1"),
-                (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
-            ]
-        case Fp16Config():
-            pass
-    return [
-        f"{key}: {found.name if isinstance(found, Enum) else found} is out of limits; allowed: {allowed}."
-        for fine, key, found, allowed in checks
-        if not fine
-    ]

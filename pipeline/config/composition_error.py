@@ -1,6 +1,7 @@
 """What a user needs to know of an error of Hydra or OmegaConf: the setting, what was found, what is allowed."""
 
 import re
+import traceback
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -9,8 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config.compose import renamed
 from pipeline.errors import PipelineError, did_you_mean
 
+COMPOSERS = frozenset({"hydra", "omegaconf", "yaml", "antlr4"})  # what they raise comes of what they were given
 
-def composition_error(error: BaseException) -> str | None:
+
+def composition_error(error: BaseException) -> str | None:  # noqa: PLR0911  a row for each kind
     """Return what a user needs to know of an error that came before the run; None where it is a defect of the program.
 
     Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that names the setting
@@ -29,9 +32,17 @@ def composition_error(error: BaseException) -> str | None:
             return _setting_error(link)
     if isinstance(error, HydraException):
         return " ".join(str(error).split())
+    if _raised_in(error) in COMPOSERS and not isinstance(error, OSError):  # ValueError, AssertionError: `mode=2`, for example
+        return f"the settings cannot be composed: {' '.join(str(error).split()) or type(error).__name__}"
     if isinstance(error, OSError):
-        return f"hydra.run.dir: {error.filename or ''} cannot be written ({error.strerror}); name another place."
+        return f"hydra.run.dir: {error.filename or 'its directory'} cannot be written ({error.strerror}); name another place."
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the top-level package whose code raised an exception."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
 
 
 def _unknown_option(error: MissingConfigException) -> str:

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from pipeline.config.choices import CalibrationKind, Language, OnBadSample, PackageKind, SampleRateMismatch
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.limits import LimitsConfig
 
 if TYPE_CHECKING:
     from pipeline.models.speech_model import SpeechModel
@@ -177,6 +178,7 @@ class RunSchema:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     package: Any = field(default_factory=PackageConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
@@ -208,6 +210,7 @@ class RunConfig:
     seed: int
     package: PackageConfig = field(default_factory=PackageConfig)
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     @property
     def thread_counts(self) -> tuple[int, ...]:

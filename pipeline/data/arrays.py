@@ -1,14 +1,18 @@
 """Arrays of the user, and the check of every sample against what the graph takes."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from numpy.lib.npyio import NpzFile
 
 from pipeline.errors import ConfigError, DataError, did_you_mean
 from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.limits import MEGABYTE, limits
 from pipeline.sample import Sample
 
 
@@ -16,25 +20,45 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
     """Read at most `limit` samples from an .npz whose arrays are named `<sample>/<input name>`, in the file's order.
 
     Raises:
-        DataError: the file is missing, not an .npz, empty, or an array's name has no sample.
+        DataError: the file is missing, not an .npz, empty, a sample is too large, or an array's name has no sample.
     """
     if not path.is_file():
         raise DataError(f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.")
     samples: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
+    sizes: Counter[str] = Counter()
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with _opened(path) as arrays:
+            assert arrays.zip is not None
+            held = {member.filename.removesuffix(".npy"): member.file_size for member in arrays.zip.infolist()}
             for name in arrays.files:
                 sample, slash, input_name = name.partition("/")
                 if not (sample and slash and input_name):
                     raise DataError(f"{key}: {path}: the array {name!r} is not named <sample>/<input name>.")
                 if sample not in samples and len(samples) == limit:
                     continue  # further on, a file that was written input by input holds more of the samples before
+                sizes[sample] += held[name]  # unpacked; no more than that is read
+                if sizes[sample] > limits().sample_mb * MEGABYTE:
+                    raise DataError(
+                        f"{key}: {path}: the sample {sample!r} has {sizes[sample] // MEGABYTE} MB or more, more than "
+                        f"limits.sample_mb={limits().sample_mb}. Cut it, or raise the limit."
+                    )
                 samples.setdefault(sample, {})[input_name] = arrays[name]
-    except (OSError, ValueError, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # what numpy, zipfile, zlib and tokenize raise where a file is damaged has no common base
         raise DataError(f"{key}: {path} is not an .npz that numpy reads ({error}).") from error
     if not samples:
         raise DataError(f"{key}: {path} holds no arrays; at least one sample is needed.")
     return [Sample(name, inputs) for name, inputs in samples.items()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    with path.open("rb") as stream:  # numpy leaves a file open that is no archive after all
+        found = np.load(stream, allow_pickle=False)
+        if not isinstance(found, NpzFile):
+            raise ValueError("it holds one array, as an .npy does")
+        yield found
 
 
 def read_labels(path: Path) -> npt.NDArray[np.integer]:
@@ -45,7 +69,7 @@ def read_labels(path: Path) -> npt.NDArray[np.integer]:
     """
     try:
         labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # see `read_arrays`
         raise DataError(f"evaluation.labels: {path} is not an .npy that numpy reads ({error}).") from error
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise DataError(f"evaluation.labels: {path} must hold one integer class per sample.")

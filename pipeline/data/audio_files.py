@@ -10,6 +10,7 @@ import soundfile
 from pipeline.audio.resample import resample
 from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
+from pipeline.limits import limits
 
 Audio = npt.NDArray[np.float32]
 Resample = Callable[[Audio, int, int], Audio]
@@ -29,11 +30,18 @@ def read_audio(
         resampled: how audio of another rate gets the wanted one.
 
     Raises:
-        DataError: the file is missing, not audio, empty, not mono, not finite, or of another rate where that is refused.
+        DataError: the file is missing, too long, not audio, empty, not mono, not finite, or of another rate where that is
+            refused.
     """
     if not path.is_file():
         raise DataError(f"{path}: audio file not found.")
     try:
+        header = soundfile.info(path)
+        seconds, longest = header.frames / max(header.samplerate, 1), limits().sample_seconds
+        if seconds > longest:  # what a header says may be more than the file holds, and than fits into memory
+            raise DataError(
+                f"{path}: {seconds:.0f} s long, more than limits.sample_seconds={longest:g}. Cut it, or raise the limit."
+            )
         audio, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path}: not an audio file that libsndfile reads ({error}). Use WAV or FLAC.") from error

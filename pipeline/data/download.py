@@ -8,17 +8,20 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.limits import MEGABYTE, limits
 
 ATTEMPTS = 5  # how often a connection may break in a row before any byte has come
 TIMEOUT_S = 30
 BLOCK = 1 << 16
+MOST_FILES = 100_000  # in an archive
 ARCHIVES = (".tar.bz2", ".tar.gz", ".tgz", ".tar.xz", ".tar", ".zip")
 
 OnProgress = Callable[[int, int | None], None]
@@ -140,7 +143,10 @@ def _extracted(archive: Path, digest: str) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             _extract(archive, unfinished)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except DataError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, zlib.error) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise DataError(f"model.url: {archive} cannot be unpacked: {error}. Remove it to download it again.") from error
         unfinished.replace(folder)
@@ -152,10 +158,23 @@ def _extract(archive: Path, folder: Path) -> None:
     folder.mkdir()
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as packed:  # extractall drops absolute paths and `..` by itself
+            _check_content(archive, (member.file_size for member in packed.infolist()))
             packed.extractall(folder)
     else:
         with tarfile.open(archive) as packed_tar:
+            _check_content(archive, (member.size for member in packed_tar))
             packed_tar.extractall(folder, filter="data")  # refuses what would land outside of the folder
+
+
+def _check_content(archive: Path, sizes: Iterable[int]) -> None:
+    """Refuse an archive that holds more than a model may have, before anything is unpacked; nobody reads on behind that."""
+    total = 0
+    for number, size in enumerate(sizes):
+        total += max(size, 0)
+        if total > limits().model_mb * MEGABYTE or number >= MOST_FILES:
+            raise DataError(
+                f"limits.model_mb: {limits().model_mb}, but {archive} holds more than {total // MEGABYTE} MB in {number} files."
+            )
 
 
 def _hash(file: Path) -> str:

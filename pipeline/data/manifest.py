@@ -11,6 +11,7 @@ from pipeline.errors import DataError, did_you_mean
 from pipeline.utterance import Utterance
 
 MANIFEST_KEYS = ("id", "text", "tokens", "audio")
+MOST_BYTES = 500_000_000  # of a text file, unpacked
 LABEL_KEYS = ("voice", "kind", "noisy")  # known, kept for the report, used by no model
 
 
@@ -42,7 +43,10 @@ def text_lines(path: Path, key: str) -> list[str]:
         DataError: it is not UTF-8, or no gzip file.
     """
     try:
-        contents = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            contents = stream.read(MOST_BYTES + 1)
+        if len(contents) > MOST_BYTES:
+            raise DataError(f"{key}: {path} holds more than {MOST_BYTES // 1_000_000} MB of text; split it.")
         return contents.decode("utf-8-sig").splitlines()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{key}: {path} is no gzip file ({error}).") from error

@@ -1,5 +1,6 @@
 """Seeded noise in place of data."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 
 from pipeline.errors import DataError
 from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.limits import MEGABYTE, limits
 from pipeline.sample import Sample
 
 
@@ -30,6 +32,11 @@ def random_samples(inputs: Sequence[onnx.ValueInfoProto], count: int, length: in
                     "calibration=arrays."
                 )
             shape = [size or (1 if axis == 0 else length) for axis, size in enumerate(dims)]
+            if (needed := math.prod(shape) * dtype.itemsize) > limits().sample_mb * MEGABYTE:
+                raise DataError(
+                    f"limits.sample_mb: {limits().sample_mb}, but noise for the input {value.name!r} of shape {shape} has "
+                    f"{needed // MEGABYTE} MB. Correct what the graph declares, or raise the limit."
+                )
             if np.issubdtype(dtype, np.floating):
                 arrays[value.name] = rng.standard_normal(shape).astype(dtype)
             elif np.issubdtype(dtype, np.integer) and "len" in value.name.lower():

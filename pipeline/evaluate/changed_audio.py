@@ -12,7 +12,7 @@ from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import DataError
 from pipeline.metrics.metric_registry import sample_metrics
-from pipeline.record.run_directory import RunDirectory
+from pipeline.record.run_directory import SAMPLES, RunDirectory
 from pipeline.record.run_log import RunLog
 
 Audio = npt.NDArray[np.float32]
@@ -55,10 +55,11 @@ class ChangedAudio:
             audio = {BASELINE: heard.before, suffix: heard.after}
             if (recording := _recording(heard.item, sample_rate_hz, run_log)) is not None:
                 audio[RECORDING] = recording
-            folder = directory.path / "samples"
+            folder = directory.path / SAMPLES
             folder.mkdir(exist_ok=True)
             for label, wave in audio.items():
                 file = folder / f"{file_stem(heard.item.sample.id)}.{label}.wav"
+                file.unlink(missing_ok=True)  # never through a link
                 soundfile.write(file, np.clip(wave, -1.0, 1.0), sample_rate_hz, subtype="PCM_16")
 
 

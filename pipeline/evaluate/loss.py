@@ -20,6 +20,7 @@ from pipeline.evaluate.output_scores import OutputScores, judged
 from pipeline.evaluate.rollout import Rollout
 from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import RunError
 from pipeline.metrics.metric_registry import METRICS, Source, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
@@ -170,7 +171,7 @@ class LossEvaluator:
             given = item.sample if number in self._anew else rollout.samples(number, item.sample)[1]
             try:
                 after = self._adapter.infer(given, run_of(number))
-            except RunError:  # as unusable as one that gives NaN
+            except (RunError, EndedError):  # as unusable as one that gives NaN
                 return Loss(float("inf"), float("inf"))
             if any(broken_values(before[name], array) for name, array in after.items() if name in before):
                 return Loss(float("inf"), float("inf"))

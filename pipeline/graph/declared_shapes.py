@@ -4,9 +4,18 @@ Exporters write them where a length was frozen while tracing, and tools that edi
 believed one would fold a length into a constant.
 """
 
+from pathlib import Path
+
 import onnx
 
 from pipeline.graph.large_models import without_weights
+
+
+def infer_file(path: Path) -> None:
+    """Infer the shapes of a file, with and without those that it declares, for another process to see that it can be done."""
+    model = onnx.load(path, load_external_data=False)
+    drop_contradicted_shapes(model)
+    onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)
 
 
 def drop_contradicted_shapes(model: onnx.ModelProto) -> None:

@@ -1,5 +1,6 @@
 """ONNX Runtime sessions: the one place that builds their options and opens them, on the CPU and quiet."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -11,6 +12,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.errors import DataError
+from pipeline.graph.rehearsal import rehearse
 from pipeline.sample import Array, Outputs, Sample
 
 if TYPE_CHECKING:  # the process that measures speed and memory opens files only, and does without onnx
@@ -97,43 +99,76 @@ def session_options(
 
 
 def open_session(
-    model: "Path | onnx.ModelProto",
+    model: "Path | bytes | onnx.ModelProto",
     threads: int = 1,
     *,
     optimization: Optimization = "all",
     save_optimized: Path | None = None,
     profile: Path | None = None,
     without: Sequence[str] = (),
+    sample: Sample | None = None,
+    known: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Open a session with the options that most of them have.
 
+    In a run, a graph that has not been opened yet is opened in another process first: see `pipeline.graph.rehearsal`.
+
     Args:
-        model: a file, or a graph in memory.
+        model: a file, its contents, or a graph in memory.
         threads: intra-op threads.
         optimization: see `session_options`.
         save_optimized: see `session_options`.
         profile: see `session_options`.
         without: optimisers that are not to run.
+        sample: the other process runs the graph on it as well.
+        known: leave the other process out: it has opened this graph, if with fewer outputs or as a part of another.
+
+    Raises:
+        EndedError: the other process did not survive it, or exceeded its limits.
     """
     options = session_options(threads, optimization=optimization, save_optimized=save_optimized, profile=profile)
-    return open_with(model, options, without=without)
+    with _source_of(model) as source:
+        if not known:
+            rehearse(source, threads, optimization=optimization, without=without, sample=sample)
+        return _open(source, options, without)
 
 
-def open_with(
-    model: "Path | onnx.ModelProto", options: onnxruntime.SessionOptions, *, without: Sequence[str] = ()
-) -> onnxruntime.InferenceSession:
-    """Open a session with options of its own; a graph above 2 GB goes through a file, which ONNX Runtime maps into memory."""
-    if isinstance(model, Path):
-        return _open(str(model), options, without)
+def rehearse_model(
+    model: "Path | onnx.ModelProto", threads: int = 1, *, optimization: Optimization = "all", sample: Sample | None = None
+) -> None:
+    """Open a graph in the other process alone, and run it where there is a sample.
+
+    Raises:
+        EndedError: it did not survive, or exceeded its limits. What ONNX Runtime raises is no error here.
+    """
+    with _source_of(model) as source:
+        rehearse(source, threads, optimization=optimization, sample=sample)
+
+
+def open_with(model: "Path | onnx.ModelProto", options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Open a session with options of its own, in this process alone."""
+    with _source_of(model) as source:
+        return _open(source, options)
+
+
+@contextlib.contextmanager
+def _source_of(model: "Path | bytes | onnx.ModelProto") -> Iterator[str | bytes]:
+    """Give what ONNX Runtime opens: a path or bytes; a graph above 2 GB goes through a file, which it maps into memory."""
+    if isinstance(model, Path | bytes):
+        yield str(model) if isinstance(model, Path) else model
+        return
     from pipeline.graph.large_models import is_large, save_with_external_data
 
     if not is_large(model):
-        return _open(model.SerializeToString(), options, without)
+        yield model.SerializeToString()
+        return
     with tempfile.TemporaryDirectory(prefix="large-model-", ignore_cleanup_errors=True) as folder:
-        return _open(str(save_with_external_data(model, Path(folder) / "model.onnx")[0]), options, without)
+        yield str(save_with_external_data(model, Path(folder) / "model.onnx")[0])
 
 
-def _open(source: str | bytes, options: onnxruntime.SessionOptions, without: Sequence[str]) -> onnxruntime.InferenceSession:
+def _open(
+    source: str | bytes, options: onnxruntime.SessionOptions, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
 
 

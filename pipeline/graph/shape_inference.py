@@ -2,6 +2,7 @@
 
 import onnx
 
+from pipeline.errors import ModelError
 from pipeline.graph.large_models import put_weights_back, without_weights
 from pipeline.graph.subgraph_scopes import graphs_of
 
@@ -31,5 +32,14 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with shapes and without weights.
 
     The inference looks at their shapes only. It serializes what it is given, twice, and a graph above 2 GB cannot be.
+
+    Raises:
+        ModelError: the inference refuses the graph, though ONNX Runtime may not: its shapes contradict each other.
     """
-    return onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)
+    try:
+        return onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)
+    except Exception as error:  # InferenceError, and what protobuf raises
+        raise ModelError(
+            f"model.path: ONNX cannot infer the shapes of the graph {model.graph.name!r}: {' '.join(str(error).split())}. "
+            "Export it again, or remove what it declares of its shapes."
+        ) from error

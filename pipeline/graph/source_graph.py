@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_model
 
 from pipeline.errors import ModelError
@@ -23,8 +24,10 @@ from pipeline.graph.local_functions import inline_functions
 from pipeline.graph.module_paths import Paths, module_paths
 from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise_inputs
 from pipeline.graph.opset import opset_of, use_one_default_domain
-from pipeline.graph.session import open_session
+from pipeline.graph.rehearsal import SHAPES, EndedError, rehearse
+from pipeline.graph.session import open_session, rehearse_model
 from pipeline.graph.subgraph_scopes import rename_in_bodies, tensors_in
+from pipeline.limits import MEGABYTE, limits
 from pipeline.paths import HashedFile, hash_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
@@ -86,7 +89,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         fixed: inputs that become constants, and their values.
 
     Raises:
-        ModelError: the file is missing, corrupt, refused by ONNX Runtime, or already quantized, or has no such input to fix.
+        ModelError: the file is missing, corrupt, too large, refused by ONNX Runtime, or already quantized, or has no such input
+            to fix; or ONNX Runtime ends the process that opens it.
     """
     file = resolve_path(path)
     if not file.is_file():
@@ -95,12 +99,16 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         if close := difflib.get_close_matches(file.name, near, n=1):
             hint += f" Did you mean {close[0]}?"
         raise ModelError(f"model.path: file not found: {file}.{hint}")
+    _check_size(file, [file])
+    rehearse(str(file), 1, optimization=SHAPES)
     try:
         proto = onnx.load(file, load_external_data=False)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
+        _check_size(file, paths)
         load_external_data_for_model(proto, str(file.parent))
-        _drop_negative_dims(proto.graph)
-        drop_contradicted_shapes(proto)
+        _read_all_texts(proto)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"model.path: {file} holds a name or text that is not UTF-8 ({error}). Export it again.") from error
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError) as error:
         raise ModelError(f"model.path: {file} is not an ONNX model, or its weights are missing: {error}") from error
     if not proto.graph.node:
@@ -110,10 +118,16 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
     try:
         open_session(file, optimization="none")
+        rehearse_model(file)  # with all optimizers, as every later session has it
+    except EndedError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelError(
             f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}{_older_opset(str(error))}"
         ) from error
+    _check_constants(file, proto.graph)
+    _drop_negative_dims(proto.graph)
+    drop_contradicted_shapes(proto)
     files, sha256 = hash_files(*paths)
     use_one_default_domain(proto)
     calls = inline_functions(proto)
@@ -124,8 +138,43 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     return SourceGraph(name, file, files, sha256, proto, values, defaults, module_paths(proto, calls))
 
 
+def _check_size(model: Path, files: Sequence[Path]) -> None:
+    size = sum(file.stat().st_size for file in files)
+    if size > limits().model_mb * MEGABYTE:
+        raise ModelError(
+            f"limits.model_mb: {limits().model_mb}, but {model} has {-(-size // MEGABYTE)} MB with its weights. Raise the "
+            "limit if the machine has several times as much memory."
+        )
+
+
+def _read_all_texts(message: Message) -> None:
+    """Read every text of a message, and of those in it; protobuf gives bytes, or an error, where one is not UTF-8."""
+    for entry, value in message.ListFields():
+        if isinstance(value, Message):
+            _read_all_texts(value)
+        elif entry.message_type is not None:
+            for part in value:
+                _read_all_texts(part)
+        elif entry.type == FieldDescriptor.TYPE_STRING:
+            for text in [value] if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    text.decode("utf-8")
+
+
+def _check_constants(file: Path, graph: onnx.GraphProto) -> None:
+    """Refuse what ONNX Runtime accepts without a word: which of two constants of one name counts, the format does not say."""
+    known: dict[str, onnx.TensorProto] = {}
+    for tensor in graph.initializer:
+        if known.setdefault(tensor.name, tensor) != tensor:
+            raise ModelError(f"model.path: {file} holds two different constants of the name {tensor.name!r}. Export it again.")
+
+
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
-    """Return the files beside a model that hold its weights, those of bodies and Constant nodes too, each once."""
+    """Return the files beside a model that hold its weights, those of bodies and Constant nodes too, each once.
+
+    Raises:
+        ModelError: a file would not lie in the folder. What a link there leads to is its owner's choice.
+    """
     names = {
         PurePosixPath(entry.value).as_posix()
         for tensor in tensors_in(model)
@@ -133,6 +182,9 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
+    for name in names:
+        if ".." in PurePosixPath(name.replace("\\", "/")).parts or PurePosixPath(name).is_absolute():
+            raise ModelError(f"model.path: weights in {name!r}, outside of the model's directory {folder}, are not read.")
     return [folder / name for name in sorted(names)]
 
 

@@ -83,7 +83,7 @@ def _done_by_child(folder: Path, runtime: OtherRuntime, on_step: OnStep) -> tupl
         return runtime.remote.run(folder, on_step)
     with _steps_told(folder / STEPS_FILE, on_step):
         done = run_and_end_with_us(
-            [runtime.python, "-m", "pipeline.measure.benchmark_child", str(folder)],
+            [runtime.python, "-P", "-m", "pipeline.measure.benchmark_child", str(folder)],
             env=runtime.environment(folder),
             stdin=subprocess.DEVNULL,
             text=True,

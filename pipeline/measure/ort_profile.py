@@ -122,6 +122,7 @@ def _profiles(
         )
         profiles = [read_trace(read_events(Path(written))) for written in result["traces"]]
         if trace is not None:
+            trace.unlink(missing_ok=True)  # never through a link
             shutil.copyfile(result["traces"][0], trace)
     return profiles
 

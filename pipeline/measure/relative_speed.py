@@ -3,6 +3,7 @@
 For choosing among candidates, in this process and quick; see session_rounds.py.
 """
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,13 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
+from pipeline.graph.rehearsal import EndedError
+from pipeline.graph.session import rehearse_model
 from pipeline.measure.child_process import machine_lock
 from pipeline.measure.session_rounds import timed_round
 from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
@@ -33,6 +38,8 @@ def speedups(
 ) -> dict[Key, float]:
     """Return how many times as fast as the original each graph is; what is far from the fastest is not run to the end.
 
+    A graph at which ONNX Runtime ends the process is 0 times as fast.
+
     Args:
         original: what the graphs are compared with.
         models: name -> graph, with the same inputs.
@@ -41,7 +48,9 @@ def speedups(
         seconds: for each graph; every graph runs every sample three times at least.
         until: on the clock of `time.monotonic`: no further round is begun then; the first one is run in any case.
     """
-    ratios: dict[Key, list[float]] = {key: [] for key in models}
+    ratios: dict[Key, list[float]] = {
+        key: [] if _survives(model, samples[0], threads) else [0.0] for key, model in models.items()
+    }
     rng = np.random.default_rng(0)
     with machine_lock():
         for number in range(ROUNDS):
@@ -64,3 +73,12 @@ def speedups(
                 for key, ms in zip(left, spent_ms, strict=True):
                     ratios[key].append(original_ms / ms)
     return {key: float(np.median(found)) for key, found in ratios.items()}
+
+
+def _survives(model: onnx.ModelProto, sample: Sample, threads: int) -> bool:
+    try:
+        rehearse_model(model, threads, sample=sample)
+    except EndedError as error:
+        log.info("a graph that would have been timed: %s", error.how)
+        return False
+    return True

@@ -35,10 +35,6 @@ RECEIVE = (  # a shell's quotes hold it, so it is one line; nothing may be read 
     "[b.extend(os.read(0,n-len(b)) or sys.exit(1)) for _ in iter(lambda:len(b)<n,False)];"
     "exec(compile(bytes(b),'remote_device.py','exec'))"
 )
-CODE = (  # what `benchmark_child.py` imports; it runs with numpy and onnxruntime alone
-    "__init__", "errors", "sample", "graph/__init__", "graph/session", "measure/__init__", "measure/benchmark_child",
-    "measure/benchmark_result", "measure/paired_timing", "metrics/__init__", "metrics/tensor_metrics",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -294,10 +290,10 @@ def _device(host: str, python: str, hello: Mapping[str, Any]) -> Device:
 
 
 def _code() -> bytes:
-    """Return the modules that the device needs, as a zip file that Python imports from."""
+    """Return this package as a zip file that Python imports from; what is run of it needs numpy and onnxruntime alone."""
     package = Path(__file__).resolve().parents[1]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in CODE:
-            archive.write(package / f"{name}.py", f"{package.name}/{name}.py")
+        for path in sorted(package.rglob("*.py")):
+            archive.write(path, path.relative_to(package.parent))
     return content.getvalue()

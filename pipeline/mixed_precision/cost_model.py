@@ -7,10 +7,12 @@ node is measured in every layout that `pipeline.optimize` may give it (Conv over
 since it will be as fast as the fastest. Nodes of the same shapes are measured once.
 """
 
+import contextlib
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pipeline.graph.graph_editor import Graph
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.prepare import initializers_of
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import extract, upstream_of
@@ -31,6 +34,8 @@ from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Sample
+
+log = logging.getLogger(__name__)
 
 RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
@@ -99,8 +104,7 @@ def kernel_savings(
             float_form = alone(builder.model, node, arrays)
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
             forms += _in_layouts(forms[0], layouts)
-            probe = Sample(name, arrays)
-            times[signature] = min((kernel_times(form, probe, threads) for form in forms), key=lambda found: found.all)
+            times[signature] = _least(forms, Sample(name, arrays), threads)
         return times[signature]
 
     found: KernelSavings = {}
@@ -113,7 +117,11 @@ def kernel_savings(
             if precision is Precision.weight_int8:  # restored when the model is loaded: what runs is what ran before
                 found[group.name, precision] = KernelSaving(0.0, 0.0, saved)
                 continue
-            after = [ms(name, precision) for name in group.nodes]
+            try:
+                after = [ms(name, precision) for name in group.nodes]
+            except EndedError as error:  # nothing is gained by what no process survives
+                log.info("%s as %s: %s", group.name, precision.name, error.how)
+                continue
             alone_ms = before - sum(t.all for t in after)
             among_ms = before - sum(t.computing for t in after)
             found[group.name, precision] = KernelSaving(alone_ms, among_ms, saved)
@@ -129,10 +137,23 @@ def alone(model: onnx.ModelProto, node: onnx.NodeProto, arrays: Mapping[str, Arr
     return with_shapes(extract(model, [node], given, [output]))
 
 
+def _least(forms: Sequence[onnx.ModelProto], sample: Sample, threads: int) -> Times:
+    """Return the times of the fastest of several forms of a graph; the first is as it is, the others have other layouts.
+
+    Raises:
+        EndedError: ONNX Runtime ends the process that opens or runs the first.
+    """
+    found = [kernel_times(forms[0], sample, threads)]
+    for form in forms[1:]:
+        with contextlib.suppress(EndedError):
+            found.append(kernel_times(form, sample, threads))
+    return min(found, key=lambda times: times.all)
+
+
 def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
     """Return the time that the kernels of a graph take in one inference: the least of several."""
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-        session = open_session(model, threads, profile=Path(folder) / "trace")
+        session = open_session(model, threads, profile=Path(folder) / "trace", sample=sample)
         infer(session, sample)
         start = time.perf_counter()
         infer(session, sample)

@@ -7,6 +7,7 @@ one calibration, samples are short, and only what lies downstream of the group r
 reads are those of the float graph.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,15 @@ from onnx import helper
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Outputs, Sample
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 12  # groups whose inputs are held in memory together
 
@@ -71,12 +75,16 @@ def sensitivities(
             for precision in (p for p in group.precisions if (group.name, p) in chosen):
                 choice = {group.name: precision}
                 part, inputs = parts.get(group.name, (None, []))
-                if part is not None and arrays.issuperset(inputs):
-                    outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, evaluator, threads)
-                    found = evaluator.loss_of_outputs(outputs)
-                else:
-                    found = evaluator.loss(builder.build(choice))
-                losses[group.name, precision] = max(found.loss, 0.0)
+                try:
+                    if part is not None and arrays.issuperset(inputs):
+                        outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, evaluator, threads)
+                        loss = evaluator.loss_of_outputs(outputs).loss
+                    else:
+                        loss = evaluator.loss(builder.build(choice)).loss
+                except EndedError as error:  # a choice that no process survives is none
+                    log.info("%s as %s: %s", group.name, precision.name, error.how)
+                    continue
+                losses[group.name, precision] = max(loss, 0.0)
             on_group()
     return losses
 
@@ -103,7 +111,8 @@ def _outputs_behind(
     for value in part.graph.input:
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(tensors[0][value.name].dtype)
         value.type.tensor_type.ClearField("shape")
-    session = open_session(with_uint8_weights(part) if evaluator.exact_products else part, threads)
+    first = Sample(evaluator.calls[0][0].sample.id, {name: tensors[0][name] for name in inputs})
+    session = open_session(with_uint8_weights(part) if evaluator.exact_products else part, threads, sample=first)
 
     def outputs(number: int, sample: Sample) -> Outputs:
         feeds = {name: tensors[number][name] for name in inputs}

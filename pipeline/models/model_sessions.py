@@ -93,8 +93,14 @@ class ModelSessions:
         """
 
         def run(graph: str, sample: Sample) -> Outputs:
+            def completed(noisy: NoisyGraph | None) -> Sample:
+                noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
+                return Sample(sample.id, {**sample.inputs, **noise})
+
+            if defaults := self._defaults(graph):
+                sample = Sample(sample.id, {**defaults, **sample.inputs})
             try:
-                session, noisy = self._open(graph)
+                session, noisy = self._open(graph, completed)
             except ORT_ERRORS as error:
                 if graph in self._changed:
                     raise RunError(sample.id, error) from error
@@ -102,11 +108,7 @@ class ModelSessions:
                     f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not "
                     f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
                 ) from error
-            if defaults := self._defaults(graph):
-                sample = Sample(sample.id, {**defaults, **sample.inputs})
-            noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
-            given = Sample(sample.id, {**sample.inputs, **noise})
-            outputs = self._remembered(graph, given, session)
+            outputs = self._remembered(graph, completed(noisy), session)
             if calls is not None:
                 calls.append(Call(graph, sample, outputs))
             return outputs
@@ -137,17 +139,19 @@ class ModelSessions:
         original = self._graphs.get(graph)
         return original.defaults if isinstance(original, SourceGraph) else {}
 
-    def _open(self, graph: str) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
+    def _open(
+        self, graph: str, completed: Callable[[NoisyGraph | None], Sample] | None = None
+    ) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
+        """Return the session of a graph, and the graph where it draws noise; `completed` gives the sample that is run first."""
         if graph not in self._opened:
             given = self._changed[graph] if graph in self._changed else self._graphs[graph]
             noisy = _noisy(given)
-            drawing = bool(noisy.tables)
+            drawing = noisy if noisy.tables else None
             file = given.path if isinstance(given, SourceGraph) else given
-            if self._exact and graph in self._changed:
-                session = open_session(with_uint8_weights(noisy.model), self._threads)
-            else:
-                session = open_session(noisy.model if drawing else file, self._threads)
-            self._opened[graph] = (session, noisy if drawing else None)
+            exact = self._exact and graph in self._changed
+            model = with_uint8_weights(noisy.model) if exact else noisy.model if drawing else file
+            sample = None if completed is None else completed(drawing)
+            self._opened[graph] = (open_session(model, self._threads, sample=sample), drawing)
         return self._opened[graph]
 
 

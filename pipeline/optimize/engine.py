@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.rewrite_gain import Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
@@ -157,7 +158,10 @@ class _Search:
 
     def _judge(self, before: onnx.ModelProto, candidate: onnx.ModelProto) -> tuple[str, float, float]:
         """Return why a graph is not kept, or "", its speed-up, and its difference from the original."""
-        difference = self._reference.difference(candidate)
+        try:
+            difference = self._reference.difference(candidate)
+        except EndedError as error:
+            return f"ONNX Runtime does not survive it: {error.how}", 0.0, np.inf
         if difference > self._reference.limit(difference):
             return _differs(difference), 0.0, difference
         gain = self._measure(before, candidate, self._probe, self._threads)
@@ -171,7 +175,10 @@ class _Search:
         """Revert the latest steps until the graph computes the same on other inputs as well."""
         while len(self.steps) > 1:
             model, applied = self.steps[-1].model, self.steps[-1].applied
-            difference = reference.difference(model)
+            try:
+                difference = reference.difference(model)
+            except EndedError:
+                difference = np.inf
             if difference <= reference.limit(difference):
                 self.steps[-1] = _Step(model, tuple(dataclasses.replace(one, max_difference=difference) for one in applied))
                 return

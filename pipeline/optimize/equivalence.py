@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.graph.noise_inputs import with_noise_inputs
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
 from pipeline.optimize.masked_rows import masks_with_infinity, tensors_of, with_all_masked
 from pipeline.sample import Outputs, Sample
@@ -41,6 +42,9 @@ class Reference:
         """Return the largest difference of any output, relative to its scale.
 
         Infinite where a shape differs, and where the model alone gives no number once all is masked.
+
+        Raises:
+            EndedError: ONNX Runtime ends the process that opens or runs the model.
         """
         outputs = self._run(model, self._probe)
         found = max((_difference(*pair) for pair in zip(self._outputs, outputs, strict=True)), default=0.0)
@@ -71,13 +75,13 @@ class Reference:
         if key not in self._masked:
             try:
                 [self._masked[key]] = self._run(with_all_masked(self._model, masks), shortest)
-            except (RunError, *ORT_ERRORS):  # lengths that follow from a mask may leave nothing to compute
+            except (RunError, EndedError, *ORT_ERRORS):  # lengths that follow from a mask may leave nothing to compute
                 self._masked[key] = None
         if (before := self._masked[key]) is None:
             return False
         try:
             [after] = self._run(with_all_masked(model, masks), shortest)
-        except (RunError, *ORT_ERRORS):
+        except (RunError, EndedError, *ORT_ERRORS):
             return True
         return any(
             (np.isfinite(array) & ~_finite_as(array, after[name])).any() for name, array in before.items() if _real(array)
@@ -85,9 +89,10 @@ class Reference:
 
     def _run(self, model: onnx.ModelProto, samples: Sequence[Sample]) -> list[Outputs]:
         noisy = with_noise_inputs(model)
-        session = open_session(noisy.model, self._threads)
         noise = noisy.noise(np.random.default_rng(SEED))
-        return [infer(session, Sample(sample.id, {**sample.inputs, **noise})) for sample in samples]
+        given = [Sample(sample.id, {**sample.inputs, **noise}) for sample in samples]
+        session = open_session(noisy.model, self._threads, sample=given[0] if given else None)
+        return [infer(session, sample) for sample in given]
 
 
 def _difference(before: Outputs, after: Outputs) -> float:

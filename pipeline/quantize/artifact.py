@@ -12,10 +12,12 @@ from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large, save_with_external_data
 from pipeline.graph.module_paths import module_of
 from pipeline.graph.prepare import without_shapes
+from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_lowest_ir_version
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
+from pipeline.outside_errors import naming
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -122,11 +124,12 @@ def save_artifact(
     path = directory.staging(name)
     if external_data is False and is_large(model):
         raise StageError("mode.external_data: false, but the graph is larger than an ONNX file may be (2 GB); leave it out.")
-    if external_data or is_large(model):
-        written = save_with_external_data(model, path)
-    else:
-        onnx.save_model(model, path)
-        written = [path]
+    with naming(path):
+        if external_data or is_large(model):
+            written = save_with_external_data(model, path)
+        else:
+            onnx.save_model(model, path)
+            written = [path]
     kernels = check_artifact(path, source, probe, threads)
     check_format(path, source)
     files, sha256 = hash_files(*written)
@@ -156,11 +159,14 @@ def check_artifact(path: Path, source: SourceGraph, probe: Sample, threads: int 
     Raises:
         StageError: it does not load, does not run, gives other outputs than the original, or values that are not finite where
             the original's are.
+        EndedError: ONNX Runtime ends the process that opens or runs it.
     """
     optimized = path.with_name(f"{path.name}.optimized")
     try:
-        outputs = infer(open_session(path, threads, save_optimized=optimized), probe)
+        outputs = infer(open_session(path, threads, save_optimized=optimized, sample=probe), probe)
         kernels = integer_kernels(onnx.load(optimized, load_external_data=False))
+    except EndedError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise StageError(
             f"{path.name} does not run on sample {probe.id!r}: {error}. Exclude the node that it names with "

@@ -216,7 +216,7 @@ def _activations(
     del exposed.graph.output[:]
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    session = open_session(exposed, threads, optimization="basic")
+    session = open_session(exposed, threads, optimization="basic", known=True)
     for sample in samples:
         tensors = infer(session, Sample(sample.id, inputs_for(session, sample.inputs)))
         for product in products:

@@ -5,6 +5,7 @@ no line is glued to a bar.
 """
 
 import codecs
+import contextlib
 import functools
 import logging
 import os
@@ -142,6 +143,25 @@ class TerminalHandler(logging.Handler):
         known = record.levelno >= logging.WARNING
         begin = f"{record.levelname.lower()}:" if known else time.strftime("%H:%M:%S", time.localtime(record.created))
         return f"{begin} {super().format(record)}"
+
+
+class LogFile(logging.FileHandler):
+    """run.log. Where it can be written no more, as on a full disk, the run goes on, and the terminal says so once."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Say that the file cannot be written; what else goes wrong is a defect, which logging shows."""
+        if not isinstance(error := sys.exc_info()[1], OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            say(f"warning: {self.baseFilename} cannot be written ({error.strerror}); the run goes on without it.", "yellow")
+
+    def close(self) -> None:
+        """Close the file; what it still held is lost where there is no room for it."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def say(text: str, style: str = "") -> None:

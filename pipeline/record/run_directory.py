@@ -1,16 +1,30 @@
 """A run's own directory: written atomically, never shared with another run."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.outside_errors import naming
 
 REPORT_FILE = "report.json"
 CONFIG_FILE = "config.yaml"
 PAGE_FILE = "report.html"
+STAGING = ".staging"
+PACKAGE, PACKAGE_STAGING = "package", ".package"
+SAMPLES = "samples"
+FOLLOWED = (
+    STAGING,
+    PACKAGE,
+    PACKAGE_STAGING,
+    SAMPLES,
+    ".hydra",
+    "run.log",
+)  # what is written in place; all else is written beside and then renamed
 
 
 def past_config_file(directory: str, setting: str = "rerun") -> Path:
@@ -40,18 +54,32 @@ class RunDirectory:
 
         Raises:
             ConfigError: another run has already reported into it. One that ended before it had done anything, such as one with
-                a misspelt setting, gives its place to the run that the user corrects it with.
+                a misspelt setting, gives its place to the run that the user corrects it with. Or a folder that
+                a run writes into is a symbolic link.
         """
         if (path / REPORT_FILE).exists() and not _did_nothing(path / REPORT_FILE):
             raise ConfigError(f"hydra.run.dir: {path} already holds a run's {REPORT_FILE}; name a new directory.")
+        if links := [name for name in FOLLOWED if (path / name).is_symlink()]:
+            raise ConfigError(
+                f"hydra.run.dir: {path} holds the symbolic link {links[0]}, through which a run would write or remove files "
+                "elsewhere; name a new directory."
+            )
         self.path = path
+
+    @classmethod
+    @contextlib.contextmanager
+    def claimed(cls, path: Path) -> "Iterator[RunDirectory]":
+        """Take over `path` for as long as a run lasts; the system lets go of it where the process is killed.
+
+        Raises:
+            ConfigError: as of `RunDirectory`; or a run that goes on has claimed it.
+        """
+        with _lock(path):
+            yield cls(path)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when this process is killed half-way."""
-        target = self.path / name
-        staged = target.with_name(f".{target.name}.{os.getpid()}")
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(target)
+        write_text(self.path / name, text)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Write report.json; no number in it is infinite or NaN."""
@@ -59,7 +87,7 @@ class RunDirectory:
 
     def staging(self, name: str) -> Path:
         """Return where an artifact is written before it is checked; `publish` gives it its name."""
-        place = self.path / ".staging"
+        place = self.path / STAGING
         place.mkdir(exist_ok=True)
         return place / name
 
@@ -71,11 +99,49 @@ class RunDirectory:
 
     def clear_staging(self) -> None:
         """Remove what was never published."""
-        place = self.path / ".staging"
+        place = self.path / STAGING
         if place.exists():
             for path in place.iterdir():
                 path.unlink()
             place.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Lock a directory itself, so that nothing is left of it; Windows and some network file systems have no such lock."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"hydra.run.dir: {path} is being written by another run; name a new directory.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or nothing: other processes may write it at the same time, or be killed.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there, and nothing else.
+    """
+    staged = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        staged.unlink(missing_ok=True)  # of a process of this number that was killed
+        with naming(target), staged.open("x", encoding="utf-8") as stream:  # never through a link
+            stream.write(text)
+        staged.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise
 
 
 def _did_nothing(file: Path) -> bool:

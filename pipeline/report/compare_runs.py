@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.record.run_directory import REPORT_FILE
+from pipeline.record.run_directory import REPORT_FILE, write_text
 from pipeline.report.ranking import DEFAULT_ORDER, Comparison, FailedRun, Group, RankedRun, has, ranked_groups
 from pipeline.report.report_file import DamagedReportError, read_report
 from pipeline.report.run_rows import Row, rows_of, why_not_done
@@ -96,9 +96,7 @@ def write_comparison(comparison: Comparison, folder: Path, language: str = "en")
     with in_language(language):
         page = comparison_page(comparison, folder)
     for name, text in ((JSON_FILE, text_of_entries), (PAGE_FILE, page)):
-        staged = folder / f".{name}"
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(folder / name)
+        write_text(folder / name, text)
     return folder / PAGE_FILE
 
 

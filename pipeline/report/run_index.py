@@ -6,13 +6,12 @@ Reports may come from elsewhere: whatever is wrong with one is said of that one,
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.record.run_directory import REPORT_FILE
+from pipeline.record.run_directory import REPORT_FILE, write_text
 from pipeline.report.ranking import DEFAULT_ORDER, FailedRun, Group, ranked_groups
 from pipeline.report.report_file import read_report
 from pipeline.report.run_rows import Row, rows_of, why_not_done
@@ -147,6 +146,4 @@ def _remember(root: Path, runs: list[IndexedRun]) -> None:
 
 def replace_text(target: Path, text: str) -> None:
     """Write a file so that a reader sees all of it or nothing: other runs may write it at the same time."""
-    staged = target.with_name(f".{target.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(target)
+    write_text(target, text)

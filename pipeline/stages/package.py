@@ -18,11 +18,11 @@ from pipeline.package.ort_format import add_ort_format
 from pipeline.paths import portable, resolve_path
 from pipeline.processor import cpu_name
 from pipeline.record.packaged import ClientTrial, Package
+from pipeline.record.run_directory import PACKAGE, PACKAGE_STAGING
 from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
 
-FOLDER = "package"
 WORSE_POINTS = 0.5  # of word error rate in the client: more than that is no rounding
 
 
@@ -32,7 +32,7 @@ def run(context: RunContext) -> Package:
     layout = _layout(context, settings)
     python = client_python(settings.python) if layout is not None else None
     graphs = graphs_to_pack(context.loaded, context.result.artifacts, layout)
-    staged = context.directory.path / f".{FOLDER}"
+    staged = context.directory.path / PACKAGE_STAGING
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     try:
@@ -43,12 +43,12 @@ def run(context: RunContext) -> Package:
         card = model_card(_facts(context, settings, trial), graphs, layout, original=(staged / ORIGINAL_README).exists())
         (staged / "README.md").write_text(card, encoding="utf-8")
         files = with_checksums(staged)
-        staged.rename(context.directory.path / FOLDER)
+        staged.rename(context.directory.path / PACKAGE)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     kind = PackageKind.onnx if layout is None else PackageKind.sherpa_onnx
-    return Package(FOLDER, kind.name, files, trial, untried)
+    return Package(PACKAGE, kind.name, files, trial, untried)
 
 
 def _add_ort_format(context: RunContext, staged: Path, graphs: Sequence[PackagedGraph]) -> None:

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from pipeline.errors import StageError
@@ -113,3 +115,20 @@ def test_the_lock_of_a_process_that_died_is_free(temporary_directory):
     assert (holder.stdout, holder.returncode) == ("held\n", 9)
     with machine_lock():
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path, repo):
+    child = "import time, pipeline.measure.benchmark_child as one; one.end_with_parent(); print(flush=True); time.sleep(600)"
+    parent = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); child.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent, child], cwd=repo, stdout=subprocess.PIPE, text=True) as process:
+        number = int(process.stdout.readline())
+        assert psutil.pid_exists(number)
+        process.kill()
+    until = time.monotonic() + 60
+    while psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.02)
+    assert time.monotonic() < until

@@ -1,5 +1,6 @@
 """Timing on a device over ssh: against a real sshd on loopback, with a key and a configuration of its own."""
 
+import contextlib
 import getpass
 import os
 import random
@@ -135,7 +136,8 @@ def cut(process, rng):
         if found:
             time.sleep(rng.uniform(0.0, 4.0))
             for one in found:
-                one.send_signal(signal.SIGKILL)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.send_signal(signal.SIGKILL)
             return
         time.sleep(0.01)
 
@@ -200,6 +202,15 @@ def test_a_model_that_the_device_refuses_is_an_error_that_says_so(device, files)
     ):
         runtime = OtherRuntime("0", device=remote.device, remote=remote)
         benchmark_graph(model, broken, samples, min_pairs=2, min_seconds=0.1, rounds=1, runtime=runtime)
+
+
+def test_what_runs_on_a_device_needs_numpy_and_onnx_runtime_alone():
+    code = (
+        "import sys; sys.modules['psutil'] = None; import pipeline.measure.benchmark_child as child; "
+        "print({'onnx', 'scipy', 'soundfile', 'omegaconf'} & set(sys.modules), child.others_cores(1.0, 2.0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set() None"
 
 
 @pytest.mark.parametrize(

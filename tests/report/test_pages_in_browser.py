@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 
 import pytest
 from browser import OUTSIDE, OVERLAPS, Browser, missing_programs
@@ -217,3 +218,64 @@ def test_labels_of_runs_that_lie_near_each_other_do_not_overlap(browser, tmp_pat
     labels = browser.run("return [...document.querySelectorAll('svg text')].map(t => t.textContent.trim())")
     assert "11 静态 static" in labels  # the run that the page is about
     assert sum("静态" in label for label in labels) >= 4
+
+
+PAYLOADS = (
+    "<script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 2'>",
+    '" onmouseover="window.ran = 3" autofocus onfocus="window.ran = 4',
+    "</style></svg><svg onload='window.ran = 5'>",
+    "javascript:window.ran=6",
+    "</title><iframe srcdoc='<script>parent.ran = 7</script>'>",
+    "{{ 7 * 7 }}${7*7}",
+    "]]><script>window.ran = 8</script>-->",
+)
+EVIL = " ".join(PAYLOADS)
+
+
+def with_evil_names(report):
+    """Return a report in which all that comes from a stranger's files holds markup: names, texts, messages."""
+    graph = f"encoder{EVIL}"
+    [artifact] = report["artifacts"]
+    artifact |= {"graph": graph, "quantized_nodes": {f"/a/Conv{EVIL}": f"int8{EVIL}"}, "file": f"{EVIL}.onnx"}
+    artifact["kept"] = [{"node": EVIL, "reason": EVIL}]
+    report |= {
+        "model": f"asr{EVIL}",  # the folder has another name: this one has slashes
+        "warnings": [EVIL],
+        "notes": [EVIL],
+        "skipped": [{"set": EVIL, "sample": EVIL, "reason": EVIL}],
+    }
+    report["benchmark"] = {graph: report["benchmark"]["encoder"]}
+    report["environment"] = {key: EVIL if isinstance(value, str) else value for key, value in report["environment"].items()}
+    for entry in report["inputs"]:
+        entry["path"] = f"/home/{EVIL}"
+    for number, sample in enumerate(report["evaluation"]["per_sample"]):
+        sample |= {"id": f"{number}{EVIL}", "text": EVIL, "baseline_transcript": EVIL, "quantized_transcript": f"x {EVIL}"}
+    return report
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_names_and_texts_of_strangers_are_shown_and_not_run(browser, report, save_run, tmp_path, language):
+    evil = with_evil_names(report)
+    directory = save_run(
+        report | {"model": "asr"}, "2026-01-01_00-00-00", config=f"model: {{name: '{EVIL.replace(chr(39), '')}'}}"
+    )
+    (directory / "report.json").write_text(json.dumps(evil), encoding="utf-8")
+    page = tmp_path / "report.html"
+    page.write_text(write_page(report_from_json(evil, "report"), directory, language), encoding="utf-8")
+    outputs = [
+        page,
+        write_comparison(compare_runs([str(directory)]), tmp_path, language),
+        write_index(tmp_path / "outputs", language),
+    ]
+    for shown in outputs:
+        browser.open(shown, 1400)
+        browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+        stir = """for (const element of document.querySelectorAll('*'))
+            for (const kind of ['mouseover', 'focus', 'error', 'load']) element.dispatchEvent(new Event(kind));
+          await new Promise(done => setTimeout(done, 100));"""
+        assert browser.run(f"{stir} return window.ran === undefined ? null : window.ran") is None, shown
+        assert browser.run("return document.querySelectorAll('img, iframe, [onload], [onerror], [onmouseover]').length") == 0
+        assert browser.run("return document.body.innerText.includes('<script>window.ran = 1</script>')")
+        assert [url for url in browser.requests() if not url.startswith("data:")] == [shown.as_uri()]
+        assert "49" not in browser.run("return document.title")

@@ -1,0 +1,112 @@
+"""The process that opens graphs before the run does: `python -m pipeline.graph.rehearsal_child`, on two pipes.
+
+Each message is a line of JSON; behind a request come as many bytes as it says. An answer is `{"error": ...}`. What ends this
+process, its parent sees. Its limits are those of the request.
+
+It also outlives its parent for a moment: where the parent ends without having said that it is done, it does what it was told
+to do then (`on_death`).
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.graph.session import ORT_ERRORS, infer, open_session
+from pipeline.sample import Sample
+
+NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")  # ONNX Runtime's words
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until there are no more, or the parent has gone."""
+    last_will: dict[str, Any] | None = None
+    while line := requests.readline():
+        request = json.loads(line)
+        if "on_death" in request:
+            last_will = request["on_death"]
+            continue
+        blobs = [_exactly(requests, size) for size in request["blobs"]]
+        answers.write(json.dumps(_rehearsed(request, blobs)).encode() + b"\n")
+        answers.flush()
+    if last_will is not None:
+        getattr(import_module(last_will["module"]), last_will["function"])(*last_will["arguments"])
+
+
+def _rehearsed(request: dict[str, Any], blobs: list[bytes]) -> dict[str, Any]:
+    """Open a graph, and run it where there is a sample."""
+    _limit_memory(request["memory_bytes"])
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # SIGALRM ends this process, in native code too
+    try:
+        if request["optimization"] == "shapes":
+            from pipeline.graph.declared_shapes import infer_file
+
+            infer_file(Path(request["path"]))
+            return {"error": None}
+        session = open_session(
+            Path(request["path"]) if request["path"] else blobs.pop(0), request["threads"],
+            optimization=request["optimization"], without=request["without"],
+        )  # fmt: skip
+        if blobs:
+            infer(session, _sample(request["sample"], request["names"], blobs[0]))
+    except MemoryError as error:
+        return {"error": str(error), "no_memory": True}
+    except (*ORT_ERRORS, Exception) as error:
+        text = " ".join(str(error).split())
+        return {"error": text, "no_memory": any(words in text.lower() for words in NO_MEMORY)}
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+    return {"error": None}
+
+
+def _sample(identifier: str, names: list[str], blob: bytes) -> Sample:
+    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+        return Sample(identifier, {name: arrays[str(number)] for number, name in enumerate(names)})
+
+
+def _limit_memory(more_bytes: int | None) -> None:
+    """Let this process have so much more memory than it has now; Linux alone keeps to it."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if more_bytes is None:
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        return
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    has = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), 0)
+    limit = has + more_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    found = stream.read(size)
+    if len(found) < size:
+        sys.exit(0)  # the parent has gone in the midst of a request
+    return found
+
+
+def main() -> None:
+    """Serve on what was standard input and output; native code that prints does so elsewhere."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to this process too; the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(2, 1)
+    os.close(nowhere)
+    serve(requests, answers)
+    os._exit(0)  # its parent waits for it
+
+
+if __name__ == "__main__":
+    main()

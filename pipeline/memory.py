@@ -1,0 +1,25 @@
+"""How much memory this process has, and can have at most: that of the machine, or of the control group of a container."""
+
+from pathlib import Path
+
+import psutil
+
+GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # as a container sees its own
+
+
+def memory_bytes() -> int:
+    """Return how many bytes of memory there are for all processes together."""
+    found = int(psutil.virtual_memory().total)
+    for file in GROUP_LIMITS:
+        try:
+            limit = Path(file).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdigit():  # `max` otherwise
+            found = min(found, int(limit))
+    return found
+
+
+def used_bytes() -> int:
+    """Return how many bytes of memory this process has now."""
+    return int(psutil.Process().memory_info().rss)

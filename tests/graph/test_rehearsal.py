@@ -1,0 +1,238 @@
+"""What ends the process that opens a graph first is an error of the run, and no end of it; no graph here is a harmful one."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+
+from pipeline.errors import StageError
+from pipeline.graph.optimizer_crash import ends_the_process
+from pipeline.graph.rehearsal import EndedError, rehearsals
+from pipeline.graph.session import open_session, rehearse_model
+from pipeline.sample import Sample
+
+SITE = """
+import os, signal, sys, time
+if "pipeline.graph.rehearsal_child" in sys.orig_argv:
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, source, *arguments, **settings):
+            if {when}:
+                print("a kernel fell over", file=sys.stderr, flush=True)
+                {then}
+            super().__init__(source, *arguments, **settings)
+
+    onnxruntime.InferenceSession = Session
+"""
+OPENS_FILE = "isinstance(source, str)"
+ARTIFACT = "isinstance(source, str) and '.staging' in source"
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """Return a function that lets the other process do something when it opens a graph; it returns PYTHONPATH."""
+
+    def make(when, then="os.kill(os.getpid(), signal.SIGSEGV)"):
+        site = tmp_path / "site"
+        site.mkdir(exist_ok=True)
+        (site / "sitecustomize.py").write_text(SITE.format(when=when, then=then), encoding="utf-8")
+        return str(site)
+
+    return make
+
+
+def failed(run, *words):
+    """Check that a run ended as it does for a bad model, and that its message and its report say all of these words."""
+    assert run.exit_code == 2, run.stderr
+    assert "Traceback" not in run.stderr + run.stdout
+    assert run.report["status"] == "failed"
+    for word in words:
+        assert word in run.report["error"]
+        assert word in run.stderr
+    assert not (run.directory / ".staging").exists()
+    return run
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_a_model_at_which_onnx_runtime_ends_the_process_is_refused_with_its_file_and_the_signal(
+    run_quickly, user_files, users_model, users_data, other_process, name
+):
+    site = other_process(OPENS_FILE, f"os.kill(os.getpid(), signal.{name})")
+    run = run_quickly(*users_model, *users_data, "mode=static", "stages=[load,quantize]", PYTHONPATH=site)
+    failed(run, str(user_files / "model.onnx"), name)
+    assert ("a kernel fell over" in run.report["error"]) == (name != "SIGKILL")  # what a killer from outside is not told by
+
+
+def test_an_artifact_at_which_onnx_runtime_ends_the_process_is_not_published(
+    run_quickly, user_files, users_model, users_data, other_process
+):
+    site = other_process(ARTIFACT)
+    run = run_quickly(*users_model, *users_data, "mode=static", "stages=[load,quantize]", PYTHONPATH=site)
+    failed(run, "model.int8.onnx", "SIGSEGV", "mode.nodes_to_exclude")
+    assert [stage["status"] for stage in run.report["stages"]] == ["done", "failed"]
+    assert not list(run.directory.glob("*.onnx"))
+
+
+def test_a_graph_that_is_not_opened_in_time_is_refused_with_the_setting(run_quickly, user_files, users_model, other_process):
+    site = other_process(OPENS_FILE, "time.sleep(600)")
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load]", "limits.opening_seconds=0.5", PYTHONPATH=site)
+    failed(run, str(user_files / "model.onnx"), "limits.opening_seconds=0.5")
+
+
+def test_a_graph_that_takes_too_much_memory_is_refused_with_the_setting(run_quickly, user_files, users_model, build):
+    text = """g (float[1, 16, frames] x) => (float[1, 16, frames] y) {
+        big = ConstantOfShape (shape) sum = ReduceSum <keepdims = 0> (big) y = Add (x, sum) }"""
+    onnx.save(build(text, shape=np.array([4, 10**8])), user_files / "model.onnx")  # 1.6 GB
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,inspect]", "limits.memory_mb=400")
+    failed(run, str(user_files / "model.onnx"), "400 MB", "limits.memory_mb")
+
+
+def test_a_graph_whose_shapes_take_too_much_memory_to_infer_is_refused_with_the_setting(
+    run_quickly, user_files, users_model, build
+):
+    """ONNX's inference keeps the values of a constant that may be a shape, however many they are."""
+    text = "g (float[1] x) => (float[n] y) { big = ConstantOfShape (shape) y = Add (big, x) }"
+    onnx.save(build(text, shape=np.array([10**8])), user_files / "model.onnx")
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load]", "limits.memory_mb=400")
+    failed(run, str(user_files / "model.onnx"), "shapes", "400 MB", "limits.memory_mb")
+
+
+def test_a_search_goes_on_with_the_next_candidate(run_quickly, user_files, users_model, users_data, other_process):
+    """Graphs that quantize one of two convolutions end the process; the search still finds the other one, or none."""
+    site = other_process("isinstance(source, bytes) and source.count(b'QuantizeLinear') > 2 and b'wb_quantized' in source")
+    search = ("mode=auto", "mode.seconds=6", "mode.optimize=false", "mode.method=minmax", "mode.max_loss=0.5")
+    run = run_quickly(*users_model, *users_data, *search, "stages=[load,quantize]", PYTHONPATH=site).succeeded()
+    rows = {row["node"]: row["precision"] for row in run.report["search"]["model"]["nodes"]}
+    assert rows["conv_b"] == "fp32"
+    assert "SIGSEGV" in (run.directory / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def file(tmp_path, conv_net):
+    """Return a harmless model."""
+    onnx.save(conv_net(), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_one_process_opens_all_graphs_and_is_started_again_where_it_ended(
+    file, conv_net, monkeypatch, other_process, make_noise
+):
+    monkeypatch.setenv("PYTHONPATH", other_process("b'deadly' in source"))
+    deadly = conv_net(purpose="deadly")
+    with rehearsals() as others:
+        first = others._process.pid
+        open_session(file, sample=Sample("one", {"x": make_noise(20)}))
+        open_session(conv_net())
+        assert others._process.pid == first
+        with pytest.raises(EndedError, match=r"a graph that was made of the model.*SIGSEGV: a kernel fell over"):
+            open_session(deadly)
+        open_session(conv_net(made="later"))
+        second = others._process.pid
+        assert second != first
+    for process in (first, second):
+        assert not psutil.pid_exists(process)
+    open_session(deadly)  # outside of a run, nobody is asked; and it is harmless
+
+
+def test_what_has_survived_is_not_opened_there_again(file, monkeypatch, conv_net):
+    with rehearsals() as others:
+        asked = []
+        monkeypatch.setattr(others, "_ask", lambda parts, what: asked.append(what) or {"error": None})
+        for _ in range(3):
+            open_session(file)
+            rehearse_model(conv_net())
+        assert len(asked) == 2
+        open_session(file, optimization="none")  # other optimizers may fall over
+        file.rename(file.with_name("moved.onnx"))
+        open_session(file.with_name("moved.onnx"))  # the same file
+        assert len(asked) == 3
+        onnx.save(conv_net(another="model"), file)
+        open_session(file)
+        assert len(asked) == 4
+
+
+def test_what_onnx_runtime_raises_there_is_raised_here(build, tmp_path):
+    with rehearsals() as others, pytest.raises(Exception, match="Frobnicate"):
+        open_session(build("g (float[n] x) => (float[n] y) { y = Frobnicate (x) }"))
+    assert others._process is None
+
+
+def test_texts_and_names_of_any_kind_reach_the_other_process(build):
+    text = "g (string[n] words, float[n] x) => (string[n] same, float[n] y) { same = Identity (words) y = Identity (x) }"
+    words = np.array(["Wort", "词"], object)
+    with rehearsals() as others:
+        answers = []
+        ask = others._ask
+        others._ask = lambda parts, what: answers.append(ask(parts, what)) or answers[-1]
+        open_session(build(text), sample=Sample("s", {"words": words, "x": np.zeros(2, np.float32)}))
+    assert answers == [{"error": None}]
+
+
+def test_a_process_that_cannot_be_started_is_told_of_with_its_last_words(file, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no such library\\n')\nos._exit(7)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with rehearsals(), pytest.raises(StageError, match=r"exit status 7. no such library"):
+        open_session(file)
+
+
+def test_whether_a_graph_ends_the_process_is_asked_outside_of_a_run_too(conv_net, monkeypatch, other_process):
+    monkeypatch.setenv("PYTHONPATH", other_process("b'deadly' in source"))
+    assert not ends_the_process(conv_net())
+    assert ends_the_process(conv_net(purpose="deadly"))
+
+
+def test_an_exception_in_this_process_ends_the_other(file, monkeypatch, other_process):
+    monkeypatch.setenv("PYTHONPATH", other_process(OPENS_FILE, "time.sleep(600)"))
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    with rehearsals() as others:
+        first = others._process.pid
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.7)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                open_session(file)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert not psutil.pid_exists(first)
+
+
+TOLD = """
+import os, sys
+from pipeline.graph.rehearsal import rehearsals
+with rehearsals() as others:
+    others.on_death("pipeline.record.report_end", "end_report", sys.argv[1])
+    os._exit(9) if sys.argv[2] == "die" else None
+"""
+
+
+@pytest.mark.parametrize("end", ["die", "end"])
+def test_a_run_that_is_killed_is_said_to_have_failed_by_the_other_process(tmp_path, repo, end):
+    report = tmp_path / "report.json"
+    stages = [{"name": "load", "status": "done"}, {"name": "quantize", "status": "running"}]
+    report.write_text(json.dumps({"schema": 2, "status": "running", "stages": stages}), encoding="utf-8")
+    (tmp_path / ".staging").mkdir()
+    os.spawnve(os.P_WAIT, _python(), [_python(), "-c", TOLD, str(report), end], os.environ | {"PYTHONPATH": str(repo)})
+    until = time.monotonic() + 60
+    while end == "die" and time.monotonic() < until and "running" in report.read_text(encoding="utf-8"):
+        time.sleep(0.05)
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["status"] == ("failed" if end == "die" else "running")
+    assert ("in the stage quantize" in found.get("error", "")) == (end == "die")
+    with contextlib.suppress(FileNotFoundError):
+        assert end == "end" or not list((tmp_path / ".staging").iterdir())
+
+
+def _python():
+    import sys
+
+    return sys.executable
