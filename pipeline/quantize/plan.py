@@ -116,9 +116,9 @@ def plan_nodes(
         precision = _precision(node, dynamic, stored, default, weights, explicitly=named_alone)
         if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, rows, weights):
             precision = Precision.weight_int8
-        if precision is Precision.static_int8 and node.op_type in STORABLE:
-            few = isinstance(mode, StaticConfig) and not named_alone and _large_of_few_channels(node, mode, weights)
-            if few or node.name in inner:
+        if precision in (Precision.static_int8, Precision.dynamic_int8) and node.op_type in STORABLE:
+            few = not named_alone and _large_of_few_channels(node, mode, weights)
+            if few or (node.name in inner and precision is Precision.static_int8):
                 precision = Precision.weight_int8
         reason = (
             f"ONNX Runtime has already fused it ({node.op_type}); quantize the model as it was exported"
@@ -242,13 +242,14 @@ def _is_small_product(node: onnx.NodeProto, rows: Mapping[str, int], weights: Ma
     return rows.get(node.input[0], FEW_ROWS + 1) <= FEW_ROWS and math.prod(weights[node.input[1]].dims) <= FEW_ROWS_VALUES
 
 
-def _large_of_few_channels(node: onnx.NodeProto, mode: StaticConfig, weights: Mapping[str, onnx.TensorProto]) -> bool:
+def _large_of_few_channels(node: onnx.NodeProto, mode: AnyModeConfig, weights: Mapping[str, onnx.TensorProto]) -> bool:
     """Say whether a Conv has too few channels for its integer kernel, and a weight that is large all the same.
 
     An example is a Fourier transform as a Conv of one channel, a fifth of the bytes of a voice activity detector.
     """
     weight = weights.get(node.input[1]) if node.op_type == "Conv" else None
-    if weight is None or _channels(node, weight) >= mode.min_channels:
+    least = mode.min_channels if isinstance(mode, StaticConfig) else StaticConfig.min_channels
+    if weight is None or _channels(node, weight) >= least:
         return False
     return bool(math.prod(weight.dims) >= LARGE_VALUES)
 

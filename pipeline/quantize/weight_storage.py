@@ -8,7 +8,8 @@ quarter of the bytes, and speed and memory are those of fp32. A DequantizeLinear
 0.45 of fp32's speed for an LSTM of one step, 0.6 for a Gemm of one row, 0.7 for a Conv).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,9 @@ SCALE_BYTES = 4
 def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     """Store the weights of the named nodes as symmetric int8, one scale per output channel, in place.
 
-    Nodes that share a weight share its int8 form. They may lie in bodies of If, Loop and Scan; what is stored goes where the
-    weight was: what a body alone reads is a constant of it again, for whatever ONNX Runtime does with its own constants only.
+    Nodes that share a weight, or have equal ones, share its int8 form. They may lie in bodies of If, Loop and Scan; what is
+    stored goes where the weight was: what a body alone reads is a constant of it again, for whatever ONNX Runtime does with its
+    own constants only.
 
     Args:
         model: a graph in which no two tensors have one name, those of bodies included.
@@ -37,10 +39,12 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     """
     scopes = list(graphs_of(model.graph))
     weights = {tensor.name: (index, tensor) for index, scope in enumerate(scopes) for tensor in scope.initializer}
+    equal = _equal_ones(scopes, nodes, weights)
+    read = set(equal)
     readers: dict[tuple[str, tuple[int, ...]], list[tuple[onnx.NodeProto, int]]] = {}
     for node in (node for scope in scopes for node in scope.node if node.name in nodes):
         for place in weight_inputs(node):
-            name = node.input[place]
+            name = equal[node.input[place]]
             shape = scale_shape(node, tuple(weights[name][1].dims))
             readers.setdefault((name, shape), []).append((node, place))
     names = Names(model.graph)
@@ -58,9 +62,30 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
         ])  # fmt: skip
         for node, place in uses:
             node.input[place] = restored
-    drop_unread(model.graph, {name for name, _ in readers})
+    drop_unread(model.graph, read)
     for index in sorted(restoring, reverse=True):  # inner graphs first: a list that is written again holds copies
         replace_nodes(scopes[index], [*restoring[index], *scopes[index].node])
+
+
+def _equal_ones(
+    scopes: Sequence[onnx.GraphProto], nodes: Collection[str], weights: dict[str, tuple[int, TensorProto]]
+) -> dict[str, str]:
+    """Return the weights of the named nodes, each with the first that is equal to it.
+
+    Folding gives each branch of an If its own copy. One that several graphs hold is stored in the outermost, which `weights`
+    then says.
+    """
+    first: dict[tuple[object, ...], str] = {}
+    found: dict[str, str] = {}
+    for node in (node for scope in scopes for node in scope.node if node.name in nodes):
+        for name in (node.input[place] for place in weight_inputs(node)):
+            index, tensor = weights[name]
+            values = numpy_helper.to_array(tensor)
+            key = (values.shape, str(values.dtype), hashlib.sha256(values.tobytes()).digest())
+            found[name] = first.setdefault(key, name)
+            if weights[found[name]][0] != index:
+                weights[found[name]] = (0, weights[found[name]][1])
+    return found
 
 
 def restored_weights(nodes: Iterable[onnx.NodeProto], constants: Mapping[str, TensorProto]) -> dict[str, str]:

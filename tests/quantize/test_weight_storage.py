@@ -178,3 +178,24 @@ def test_a_weight_that_both_branches_read_is_stored_once_outside_of_them(build, 
         assert np.isfinite(
             infer(open_session(model), Sample("s", {"x": np.ones((2, 20), np.float32), "c": np.array(flag)}))["y"]
         ).all()
+
+
+def test_equal_weights_of_two_branches_are_stored_once(build, make_weight):
+    """Folding gives each branch of an If its own copy of a recurrent weight that it has put together."""
+    model = build(
+        """g (float[n, 20] x, bool c) => (float[n, 20] y) {
+            y = If (c) <then_branch = t () => (float[n, 20] p) { [one] p = MatMul (x, v) },
+                        else_branch = e () => (float[n, 20] q) { [two] q = MatMul (x, w) }>
+        }"""
+    )
+    for name, attribute in zip("vw", model.graph.node[0].attribute, strict=True):
+        attribute.g.initializer.append(numpy_helper.from_array(make_weight(20, 20), name))
+    inputs = {"x": np.random.default_rng(0).standard_normal((3, 20)).astype(np.float32)}
+    before = infer(open_session(model), Sample("s", inputs | {"c": np.array(False)}))["y"]
+    store_weights(model, ["one", "two"])
+    onnx.checker.check_model(model, full_check=True)
+    assert [tuple(tensor.dims) for tensor in model.graph.initializer] == [(20, 20), (1, 20)]
+    assert not any(attribute.g.initializer for attribute in model.graph.node[-1].attribute)
+    for flag in (True, False):
+        after = infer(open_session(model), Sample("s", inputs | {"c": np.array(flag)}))["y"]
+        assert np.allclose(after, before, atol=0.05)
