@@ -7,6 +7,7 @@ It also outlives its parent for a moment: where the parent ends without having s
 to do then (`on_death`).
 """
 
+import contextlib
 import io
 import json
 import os
@@ -27,14 +28,17 @@ NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")  # ONNX
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until there are no more, or the parent has gone."""
     last_will: dict[str, Any] | None = None
-    while line := requests.readline():
-        request = json.loads(line)
-        if "on_death" in request:
-            last_will = request["on_death"]
-            continue
-        blobs = [_exactly(requests, size) for size in request["blobs"]]
-        answers.write(json.dumps(_rehearsed(request, blobs)).encode() + b"\n")
-        answers.flush()
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has gone in the midst of a request
+        while line := requests.readline():
+            if not line.endswith(b"\n"):
+                break
+            request = json.loads(line)
+            if "on_death" in request:
+                last_will = request["on_death"]
+                continue
+            blobs = [_exactly(requests, size) for size in request["blobs"]]
+            answers.write(json.dumps(_rehearsed(request, blobs)).encode() + b"\n")
+            answers.flush()
     if last_will is not None:
         getattr(import_module(last_will["module"]), last_will["function"])(*last_will["arguments"])
 
@@ -91,7 +95,7 @@ def _limit_memory(more_bytes: int | None) -> None:
 def _exactly(stream: IO[bytes], size: int) -> bytes:
     found = stream.read(size)
     if len(found) < size:
-        sys.exit(0)  # the parent has gone in the midst of a request
+        raise EOFError
     return found
 
 
