@@ -13,6 +13,7 @@ from pipeline.audio.mel import log_mel
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.model_files import ModelFiles, agreed, header_of, looked_up_rows, metadata_of, number_in
 from pipeline.models.piper_voice import BEGIN, END, PAD, PiperVoice, piper_voice
 from pipeline.models.speech_model import ReadAudio, Run
@@ -159,6 +160,39 @@ class Vits(ModelFiles):
             for name, values in sample.inputs.items()
         }
         return Sample(sample.id, inputs)
+
+    def client_layout(self) -> ClientLayout:
+        """Return what sherpa-onnx is given: the graph, the token table and, where there is one, the lexicon.
+
+        Raises:
+            ConfigError: there is no token table.
+        """
+        tokens, lexicon = (self.beside(name, self._file) for name in ("tokens.txt", "lexicon.txt"))
+        made = self.client_files.get("tokens.txt")
+        if tokens is None and made is None:
+            raise ConfigError(f"package: {self._file} has no tokens.txt beside it, which sherpa-onnx needs.")
+        table = ClientFile("tokens.txt", "tokens", "vits-tokens", source=None if made else tokens, text=made)
+        files = [ClientFile(resolve_path(self._file).name, "model", "vits-model", graph="voice"), table]
+        if self._lexicon is not None:
+            files.append(ClientFile("lexicon.txt", "lexicon", "vits-lexicon", source=lexicon))
+        options = {
+            "noise_scale": self._scale(self.noise_scale, "noise_scale", NOISE_SCALE),
+            "length_scale": self._scale(self.length_scale, "length_scale", LENGTH_SCALE),
+            "noise_scale_w": self._scale(self.noise_scale_w, "noise_w", NOISE_SCALE_W),
+        }
+        has_phonemes = self._metadata.get("has_espeak") == "1" and self._lexicon is None
+        return ClientLayout(Task.speak, "vits", "OfflineTtsVitsModelConfig", tuple(files), (), options, has_phonemes)
+
+    def without_noise(self) -> "Vits":
+        """Return the voice that says the same each time."""
+        return replace(self, noise_scale=0.0, noise_scale_w=0.0)
+
+    def client_input(self, utterance: Utterance) -> str | None:
+        """Return the phonemes of the text, or None where the client reads it itself."""
+        if self._lexicon is not None or self._metadata.get("has_espeak") != "1" or not utterance.text:
+            return None
+        where = f"utterance {utterance.id!r}"
+        return "".join(spoken_symbols(utterance.text, self._metadata.get("voice", "en-us"), where, self.name))
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Return what the graph gives, and the audio (samples,)."""

@@ -292,3 +292,21 @@ def test_the_table_that_tokens_are_looked_up_in_is_the_voice_s(voice):
     model = voice()
     held = {tensor.name: numpy_helper.to_array(tensor).shape for tensor in voice_model().graph.initializer}
     assert model._rows == held["table"][0]
+
+
+@pytest.mark.usefixtures("espeak")
+def test_a_package_of_a_voice_of_piper_s_has_the_table_that_it_came_without_and_speaks_in_the_client(run_quickly, tmp_path):
+    pytest.importorskip("sherpa_onnx", reason="needs the extra test")
+    path = write_piper_voice(tmp_path)
+    (tmp_path / "lines.txt").write_text(LINES, encoding="utf-8")
+    settings = (
+        "mode=dynamic",
+        "package=sherpa_onnx",
+        "package.samples=2",
+        "stages=[load,quantize]",
+        "evaluation.path=lines.txt",
+    )
+    run = run_quickly("model=vits", f"model.path={path}", *settings).succeeded()
+    folder = run.directory / "package"
+    assert {"en_US-small-low.int8.onnx", "tokens.txt"} < {file.name for file in folder.iterdir()}
+    assert run.report["package"]["trial"]["samples"] == 2
