@@ -197,11 +197,15 @@ class Vits(ModelFiles):
     def infer(self, sample: Sample, run: Run) -> Outputs:
         """Return what the graph gives, and the audio (samples,)."""
         outputs = run("voice", sample)
-        return {**outputs, "audio": self._speech(outputs)}
+        return {**outputs, "audio": self.audio(outputs)}
+
+    def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the speech (samples,): the first output, as sherpa-onnx takes it; a second one holds durations."""
+        return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)
 
     def mel(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the natural-log mel (80, frames) of the speech."""
-        speech = self._speech(outputs)
+        speech = self.audio(outputs)
         return np.asarray(log_mel(speech, self.rate_hz, n_fft=self.n_fft, hop_length=self.hop_length), dtype=np.float32)
 
     def mel_depends_on(self, graph: str) -> bool:
@@ -216,7 +220,7 @@ class Vits(ModelFiles):
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the speech that was synthesised."""
         del sample
-        return float(self._speech(outputs).size / self.rate_hz)
+        return float(self.audio(outputs).size / self.rate_hz)
 
     @property
     def _file(self) -> str:
@@ -243,9 +247,6 @@ class Vits(ModelFiles):
     def _rows(self) -> int | None:
         model = header_of(self._file)
         return None if model is None else looked_up_rows(self._file, model.graph.input[0].name)
-
-    def _speech(self, outputs: Outputs) -> npt.NDArray[np.float32]:
-        return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)
 
     def _scale(self, setting: float | None, name: str, default: float) -> float:
         return setting if setting is not None else (self._piper.scales if self._piper else {}).get(name, default)

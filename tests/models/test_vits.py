@@ -310,3 +310,5 @@ def test_a_package_of_a_voice_of_piper_s_has_the_table_that_it_came_without_and_
     folder = run.directory / "package"
     assert {"en_US-small-low.int8.onnx", "tokens.txt"} < {file.name for file in folder.iterdir()}
     assert run.report["package"]["trial"]["samples"] == 2
+    said = run_quickly(f"run={run.directory}", "say=hello world.").succeeded()
+    assert len(list((run.directory / "said").glob("*.wav"))) == 2, said.stdout
