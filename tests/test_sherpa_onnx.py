@@ -23,8 +23,10 @@ from pipeline.models.ctc import Ctc
 from pipeline.models.matcha import Matcha
 from pipeline.models.model_sessions import ModelSessions
 from pipeline.models.text.espeak import symbols_of
+from pipeline.models.vits import Vits
 from pipeline.utterance import Utterance
 from tests.conftest import MODELS, MODES
+from tests.small_voice import write_piper_voice
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 pytest.importorskip("espeakng_loader", reason="needs the extra test")
@@ -117,6 +119,40 @@ def test_without_noise_the_speech_is_the_same_sample_by_sample(speech):
     for ours, theirs in same.audio:
         assert len(ours) == len(theirs)
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_a_voice_of_piper_says_in_the_client_what_it_says_here(run_quickly, tmp_path, mode):
+    path = write_piper_voice(tmp_path)
+    compare_voice(path, run_quickly, tmp_path, "hello, low world.", f"mode={mode}")
+
+
+def test_a_real_voice_of_piper_says_in_the_client_what_it_says_here(run_quickly, tmp_path, real_voice):
+    compare_voice(real_voice, run_quickly, tmp_path, "Hello, this is what the client says as well.", "mode=static")
+
+
+def compare_voice(voice: Path, run_quickly, folder: Path, text: str, mode: str) -> None:
+    """Compare, sample by sample, what a quantized voice says here and in the client, and its length with the original's."""
+    (folder / "lines.txt").write_text(f"{text}\nhello.\n", encoding="utf-8")
+    data = ("calibration=sentences", "calibration.path=lines.txt") if mode == "mode=static" else ()
+    run = run_quickly(
+        "model=vits", f"model.path={voice}", mode, "stages=[load,quantize]", "evaluation.path=lines.txt", *data
+    ).succeeded()  # fmt: skip
+    [artifact] = run.report["artifacts"]
+    file, tokens = run.directory / artifact["file"], run.directory / "tokens.txt"
+    result = client(folder, {
+        "task": "speak", "voice": str(file), "tokens": str(tokens), "noise_scale": 0.0, "texts": [text],
+        "phonemes": [symbols_of(text, "en-us")],
+    })  # fmt: skip
+    adapter = Vits("v", str(voice), noise_scale=0.0, length_scale=1.0)
+    sample = adapter.for_comparison(adapter.sample(Utterance("u", text=text), reader))
+    ours, original = (adapter.infer(sample, ModelSessions({"voice": graph}, 1).runner([0]))["audio"] for graph in (file, voice))
+    theirs = result["audio_0"]
+    assert int(result["sample_rate_hz"]) == adapter.rate_hz
+    assert ours.shape == theirs.shape == original.shape
+    assert np.abs(ours - theirs).max() < 0.05 * np.abs(ours).max(), (
+        "another release of ONNX Runtime rounds otherwise, here and there"
+    )
 
 
 class Speech:

@@ -46,7 +46,7 @@ def calibrates(config: RunConfig) -> bool:
 
 
 def _reads_text(config: RunConfig) -> bool:
-    return hasattr(config.model, "vocoder_path")  # a text-to-speech model
+    return hasattr(config.model, "asr_path")  # a text-to-speech model
 
 
 def _hears_calibration(config: RunConfig) -> bool:
@@ -117,6 +117,7 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     ),
     "model.dir": (Reader("a model without model.url", _no_address),),
     "model.sha256": (Reader("a model at model.url", lambda run: run.model.url is not None),),
+    "model.noise_scale_w": (CALIBRATED,),
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
     "benchmark.host_python": (TIMED_ON_DEVICE,),
     "benchmark.ssh_config": (TIMED_ON_DEVICE,),

@@ -121,7 +121,8 @@ def evaluation_samples(
     if config.labels is not None:
         raise ConfigError(f"evaluation.labels: there is one class per sample of an .npz, but evaluation.path is {path}.")
     needs_text = config.kind is EvaluationKind.asr
-    return wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
+    found = wanted.from_utterances(model, file, source, own=config.path is None, needs_text=needs_text)
+    return [dataclasses.replace(item, sample=model.for_comparison(item.sample)) for item in found]
 
 
 def graph_inputs(source: SourceGraph) -> list[onnx.ValueInfoProto]:
@@ -236,7 +237,8 @@ class _Wanted:
         def pairs() -> Iterator[tuple[EvaluationSample | None, tuple[str, str] | None]]:
             for utterance in utterances_in(path, self.key, self._bad, self._left_out):
                 # Token ids of the data that ships are those of the model that ships; another model reads the text.
-                known = dataclasses.replace(utterance, tokens=None) if own and model.dir is not None else utterance
+                foreign = own and (model.dir is not None or not model.reads_shipped_tokens)
+                known = dataclasses.replace(utterance, tokens=None) if foreign else utterance
                 try:
                     if needs_text and not known.text:
                         raise DataError(

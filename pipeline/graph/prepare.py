@@ -51,12 +51,14 @@ class PreparedGraph:
         notes: what was changed that a user should know.
         folded: names of nodes of the source that preparation has removed.
         paths: node name -> the modules and the calls of functions that it lies in.
+        keep_lengths: what decides the length of its outputs stays in float, everything upstream included.
     """
 
     model: onnx.ModelProto
     notes: tuple[str, ...]
     folded: frozenset[str]
     paths: Paths = field(default_factory=dict)
+    keep_lengths: bool = False
 
 
 def prepare(
@@ -93,7 +95,7 @@ def prepare(
         model = _fold(model, source, weights_shrink)
     ensure_names(model)
     left = {node.name for node in model.graph.node}
-    return PreparedGraph(_typed(with_shapes(model)), tuple(notes), frozenset(names - left), source.paths)
+    return PreparedGraph(_typed(with_shapes(model)), tuple(notes), frozenset(names - left), source.paths, source.keep_lengths)
 
 
 def _typed(model: onnx.ModelProto) -> onnx.ModelProto:

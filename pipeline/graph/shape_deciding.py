@@ -13,6 +13,10 @@ or speaks at another pace. Two sets of nodes must therefore stay as they are:
   attention knows its distances by). But a layer that multiplies any of them with its weight makes ordinary data of it. What
   sums whole numbers (a running sum as a product with ones) or multiplies each position with frequencies (which sums nothing)
   is not such a layer.
+
+An encoder that feeds the duration predictor and the decoder is in neither set: it computes ordinary data as well. Where the
+length of the output must stay to the sample, it has to stay in float too: `length_deciding_nodes` goes from the lengths to
+everything upstream.
 """
 
 from collections import defaultdict
@@ -87,6 +91,27 @@ def decided_tensors(graph: onnx.GraphProto) -> set[str]:
     """
     discrete, _, for_layers = _decided(graph, _steps(graph))
     return discrete - for_layers
+
+
+def length_deciding_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the nodes whose values decide the length of a tensor, everything upstream included.
+
+    In VITS these are the duration predictor and the text encoder before it: the sum of the predicted durations is the number of
+    frames. The shape of a tensor is not its values, so that nothing goes on through a Shape: where all lengths follow from
+    those of the inputs, no layer is among the nodes.
+    """
+    steps = _steps(graph)
+    makers = {tensor: number for number, step in enumerate(steps) for tensor in step.outputs if tensor}
+    waiting = [step.inputs[index] for step in steps for index in SHAPE_INPUTS.get(step.op_type, ()) if index < len(step.inputs)]
+    found: set[int] = set()
+    while waiting:
+        number = makers.get(waiting.pop())
+        if number is None or number in found:
+            continue
+        found.add(number)
+        if steps[number].op_type not in ("Shape", "Size"):
+            waiting += [*steps[number].inputs, *steps[number].outer_scope_inputs]
+    return {steps[number].name for number in found}
 
 
 def _steps(graph: onnx.GraphProto) -> list[_Step]:

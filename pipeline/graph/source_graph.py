@@ -52,6 +52,7 @@ class SourceGraph:
         fixed: inputs that it takes but ignores, since they are always the same, and their values.
         defaults: optional inputs, and the values that they have where a caller gives none.
         paths: node name -> the modules and the calls of functions that it lies in.
+        keep_lengths: what decides the length of its outputs stays in float, everything upstream included.
     """
 
     name: str
@@ -62,6 +63,7 @@ class SourceGraph:
     fixed: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     defaults: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     paths: Paths = field(default_factory=dict)
+    keep_lengths: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -30,6 +30,7 @@ from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import extract, upstream_of
 from pipeline.measure.ort_trace import inferences_of, read_events
 from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.precision_groups import Group
 from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
 from pipeline.quantize.plan import Precision
@@ -76,7 +77,7 @@ KernelSavings = dict[tuple[str, Precision], KernelSaving]
 def kernel_savings(
     builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str], until: float = math.inf
 ) -> KernelSavings:
-    """Return what each group gains in each precision that it may have.
+    """Return what each group gains in each precision that it may have: those that compute most first.
 
     Args:
         builder: makes the graphs.
@@ -107,8 +108,14 @@ def kernel_savings(
             times[signature] = _least(forms, Sample(name, arrays), threads)
         return times[signature]
 
+    def products(group: Group) -> float:
+        """Multiplications of a group, about: the values of its weight, at each position of its input."""
+        arrays = [(nodes[name].op_type, tensors[nodes[name].input[0]]) for name in group.nodes]
+        positions = sum(array.size / array.shape[1 if "Conv" in op_type else -1] for op_type, array in arrays)
+        return float(np.prod(constants[group.weight].dims) * positions)
+
     found: KernelSavings = {}
-    for group in builder.groups:
+    for group in sorted(builder.groups, key=products, reverse=True):
         if found and time.monotonic() >= until:
             break
         before = sum(ms(name, None).all for name in group.nodes) if group in computing else 0.0

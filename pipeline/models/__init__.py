@@ -4,6 +4,8 @@
     model_files.py     where a model's files are: a path, a directory or a server; its metadata
     model_sessions.py  the graphs of one model, run as a whole
     matcha.py          acoustic model and vocoder of Matcha-TTS
+    vits.py            voices of Piper, Coqui, icefall and Melo: one graph from tokens to audio
+    piper_voice.py     what Piper keeps beside a voice
     vocoder.py         Vocos and HiFi-GAN
     ctc.py             recognisers of one graph
     recogniser_families.py  what the clients of recognisers do before and after the graph

@@ -27,6 +27,7 @@ class ClientFile:
         flag: of the client's command.
         graph: the role of the graph that it holds; None: a file that is copied as it is.
         source: where such a file is.
+        text: what a file holds that is nowhere yet.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ClientFile:
     flag: str
     graph: str | None = None
     source: Path | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)

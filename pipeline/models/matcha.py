@@ -10,10 +10,10 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, DataError, ModelError, did_you_mean
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
-from pipeline.models.model_files import ModelFiles, agreed, header_of, metadata_of, number_in
+from pipeline.models.model_files import ModelFiles, agreed, looked_up_rows, metadata_of, number_in
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.lexicon import Lexicon, read_lexicon
-from pipeline.models.text.scripts import foreign_letters
+from pipeline.models.text.phonemes import ids_of, spoken_symbols
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.models.vocoder import Vocoder
 from pipeline.paths import resolve_path
@@ -208,12 +208,7 @@ class Matcha(ModelFiles):
     @cached_property
     def _token_rows(self) -> int | None:
         """How many tokens the graph knows: the rows of the table that it looks `x` up in; None where it is not known."""
-        model = header_of(self.acoustic_path)
-        if model is None:
-            return None
-        sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
-        lookups = (node for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "x")
-        return next((int(sizes[node.input[0]]) for node in lookups if node.input[0] in sizes), None)
+        return looked_up_rows(self.acoustic_path, "x")
 
     def _tokens_of(self, utterance: Utterance) -> tuple[int, ...]:
         if not utterance.text:
@@ -231,21 +226,10 @@ class Matcha(ModelFiles):
         return tuple(with_blanks(ids, number_in(metadata, "pad_id", self.acoustic_path) or 0))
 
     def _ids_by_espeak(self, text: str, metadata: dict[str, str], where: str) -> list[int]:
-        from pipeline.models.text.espeak import symbols_of
-
-        voice = metadata.get("voice", "en-us")
-        if foreign := foreign_letters(text, voice):
-            raise DataError(
-                f"{where}: the voice {voice!r} of {self.name} cannot read {', '.join(map(repr, foreign[:5]))}, of the text "
-                f"{text!r}: espeak-ng would name the letters. Give text in the language of the model."
-            )
-        symbols = symbols_of(text, voice)
+        symbols = spoken_symbols(text, metadata.get("voice", "en-us"), where, self.name)
         if metadata.get("use_eos_bos") == "1":
             symbols = ["^", *symbols, "$"]
-        table = self._tokens
-        if lacking := sorted(set(symbols) - set(table)):
-            raise DataError(f"{where}: tokens.txt of {self.name} lacks {', '.join(map(repr, lacking))}, of the text {text!r}.")
-        return [table[symbol] for symbol in symbols]
+        return ids_of(symbols, self._tokens, text, where, self.name)
 
     @cached_property
     def _tokens(self) -> dict[str, int]:

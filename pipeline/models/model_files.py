@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,23 @@ class ModelFiles:
     sha256: str | None = None
     calibration_path: str | None = None
     evaluation_path: str | None = None
+
+    reads_shipped_tokens: ClassVar[bool] = True
+
+    @property
+    def keep_lengths(self) -> bool:
+        """False: lengths follow from those of the inputs, or may change."""
+        return False
+
+    @property
+    def client_metadata(self) -> Mapping[str, str]:
+        """None: the files have it."""
+        return {}
+
+    @property
+    def client_files(self) -> Mapping[str, str]:
+        """None: they lie beside the graphs."""
+        return {}
 
     @property
     def fixed_inputs(self) -> Mapping[str, float] | None:
@@ -108,6 +125,10 @@ class ModelFiles:
     def shortened(self, sample: Sample, steps: int) -> Sample:
         """Return the sample: it has no steps."""
         del steps
+        return sample
+
+    def for_comparison(self, sample: Sample) -> Sample:
+        """Return the sample as it is: no length depends on noise."""
         return sample
 
     def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
@@ -178,6 +199,16 @@ def _parsed(file: Path, _modified: int) -> onnx.ModelProto | None:
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")  # shapes are what is asked for; weights would stay in memory
     return model
+
+
+def looked_up_rows(path: str | Path, tokens: str) -> int | None:
+    """Return how many tokens a graph knows: the rows of the table that it looks an input up in; None where it is not known."""
+    model = header_of(path)
+    if model is None:
+        return None
+    sizes = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    lookups = (node for node in model.graph.node if node.op_type == "Gather" and node.input[1] == tokens)
+    return next((int(sizes[node.input[0]]) for node in lookups if node.input[0] in sizes), None)
 
 
 def number_in(metadata: dict[str, str], key: str, path: str) -> int | None:

@@ -12,6 +12,7 @@ from pipeline.models.recogniser_families import FAMILIES
 from pipeline.models.vocoder import VOCOS_OUTPUTS
 
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
+VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
 CTC_OUTPUTS = {"log_probs", "logits"}
 QUANTIZED = {"int8", "fp16", "int4", "uint8", "quant"}
 BANDS = range(20, 257)  # of a mel spectrogram
@@ -70,7 +71,7 @@ def _of_directory(folder: Path) -> ModelKind:
     if len(parts) == 3:
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
-    for kind in ("matcha", "zipformer_ctc"):
+    for kind in ("matcha", "vits", "zipformer_ctc"):
         if first := next((each for each in found.values() if each.model == kind), None):
             return ModelKind(kind, "model.dir", folder, f"{first.place.name} {first.because.removeprefix('it ')}")
     if len(files) == 1:
@@ -83,12 +84,14 @@ def _of_directory(folder: Path) -> ModelKind:
     )
 
 
-def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, str]:
+def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, str]:  # noqa: PLR0911 (one return per kind)
     """Return the kind of a graph, and why."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     names, outputs = {value.name for value in inputs}, {value.name for value in model.graph.output}
     model_type = metadata.get("model_type", "")
+    if model_type == "vits" or any(names > inputs for inputs in VITS_INPUTS):
+        return "vits", f"it takes {', '.join(value.name for value in inputs)}"
     if names >= MATCHA_INPUTS:
         return "matcha", f"it takes {', '.join(sorted(MATCHA_INPUTS))}"
     if set(VOCOS_OUTPUTS) <= outputs:

@@ -29,6 +29,7 @@ class SpeechModel(Protocol):
     Attributes:
         name: the model's name in paths and in the report.
         evaluations: the kinds of evaluation that make sense for it.
+        reads_shipped_tokens: whether the token ids in the sentences that ship may be its own.
         path: the ONNX file, where the model is one.
         dir: the directory that the model's files are found in.
         url: where they are downloaded from; `sha256` is what they must be.
@@ -45,6 +46,19 @@ class SpeechModel(Protocol):
     calibration_path: str | None
     evaluation_path: str | None
     evaluations: ClassVar[frozenset[EvaluationKind]]
+    reads_shipped_tokens: ClassVar[bool]
+
+    @property
+    def keep_lengths(self) -> bool:
+        """Whether what decides the length of the outputs stays in float, everything upstream included."""
+
+    @property
+    def client_metadata(self) -> Mapping[str, str]:
+        """Metadata that sherpa-onnx wants in every graph, and that the files may lack."""
+
+    @property
+    def client_files(self) -> Mapping[str, str]:
+        """What sherpa-onnx reads beside a graph, and what does not lie beside it: name -> text."""
 
     @property
     def fixed_inputs(self) -> Mapping[str, float] | None:
@@ -113,6 +127,9 @@ class SpeechModel(Protocol):
         Raises:
             DataError: the utterance lacks what the model reads.
         """
+
+    def for_comparison(self, sample: Sample) -> Sample:
+        """Return a sample as two graphs are compared and timed on: of the same length, whatever noise they draw."""
 
     def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
         """Return a recording (samples,) at another sample rate, as whoever runs the model does."""

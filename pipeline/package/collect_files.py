@@ -81,6 +81,8 @@ def copy_files(folder: Path, graphs: Iterable[PackagedGraph], layout: ClientLayo
             if file.source is not None:
                 _copy(file.source, folder / file.name)
                 folders[file.source.parent] = None
+            elif file.text is not None:
+                (folder / file.name).write_text(file.text, encoding="utf-8")
         for path in layout.copied:
             _copy(path, folder / path.name)
     else:

@@ -11,7 +11,7 @@ from pipeline.graph.node_patterns import check_present, match_nodes
 from pipeline.graph.noise_inputs import RANDOM_OPS, random_nodes
 from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_nodes
 from pipeline.graph.source_graph import QUANTIZED_OPS
 from pipeline.graph.subgraph_scopes import bodies, graphs_of
 from pipeline.quantize.fp16_cleanup import (
@@ -26,7 +26,7 @@ from pipeline.quantize.fp16_cleanup import (
     take_plain_outputs,
     tensors_of_constants,
 )
-from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.plan import DECIDES_LENGTH, Plan, Precision
 from pipeline.record.results import Kept
 
 # They make, change or read a sequence of tensors, or a value that may be missing.
@@ -51,6 +51,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
     named = match_nodes(mode.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
     excluded = match_nodes(mode.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
     fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
+    lengths = length_deciding_nodes(prepared.model.graph) if prepared.keep_lengths else set()
     # The converter changes the type of their output, but not the `dtype` that they are asked for.
     random = {node.name for node in random_nodes(prepared.model.graph)}
     held = set(declared_types(prepared.model.graph, holds_tensors))
@@ -63,6 +64,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
             else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32 or node.name in random
             else "decides shapes, or reads what was decided" if node.name in fixed
+            else DECIDES_LENGTH if node.name in lengths
             else "reads or writes a sequence of tensors, or a value that may be missing: these stay fp32"
             if node.op_type in HOLDING_TENSORS or (not bodies(node) and not held.isdisjoint([*node.input, *node.output]))
             else None

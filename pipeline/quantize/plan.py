@@ -16,7 +16,7 @@ from pipeline.graph.node_patterns import check_op_types, match_nodes
 from pipeline.graph.op_sets import FUSED_LAYERS, RECURRENT_LAYERS, STORABLE, WEIGHTED_OPS, weight_inputs
 from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 from pipeline.quantize.operators import computed_from_constants
 from pipeline.quantize.weight_storage import bytes_as_int8, scale_shape
@@ -31,6 +31,7 @@ FEW_ROWS, FEW_ROWS_VALUES = (
     4,
     1 << 16,
 )  # of a product with dynamic ranges that is slower than in float: 0.75 to 0.98 of its speed
+DECIDES_LENGTH = "the length of the output follows from it (model.keep_durations)"
 LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
 
 
@@ -100,10 +101,16 @@ def plan_nodes(
     named = _match(mode.nodes_to_quantize, names, prepared, "mode.nodes_to_quantize")
     excluded = _match(mode.nodes_to_exclude, names, prepared, "mode.nodes_to_exclude")
     fixed = {name for scope in scopes for name in shape_deciding_nodes(scope)}
+    lengths = length_deciding_nodes(graph) if prepared.keep_lengths else set()
     if refused := sorted(fixed & set(mode.nodes_to_quantize)):
         raise ConfigError(
             f"mode.nodes_to_quantize: {refused[0]} decides shapes (durations, lengths, masks), or reads what was decided; a "
             "rounding error there is another shape, so it is never quantized. Leave it out."
+        )
+    if refused := sorted(lengths & set(mode.nodes_to_quantize)):
+        raise ConfigError(
+            f"mode.nodes_to_quantize: the length of the output follows from {refused[0]}, which therefore stays in float. "
+            "Leave it out, or accept another length with model.keep_durations=false."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
     computed = _computed_weights(prepared.model.graph, nodes, weights, folded=mode.preprocess)
@@ -127,6 +134,7 @@ def plan_nodes(
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else "decides shapes, or reads what was decided" if node.name in fixed
+            else DECIDES_LENGTH if node.name in lengths
             else "inside a body of If, Loop or Scan, whose tensors get no static ranges"
             if node.name in inner and precision is Precision.static_int8
             else _unfit(node, mode, weights, precision, computed, explicitly=named_alone)

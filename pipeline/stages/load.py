@@ -39,6 +39,13 @@ def load(model: SpeechModel, threads: int = 1) -> LoadedModel:
     """
     graphs = {name: load_graph(name, path, fixed=model.fixed_inputs) for name, path in model.graphs.items()}
     model.check()
+    if model.keep_lengths:
+        graphs = {name: replace(graph, keep_lengths=True) for name, graph in graphs.items()}
+    for graph in graphs.values():  # what is made of them is to have it as well
+        present = {entry.key for entry in graph.model.metadata_props}
+        for key, value in model.client_metadata.items():
+            if key not in present:
+                graph.model.metadata_props.add(key=key, value=value)
     return LoadedModel(model.with_graphs(graphs), graphs, threads)
 
 

@@ -80,6 +80,9 @@ def run(context: RunContext) -> Quantized:
         context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
         search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
     )  # fmt: skip
+    for name, text in config.model.client_files.items():
+        context.directory.write_text(name, text)
+        context.run_log.note(f"{name}: written beside the artifact, for sherpa-onnx.")
     for note in quantized.notes:
         context.run_log.note(note)
     for warning in quantized.warnings:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
-from pipeline.graph.shape_deciding import shape_deciding_nodes
+from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_nodes
 from pipeline.graph.shape_inference import with_shapes
 
 PRODUCTS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
@@ -283,3 +283,21 @@ def test_sums_of_whole_numbers_and_products_of_positions_with_frequencies_stay_a
         frequencies=np.geomspace(1, 0.01, 4, dtype=np.float32).reshape(1, 4),
     )
     assert {"running_sum", "outer"} <= shape_deciding_nodes(model.graph)
+
+
+def test_what_the_length_of_speech_follows_from_is_found_upstream_of_the_predictor_and_no_further(shipped):
+    graph = shipped("matcha").model.graph
+    lengths = length_deciding_nodes(graph)
+    weights = {tensor.name for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights]
+    upstream = [node.name for node in layers if node.name in lengths]
+    assert upstream
+    assert len(upstream) < len(layers) / 2, "the flow is no part of it"
+    assert {node.name for node in layers} & shape_deciding_nodes(graph) <= set(upstream)
+
+
+def test_lengths_that_follow_from_those_of_the_inputs_keep_no_layer(shipped):
+    for model in ("asr", "vocoder"):
+        graph = shipped(model).model.graph
+        lengths = length_deciding_nodes(graph)
+        assert not [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and node.name in lengths]
