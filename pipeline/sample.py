@@ -26,10 +26,20 @@ class Sample:
     Attributes:
         id: a name that is unique in its set, shown in errors and in the report.
         inputs: input name -> array, of the dtype and rank that the graph declares.
+        step: which of the inferences of a loop it is, from 0, where a graph is given what it gave before; None: it is in none.
     """
 
     id: str
     inputs: dict[str, Array]
+    step: int | None = None
+
+    @property
+    def stands_for_others(self) -> bool:
+        """Whether it is kept as an example of what a graph is given: of a loop, steps 0, 1, 2, 4, 8, ...
+
+        So the first steps and late ones are among them, wherever a loop ends, and memory does not grow with its length.
+        """
+        return self.step is None or self.step & (self.step - 1) == 0
 
     @property
     def size(self) -> int:

@@ -24,9 +24,11 @@ from pipeline.models.matcha import Matcha
 from pipeline.models.model_sessions import ModelSessions
 from pipeline.models.text.espeak import symbols_of
 from pipeline.models.vits import Vits
+from pipeline.models.whisper import Whisper
 from pipeline.utterance import Utterance
 from tests.conftest import MODELS, MODES
 from tests.small_voice import write_piper_voice
+from tests.whisper_graphs import write_whisper
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 pytest.importorskip("espeakng_loader", reason="needs the extra test")
@@ -90,6 +92,29 @@ def test_the_recogniser_hears_the_same_words(made, repo, tmp_path, mode):
     theirs = client(tmp_path, {
         "task": "hear", "model": str(made("asr", mode)), "tokens": str(repo / "data/models/asr/tokens.txt"),
         "audio": [str(clip.audio) for clip in clips],
+    })["text"].tolist()  # fmt: skip
+    same = [a == b for a, b in zip(ours, theirs, strict=True)]
+    assert np.mean(same) >= 0.95, [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    assert any(ours)
+
+
+@pytest.mark.parametrize("mode", ["fp32", "dynamic", "static"])
+def test_whisper_writes_what_this_project_does(build, repo, run_in, tmp_path, mode):
+    folder = write_whisper(tmp_path / "whisper", build)
+    files = {part: folder / f"small-{part}.onnx" for part in ("encoder", "decoder")}
+    if mode != "fp32":
+        few = ["calibration.samples=4"] if mode == "static" else []
+        run = run_in(
+            tmp_path, "model=whisper", f"model.dir={folder}", f"mode={mode}", *few, "stages=[load,quantize]"
+        ).succeeded()
+        files = {artifact["graph"]: run.directory / artifact["file"] for artifact in run.report["artifacts"]}
+    model = Whisper("w", dir=str(folder))
+    sessions = ModelSessions(files, 1)
+    clips = list(islice(manifest_lines(repo / "data/clips/evaluation/manifest.jsonl", "data"), CLIPS))
+    ours = [model.transcript(model.infer(model.sample(clip, reader), sessions.runner([0]))) for clip in clips]
+    theirs = client(tmp_path, {
+        "task": "hear", "loader": "from_whisper", "files": {part: str(path) for part, path in files.items()},
+        "tokens": str(folder / "small-tokens.txt"), "audio": [str(clip.audio) for clip in clips],
     })["text"].tolist()  # fmt: skip
     same = [a == b for a, b in zip(ours, theirs, strict=True)]
     assert np.mean(same) >= 0.95, [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]

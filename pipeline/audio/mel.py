@@ -43,13 +43,13 @@ def log_mel(
         DataError: the audio is empty or not one channel.
     """
     magnitude = np.abs(stft(drop_batch_axes(audio, 1, "audio"), n_fft, hop_length, n_fft))
-    bands = _mel_bands(sample_rate_hz, n_fft, n_mels, fmin_hz, min(fmax_hz, sample_rate_hz / 2))
+    bands = mel_bands(sample_rate_hz, n_fft, n_mels, fmin_hz, min(fmax_hz, sample_rate_hz / 2))
     mel: Mel = np.log(np.maximum(bands @ magnitude, LOG_FLOOR)).astype(np.float32)
     return mel
 
 
 @lru_cache(maxsize=8)
-def _mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> FloatArray:
+def mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> FloatArray:
     """Triangles (n_mels, n_fft // 2 + 1) of area 1 on Slaney's scale: linear to 1 kHz, then 27 bands to 6.4 kHz."""
     step = math.log(6.4) / 27.0
 

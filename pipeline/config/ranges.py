@@ -48,6 +48,7 @@ def out_of_range(
         (calibration.length >= 1, "calibration.length", calibration.length, "at least 1"),
         (evaluation.samples >= 1, "evaluation.samples", evaluation.samples, "at least 1"),
         (evaluation.listen >= 0, "evaluation.listen", evaluation.listen, "at least 0"),
+        ((evaluation.silent_clips or 0) >= 0, "evaluation.silent_clips", evaluation.silent_clips, "null or at least 0"),
         (evaluation.node_samples >= 0, "evaluation.node_samples", evaluation.node_samples, "at least 0"),
         ((evaluation.sample_rate_hz or 1) >= 1, "evaluation.sample_rate_hz", evaluation.sample_rate_hz, "at least 1"),
         (

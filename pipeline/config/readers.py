@@ -101,6 +101,7 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
             lambda run: run.evaluation.kind in (EvaluationKind.audio, EvaluationKind.tts),
         ),
     ),
+    "evaluation.silent_clips": (Reader("evaluation=asr", lambda run: run.evaluation.kind is EvaluationKind.asr),),
     "evaluation.on_sample_rate": (Reader("an evaluation on recordings", _hears_evaluation),),
     "evaluation.on_bad_sample": (
         Reader("an evaluation on data (evaluation.path)", lambda run: _evaluation_set(run) is not None),

@@ -58,6 +58,8 @@ class EvaluationConfig:
             way round.
         listen: how many samples to write as audio, where the model speaks: those that quantization changed most, before and
             after, and their recordings where there are some.
+        silent_clips: with `asr`: how many clips of silence and noise the recogniser is also given, made with `seed`, to count
+            on how many it writes words; null: 42 for a model that goes on from its own words (whisper), none for others.
         node_samples: how many samples the error of every node along the graph is measured on; 0: it is not measured.
         on_sample_rate: what happens to audio of another sample rate than the model's.
         on_bad_sample: what happens to a sample that cannot be used.
@@ -71,6 +73,7 @@ class EvaluationConfig:
     labels: str | None = None
     exchange_parts: bool = False
     listen: int = 3
+    silent_clips: int | None = None
     node_samples: int = 2
     on_sample_rate: SampleRateMismatch = SampleRateMismatch.resample
     on_bad_sample: OnBadSample = OnBadSample.refuse

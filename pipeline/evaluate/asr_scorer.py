@@ -3,8 +3,16 @@
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import DataError
 from pipeline.evaluate.sample_scores import SampleScores
-from pipeline.metrics.text_metrics import cer_percent, posterior_kl, spoken_words, wer_percent
-from pipeline.models.speech_model import HasPosteriors, Transcribes
+from pipeline.metrics.text_metrics import (
+    cer_percent,
+    first_difference,
+    next_token_percent,
+    posterior_kl,
+    same_until_percent,
+    spoken_words,
+    wer_percent,
+)
+from pipeline.models.speech_model import GoesOnFromItself, HasPosteriors, Transcribes
 from pipeline.sample import Outputs
 
 
@@ -33,15 +41,29 @@ class AsrScorer:
         self._texts.append(text)
         self._transcripts[0].append(before)
         self._transcripts[1].append(after)
-        return SampleScores(
+        scores = SampleScores(
             fidelity=self._divergence(baseline, quantized),
             notes={"text": text, "baseline_transcript": before, "quantized_transcript": after},
         )
+        if isinstance(self._model, GoesOnFromItself):
+            self._add_steps(scores, baseline, quantized)
+        return scores
 
     def _divergence(self, baseline: Outputs, quantized: Outputs) -> dict[str, float]:
         if not isinstance(self._model, HasPosteriors):  # those of a transducer depend on its output so far
             return {}
         return {"posterior_kl": posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))}
+
+    def _add_steps(self, scores: SampleScores, baseline: Outputs, quantized: Outputs) -> None:
+        """Add how far the tokens are fp32's: each after fp32's, and until the first that differs, each after its own."""
+        assert isinstance(self._model, HasPosteriors)
+        logits = [self._model.posteriors(outputs) for outputs in (baseline, quantized)]
+        tokens = [outputs["tokens"].tolist() for outputs in (baseline, quantized)]
+        scores.fidelity |= {
+            "next_token_percent": next_token_percent(*logits),
+            "same_until_percent": same_until_percent(*tokens),
+        }
+        scores.notes["first_difference"] = first_difference(*tokens)
 
     def totals(self) -> dict[str, tuple[float, float]]:
         """Return the error rates over all utterances."""

@@ -12,11 +12,13 @@ from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
 from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
 from pipeline.evaluate.changed_audio import ChangedAudio
+from pipeline.evaluate.decisions import outputs_beside
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, Pair, judged
 from pipeline.evaluate.over_time import OverTime, growth_words
 from pipeline.evaluate.rollout import Rollout
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, length_change, per_sample_entry, summarize
+from pipeline.evaluate.silence_scorer import scored_silence, silent_clips_of
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.session import RunError
@@ -51,6 +53,7 @@ class Evaluation:
         steps: of all samples together, where they are sequences that a streaming model is run over step by step.
         over_time: output name -> its error over the steps.
         per_sample: id, scores and transcripts of each sample.
+        silence: the same of clips of silence and noise.
         worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
         noise: how both models get the same noise; None where the graph draws none.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
@@ -65,6 +68,7 @@ class Evaluation:
     per_sample: list[dict[str, Any]]
     worst: dict[str, Any] | None
     noise: str | None
+    silence: list[dict[str, Any]] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
     rolled_out: int = 0
     one_call: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -178,6 +182,9 @@ def evaluate(
     changes = over_time.results()
     for name in [name for name, one in changes.items() if one.grows]:
         run_log.warn(growth_words(name, changes[name]))
+    silent = scored_silence(model.adapter, silent_clips_of(model.adapter, config), seed, pair.transcribed)
+    in_silence = [per_sample_entry(item, scores) for item, scores in silent]
+    metrics |= _with_intervals(summarize(config.metrics, [scores for _, scores in silent], {}), in_silence)
     return Evaluation(
         samples=len(items),
         metrics=metrics,
@@ -185,6 +192,7 @@ def evaluate(
         per_sample=per_sample,
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
         noise=pair.noise,
+        silence=in_silence,
         states=pair.states,
         rolled_out=rollout.rolled_out,
         one_call=one_call.by_output,
@@ -247,6 +255,11 @@ class _Pair:
         self._note_nan(original)
         return baseline, quantized, collected.outputs()
 
+    def transcribed(self, number: int, sample: Sample) -> tuple[Outputs, Outputs]:
+        """Return the outputs before and after, and compare nothing."""
+        before = self._model.infer(sample, self._before.runner([number]))
+        return before, self._changed(lambda: self._model.infer(sample, self._after.runner([number])))
+
     def run(self, sample: Sample, seed: list[int], changed: Sample) -> tuple[Outputs, Outputs, list[Pair]]:
         """Return the outputs before and after, and those of each inference of a quantized graph beside its original's.
 
@@ -271,6 +284,7 @@ class _Pair:
                 outputs = calls[1][0].outputs if same else self._changed(partial(rerun, call.graph, call.sample))
                 pairs.append((self._prefix(call.graph), call.outputs, outputs))
                 self._note_nan(call)
+        quantized = self._changed(lambda: outputs_beside(self._model, changed, rerun, baseline, quantized))
         return baseline, quantized, pairs
 
     def _changed(self, run: Callable[[], Outputs]) -> Outputs:

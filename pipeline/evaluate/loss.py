@@ -14,6 +14,7 @@ import onnx
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
+from pipeline.evaluate.decisions import outputs_beside
 from pipeline.evaluate.evaluation import scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, judged
@@ -56,10 +57,12 @@ def check_metric(metric: str, kind: EvaluationKind, key: str) -> None:
         ConfigError: the metric does not exist, the evaluation does not compute it, or fp32's own value is infinite.
     """
     known = metrics_of(kind)
-    finite = [name for name in known if METRICS[name].baseline != np.inf]
+    finite = [name for name in known if METRICS[name].baseline != np.inf and METRICS[name].source is not Source.silence]
     if metric not in finite:
         why = (
             "fp32 is infinitely good in it, so that no loss can be given"
+            if metric in known and METRICS[metric].baseline == np.inf
+            else "it is measured on clips of silence, which a search does not run on"
             if metric in known
             else f"evaluation={kind.name} does not compute it"
             if metric in METRICS
@@ -170,7 +173,7 @@ class LossEvaluator:
             self.between_samples()
             given = item.sample if number in self._anew else rollout.samples(number, item.sample)[1]
             try:
-                after = self._adapter.infer(given, run_of(number))
+                after = self._run(given, run_of(number), before)
             except (RunError, EndedError):  # as unusable as one that gives NaN
                 return Loss(float("inf"), float("inf"))
             if any(broken_values(before[name], array) for name, array in after.items() if name in before):
@@ -201,6 +204,12 @@ class LossEvaluator:
         samples = [item.sample for item in self.items]
         whole = any(self._adapter.steps(sample) is not None for sample in samples)  # sequences do not follow each other
         return Rollout({} if whole else self._states, samples)
+
+    def _run(self, sample: Sample, run: Run, before: Outputs) -> Outputs:
+        """Run the changed model: to compare posteriors, on fp32's decisions alone."""
+        posteriors = METRICS[self.metric].source is Source.posteriors
+        own = None if posteriors else self._adapter.infer(sample, run)
+        return outputs_beside(self._adapter, sample, run, before, own)
 
     def _direct(self, before: Outputs, after: Outputs) -> SampleScores:
         """Score what follows from the outputs alone, without a truth."""

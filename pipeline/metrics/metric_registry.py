@@ -26,6 +26,8 @@ class Source(Enum):
     lengths = "predicted lengths"
     transcripts = "recognised text"
     decisions = "an output that holds one probability a step"
+    tokens = "the tokens of a recogniser that goes on from its own, one by one"
+    silence = "what a recogniser writes where nobody speaks: evaluation.silent_clips"
     classes = "the classes of a classifier, whose labels must be given"
 
 
@@ -160,6 +162,16 @@ _TABLE = (
         title="Posteriors moved by", compared="KL divergence from fp32",
     ),
     Metric(
+        name="next_token_percent", description="share of steps at which fp32's next token is chosen, after fp32's tokens",
+        source=Source.tokens, evaluations=(ASR,), unit="%", higher_is_better=True, baseline=100.0, default_limit=1.0,
+        proxy="posterior_kl",
+    ),
+    Metric(
+        name="same_until_percent", description="share of fp32's tokens before the first that differs, each after its own",
+        source=Source.tokens, evaluations=(ASR,), unit="%", higher_is_better=True, baseline=100.0, proxy="posterior_kl",
+        default_limit=5.0,
+    ),
+    Metric(
         name="duration_mae_frames", description="mean absolute difference of lengths from fp32's", source=Source.lengths,
         evaluations=(TTS,), unit="frames", default_limit=1.0,
     ),
@@ -183,6 +195,10 @@ _TABLE = (
         name="cer_percent", description="character error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.character_rate, proxy="posterior_kl",
         default_limit=0.3, expected=(20.0, 50.0), hub_name="cer",
+    ),
+    Metric(
+        name="hallucination_percent", description="share of clips of silence and noise in which words are heard",
+        source=Source.silence, evaluations=(ASR,), unit="%", baseline=None, proxy="posterior_kl",
     ),
     Metric(
         name="roundtrip_wer_percent", description="word error rate of an ASR that hears the synthesised speech",

@@ -87,6 +87,29 @@ def posterior_kl(reference_log_probs: npt.ArrayLike, test_log_probs: npt.ArrayLi
     return float(np.mean(np.sum(np.exp(p) * gap, axis=-1)))
 
 
+def next_token_percent(reference_logits: npt.NDArray[np.floating], test_logits: npt.NDArray[np.floating]) -> float:
+    """Share of steps at which the same token is the most likely one, of logits (steps, vocabulary) after the same tokens."""
+    if reference_logits.shape != test_logits.shape or not reference_logits.size:
+        raise DataError(f"Cannot compare logits of shapes {reference_logits.shape} and {test_logits.shape}.")
+    return 100.0 * float(np.mean(reference_logits.argmax(axis=-1) == test_logits.argmax(axis=-1)))
+
+
+def same_until_percent(reference: Sequence[int], test: Sequence[int]) -> float:
+    """Share of the reference's tokens before the first one that differs; of no tokens, whether there are none on both sides."""
+    place = first_difference(reference, test)
+    if place is None:
+        return 100.0
+    return 100.0 * (place - 1) / len(reference) if len(reference) else 0.0
+
+
+def first_difference(reference: Sequence[int], test: Sequence[int]) -> int | None:
+    """Number of the first token that differs, from 1; None where there is none. The end of the shorter sequence differs too."""
+    place = next((k for k, (a, b) in enumerate(zip(reference, test, strict=False), start=1) if a != b), None)
+    if place is not None or len(reference) == len(test):
+        return place
+    return min(len(reference), len(test)) + 1
+
+
 def duration_mae_frames(reference_lengths: npt.ArrayLike, test_lengths: npt.ArrayLike) -> float:
     """Mean absolute difference of predicted lengths, in frames: of utterances, or of the tokens of one utterance."""
     reference, test = (np.asarray(lengths, dtype=np.float64) for lengths in (reference_lengths, test_lengths))

@@ -73,6 +73,11 @@ class Recogniser(ModelFiles):
                 inputs[other] = np.array([value], dtype=dtype)
         return Sample(name, inputs)
 
+    @property
+    def rate_of_audio_hz(self) -> int:
+        """The sample rate of what `sample_of_audio` takes."""
+        return self.sample_rate_hz
+
     def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
         """Resample audio (samples,) as the client of a recogniser does."""
         return kaldi_resample(audio, from_hz, to_hz)

@@ -13,6 +13,7 @@ from pipeline.models.vocoder import VOCOS_OUTPUTS
 
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
 VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
+CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
 CTC_OUTPUTS = {"log_probs", "logits"}
 QUANTIZED = {"int8", "fp16", "int4", "uint8", "quant"}
 BANDS = range(20, 257)  # of a mel spectrogram
@@ -54,6 +55,11 @@ def _of_file(file: Path) -> ModelKind:
     if model is None:
         raise ModelError(f"model.path: {file} is not an ONNX model.")
     kind, because = _of_graph(model, metadata_of(file))
+    if kind == "whisper":
+        parts = [any(file.parent.glob(f"*{part}*.onnx")) for part in ("encoder", "decoder")]
+        if all(parts) and any(file.parent.glob("*tokens.txt")):
+            return ModelKind(kind, "model.dir", file.parent, because)
+        return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
     if kind == "zipformer_transducer" and any(file.parent.glob("joiner*.onnx")):
         return ModelKind(kind, "model.dir", file.parent, because)
     if kind in ("zipformer_ctc", "zipformer_transducer") and not (
@@ -71,7 +77,7 @@ def _of_directory(folder: Path) -> ModelKind:
     if len(parts) == 3:
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
-    for kind in ("matcha", "vits", "zipformer_ctc"):
+    for kind in ("matcha", "vits", "zipformer_ctc", "whisper"):
         if first := next((each for each in found.values() if each.model == kind), None):
             return ModelKind(kind, "model.dir", folder, f"{first.place.name} {first.because.removeprefix('it ')}")
     if len(files) == 1:
@@ -84,7 +90,7 @@ def _of_directory(folder: Path) -> ModelKind:
     )
 
 
-def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, str]:  # noqa: PLR0911 (one return per kind)
+def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, str]:
     """Return the kind of a graph, and why."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -92,10 +98,8 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     model_type = metadata.get("model_type", "")
     if model_type == "vits" or any(names > inputs for inputs in VITS_INPUTS):
         return "vits", f"it takes {', '.join(value.name for value in inputs)}"
-    if names >= MATCHA_INPUTS:
-        return "matcha", f"it takes {', '.join(sorted(MATCHA_INPUTS))}"
-    if set(VOCOS_OUTPUTS) <= outputs:
-        return "vocoder", f"it gives {', '.join(VOCOS_OUTPUTS)}"
+    if told := _of_names(names, outputs):
+        return told
     family = next((family for family in FAMILIES.values() if model_type in family.model_types), None)
     expected = (family.inputs if family else ()) or ("x", "x_lens")
     if "encoder_out" in outputs and "x" in names <= set(expected):
@@ -105,6 +109,17 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     if _makes_audio_of_a_mel(model.graph, inputs):
         return "hifigan", "it makes audio of a spectrogram with transposed convolutions"
     return "onnx", "its inputs and outputs are of no kind that is known"
+
+
+def _of_names(names: set[str], outputs: set[str]) -> tuple[str, str] | None:
+    """Return the kind of a graph whose inputs or outputs have names that no other kind has, and why."""
+    if names >= MATCHA_INPUTS:
+        return "matcha", f"it takes {', '.join(sorted(MATCHA_INPUTS))}"
+    if (outputs | names) >= CROSS_ATTENTION:
+        return "whisper", f"it {'gives' if outputs >= CROSS_ATTENTION else 'takes'} {' and '.join(sorted(CROSS_ATTENTION))}"
+    if set(VOCOS_OUTPUTS) <= outputs:
+        return "vocoder", f"it gives {', '.join(VOCOS_OUTPUTS)}"
+    return None
 
 
 def _makes_audio_of_a_mel(graph: onnx.GraphProto, inputs: list[onnx.ValueInfoProto]) -> bool:

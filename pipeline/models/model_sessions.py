@@ -1,7 +1,7 @@
 """The graphs of one model, run by name: how evaluation, calibration and probes run a whole model."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from pipeline.graph.session import ORT_ERRORS, RunError, infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.models.speech_model import Run
 from pipeline.sample import Array, Outputs, Sample
+
+TRACED_BYTES = 1 << 30
+"""Of what a further graph of a model is given: caches of keys and values take megabytes a step."""
 
 AnyGraph = SourceGraph | Path | onnx.ModelProto
 
@@ -89,16 +92,16 @@ class ModelSessions:
 
         Args:
             seed: of the noise: the same seed gives the same noise to every graph of this name, in any sessions.
-            calls: each call is appended here.
+            calls: each call is appended here, but for steps of a loop that others stand for.
         """
 
         def run(graph: str, sample: Sample) -> Outputs:
             def completed(noisy: NoisyGraph | None) -> Sample:
                 noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
-                return Sample(sample.id, {**sample.inputs, **noise})
+                return replace(sample, inputs={**sample.inputs, **noise})
 
             if defaults := self._defaults(graph):
-                sample = Sample(sample.id, {**defaults, **sample.inputs})
+                sample = replace(sample, inputs={**defaults, **sample.inputs})
             try:
                 session, noisy = self._open(graph, completed)
             except ORT_ERRORS as error:
@@ -109,7 +112,7 @@ class ModelSessions:
                     f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
                 ) from error
             outputs = self._remembered(graph, completed(noisy), session)
-            if calls is not None:
+            if calls is not None and sample.stands_for_others:
                 calls.append(Call(graph, sample, outputs))
             return outputs
 
@@ -122,7 +125,7 @@ class ModelSessions:
 
     def _remembered(self, graph: str, sample: Sample, session: onnxruntime.InferenceSession) -> Outputs:
         """Run a graph, or return what it gave for the same inputs before."""
-        if not (self._free_bytes or self._known):
+        if sample.step is not None or not (self._free_bytes or self._known):  # a cache is as large as what it would save
             return infer(session, sample)
         key = (graph, sample.digest)
         if key not in self._known:
@@ -164,7 +167,9 @@ def _noisy(graph: AnyGraph) -> NoisyGraph:
 def traced(
     sessions: ModelSessions, infer_model: Callable[[Sample, Run], Outputs], samples: Sequence[Sample], seed: int, graph: str
 ) -> list[Sample]:
-    """Return what one graph is given when the whole model runs on samples of its first graph.
+    """Return what one graph is given when the whole model runs on samples of its first graph, up to a gigabyte of it.
+
+    What the graph is given for one sample is never cut. Of the steps of a loop, those that stand for others are there.
 
     Args:
         sessions: the graphs, as they are to be run.
@@ -173,10 +178,16 @@ def traced(
         seed: of the noise.
         graph: whose inputs are wanted.
     """
-    calls: list[Call] = []
+    found: list[Sample] = []
+    held: dict[int, int] = {}  # arrays by their identity: the steps of a loop share most of what they are given
     for number, sample in enumerate(samples):
+        calls: list[Call] = []
         infer_model(sample, sessions.runner([seed, number], calls))
-    return [call.sample for call in calls if call.graph == graph]
+        found += [call.sample for call in calls if call.graph == graph]
+        held = {id(array): array.nbytes for given in found for array in given.inputs.values()}
+        if sum(held.values()) > TRACED_BYTES:
+            break
+    return found
 
 
 def traced_steps(

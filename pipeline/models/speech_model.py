@@ -182,8 +182,28 @@ class Transcribes(Protocol):
 
 
 @runtime_checkable
+class GoesOnFromItself(Protocol):
+    """A model that is given its own decisions: after the first one that differs, outputs of two models are not comparable."""
+
+    def given_decisions(self, sample: Sample, run: Run, decided: Outputs) -> Outputs:
+        """Return the outputs that depend on decisions, after the decisions in other outputs: those of fp32."""
+
+
+@runtime_checkable
+class HearsAudio(Protocol):
+    """A model that takes any recording."""
+
+    @property
+    def rate_of_audio_hz(self) -> int:
+        """The sample rate that it is given."""
+
+    def sample_of_audio(self, name: str, audio: npt.NDArray[np.float32]) -> Sample:
+        """Return the inputs for mono audio (samples,) in [-1, 1]."""
+
+
+@runtime_checkable
 class HasPosteriors(Protocol):
-    """A recogniser that gives posteriors, frame by frame."""
+    """A recogniser that gives posteriors, frame by frame, or token by token where it `GoesOnFromItself`."""
 
     def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
-        """Return the log-probabilities (frames, classes) of the frames that are speech."""
+        """Return the log-probabilities (frames, classes) of the frames that are speech, up to a constant for each frame."""

@@ -67,6 +67,7 @@ class SampleResult:
         text: what was said.
         baseline_transcript: what fp32 recognised.
         quantized_transcript: what the quantized model recognised.
+        first_difference: number of the first token that is not fp32's, from 1; None where all are, or tokens are not compared.
         baseline_frames: length of fp32's mel.
         quantized_frames: length of the quantized model's mel.
         label: the right class.
@@ -80,6 +81,7 @@ class SampleResult:
     text: str | None = field(default=None, metadata=LEFT_OUT)
     baseline_transcript: str | None = field(default=None, metadata=LEFT_OUT)
     quantized_transcript: str | None = field(default=None, metadata=LEFT_OUT)
+    first_difference: int | None = field(default=None, metadata=LEFT_OUT)
     baseline_frames: int | None = field(default=None, metadata=LEFT_OUT)
     quantized_frames: int | None = field(default=None, metadata=LEFT_OUT)
     label: int | None = field(default=None, metadata=LEFT_OUT)
@@ -109,6 +111,7 @@ class EvaluationReport:
         metrics: name -> values of both models.
         outputs: name of an output -> tensor metrics of it, means over samples.
         per_sample: the scores of each sample.
+        silence: what a recogniser wrote on clips of silence and noise; empty where it was given none.
         worst: the samples that quantization changed most.
         noise: how both models came to see the same noise; None where the graph draws none.
         states: output name -> the input that it is fed back to.
@@ -126,6 +129,7 @@ class EvaluationReport:
     metrics: dict[str, MetricResult]
     outputs: dict[str, dict[str, float | None]] = field(default_factory=dict)
     per_sample: list[SampleResult] = field(default_factory=list)
+    silence: list[SampleResult] = field(default_factory=list)
     worst: WorstSamples | None = None
     noise: str | None = None
     states: dict[str, str] = field(default_factory=dict)
