@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from pipeline.audio.whisper_mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, client
 from pipeline.errors import DataError, ModelError, did_you_mean
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.model_files import ModelFiles, find_in, header_of, metadata_of, number_in
 from pipeline.models.speech_model import ReadAudio, Run
 from pipeline.models.text.tokens import read_tokens
@@ -125,6 +126,21 @@ class Whisper(ModelFiles):
         if fixed is not None:
             mel = np.pad(mel[:, :fixed], ((0, 0), (0, max(fixed - mel.shape[1], 0))))
         return Sample(name, {value.name: mel[None].astype(dtype_of(value))})
+
+    def client_layout(self) -> ClientLayout:
+        """Return what sherpa-onnx is given: both graphs, the token table, and of a multilingual model language and task."""
+        graphs = [ClientFile(f"{part}.onnx", part, f"whisper-{part}", graph=part) for part in ("encoder", "decoder")]
+        tokens = ClientFile("tokens.txt", "tokens", "tokens", source=self._tokens_file)
+        options = {"language": self.language or "", "task": self.task} if self._number("is_multilingual") else {}
+        return ClientLayout(Task.listen, "from_whisper", "OfflineWhisperModelConfig", (*graphs, tokens), options=options)
+
+    def without_noise(self) -> Self:
+        """Return the model: it draws none."""
+        return self
+
+    def client_input(self, utterance: Utterance) -> str | None:
+        """Return the path of the recording."""
+        return None if utterance.audio is None else str(utterance.audio)
 
     @property
     def rate_of_audio_hz(self) -> int:

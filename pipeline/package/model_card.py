@@ -149,11 +149,15 @@ def _how_to_run(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: Clien
     program = "sherpa-onnx-offline" if layout.task is Task.listen else "sherpa-onnx-offline-tts"
     flags = [f"--{file.flag}={name_of(file)}" for file in layout.files]
     last = ["recording.wav"] if layout.task is Task.listen else ["--output-filename=speech.wav", '"Text to speak."']
+    chosen = layout.options if layout.task is Task.listen else {}  # of speech, the scales of noise are left as they are
+    flags += [f"--{layout.loader.removeprefix('from_').replace('_', '-')}-{key}={value}" for key, value in chosen.items()]
     if layout.has_phonemes:
         flags.append(f"--{layout.loader}-data-dir=espeak-ng-data")
     command = " \\\n  ".join([program, *flags, *last])
-    python = ",\n    ".join(f"{file.argument}={name_of(file)!r}" for file in layout.files)
-    kotlin = ", ".join(f'{_camel(file.argument)} = "{facts.name}/{name_of(file)}"' for file in layout.files)
+    given = [f"{file.argument}={name_of(file)!r}" for file in layout.files]
+    python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in chosen.items())])
+    *graphs_of, tokens = [f'{_camel(file.argument)} = "{facts.name}/{name_of(file)}"' for file in layout.files]
+    kotlin = ", ".join([*graphs_of, *(f'{_camel(key)} = "{value}"' for key, value in chosen.items()), tokens])
     return "\n".join(
         [
             "## Run it with sherpa-onnx",

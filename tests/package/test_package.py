@@ -11,6 +11,8 @@ import onnx
 import pytest
 import yaml
 
+from tests.whisper_graphs import MULTILINGUAL, write_whisper
+
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
 
 FEW = ("evaluation.samples=12", "package.samples=4", "evaluation.listen=0", "evaluation.node_samples=0")
@@ -69,6 +71,19 @@ def test_the_format_of_onnx_runtime_comes_with_the_operators_that_a_build_needs(
     folder = recogniser.directory / "package" / "ort"
     assert {path.name for path in folder.iterdir()} == {"model.int8.ort", "required_operators.config"}
     assert "MatMulIntegerToFloat" in (folder / "required_operators.config").read_text()
+
+
+@pytest.mark.parametrize("metadata", [{}, MULTILINGUAL])
+def test_whisper_is_packed_with_both_graphs_and_writes_the_same_in_the_client(build, run_quickly, tmp_path, metadata):
+    folder = write_whisper(tmp_path / "whisper", build, **metadata)
+    run = run_quickly(
+        "model=whisper", f"model.dir={folder}", "mode=dynamic", "package=sherpa_onnx", *FEW, "stages=[load,quantize]"
+    ).succeeded()  # fmt: skip
+    trial = run.report["package"]["trial"]
+    assert trial["wer_percent"] == trial["own_wer_percent"]
+    _, text = card_of(run.directory / "package")
+    assert "--whisper-encoder=encoder.int8.onnx" in text
+    assert ("--whisper-task=transcribe" in text) == ("task='transcribe'" in text) == bool(metadata)
 
 
 def test_a_voice_is_packed_with_its_vocoder_and_speaks_in_the_client(run_quickly):
