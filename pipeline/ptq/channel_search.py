@@ -12,6 +12,7 @@ from pipeline.graph.prepare import initializers_of
 from pipeline.graph.shape_deciding import shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.ptq.channel_groups import Axis, ChannelGroup, Side
+from pipeline.quantize.matrix_form import HEAD
 
 
 def channel_groups(model: onnx.ModelProto) -> list[ChannelGroup]:
@@ -45,7 +46,8 @@ class _Search:
                 for name in (*input_tensors(node), *node.output):
                     self.block(name)
         for name, uses in self.uses.items():
-            if len(uses) > 1 or self.constants[name].data_type != onnx.TensorProto.FLOAT:
+            # The copy of a table that a head reads is shared with the table again: it has to stay equal to it.
+            if len(uses) > 1 or HEAD in name or self.constants[name].data_type != onnx.TensorProto.FLOAT:
                 self.blocked.update(side for sides in uses for side in sides)
         self.blocked.update(element for element in self.parent if isinstance(element, Axis) and element.tensor in self.closed)
         blocked = {self.root(element) for element in self.blocked}

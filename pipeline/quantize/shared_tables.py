@@ -41,6 +41,8 @@ def _share(model: onnx.ModelProto, table: str, copy: str) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     names = Names(graph)
     if copy in constants and constants[copy].data_type == TensorProto.FLOAT:
+        if not np.array_equal(numpy_helper.to_array(constants[copy]).T, numpy_helper.to_array(constants[table])):
+            return
         turned = helper.make_node("Transpose", [table], [copy], name=names.fresh(f"{copy}_Transpose"), perm=[1, 0])
         replace_nodes(graph, [turned, *_copied(graph.node)])
         graph.initializer.remove(constants[copy])
@@ -55,6 +57,8 @@ def _share(model: onnx.ModelProto, table: str, copy: str) -> None:
     if grid is None:
         return
     scale, zero_point = grid
+    if not _same(numpy_helper.to_array(constants[table]), numpy_helper.to_array(stored[0]).T, scale, zero_point):
+        return
     rows = names.fresh(f"{table}_int8")
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(stored[0]).T), rows))
     product = stored[0].name
@@ -100,6 +104,14 @@ def _grid_of(
         return None
     zeros = numpy_helper.to_array(constants[zero]) if zero in constants else None
     return numpy_helper.to_array(constants[scale]).reshape(-1), None if zeros is None else zeros.reshape(-1)
+
+
+def _same(table: np.ndarray, integers: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None) -> bool:
+    """Say whether integers (rows, width) are those of a table, which what rescales the copy would have moved them away from."""
+    factors = scale.astype(np.float64).reshape(-1, 1)
+    zeros = 0 if zero_point is None else zero_point.astype(np.float64).reshape(-1, 1)
+    errors = np.abs((integers.astype(np.float64) - zeros) * factors - table).mean(axis=1, keepdims=True)
+    return bool(np.all(errors <= factors))
 
 
 def _column(graph: onnx.GraphProto, values: np.ndarray, names: Names, table: str, what: str) -> str:

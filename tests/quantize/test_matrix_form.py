@@ -123,6 +123,23 @@ def test_a_table_of_uint8_with_zero_points_means_the_same(build, written, settin
         assert sqnr_db(before, after) > 33
 
 
+NORMED = f"""g (int64[n] ids) => (float[n, {WORDS}] y) {{
+    [look_up] e = Gather (table, ids) [norm] x = LayerNormalization (e, gamma, beta)
+    w = Transpose <perm = [1, 0]> (table) [head] y = MatMul (x, w)
+}}"""
+
+
+@pytest.mark.parametrize("changed", ["smooth_quant", "cross_layer_equalization"])
+def test_outliers_are_not_moved_into_a_product_whose_bytes_are_also_a_table(build, written, settings, changed):
+    gamma = np.ones(WIDTH, np.float32)
+    gamma[:4] = 50.0
+    model = build(NORMED, opset=17, table=random(WORDS, WIDTH), gamma=gamma, beta=random(WIDTH, seed=2))
+    artifact, graph, _ = written(model, settings("static", dynamic_op_types=[], **{changed: True}), IDS)
+    assert set(artifact.quantized_nodes) >= {"look_up", "head"}
+    before, after = (infer(open_session(each), IDS)["y"] for each in (model, graph))
+    assert sqnr_db(before, after) > 20
+
+
 @pytest.mark.parametrize("excluded", ["look_up", "head"])
 def test_a_table_whose_reader_is_excluded_stays_float_once(build, written, settings, excluded):
     text = f"""g (int64[n] ids) => (float[n, {WORDS}] y) {{
