@@ -182,12 +182,10 @@ def evaluate(
     changes = over_time.results()
     for name in [name for name, one in changes.items() if one.grows]:
         run_log.warn(growth_words(name, changes[name]))
-    silent = scored_silence(model.adapter, silent_clips_of(model.adapter, config), seed, pair.transcribed)
-    in_silence = [per_sample_entry(item, scores) for item, scores in silent]
-    metrics |= _with_intervals(summarize(config.metrics, [scores for _, scores in silent], {}), in_silence)
+    in_silence, of_silence = _on_silence(pair, model.adapter, config, seed)
     return Evaluation(
         samples=len(items),
-        metrics=metrics,
+        metrics=metrics | of_silence,
         outputs=of_states.by_output or by_output,
         per_sample=per_sample,
         worst=None if worst is None else {"metric": worst[0], "samples": [sample["id"] for sample in worst[1]]},
@@ -212,6 +210,15 @@ def _scored(
     if heard is not None:
         changed.add(item, scores.fidelity, *heard)
     return scores
+
+
+def _on_silence(
+    pair: "_Pair", adapter: SpeechModel, config: EvaluationConfig, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return what both models make of clips in which nobody speaks, and the metric of it."""
+    scored = scored_silence(adapter, silent_clips_of(adapter, config), seed, pair.transcribed)
+    entries = [per_sample_entry(item, scores) for item, scores in scored]
+    return entries, _with_intervals(summarize(config.metrics, [scores for _, scores in scored], {}), entries)
 
 
 class _Pair:
