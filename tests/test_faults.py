@@ -14,7 +14,7 @@ import time
 import pytest
 
 import pipeline
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.outside_errors import outside_error
 from pipeline.record.report_end import mark_failed
 from pipeline.record.run_directory import RunDirectory
@@ -79,7 +79,7 @@ def test_a_full_disk_ends_a_run_with_a_message_and_a_report(user_files, monkeypa
         try:
             pipeline.run([*QUANTIZED, "hydra.run.dir=run"])
             ended = None
-        except StageError as error:
+        except PipelineError as error:
             ended = str(error)
     assert (ended is None) == (disk.opened <= after)
     report = user_files / "run" / "report.json"
