@@ -110,7 +110,7 @@ def test_a_search_goes_on_with_the_next_candidate(run_quickly, user_files, users
     search = ("mode=auto", "mode.seconds=6", "mode.optimize=false", "mode.method=minmax", "mode.max_loss=0.5")
     run = run_quickly(*users_model, *users_data, *search, "stages=[load,quantize]", PYTHONPATH=site).succeeded()
     rows = {row["node"]: row["precision"] for row in run.report["search"]["model"]["nodes"]}
-    assert rows["conv_b"] == "fp32"
+    assert "ranges" not in rows["conv_b"]  # which would make three of them
     assert "SIGSEGV" in (run.directory / "run.log").read_text(encoding="utf-8")
 
 
