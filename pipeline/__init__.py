@@ -34,6 +34,7 @@
     interrupted_run.py  what an interrupted run leaves
     rerun.py            what differs when a past run is run again
     try_models.py       the models of a past run speak and listen
+    serve/              the runs of a directory in a browser, and a page to compare by ear
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     cli.py              the command: run.py, and speech-quantize where the package is installed

@@ -42,7 +42,7 @@ _given: list[str] = []
 """The arguments of this process, as they were given."""
 
 _freeze_once = functools.cache(gc.freeze)
-DOCTOR = "doctor"
+DOCTOR, SERVE = "doctor", "serve"
 STATUS_WORSE = 3  # with fail_if_worse
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
@@ -86,6 +86,10 @@ def start(command: Callable[[], object]) -> None:
 
 def _arguments(given: list[str]) -> list[str]:
     """Return what Hydra is given; say what a short form stands for, and the version where that is asked for."""
+    if given[:1] == [SERVE]:
+        from pipeline.serve.serve_command import serve
+
+        serve(given[1:])
     if given[:1] == [DOCTOR]:
         given = _examination(given[1:])
     _given[:] = given

@@ -30,6 +30,7 @@ _EXAMPLES = {
     "model=onnx model.path=m.onnx mode=dynamic": "a model of yours, by settings",
     "rerun=outputs/matcha/static/<timestamp>": "a past run again",
     '"compare=[outputs/matcha/*/*]" sort_by=log_mel_l1': "several runs side by side",
+    "serve outputs": "all runs in a browser, also to compare by ear",
     "model=matcha mode=static --cfg job": "the settings, without running",
 }
 

@@ -66,17 +66,19 @@ class RunIndex:
         return len({row.directory for group in self.groups for row in group.rows}) + len(self.failed)
 
 
-def read_index(root: Path, most_new: int | None = None) -> RunIndex:
+def read_index(root: Path, most_new: int | None = None, memory: dict[str, IndexedRun] | None = None) -> RunIndex:
     """Read the runs below a directory, `<model>/<mode>/<timestamp>`.
 
     Args:
         root: the directory.
         most_new: how many reports are read at most that were not read before; None: all.
+        memory: what is known of runs, by directory. It is brought up to date, nothing is written, and links are not followed:
+            what a program needs that looks at a directory again and again. None: it is kept in a file beside the page.
     """
-    known = _remembered(root)
+    known = remembered(root) if memory is None else dict(memory)
     found: list[IndexedRun] = []
     unread = new = 0
-    for path, stamp in _reports(root):
+    for path, stamp in _reports(root, through_links=memory is None):
         directory = path.parent.relative_to(root).as_posix()
         run = known.get(directory)
         if run is None or run.stamp != stamp:
@@ -88,17 +90,22 @@ def read_index(root: Path, most_new: int | None = None) -> RunIndex:
             unread += 1
             continue
         found.append(run)
-    if new or len(found) != len(known):
+    if memory is not None:
+        memory.clear()
+        memory.update({run.directory: run for run in found})
+    elif new or len(found) != len(known):
         _remember(root, found)
     rows = [row for run in found for row in run.rows]
     failed = [FailedRun(run.directory, run.label, run.status, run.reason) for run in found if not run.rows]
     return RunIndex(ranked_groups(rows, DEFAULT_ORDER), failed, unread)
 
 
-def _reports(root: Path) -> Iterator[tuple[Path, list[int]]]:
+def _reports(root: Path, *, through_links: bool) -> Iterator[tuple[Path, list[int]]]:
     """Yield the reports below a directory with their stamps, those of the newest runs first."""
     found = []
     for path in root.glob(f"*/*/*/{REPORT_FILE}"):
+        if not through_links and any(place.is_symlink() for place in (path, *list(path.parents)[:3])):
+            continue
         try:
             status = path.stat()
         except OSError:  # removed meanwhile
@@ -127,7 +134,7 @@ def _read(root: Path, directory: str, stamp: list[int]) -> IndexedRun:
     return IndexedRun(directory, stamp, "done", label, "" if rows else "It has quantized nothing.", rows)
 
 
-def _remembered(root: Path) -> dict[str, IndexedRun]:
+def remembered(root: Path) -> dict[str, IndexedRun]:
     """Return what is known from the last time: directory -> run; nothing where that cannot be read."""
     try:
         value = json.loads((root / MEMORY_FILE).read_text(encoding="utf-8"))

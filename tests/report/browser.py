@@ -76,13 +76,13 @@ class Browser:
             self._driver.stdout.close()
 
     def open(self, path, width, height=900, *, dark=False):
-        """Show a file in a window of this width, in the dark or the light scheme; earlier logs are dropped."""
+        """Show a file, or an address, in a window of this width, in the dark or the light scheme; earlier logs are dropped."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.cdp("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.cdp("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.log("browser"), self.log("performance")
-        self._call("POST", "/url", {"url": path.as_uri()})
+        self._call("POST", "/url", {"url": path if isinstance(path, str) else path.as_uri()})
 
     def run(self, script, *arguments):
         """Run JavaScript in the page; a promise is awaited."""

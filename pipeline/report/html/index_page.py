@@ -64,8 +64,8 @@ class ModelSection:
     runs: list[IndexRow]
 
 
-def index_page(index: RunIndex, root: Path) -> str:
-    """Return the text of index.html, which lies in `root`."""
+def index_page(index: RunIndex, root: Path, listen: str | None = None) -> str:
+    """Return the text of index.html, which lies in `root`; `listen` is the address of the page to compare by ear, if served."""
     sections = [_section(group, number, root) for number, group in enumerate(index.groups)]
     links = {run.directory: link_to(root / run.directory / PAGE_FILE, root) for run in index.failed}
     rows = [row for group in index.groups for row in group.rows]
@@ -82,6 +82,7 @@ def index_page(index: RunIndex, root: Path) -> str:
         "failed_count": len(index.failed),
         "unread": index.unread,
         "command": command("index", shown),
+        "listen": listen,
     }
     return render("index.html.j2", view, "index.js")
 
