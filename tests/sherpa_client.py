@@ -5,7 +5,8 @@
 A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "argument"} or {"task": "speak", "acoustic",
 "vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}, with "voice" for "acoustic" and "vocoder" of VITS:
 version 2 has no espeak-ng any more and takes phonemes from outside. A recogniser of several files has {"files": {argument:
-path}} in the place of "model". The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and
+path}} in the place of "model"; "options" are further arguments of the loader. The result
+holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and
 `sample_rate_hz`.
 """
 
@@ -21,7 +22,7 @@ import soundfile
 def hear(job):
     load = getattr(sherpa_onnx.OfflineRecognizer, job.get("loader", "from_zipformer_ctc"))
     files = job.get("files") or {job.get("argument", "model"): job["model"]}
-    recogniser = load(**files, tokens=job["tokens"], num_threads=1)
+    recogniser = load(**files, tokens=job["tokens"], num_threads=1, **job.get("options", {}))
     texts, tokens = [], []
     for path in job["audio"]:
         audio, rate = soundfile.read(path, dtype="float32")

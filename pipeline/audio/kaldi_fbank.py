@@ -18,6 +18,11 @@ class Fbank:
         window: of a frame.
         high_freq_hz: upper edge of the bands; zero or less: so far below Nyquist.
         snip_edges: leave out frames that the recording does not fill; the last one is padded otherwise.
+        low_freq_hz: lower edge of the bands.
+        bands: how many.
+        slaney: bands on Slaney's mel scale and of equal area, as librosa makes them; else on HTK's, of equal height.
+        remove_dc_offset: subtract the mean of each frame.
+        log_guard: added to each energy before the logarithm; 0: energies below the smallest float32 step are raised to it.
     """
 
     scale: float = 1.0
@@ -25,15 +30,24 @@ class Fbank:
     window: str = "povey"
     high_freq_hz: float = -400.0
     snip_edges: bool = False
+    low_freq_hz: float = 20.0
+    bands: int = 80
+    slaney: bool = False
+    remove_dc_offset: bool = True
+    log_guard: float = 0.0
 
 
 ICEFALL = Fbank()
 WENET = Fbank(scale=32_768.0, dither=1.0)
 FUNASR = Fbank(scale=32_768.0, window="hamming", high_freq_hz=0.0, snip_edges=True)
+NEMO = Fbank(low_freq_hz=0.0, slaney=True, remove_dc_offset=False)
+GIGAAM = Fbank(window="hann", low_freq_hz=0.0, high_freq_hz=8000.0, bands=64, remove_dc_offset=False)
+NEMO_LOG_GUARD = 2.0**-24
+"""With `normalised_bands`. These three are what sherpa-onnx 2.0.1 was seen to compute."""
 
 
 def kaldi_fbank(audio: npt.NDArray[np.float32], sample_rate_hz: int, fbank: Fbank = ICEFALL) -> npt.NDArray[np.float32]:
-    """Return Kaldi's log filter-bank energies (frames, 80), of frames of 25 ms every 10 ms.
+    """Return Kaldi's log filter-bank energies (frames, bands), of frames of 25 ms every 10 ms.
 
     The defaults are those of icefall's models. Dither is drawn with a fixed seed, so that the same recording has the same
     features every time; Kaldi draws it frame by frame.
@@ -50,7 +64,11 @@ def kaldi_fbank(audio: npt.NDArray[np.float32], sample_rate_hz: int, fbank: Fban
     options.frame_opts.snip_edges = fbank.snip_edges
     options.frame_opts.samp_freq = sample_rate_hz
     options.frame_opts.window_type = fbank.window
-    options.mel_opts.num_bins = 80
+    options.frame_opts.remove_dc_offset = fbank.remove_dc_offset
+    options.mel_opts.num_bins = fbank.bands
+    options.mel_opts.low_freq = fbank.low_freq_hz
+    options.mel_opts.is_librosa = fbank.slaney
+    options.use_log_fbank = fbank.log_guard == 0
     options.mel_opts.high_freq = fbank.high_freq_hz
     wave = audio if fbank.scale == 1.0 else audio * np.float32(fbank.scale)
     if fbank.dither:
@@ -62,7 +80,8 @@ def kaldi_fbank(audio: npt.NDArray[np.float32], sample_rate_hz: int, fbank: Fban
     frames = [extractor.get_frame(index) for index in range(extractor.num_frames_ready)]
     if not frames:
         raise DataError(f"a recording of {len(audio)} samples is too short for one frame of 25 ms.")
-    return np.stack(frames).astype(np.float32)
+    features = np.stack(frames).astype(np.float32)
+    return np.log(features + np.float32(fbank.log_guard)) if fbank.log_guard else features
 
 
 def stacked_frames(
@@ -83,3 +102,14 @@ def stacked_frames(
     places = np.arange(count)[:, None] * shift + np.arange(size)[None, :] - (size - 1) // 2
     stacked = features[np.clip(places, 0, len(features) - 1)].reshape(count, -1)
     return np.asarray((stacked + neg_mean) * inv_stddev, dtype=np.float32)
+
+
+def normalised_bands(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return features (frames, bands) with mean 0 and standard deviation 1 in each band: NeMo's `per_feature`.
+
+    The deviation is that of the population, plus 1e-5, in single precision, as in sherpa-onnx 2.0.1 (NeMo divides by one
+    frame less).
+    """
+    mean = features.mean(axis=0)
+    variance = np.maximum(np.square(features).mean(axis=0) - np.square(mean), 0)
+    return np.asarray((features - mean) / (np.sqrt(variance) + np.float32(1e-5)), dtype=np.float32)

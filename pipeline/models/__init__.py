@@ -10,6 +10,8 @@
     ctc.py             recognisers of one graph
     recogniser_families.py  what the clients of recognisers do before and after the graph
     transducer.py      transducers: encoder, decoder and joiner
+    nemo_transducer.py  transducers of NeMo: an LSTM with states as decoder, durations
+    word_recogniser.py  what recognisers with a token table in plain text share
     whisper.py         Whisper: an encoder, and a decoder that writes token by token
     onnx_file.py       any ONNX file
     state_loop.py      a streaming model step by step, each with the states that the step before has left

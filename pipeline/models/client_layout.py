@@ -50,6 +50,7 @@ class ClientLayout:
         copied: files and directories that lie beside these and are found by none of its settings, such as test recordings.
         options: further settings: argument -> value.
         has_phonemes: the client's version 2 takes phonemes from outside, since it has no espeak-ng.
+        model_type: what the client must be told where the loader is that of several families.
     """
 
     task: Task
@@ -59,6 +60,7 @@ class ClientLayout:
     copied: tuple[Path, ...] = ()
     options: Mapping[str, float | str] = field(default_factory=dict)
     has_phonemes: bool = False
+    model_type: str | None = None
 
 
 @runtime_checkable

@@ -3,60 +3,35 @@
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.audio.ctc_decode import ctc_greedy
 from pipeline.audio.kaldi_fbank import kaldi_fbank, stacked_frames
-from pipeline.audio.kaldi_resample import kaldi_resample
-from pipeline.errors import DataError, ModelError
-from pipeline.evaluation_kind import EvaluationKind
+from pipeline.errors import ModelError
 from pipeline.graph.value_info import dtype_of
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
-from pipeline.models.model_files import ModelFiles, header_of, metadata_of, number_in
+from pipeline.models.model_files import header_of, metadata_of, number_in
 from pipeline.models.recogniser_families import Family, family_of
-from pipeline.models.speech_model import ReadAudio, Run
-from pipeline.models.text.tokens import read_tokens
+from pipeline.models.speech_model import Run
+from pipeline.models.word_recogniser import WordRecogniser
 from pipeline.paths import resolve_path
 from pipeline.sample import Outputs, Sample
-from pipeline.utterance import Utterance
-
-WORD_START = "\u2581"  # how sentencepiece writes the space before a word
 
 
 @dataclass
-class Recogniser(ModelFiles):
-    """What recognisers share: recordings become Kaldi features, and token ids become words.
+class Recogniser(WordRecogniser):
+    """What recognisers of icefall, WeNet and FunASR share: recordings become Kaldi features.
 
     Attributes:
-        tokens_path: a line `<token> <id>` each; null: tokens.txt in `dir` or beside the model.
         features: how the client computes them: icefall, wenet, sense_voice, paraformer; null: what the metadata says.
         sample_rate_hz: of the recordings.
     """
 
-    tokens_path: str | None = None
     _: KW_ONLY
     features: str | None = None
     sample_rate_hz: int = 16_000
-    evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.asr, EvaluationKind.tensors})
-
-    @property
-    def encoder(self) -> str:
-        """The encoder's file."""
-        raise NotImplementedError
-
-    def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
-        """Return the features (1, frames, 80) of a recording, and their number.
-
-        Raises:
-            DataError: the utterance has no audio.
-        """
-        if utterance.audio is None:
-            raise DataError(f"utterance {utterance.id!r} has no audio; {self.name} is fed with recordings.")
-        return self.sample_of_audio(utterance.id, read_audio(utterance.audio, self.sample_rate_hz))
 
     def sample_of_audio(self, name: str, audio: npt.NDArray[np.float32]) -> Sample:
         """Return the inputs for mono audio (samples,) in [-1, 1]."""
@@ -77,14 +52,6 @@ class Recogniser(ModelFiles):
     def rate_of_audio_hz(self) -> int:
         """The sample rate of what `sample_of_audio` takes."""
         return self.sample_rate_hz
-
-    def resample(self, audio: npt.NDArray[np.float32], from_hz: int, to_hz: int) -> npt.NDArray[np.float32]:
-        """Resample audio (samples,) as the client of a recogniser does."""
-        return kaldi_resample(audio, from_hz, to_hz)
-
-    def words(self, ids: npt.NDArray[np.integer] | list[int]) -> str:
-        """Return the words that token ids spell."""
-        return "".join(self.tokens[index] for index in ids).replace(WORD_START, " ").strip()
 
     def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
         """Return the duration of the recording: frames of 10 ms; None for a graph that is not given a recording."""
@@ -115,40 +82,6 @@ class Recogniser(ModelFiles):
     def _number(self, key: str, default: int) -> int:
         found = number_in(metadata_of(self.encoder), key, self.encoder)
         return default if found is None else found
-
-    @property
-    def token_table(self) -> Path:
-        """The file of the token table, which may be missing."""
-        if self.tokens_path:
-            return resolve_path(self.tokens_path)
-        return self.beside("tokens.txt", self.encoder) or resolve_path(self.encoder).parent / "tokens.txt"
-
-    def without_noise(self) -> Self:
-        """Return the model: it draws none."""
-        return self
-
-    def client_input(self, utterance: Utterance) -> str | None:
-        """Return the path of the recording."""
-        return None if utterance.audio is None else str(utterance.audio)
-
-    @property
-    def _tokens_for_client(self) -> ClientFile:
-        return ClientFile("tokens.txt", "tokens", "tokens", source=self.token_table)
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """The token table, by id.
-
-        Raises:
-            DataError: the file is missing, or a line is not `<token> <id>`, or ids are left out.
-        """
-        path = self.token_table
-        table = read_tokens(path, "model.tokens_path")
-        by_id = {index: token for token, index in table.items()}
-        for index in range(len(by_id)):
-            if index not in by_id:
-                raise DataError(f"model.tokens_path: {path}: no token has the id {index}, but there are {len(by_id)} tokens.")
-        return [by_id[index] for index in range(len(by_id))]
 
     def check_classes(self, file: str, output: str) -> None:
         """Check that a graph has one class per token.

@@ -14,6 +14,8 @@ from pipeline.models.vocoder import VOCOS_OUTPUTS
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
 VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
 CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
+TRANSDUCERS = ("zipformer_transducer", "nemo_transducer")
+NEMO_METADATA = {"vocab_size", "pred_rnn_layers", "pred_hidden"}
 CTC_OUTPUTS = {"log_probs", "logits"}
 QUANTIZED = {"int8", "fp16", "int4", "uint8", "quant"}
 BANDS = range(20, 257)  # of a mel spectrogram
@@ -60,11 +62,9 @@ def _of_file(file: Path) -> ModelKind:
         if all(parts) and any(file.parent.glob("*tokens.txt")):
             return ModelKind(kind, "model.dir", file.parent, because)
         return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
-    if kind == "zipformer_transducer" and any(file.parent.glob("joiner*.onnx")):
+    if kind in TRANSDUCERS and any(file.parent.glob("*joiner*.onnx")):
         return ModelKind(kind, "model.dir", file.parent, because)
-    if kind in ("zipformer_ctc", "zipformer_transducer") and not (
-        kind == "zipformer_ctc" and (file.parent / "tokens.txt").is_file()
-    ):
+    if kind in ("zipformer_ctc", *TRANSDUCERS) and not (kind == "zipformer_ctc" and (file.parent / "tokens.txt").is_file()):
         return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
     return ModelKind(kind, "model.path", file, because)
 
@@ -75,6 +75,9 @@ def _of_directory(folder: Path) -> ModelKind:
         raise ModelError(f"model.dir: {folder} holds no ONNX model of fp32.")
     parts = {part for part in ("encoder", "decoder", "joiner") for file in files if file.name.startswith(part)}
     if len(parts) == 3:
+        encoder = next(file for file in files if file.name.startswith("encoder"))
+        if metadata_of(encoder).keys() >= NEMO_METADATA:
+            return ModelKind("nemo_transducer", "model.dir", folder, "it holds encoder, decoder and joiner of NeMo")
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
     for kind in ("matcha", "vits", "zipformer_ctc", "whisper"):
@@ -98,7 +101,7 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     model_type = metadata.get("model_type", "")
     if model_type == "vits" or any(names > inputs for inputs in VITS_INPUTS):
         return "vits", f"it takes {', '.join(value.name for value in inputs)}"
-    if told := _of_names(names, outputs):
+    if told := _of_names(names, outputs, metadata):
         return told
     family = next((family for family in FAMILIES.values() if model_type in family.model_types), None)
     expected = (family.inputs if family else ()) or ("x", "x_lens")
@@ -111,12 +114,14 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     return "onnx", "its inputs and outputs are of no kind that is known"
 
 
-def _of_names(names: set[str], outputs: set[str]) -> tuple[str, str] | None:
-    """Return the kind of a graph whose inputs or outputs have names that no other kind has, and why."""
+def _of_names(names: set[str], outputs: set[str], metadata: dict[str, str]) -> tuple[str, str] | None:
+    """Return the kind of a graph whose inputs, outputs or metadata have names that no other kind has, and why."""
     if names >= MATCHA_INPUTS:
         return "matcha", f"it takes {', '.join(sorted(MATCHA_INPUTS))}"
     if (outputs | names) >= CROSS_ATTENTION:
         return "whisper", f"it {'gives' if outputs >= CROSS_ATTENTION else 'takes'} {' and '.join(sorted(CROSS_ATTENTION))}"
+    if metadata.keys() >= NEMO_METADATA and len(names) == 2:
+        return "nemo_transducer", f"its metadata has {', '.join(sorted(NEMO_METADATA))}"
     if set(VOCOS_OUTPUTS) <= outputs:
         return "vocoder", f"it gives {', '.join(VOCOS_OUTPUTS)}"
     return None

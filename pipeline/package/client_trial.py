@@ -79,6 +79,8 @@ def try_in_client(
     arguments = {
         file.argument: str(folder / (names[file.graph] if file.graph is not None else file.name)) for file in layout.files
     }
+    if layout.model_type is not None:
+        arguments["model_type"] = layout.model_type
     with tempfile.TemporaryDirectory() as place:
         if layout.task is Task.listen:
             given: list[dict[str, Any]] = [{"audio": adapter.client_input(utterance)} for utterance in utterances]

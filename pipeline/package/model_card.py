@@ -151,11 +151,13 @@ def _how_to_run(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: Clien
     last = ["recording.wav"] if layout.task is Task.listen else ["--output-filename=speech.wav", '"Text to speak."']
     chosen = layout.options if layout.task is Task.listen else {}  # of speech, the scales of noise are left as they are
     flags += [f"--{layout.loader.removeprefix('from_').replace('_', '-')}-{key}={value}" for key, value in chosen.items()]
+    told = {} if layout.model_type is None else {"model_type": layout.model_type}
+    flags += [f"--{key.replace('_', '-')}={value}" for key, value in told.items()]
     if layout.has_phonemes:
         flags.append(f"--{layout.loader}-data-dir=espeak-ng-data")
     command = " \\\n  ".join([program, *flags, *last])
     given = [f"{file.argument}={name_of(file)!r}" for file in layout.files]
-    python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in chosen.items())])
+    python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in {**chosen, **told}.items())])
     *graphs_of, tokens = [f'{_camel(file.argument)} = "{facts.name}/{name_of(file)}"' for file in layout.files]
     kotlin = ", ".join([*graphs_of, *(f'{_camel(key)} = "{value}"' for key, value in chosen.items()), tokens])
     return "\n".join(
@@ -213,6 +215,7 @@ def _kotlin(layout: ClientLayout, arguments: str, name: str) -> str:
             "val tts = OfflineTts(assetManager = application.assets, config = OfflineTtsConfig(model = model))"
         )
     *graphs, tokens = arguments.split(", ")
+    tokens += "" if layout.model_type is None else f', modelType = "{layout.model_type}"'
     field = layout.kotlin.removeprefix("Offline").removesuffix("ModelConfig")
     return (
         f"val model = OfflineModelConfig({field[0].lower()}{field[1:]} = {layout.kotlin}({', '.join(graphs)}), {tokens})\n"

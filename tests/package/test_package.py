@@ -11,6 +11,7 @@ import onnx
 import pytest
 import yaml
 
+from tests.nemo_graphs import DURATIONS, write_nemo
 from tests.whisper_graphs import MULTILINGUAL, write_whisper
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
@@ -84,6 +85,20 @@ def test_whisper_is_packed_with_both_graphs_and_writes_the_same_in_the_client(bu
     _, text = card_of(run.directory / "package")
     assert "--whisper-encoder=encoder.int8.onnx" in text
     assert ("--whisper-task=transcribe" in text) == ("task='transcribe'" in text) == bool(metadata)
+
+
+def test_a_transducer_of_nemo_is_packed_with_the_type_that_the_client_must_be_told(build, run_quickly, tmp_path):
+    folder = write_nemo(tmp_path / "nemo", build, DURATIONS)
+    run = run_quickly(
+        "model=nemo_transducer", f"model.dir={folder}", "mode=weight_only", "package=sherpa_onnx", *FEW,
+        "stages=[load,quantize]",
+    ).succeeded()  # fmt: skip
+    trial = run.report["package"]["trial"]
+    assert trial["wer_percent"] == trial["own_wer_percent"]
+    _, text = card_of(run.directory / "package")
+    assert "--model-type=nemo_transducer" in text
+    assert "model_type='nemo_transducer'" in text
+    assert 'modelType = "nemo_transducer")' in text
 
 
 def test_a_voice_is_packed_with_its_vocoder_and_speaks_in_the_client(run_quickly):
