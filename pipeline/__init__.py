@@ -33,8 +33,11 @@
     runner.py           the chain of stages, its order and its promises
     interrupted_run.py  what an interrupted run leaves
     rerun.py            what differs when a past run is run again
+    verify.py           what has changed since a run
     try_models.py       the models of a past run speak and listen
     serve/              the runs of a directory in a browser, and a page to compare by ear
+    past_runs.py        what looks at past runs and runs nothing
+    resume.py           a run that ended early, to its end
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     cli.py              the command: run.py, and speech-quantize where the package is installed

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,18 +21,21 @@ from omegaconf import DictConfig
 
 from pipeline.command_line.arguments import prepare, without_mistakes
 from pipeline.command_line.correction import CommandLineError, command_of, corrected
+from pipeline.command_line.sweep_again import of_whole_sweep
 from pipeline.config.composed_once import compose_once
 from pipeline.config.composition_error import composition_error
-from pipeline.config.help_text import INSTALLED_COMMAND, program, program_version
+from pipeline.config.help_text import INSTALLED_COMMAND, program_version
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.hydra_hooks import end_sweep, register
+from pipeline.hydra_hooks import BASIC_SWEEPER, end_sweep, lost_workers, register
 from pipeline.interruption import begin, interruption_in, status_of
 from pipeline.outside_errors import outside_error
+from pipeline.past_runs import look_back
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.sweep_record import INTERRUPTED, note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
+from pipeline.report.unfinished import has_begun, is_finished
 
 if TYPE_CHECKING:
     from pipeline.record.run_directory import RunDirectory
@@ -44,7 +46,6 @@ _given: list[str] = []
 _freeze_once = functools.cache(gc.freeze)
 DOCTOR, SERVE = "doctor", "serve"
 STATUS_WORSE = 3  # with fail_if_worse
-BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def start(command: Callable[[], object]) -> None:
             end_sweep(interrupted=True)
             say(getattr(stopped, "__notes__", ["interrupted"])[-1], "bold yellow")
             sys.exit(status_of(stopped))
-        message = composition_error(error)
+        message = composition_error(error) or lost_workers(error)
         if message is None and (told := outside_error(error)) is not None:
             message = str(told)
         end_sweep()
@@ -93,7 +94,7 @@ def _arguments(given: list[str]) -> list[str]:
     if given[:1] == [DOCTOR]:
         given = _examination(given[1:])
     _given[:] = given
-    prepared = prepare(given or ["--help"])
+    prepared = of_whole_sweep(prepare(given or ["--help"]))
     if "--version" in prepared.options:
         print(f"{INSTALLED_COMMAND} {program_version()}")
         sys.exit(0)
@@ -142,8 +143,6 @@ def run_job(composed: DictConfig) -> Objective:
     begin()
     _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
-    if in_sweep:
-        note_job(Path(settings.sweep.dir), settings.job.num, folder)
     try:
         return _do(composed, folder, in_sweep=in_sweep, optimises=optimises)
     except KeyboardInterrupt as error:
@@ -152,7 +151,7 @@ def run_job(composed: DictConfig) -> Objective:
         if not composed.compare:
             from pipeline.interrupted_run import so_far
 
-            error.add_note(so_far(folder))
+            error.add_note(so_far(folder if in_sweep else Path(composed.resume or folder)))
         raise
     except PipelineError as error:
         if in_sweep:
@@ -168,22 +167,29 @@ def run_job(composed: DictConfig) -> Objective:
 def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) -> Objective:
     """Do what Hydra composed, in a directory, and print what came of it."""
     settings = HydraConfig.get()
-    if composed.compare:
-        _compare(composed, folder, in_sweep=in_sweep)
+    if look_back(composed, folder, list(settings.overrides.task), in_sweep=in_sweep):
         return None
-    if composed.index is not None:
-        _index(composed, folder, in_sweep=in_sweep)
-        return None
-    if composed.run is not None:
-        _try_models(composed, folder, list(settings.overrides.task), in_sweep=in_sweep)
-        return None
-    try:
-        report = execute(composed, folder, list(settings.overrides.task))
-    finally:
-        if not in_sweep:  # a sweep refreshes it once, at its end
-            _refresh_index(composed, folder)
-    _print(report, folder)
-    worse = _broken_limits(report) if composed.fail_if_worse else None
+    place = folder if in_sweep or composed.resume is None else Path(composed.resume)
+    report, strict = None, composed.fail_if_worse
+    if composed.resume is not None:
+        from pipeline.resume import left_of
+
+        left = left_of(composed, folder, list(settings.overrides.task))
+        report, strict = left.report, left.fail_if_worse
+        if left.told:
+            result_console().print(Paragraph(left.told), crop=False)
+        if not left.to_do and (report is None or not in_sweep):
+            return None
+    if in_sweep:
+        note_job(Path(settings.sweep.dir), settings.job.num, folder)
+    if report is None:
+        try:
+            report = execute(composed, folder, list(settings.overrides.task))
+        finally:
+            if not in_sweep:  # a sweep refreshes it once, at its end
+                _refresh_index(composed, place)
+        _print(report, place)
+    worse = _broken_limits(report) if strict else None
     if worse is not None and in_sweep:
         note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
     elif worse is not None:
@@ -206,16 +212,39 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     """
     from pipeline.record.run_directory import RunDirectory
 
-    with RunDirectory.claimed(folder) as directory:
-        return _executed(composed, directory, overrides)
+    if composed.resume is not None and HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return _resume(composed, folder, overrides)
+    goes_on = composed.resume is not None and has_begun(folder)
+    with RunDirectory.claimed(folder, again=goes_on) as directory:
+        return _executed(composed, directory, overrides, goes_on=goes_on)
 
 
-def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[str]) -> "Report":
-    """Run, and see to the report and the page where that ends early."""
+def _resume(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
+    """Finish a past run in its own directory; of that which Hydra made for it, nothing is left."""
+    from pipeline.past_runs import refuse_others, remove_empty_run
+    from pipeline.record.run_directory import RunDirectory, past_config_file
+    from pipeline.report.report_file import read_report
+    from pipeline.resume import log_in
+
+    place = Path(composed.resume)
+    try:
+        refuse_others("resume", overrides)
+        past_config_file(composed.resume, "resume")
+        if is_finished(place):
+            return read_report(place, "resume")
+        with RunDirectory.claimed(place, again=True) as directory, log_in(place):
+            return _executed(composed, directory, overrides, goes_on=True)
+    finally:
+        remove_empty_run(folder)
+
+
+def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[str], *, goes_on: bool) -> "Report":
+    """Run, or go on with a run, and see to the report and the page where that ends early."""
     from pipeline.record.report_end import mark_failed
+    from pipeline.resume import resume_run
 
     try:
-        return _execute(composed, directory, overrides)
+        return resume_run(directory) if goes_on else _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
             if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
@@ -233,19 +262,19 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     from pipeline.config.readers import unread
     from pipeline.data.implied_kind import with_implied_kind
     from pipeline.paths import with_portable_paths
-    from pipeline.record.run_directory import CONFIG_FILE, PAGE_FILE, past_config_file
-    from pipeline.report.html.run_page import write_page
+    from pipeline.record.run_directory import CONFIG_FILE, past_config_file
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
-    from pipeline.report.try_next import suggestions
-    from pipeline.rerun import with_differences
+    from pipeline.report.unfinished import begin_unfinished
+    from pipeline.resume import finish, own_overrides
     from pipeline.runner import run_stages
 
-    past, without_effect, mistakes = None, list[str](), list[str]()
+    overrides = own_overrides(overrides)
+    without_effect, mistakes = list[str](), list[str]()
     try:
         if composed.rerun is not None:
             _only_rerun(overrides)
-            past = read_report(Path(composed.rerun), "rerun")
+            read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
         else:
             config, plain = with_implied_kind(to_run_config(composed), to_plain(composed), overrides)
@@ -260,15 +289,10 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     except PipelineError as error:
         write_report(directory, Report("failed", error=str(error)))
         raise
-    directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain)))
+    begin_unfinished(directory, overrides, composed.rerun, fail_if_worse=composed.fail_if_worse)
+    directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain | {"resume": None, "resume_failed": False})))
     report = run_stages(config, directory, warnings=without_effect)
-    if past is not None:
-        report = with_differences(report, past, Path(composed.rerun))
-    else:
-        report = replace(report, try_next=suggestions(report, config, overrides, program(sys.argv[0])))
-    report = write_report(directory, report)
-    directory.write_text(PAGE_FILE, write_page(report, directory.path, config.report.language.name))
-    return report
+    return finish(directory, report, config, overrides, composed.rerun)
 
 
 def _print(report: "Report", folder: Path) -> None:
@@ -281,69 +305,6 @@ def _broken_limits(report: "Report") -> str | None:
     from pipeline.report.verdict import broken_limits
 
     return broken_limits(report)
-
-
-def _compare(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
-    """Show past runs side by side, in the terminal and on a page."""
-    from pipeline.report.compare_runs import compare_runs, write_comparison
-    from pipeline.report.comparison_table import print_comparison
-
-    if in_sweep:
-        raise ConfigError("compare: shows past runs and runs nothing, so there is nothing to sweep; leave out -m.")
-    comparison = compare_runs(list(composed.compare), composed.sort_by)
-    page = write_comparison(comparison, folder, composed.report.language.name)
-    print_comparison(comparison)
-    result_console().print(Paragraph(f"page: {page}"), crop=False)
-
-
-def _index(composed: DictConfig, folder: Path, *, in_sweep: bool) -> None:
-    """Make the page of all runs below a directory again; the run's own directory, which holds nothing, goes."""
-    from pipeline.report.index_file import write_index
-
-    try:
-        if in_sweep:
-            raise ConfigError(
-                "index: makes the page of past runs and runs nothing, so there is nothing to sweep; leave out -m."
-            )
-        page = write_index(Path(composed.index), composed.report.language.name)
-    finally:
-        _remove_empty_run(folder)
-    result_console().print(Paragraph(f"index: {page}"), crop=False)
-
-
-def _try_models(composed: DictConfig, folder: Path, overrides: list[str], *, in_sweep: bool) -> None:
-    """Let the models of a past run speak or listen, and print what came of it; no run's directory is left."""
-    from pipeline.graph.rehearsal import rehearsals
-    from pipeline.try_models import speak, transcribe
-
-    try:
-        if in_sweep:
-            raise ConfigError("run: the models of one run are tried; leave out -m.")
-        if others := [text for text in overrides if not text.startswith(("run=", "say=", "transcribe="))]:
-            key = others[0].partition("=")[0]
-            raise ConfigError(f"{key}: would have no effect beside run: a past run has its own settings. Leave it out.")
-        run = Path(composed.run)
-        with rehearsals():  # the run may be a stranger's
-            found = speak(run, composed.say) if composed.say is not None else transcribe(run, Path(composed.transcribe))
-    finally:
-        _remove_empty_run(folder)
-    console = result_console()
-    for one in found:
-        said = f"{one.label}, {one.seconds:.2f} s" if one.file is not None else one.label
-        heard = "" if one.text is None else f": {'heard: ' if one.file is not None else ''}{one.text}"
-        console.print(Paragraph(f"{said}{heard}"), crop=False)
-    for one in found:
-        if one.file is not None:
-            console.print(Paragraph(f"speech of {one.label}: {one.file}"), crop=False)
-
-
-def _remove_empty_run(folder: Path) -> None:
-    """Remove the directory that Hydra made for something that is no run: its own files, and folders that are empty then."""
-    for file in (*(folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")), folder / "run.log"):
-        file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the user's choice of a directory, which holds more
-        for place in (folder / ".hydra", folder, folder.parent):
-            place.rmdir()
 
 
 def _refresh_index(composed: DictConfig, folder: Path) -> None:

@@ -7,11 +7,15 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,13 +25,25 @@ from pipeline.config.saved_settings import read_settings
 from pipeline.errors import ConfigError
 from pipeline.interruption import begin
 from pipeline.record.console import Paragraph, result_console, say
-from pipeline.record.run_directory import past_config_file
-from pipeline.record.sweep_record import INTERRUPTED, Job, forget_jobs, jobs_of, note_interruption
+from pipeline.record.run_directory import past_config_file, stay_alone_in
+from pipeline.record.sweep_record import (
+    INTERRUPTED,
+    Job,
+    Plan,
+    forget_jobs,
+    how_many_planned,
+    is_sweep,
+    jobs_of,
+    note_interruption,
+    read_plan,
+    write_plan,
+)
 
 log = logging.getLogger("pipeline.sweep")
 
 TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
 COMPARISONS = "comparisons"
+BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
 
 
 def register() -> None:
@@ -46,6 +62,8 @@ def run_folder(
     run: str | None = None,
     say: str | None = None,
     transcribe: str | None = None,
+    resume: str | None = None,
+    verify: str | None = None,
 ) -> str:
     """Return the folder of `outputs/` that a run belongs to: `<model>/<mode>`. Reads, and creates nothing.
 
@@ -59,11 +77,17 @@ def run_folder(
         run: a past run whose models are tried; the same.
         say: what they say.
         transcribe: what they write down.
+        resume: a past run that goes on in its own directory.
+        verify: a past run whose files are looked at; then nothing is run.
 
     Raises:
         ConfigError: `rerun` is not a run, `compare` names none, `index` is no directory or not alone, or `sort_by` is given
             without runs to sort.
     """
+    for key, place in (("resume", resume), ("verify", verify)):
+        if place is not None:
+            past_config_file(place, key)
+            return COMPARISONS
     if index is not None:
         if not Path(index).is_dir():
             raise ConfigError(f"index: {index} is not a directory. Give one that runs lie in: index=outputs.")
@@ -108,8 +132,14 @@ class ClaimDirectory(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Claim the directory of a sweep."""
         del kwargs
-        _claim(config, "hydra.sweep.dir")
-        forget_jobs(Path(config.hydra.sweep.dir))
+        if config.resume is not None and is_sweep(Path(config.hydra.sweep.dir)):  # `sweep_again` has claimed it
+            _at_the_time_of(config, read_plan(Path(config.hydra.sweep.dir)).stamp)
+        else:
+            _claim(config, "hydra.sweep.dir")
+            forget_jobs(Path(config.hydra.sweep.dir))
+            write_plan(Path(config.hydra.sweep.dir), _plan(config))
+            with contextlib.suppress(ConfigError):
+                stay_alone_in(Path(config.hydra.sweep.dir))
         _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by, config.report.language.name))
         begin()  # what was run is compared, even if the sweep is interrupted
 
@@ -143,6 +173,27 @@ def _next_second(config: DictConfig) -> None:
         stamps[key] = (datetime.strptime(stamps[key], TIME_STAMP) + timedelta(seconds=1)).strftime(TIME_STAMP)
 
 
+def _at_the_time_of(config: DictConfig, stamp: str) -> None:
+    """Let the directories of jobs have the time stamp that they have had before."""
+    OmegaConf.get_cache(config)["now"][TIME_STAMP,] = stamp
+
+
+def _plan(config: DictConfig) -> Plan:
+    """Return what a sweep is to run; of a sweeper that chooses as it goes, only its command is known."""
+    stamps = OmegaConf.get_cache(config)["now"]
+    stamp = str(stamps.setdefault((TIME_STAMP,), datetime.now().strftime(TIME_STAMP)))
+    given = [str(text) for text in config.hydra.overrides.task]
+    sweeper, jobs = config.hydra.sweeper, None
+    if str(sweeper._target_).endswith(f".{BASIC_SWEEPER}"):
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        loader = GlobalHydra.instance().config_loader()
+        params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+        with contextlib.suppress(HydraException):  # Hydra tells of it next
+            [jobs] = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides([*params, *given]), None)
+    return Plan([*map(str, config.hydra.overrides.hydra), *given], str(Path.cwd()), stamp, jobs)
+
+
 class CompareSweep(Callback):
     """Compares the runs of a sweep at its end, in the terminal and on a page beside its multirun.yaml."""
 
@@ -172,11 +223,21 @@ class _Sweep:
 _open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
 
 
+def lost_workers(error: BaseException) -> str | None:
+    """Return what is said where a worker of the launcher was killed, and has taken the sweep with it; None: none was."""
+    if not _open or not isinstance(error, BrokenExecutor):
+        return None
+    return (
+        "a worker of the launcher was killed, by lack of memory or by a signal, and the launcher has ended the sweep. Go on "
+        f"with resume={_open[-1].directory}, with fewer workers if memory was the cause."
+    )
+
+
 def end_sweep(*, interrupted: bool = False) -> int:
     """Compare the runs of the sweep that is open, if there is one, and close it.
 
     Returns:
-        The exit status: 2 where a job failed, 3 where one broke a limit with `fail_if_worse`, else 0.
+        The exit status: 2 where a job failed or never began, 3 where one broke a limit with `fail_if_worse`, else 0.
     """
     if not _open:
         return 0
@@ -184,14 +245,33 @@ def end_sweep(*, interrupted: bool = False) -> int:
     if interrupted:
         for job in jobs_of(sweep.directory):
             note_interruption(job)
-    jobs = jobs_of(sweep.directory)
+    jobs, planned = jobs_of(sweep.directory), how_many_planned(sweep.directory)
     failed = [job for job in jobs if job.error is not None]
     try:
         if jobs:
             _show(jobs, failed, sweep.directory, sweep.sort_by, sweep.language)
+        if (planned or 0) > len(jobs):
+            told = f"{(planned or 0) - len(jobs)} of {planned} jobs have not begun: resume={sweep.directory} runs them"
+            result_console().print(Paragraph(told, "bold red"), crop=False)
     except Exception:  # the exit status says more than a warning of Hydra's, which makes one of exceptions here
         log.exception("The runs of %s cannot be compared", sweep.directory)
-    return 2 if failed else 3 if any(job.worse for job in jobs) else 0
+    return 2 if failed or len(jobs) < (planned or 0) else 3 if any(job.worse for job in jobs) else 0
+
+
+def _repeated(directories: Sequence[Path]) -> str | None:
+    """Return whether the artifacts of runs that repeat others are the same; None: no run does."""
+    from pipeline.report.report_file import read_report
+
+    found: dict[str, bool] = {}
+    for directory in directories:
+        with contextlib.suppress(ConfigError):
+            if (again := read_report(directory, "rerun").rerun) is not None:
+                found |= {f"{directory.name}/{file}": same for file, same in again.artifacts_identical.items()}
+    if not found:
+        return None
+    others = [file for file, same in found.items() if not same]
+    told = f"{len(found) - len(others)} of {len(found)} artifacts are bit-identical to those of the runs that were repeated"
+    return f"{told}; not {', '.join(others)}" if others else told
 
 
 def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str | None, language: str) -> None:
@@ -216,6 +296,8 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
         numbers = ", ".join(f"#{job.number}" for job in some)
         if some:
             console.print(Paragraph(f"{len(some)} of {len(jobs)} jobs {what}: {numbers}", "bold red"), crop=False)
+    if told := _repeated(directories):
+        console.print(Paragraph(told), crop=False)
     for job in jobs:
         if job.worse is not None:
             console.print(Paragraph(f"fail_if_worse: #{job.number}: {job.worse}", "bold red"), crop=False)

@@ -1,6 +1,5 @@
 """A run from Python, as `pipeline.run`: composed, run and reported as the command does it, without a terminal."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +18,12 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.hydra_hooks import register
 from pipeline.outside_errors import outside_error
 from pipeline.paths import config_directory
-from pipeline.record.console import LogFile
 from pipeline.report.index_file import refresh_index
 from pipeline.report.schema import Report
+from pipeline.resume import log_in
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
-
-LOG_FILE = "run.log"
-LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # Hydra's
 
 
 def run(overrides: Sequence[str] = ()) -> Report:
@@ -59,12 +55,14 @@ def _run_job(composed: DictConfig) -> Report | PipelineError:
     """Return the report, or the error: Hydra prints what an exception that leaves this function is about."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    with _log_in(folder):
+    with log_in(folder):
         try:
             if composed.compare:
                 raise ConfigError("compare: shows past runs in the terminal; from Python: pipeline.report.compare_runs.")
             if composed.index is not None:
                 raise ConfigError("index: makes a page of past runs; from Python: pipeline.report.index_file.write_index.")
+            if composed.verify is not None:
+                raise ConfigError("verify: looks at a past run in the terminal; from Python: pipeline.verify.verify.")
             try:
                 return execute(composed, folder, list(settings.overrides.task))
             finally:
@@ -89,20 +87,3 @@ def _hydra() -> Iterator["Hydra"]:
         # Where no program has chosen a base yet, the next one that starts Hydra will.
         if isinstance(base, version.Version):  # type: ignore[attr-defined]
             version.VersionBase.instance().setbase(base)
-
-
-@contextmanager
-def _log_in(folder: Path) -> Iterator[None]:
-    """Write what the pipeline logs into the run's directory; the caller's own logging stays as it is."""
-    logger = logging.getLogger("pipeline")
-    handler = LogFile(folder / LOG_FILE, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-        handler.close()

@@ -56,6 +56,11 @@ def portable(file: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
+def from_portable(path: str) -> Path:
+    """Return the file that `portable` has made a text of."""
+    return _project_root() / path  # an absolute path stays what it is
+
+
 def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:
     """Return settings whose paths mean the same files from any working directory: what config.yaml holds."""
     return {

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.report.schema import ArtifactReport, InputFile, Report, RerunDifferences
+from pipeline.paths import from_portable, hash_files
+from pipeline.report.schema import ArtifactReport, Environment, InputFile, Report, RerunDifferences
 
 NOISE_FREE_TOLERANCE = 1e-9  # relative; a metric that moved by less is the same number computed in another order
 
@@ -17,17 +18,42 @@ def with_differences(report: Report, past: Report, directory: Path) -> Report:
         past: the report of the past run.
         directory: of the past run.
     """
-    was, now = past.environment, report.environment
     differences = RerunDifferences(
         of=str(directory),
         inputs_changed=_inputs_changed(past.inputs, report.inputs),
-        environment_changed=[
-            f"{key}: {was.get(key)} -> {now.get(key)}" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
-        ],
+        environment_changed=environment_changed(past.environment, report.environment),
         artifacts_identical=_artifacts_identical(past.artifacts or [], report.artifacts or []),
         metrics_moved=_metrics_moved(_metrics(past), _metrics(report)),
     )
     return replace(report, rerun=differences)
+
+
+def files_changed(inputs: Sequence[InputFile]) -> list[str]:
+    """Return the files that a run has read and that are gone or are others now, each in a few words."""
+    found = []
+    for entry in inputs:
+        path = from_portable(entry.path)
+        if not path.is_file():
+            found.append(f"{entry.path}: is gone")
+        elif hash_files(path)[1] != entry.sha256:
+            found.append(f"{entry.path}: other contents")
+    return found
+
+
+def environment_changed(was: Environment, now: Environment) -> list[str]:
+    """Return which versions and what of the machine are others, each in a few words; of lists, what is gone and what is new."""
+    changed = []
+    for key in sorted({*was, *now}):
+        before, after = was.get(key), now.get(key)
+        if before == after:
+            continue
+        if isinstance(before, list) and isinstance(after, list):
+            gone, new = ([name for name in some if name not in others] for some, others in ((before, after), (after, before)))
+            words = [*(f"no {name}" for name in gone), *(f"now {name}" for name in new)]
+            changed += [f"{key}: {', '.join(words)}"] if words else []
+        else:
+            changed.append(f"{key}: {before} -> {after}")
+    return changed
 
 
 def _inputs_changed(past: Sequence[InputFile], now: Sequence[InputFile]) -> list[str]:

@@ -24,7 +24,9 @@ from pipeline.record.environment import environment
 from pipeline.record.report_end import mark_failed
 from pipeline.record.run_directory import REPORT_FILE, RunDirectory
 from pipeline.report.report_file import write_report
+from pipeline.report.restored import Restored
 from pipeline.report.schema import Report, StageRun
+from pipeline.report.unfinished import forget_standing, keep_standing
 from pipeline.report.writer import report_of, stages_of
 from pipeline.stage_time import at_most
 from pipeline.stages.context import RunContext
@@ -63,13 +65,16 @@ STAGES = (
 )
 
 
-def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[str] = ()) -> Report:
+def run_stages(
+    config: RunConfig, directory: RunDirectory, warnings: Sequence[str] = (), restored: Restored | None = None
+) -> Report:
     """Run the selected stages in their order and return the report; it is written after every stage.
 
     Args:
         config: the settings.
         directory: where the run writes to.
         warnings: what the settings alone give reason to warn of.
+        restored: what the stages have given that were done when the run ended early; they are not run again.
 
     Raises:
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
@@ -77,14 +82,17 @@ def run_stages(config: RunConfig, directory: RunDirectory, warnings: Sequence[st
     """
     with holding(config.limits), rehearsals() as others:  # starts a process, while the rest is made ready
         others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
-        return _run(config, directory, warnings)
+        return _run(config, directory, warnings, restored)
 
 
-def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str]) -> Report:
+def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], restored: Restored | None) -> Report:
     context = RunContext(config, directory)
+    done: list[StageRun] = []
+    if restored is not None:
+        restored.put_into(context)
+        done += restored.stages
     for warning in (*warnings, *warnings_of(config)):
         context.run_log.warn(warning)
-    done: list[StageRun] = []
     surroundings = environment()
 
     def write(status: str, error: str | None = None) -> Report:
@@ -96,19 +104,26 @@ def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str]) ->
         )  # fmt: skip
         return write_report(directory, report)
 
+    standing: Report | None = None  # as of the last stage that was done: what a run goes on from
     try:
-        write("running")
+        standing = write("running")
+        forget_standing(directory)
         stages = selected_stages(config.stages)
         check_evaluation(config.model, config.evaluation)
         if "benchmark" in config.stages:
             _ = context.runtime  # one that is not to be had ends the run before anything is computed
         with context.progress:
             for stage in stages:
-                done.append(_run_stage(stage, context))
-                write("running")
+                if stage.name not in {run.name for run in done}:
+                    done.append(_run_stage(stage, context))
+                elif getattr(context, stage.gives) is None:  # what is in memory only: the model
+                    _run_stage(stage, context)
+                standing = write("running")
     except BaseException as error:
         stopped = interruption_in(error)
         directory.clear_staging()
+        if standing is not None:
+            keep_standing(directory, standing)
         if stopped is not None:
             write("interrupted")
             raise stopped from None

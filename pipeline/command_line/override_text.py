@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from pipeline.paths import config_directory
 
 PATH_NAMES = frozenset(
-    {"path", "dir", "labels", "rerun", "compare", "subdir", "runtime", "run", "transcribe", "python"}
+    {"path", "dir", "labels", "rerun", "compare", "subdir", "runtime", "run", "transcribe", "python", "resume", "verify"}
 )  # runtime: a version, or a python
 TEXT_NAMES = frozenset({"name", "url", "sha256", "input_name", "features", "sort_by", "metric", "say", "host"})
 LISTS_OF_PATHS = frozenset({"compare"})

@@ -29,6 +29,7 @@ _EXAMPLES = {
     "-m model=matcha,vocoder,asr mode=dynamic,static": "a sweep",
     "model=onnx model.path=m.onnx mode=dynamic": "a model of yours, by settings",
     "rerun=outputs/matcha/static/<timestamp>": "a past run again",
+    "resume=outputs/sweeps/<timestamp>": "a sweep, or a run, that was killed, to its end",
     '"compare=[outputs/matcha/*/*]" sort_by=log_mel_l1': "several runs side by side",
     "serve outputs": "all runs in a browser, also to compare by ear",
     "model=matcha mode=static --cfg job": "the settings, without running",

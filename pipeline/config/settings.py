@@ -162,7 +162,12 @@ class RunSchema:
         stages: which of load, inspect, quantize, benchmark, evaluate, package are run; their order is fixed.
             [load,inspect,doctor] examines a model: `doctor` as the first word of the command stands for it.
         seed: of everything that is drawn: noise inside of models, random calibration data, the order of timings.
-        rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently.
+        rerun: a run's directory: it is run again from its own config.yaml, and the report says what came out differently; or
+            a sweep's: all of its runs.
+        resume: the directory of a run or of a sweep that was killed, interrupted or failed: it goes on where it ended, in the
+            same directory.
+        resume_failed: true: with `resume` of a sweep, also try the runs again that have failed.
+        verify: a run's directory: says what has changed since among its inputs, artifacts, versions and the processor.
         compare: runs' directories or globs: they are shown side by side, and nothing is run.
         index: a directory of runs, such as outputs, whose page of all runs, index.html, is made; nothing is run.
         run: a run's directory, whose models speak or listen: with `say` or `transcribe`; nothing else is done.
@@ -187,6 +192,9 @@ class RunSchema:
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
+    resume: str | None = None
+    resume_failed: bool = False
+    verify: str | None = None
     compare: list[str] = field(default_factory=list)
     index: str | None = None
     run: str | None = None

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ FOLLOWED = (
     ".hydra",
     "run.log",
 )  # what is written in place; all else is written beside and then renamed
+WAIT_SECONDS = 0.5
 
 
 def past_config_file(directory: str, setting: str = "rerun") -> Path:
@@ -49,15 +51,19 @@ def past_config_file(directory: str, setting: str = "rerun") -> Path:
 class RunDirectory:
     """The one place that a run writes to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, again: bool = False) -> None:
         """Take over `path`.
+
+        Args:
+            path: of the directory.
+            again: it holds the run that goes on.
 
         Raises:
             ConfigError: another run has already reported into it. One that ended before it had done anything, such as one with
                 a misspelt setting, gives its place to the run that the user corrects it with. Or a folder that
                 a run writes into is a symbolic link.
         """
-        if (path / REPORT_FILE).exists() and not _did_nothing(path / REPORT_FILE):
+        if not again and (path / REPORT_FILE).exists() and not _did_nothing(path / REPORT_FILE):
             raise ConfigError(f"hydra.run.dir: {path} already holds a run's {REPORT_FILE}; name a new directory.")
         if links := [name for name in FOLLOWED if (path / name).is_symlink()]:
             raise ConfigError(
@@ -68,14 +74,14 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def claimed(cls, path: Path) -> "Iterator[RunDirectory]":
+    def claimed(cls, path: Path, *, again: bool = False) -> "Iterator[RunDirectory]":
         """Take over `path` for as long as a run lasts; the system lets go of it where the process is killed.
 
         Raises:
             ConfigError: as of `RunDirectory`; or a run that goes on has claimed it.
         """
-        with _lock(path):
-            yield cls(path)
+        with locked(path):
+            yield cls(path, again=again)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when this process is killed half-way."""
@@ -107,8 +113,12 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Lock a directory itself, so that nothing is left of it; Windows and some network file systems have no such lock."""
+def locked(path: Path) -> Iterator[None]:
+    """Lock a directory itself, so that nothing is left of it; Windows and some network file systems have no such lock.
+
+    Raises:
+        ConfigError: another process has locked it.
+    """
     if sys.platform == "win32":
         yield
         return
@@ -120,7 +130,9 @@ def _lock(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(f"hydra.run.dir: {path} is being written by another run; name a new directory.") from None
+                raise ConfigError(
+                    f"hydra.run.dir: {path} is being written by another run; wait for its end, or name a new directory."
+                ) from None
         yield
     finally:
         os.close(handle)
@@ -142,6 +154,28 @@ def write_text(target: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
         raise
+
+
+def stay_alone_in(path: Path) -> None:
+    """Lock a directory until this process ends.
+
+    Raises:
+        ConfigError: another process has locked it.
+    """
+    _until_the_end.enter_context(locked(path))
+
+
+def wait_for(path: Path) -> None:
+    """Wait until no process has locked a directory: a worker may outlive the sweep that was killed."""
+    while path.is_dir():
+        try:
+            with locked(path):
+                return
+        except ConfigError:
+            time.sleep(WAIT_SECONDS)
+
+
+_until_the_end = contextlib.ExitStack()
 
 
 def _did_nothing(file: Path) -> bool:

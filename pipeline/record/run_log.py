@@ -1,6 +1,7 @@
 """What a run read and what it has to say: the inputs with their hashes, warnings and notes, for the report."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.paths import HashedFile, hash_files, portable
@@ -24,6 +25,7 @@ class RunLog:
         self.notes: list[str] = []
         self.skipped: list[dict[str, str]] = []
         self._inputs: dict[Path, dict[str, str | int]] = {}
+        self._skipped_before: list[dict[str, str]] = []
 
     def warn(self, message: str) -> None:
         """Note something that a user must see, once."""
@@ -44,8 +46,23 @@ class RunLog:
 
     def skip(self, key: str, sample: str, reason: str) -> None:
         """Note a sample that the run goes on without: the setting that names its set, its id, and why."""
-        self.skipped.append({"set": key, "sample": sample, "reason": reason})
+        entry = {"set": key, "sample": sample, "reason": reason}
+        if entry in self._skipped_before:  # of a run that goes on: its set is read again
+            self._skipped_before.remove(entry)
+            return
+        self.skipped.append(entry)
         log.info("%s: skipped %r: %s", key, sample, reason)
+
+    def restore(
+        self,
+        warnings: Sequence[str],
+        notes: Sequence[str],
+        skipped: Sequence[dict[str, str]],
+        inputs: Mapping[Path, dict[str, str | int]],
+    ) -> None:
+        """Begin with what a run has noted before it ended early; what is noted again does not stand twice."""
+        self.warnings, self.notes, self.skipped = list(warnings), list(notes), list(skipped)
+        self._skipped_before, self._inputs = list(skipped), dict(inputs)
 
     def read(self, *files: Path) -> None:
         """Note that the run's results depend on these files."""

@@ -1,18 +1,86 @@
-"""Which runs a sweep has made: a small file per job in the sweep's directory.
+"""Which runs a sweep is to make, and which it has made: a plan, and a small file per job, in the sweep's directory.
 
-Jobs may run in other processes or on other machines, so that the sweep can learn of them from the disk only.
+Jobs may run in other processes or on other machines, so that the sweep can learn of them from the disk only. A sweep that was
+killed has nothing else to go on from.
 """
 
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.record.run_directory import REPORT_FILE
+from pipeline.errors import ConfigError
+from pipeline.record.run_directory import CONFIG_FILE, REPORT_FILE
 
 INTERRUPTED = "interrupted"  # the error of a job that a signal ended
 JOBS = "jobs"  # the folder in the sweep's directory
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to run.
+
+    Attributes:
+        arguments: of the command, as Hydra takes them.
+        folder: the working directory, which paths are relative to.
+        stamp: the time in the names of the directories of its jobs.
+        jobs: the settings of each job, by number; None: its sweeper chooses them one after the other.
+    """
+
+    arguments: list[str]
+    folder: str
+    stamp: str
+    jobs: list[list[str]] | None
+
+
+def write_plan(sweep: Path, plan: Plan) -> None:
+    """Write down, at the start of a sweep, what it is to run."""
+    staged = sweep / f".{PLAN_FILE}.{os.getpid()}"
+    staged.write_text(json.dumps(asdict(plan), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    staged.replace(sweep / PLAN_FILE)
+
+
+def read_plan(sweep: Path) -> Plan:
+    """Return what a sweep is to run.
+
+    Raises:
+        ConfigError: there is no plan, or it is damaged.
+    """
+    path = sweep / PLAN_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"resume: {sweep} has no {PLAN_FILE}: it is the sweep of an older version. Finish its runs one by one, with "
+            "resume=<the run's directory>."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        arguments, jobs = _texts(found["arguments"]), found["jobs"]
+        folder, stamp = _texts([found["folder"], found["stamp"]])
+        return Plan(arguments, folder, stamp, None if jobs is None else [_texts(job) for job in jobs])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"resume: {path} is damaged: {error!r}. Give the command of the sweep again.") from error
+
+
+def how_many_planned(sweep: Path) -> int | None:
+    """Return how many jobs a sweep is to have; None: it is not known."""
+    with contextlib.suppress(ConfigError):
+        jobs = read_plan(sweep).jobs
+        return None if jobs is None else len(jobs)
+    return None
+
+
+def _texts(values: Any) -> list[str]:  # noqa: ANN401
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{values!r} is no list of texts")
+    return values
+
+
+def is_sweep(folder: Path) -> bool:
+    """Say whether a directory is that of a sweep."""
+    return (folder / PLAN_FILE).is_file() or ((folder / JOBS).is_dir() and not (folder / CONFIG_FILE).is_file())
 
 
 @dataclass(frozen=True)
@@ -24,12 +92,14 @@ class Job:
         directory: of its run.
         error: why it failed; None: it did not.
         worse: with `fail_if_worse`: which limit of quality its model breaks; None: none.
+        noted: the error that it has noted itself; None: none.
     """
 
     number: int
     directory: Path
     error: str | None
     worse: str | None = None
+    noted: str | None = None
 
 
 def note_job(sweep: Path, number: int, directory: Path, error: str | None = None, worse: str | None = None) -> None:
@@ -58,7 +128,7 @@ def jobs_of(sweep: Path) -> list[Job]:
         failure, error = _failure(directory), noted["error"] or None
         if error == INTERRUPTED and failure is None:
             error = None  # the signal came between the end of the run and that of its job
-        jobs.append(Job(int(path.stem), directory, error or failure, noted["worse"]))
+        jobs.append(Job(int(path.stem), directory, error or failure, noted["worse"], error))
     return jobs
 
 

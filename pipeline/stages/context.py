@@ -44,6 +44,7 @@ class RunContext:
         benchmarks: what `benchmark` has given, by graph.
         evaluation: what `evaluate` has given.
         package: what `package` has given.
+        split_before: which samples were in which part before a run ended early that goes on.
     """
 
     config: RunConfig
@@ -57,6 +58,7 @@ class RunContext:
     benchmarks: dict[str, GraphBenchmark] | None = None
     evaluation: "Evaluation | None" = None
     package: Package | None = None
+    split_before: dict[str, list[str]] | None = None
 
     @property
     def loaded(self) -> LoadedModel:
@@ -73,7 +75,7 @@ class RunContext:
     @property
     def split(self) -> dict[str, list[str]] | None:
         """Which samples are in which part of the evaluation set; None before it was read."""
-        return None if self.model is None else self.evaluation_set.ids
+        return (None if self.model is None else self.evaluation_set.ids) or self.split_before
 
     @cached_property
     def runtime(self) -> OtherRuntime:
