@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
-import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -38,6 +36,10 @@ from pipeline.models.model_sessions import ModelSessions, traced  # noqa: E402
 from pipeline.models.whisper import Whisper  # noqa: E402
 from pipeline.paths import resolve_path  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
+
+# after the package, which turns its telemetry off
+import onnxruntime  # noqa: E402  # isort: skip
+from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: E402  # isort: skip
 
 FP32, RECIPE = "fp32", "sherpa-onnx's recipe"
 TIMED_CLIPS, TIMED_STEPS = 3, 8

@@ -109,7 +109,9 @@ def kernel_savings(
         return times[signature]
 
     def products(group: Group) -> float:
-        """Multiplications of a group, about: the values of its weight, at each position of its input."""
+        """Multiplications of a group, about: the values of its weight, at each position of its input; of one stored, 0."""
+        if group not in computing:
+            return 0.0
         arrays = [(nodes[name].op_type, tensors[nodes[name].input[0]]) for name in group.nodes]
         positions = sum(array.size / array.shape[1 if "Conv" in op_type else -1] for op_type, array in arrays)
         return float(np.prod(constants[group.weight].dims) * positions)

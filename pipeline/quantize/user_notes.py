@@ -20,7 +20,7 @@ from pipeline.graph.op_sets import WEIGHTED_OPS
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.quantize.artifact import Artifact
-from pipeline.quantize.plan import Plan, reaches_bodies
+from pipeline.quantize.plan import Plan, Precision, reaches_bodies
 
 HARDLY_SMALLER = 0.9  # of the original's bytes
 NAMED_OPERATORS = 4
@@ -84,6 +84,22 @@ def nothing_to_do(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> str:
         f"{nothing}: {why or 'it has no node of the operator types of this mode'}. {folding or 'Choose'} other nodes or "
         "operator types, or another mode."
     )
+
+
+def only_stored(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> list[str]:
+    """Return that a static graph computes in float after all, since its layers lie in bodies; nothing where it does not."""
+    stored = plan.nodes(Precision.weight_int8)
+    inner = {
+        node.name for body in list(graphs_of(source.model.graph))[1:] for node in body.node if node.op_type in WEIGHTED_OPS
+    }
+    if not isinstance(mode, StaticConfig) or not inner or len(stored) < len(plan.precisions) or not inner & set(stored):
+        return []
+    return [
+        f"{source.name}: its layers lie inside the bodies of If, Loop or Scan. Their weights are stored as int8 and they "
+        "compute in float: the file is smaller, and not faster. For integers there: mode=dynamic. Where a constant input "
+        "decides which body runs (a sampling rate), fix it, and calibration can give static ranges too: "
+        "model.fixed_inputs={sr: 16000}."
+    ]
 
 
 def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyModeConfig) -> str:

@@ -51,6 +51,7 @@ from pipeline.quantize.user_notes import (
     HARDLY_SMALLER,
     notes_on,
     nothing_to_do,
+    only_stored,
     warnings_on_bits,
     why_hardly_smaller,
     why_larger,
@@ -246,6 +247,7 @@ class _Job:
         elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):
             self.warnings.append(why_hardly_smaller(source.name, artifact, model, prepared.model))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
+        self.warnings += only_stored(source, mode, plan)
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
