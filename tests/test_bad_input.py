@@ -28,7 +28,7 @@ def refused(run, *words):
         assert (report["schema"], report["status"]) == (2, "failed")
         assert " ".join(report["error"].split()) in " ".join(message.split())
         left = {path.name for path in directory.rglob("*") if path.is_file() and path.parent.name != ".hydra"}
-        assert left <= {"report.json", "config.yaml", "run.log"}, left
+        assert left <= {"report.json", "config.yaml", "run.log", ".unfinished.json"}, left
         assert not (directory / ".staging").exists()
     return message
 
