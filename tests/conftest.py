@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,11 @@ MODELS = ("matcha", "vocoder", "asr")
 MODES = ("dynamic", "static", "fp16", "weight_only")
 BENCHMARKED = {("matcha", "static"), ("vocoder", "static"), ("asr", "static"), ("vocoder", "fp16")}  # run with all stages
 COMMAND_LIMIT_S = 1800  # a command that hangs must not hang the suite; it says nothing about speed
+
+
+def heed_signals():
+    """Let a child take Ctrl-C: a shell makes what it runs in the background ignore it, and the suite may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO
+from tests.conftest import REPO, heed_signals
 
 SMALL = ("evaluation.samples=2", "evaluation.listen=0", "evaluation.node_samples=0", "calibration.samples=2")
 WAIT_LIMIT_S = 900  # says nothing about speed: a test must not hang
 LONG = ("benchmark.seconds=600", "benchmark.rounds=2")
-
-
-def heed_signals():
-    """Let a child take Ctrl-C: a shell makes what it runs in the background ignore it, and the suite may run there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Command:

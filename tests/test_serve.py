@@ -16,7 +16,7 @@ import urllib.request
 import pytest
 
 from pipeline.serve.scores import SCORES_FILE, guessing_probability
-from tests.conftest import REPO
+from tests.conftest import REPO, heed_signals
 from tests.report.browser import Browser, missing_programs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links, pipes and signals are those of other systems")
@@ -33,6 +33,7 @@ def serving(outputs, *options):
     process = subprocess.Popen(
         [sys.executable, str(REPO / "run.py"), "serve", str(outputs), *options],
         cwd=outputs.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_signals,  # noqa: PLW1509  the suite has no threads
     )  # fmt: skip
     try:
         line = process.stdout.readline()
@@ -44,6 +45,8 @@ def serving(outputs, *options):
     finally:
         process.kill()
         process.wait(60)
+        process.stdout.close()
+        process.stderr.close()
     assert said == ""
     assert complained == f"no longer serving {outputs.resolve()}\n"
     assert process.returncode == 130

@@ -93,8 +93,12 @@ def hello(folder: Path) -> dict[str, object]:
     with contextlib.suppress(OSError):
         names = names or [Path("/proc/device-tree/model").read_text(encoding="utf-8").rstrip("\0")]
     known["processor"] = names[0] if names else platform.processor() or platform.machine()
-    # /proc/cpuinfo of an emulated process is that of the machine below
-    known["emulated"] = platform.machine() in ("aarch64", "armv7l") and "vendor_id" in text
+    # an emulator of single programs answers for the processor; the kernel (Linux 6.1 and later) says what it was built for
+    kernel = ""
+    with contextlib.suppress(OSError):
+        kernel = Path("/proc/sys/kernel/arch").read_text(encoding="ascii").strip()
+    on_arm = platform.machine() in ("aarch64", "armv7l")
+    known["emulated"] = on_arm and (kernel in ("x86_64", "i686") or "vendor_id" in text)
     if asked.returncode:
         known["error"] = (asked.stderr.strip().splitlines() or ["it left no message"])[-1]
     else:
