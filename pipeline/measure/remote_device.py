@@ -170,11 +170,11 @@ def main() -> None:
         tell(hello={**hello(folder), "folder": str(folder)})
         while (message := given.line())["op"] != "end":
             name = str(message.get("name", message.get("job")))
-            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?", name):
-                raise ValueError(f"not a name of a file here: {name!r}")
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"not a place in the directory of the benchmark: {name!r}")
             if message["op"] == "file":
                 target = folder / name
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 given.copy(int(str(message["bytes"])), target)
             else:
                 run(folder, folder / name, given)

@@ -133,7 +133,7 @@ class RemoteHost:
 
             place = f"model{len(self._sent)}"
             for beside in external_files(onnx.load(path, load_external_data=False), path.parent):
-                self._send(f"{place}/{beside.name}", beside)
+                self._send(f"{place}/{beside.relative_to(path.parent).as_posix()}", beside)  # where the graph looks for it
             self._send(f"{place}/model.onnx", path)
             self._sent[path] = f"{place}/model.onnx"
         return self._sent[path]

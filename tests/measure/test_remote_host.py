@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import onnx
 import psutil
 import pytest
 
@@ -114,6 +115,23 @@ def test_a_device_times_as_this_machine_does_and_keeps_nothing(device, files, le
     assert found.device.startswith(f"{device[0]}: ")
     assert found.baseline_peak_bytes > found.runtime_peak_bytes // 2 > 0
     assert len(steps) == 2 + 3
+    assert left() == set()
+
+
+def test_weights_beside_a_model_go_along_wherever_they_lie(device, files, tmp_path, left):
+    model, samples = files
+    (tmp_path / "权重 w").mkdir()
+    onnx.save(
+        onnx.load(model),
+        tmp_path / "outside.onnx",
+        save_as_external_data=True,
+        location="权重 w/all of it.bin",
+        size_threshold=0,
+    )
+    with connected(device[0], sys.executable, device[1]) as remote:
+        runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
+        outside = tmp_path / "outside.onnx"
+        assert benchmark_graph(model, outside, samples, min_pairs=2, min_seconds=0.1, rounds=1, runtime=runtime).pairs >= 2
     assert left() == set()
 
 
