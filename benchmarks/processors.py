@@ -1,11 +1,11 @@
-"""What a processor without VNNI makes of quantized graphs: SQNR with full, paired and 7-bit weights, here and as a Haswell.
+"""What a processor without VNNI makes of quantized graphs: SQNR with full, paired and 7-bit weights, here and with AVX2 alone.
 
     python benchmarks/processors.py               # prints the tables
     python benchmarks/processors.py --write       # writes them into docs/processors.md as well
     python benchmarks/processors.py --arm FOLDER  # and runs the files for ARM there: see benchmarks/arm_environment.py
 
-The arithmetic of a processor with AVX2 and nothing newer is QEMU's (Debian's package qemu-user); the processor that runs this
-has to have VNNI, whose sums are exact. Only numbers are compared: emulation says nothing about speed.
+The arithmetic of a processor with AVX2 and nothing newer is this one's with the rest masked, else QEMU's
+(benchmarks/without_vnni.py); the processor that runs this has to have VNNI, whose sums are exact. Only numbers are compared.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import without_vnni  # noqa: E402
 from benchmarks.arm_environment import command_in  # noqa: E402
 from pipeline.config.choices import IntegerType, ModeKind, Target  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
@@ -30,6 +31,7 @@ from pipeline.config.mode_settings import StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
 from pipeline.data.calibration_set import CalibrationSet  # noqa: E402
 from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
+from pipeline.graph.exact_products import with_uint8_weights  # noqa: E402
 from pipeline.graph.noise_inputs import with_noise_inputs  # noqa: E402
 from pipeline.graph.source_graph import load_graph  # noqa: E402
 from pipeline.processor import cpu_name  # noqa: E402
@@ -40,7 +42,6 @@ from pipeline.sample import Sample  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
 from pipeline.stages.quantize import quantize  # noqa: E402
 
-HASWELL = ("qemu-x86_64", "-cpu", "Haswell", sys.executable)
 MODELS = ("matcha", "vocoder", "hifigan", "asr")
 WEIGHTS = {  # kind of weights -> settings
     "8 bits (`x86_vnni`)": {"target": Target.x86_vnni},
@@ -67,10 +68,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if adds_in_16_bits(None):
         parser.error(f"this processor ({this_machine().name}) adds in 16 bits: no exact sums to compare with")
-    register_schemas()
     text = "\n\n".join(
         [
-            f"Processor: {cpu_name()} ({this_machine().name}); without VNNI: a Haswell, emulated by QEMU.",
+            f"Processor: {cpu_name()} ({this_machine().name}); without VNNI: {_processor_without_vnni()}.",
             *(["### Single convolutions", table_of_convs()]),
             *(["### Models, `mode=static`", table_of_models(arguments)]),
         ]
@@ -80,6 +80,12 @@ def main() -> None:
         page = ROOT / "docs" / "processors.md"
         head = page.read_text(encoding="utf-8").split("<!-- measured -->")[0]
         page.write_text(f"{head}<!-- measured -->\n\n{text}\n", encoding="utf-8")
+
+
+def _processor_without_vnni() -> str:
+    if without_vnni.missing_for_masking():
+        return "a Haswell, emulated by QEMU"
+    return "this one, with all that is newer than AVX2 masked"
 
 
 def table_of_convs() -> str:
@@ -99,7 +105,7 @@ def table_of_convs() -> str:
                 mode = StaticConfig(name="static", kind=ModeKind.static, min_channels=1, **changes)
                 found = quantize({"model": source}, mode, {"model": [sample]}, {"model": [sample]}, graphs.run_directory())
                 graphs.add(f"{channels}_{kernel}_{relu} {kind}", path, found.artifacts["model"].path, [sample])
-        scores = graphs.scores({"haswell": HASWELL})
+        scores = graphs.scores({"haswell": (*without_vnni.command(), sys.executable)})
         for channels, kernel, relu in CONVS:
             row = f"{channels} ch, k {kernel}{', behind a Relu' if relu else ''}"
             cells = [scores[f"{channels}_{kernel}_{relu} {kind}"] for kind in KINDS_OF_CONV]
@@ -109,7 +115,9 @@ def table_of_convs() -> str:
 
 def table_of_models(arguments: argparse.Namespace) -> str:
     """Return SQNR of quantized models, the mean over samples of the report part, in exact sums and without VNNI."""
-    commands = {"haswell": HASWELL} | ({"arm": command_in(arguments.arm)} if arguments.arm else {})
+    commands = {"haswell": (*without_vnni.command(), sys.executable)} | (
+        {"arm": command_in(arguments.arm)} if arguments.arm else {}
+    )
     kinds = WEIGHTS | ({"ARM (`arm`)": {"target": Target.arm}} if arguments.arm else {})
     heads = [f"{kind}: exact, {'on ARM' if 'ARM' in kind else 'without VNNI'}" for kind in kinds]
     lines = ["| graph | " + " | ".join(heads) + " |", "|---" * (len(kinds) + 1) + "|"]
@@ -131,7 +139,8 @@ class Graphs:
 
     def __init__(self, folder: Path) -> None:
         """Take a folder that is empty but for what the caller puts there."""
-        self._folder, self._inputs = folder, {"fp32": folder / "fp32", "int8": folder / "int8"}
+        self._folder = folder
+        self._inputs = {form: folder / form for form in ("fp32", "int8", "exact")}
         for path in self._inputs.values():
             path.mkdir()
         self._members: dict[str, list[str]] = {}
@@ -149,8 +158,10 @@ class Graphs:
         for number, sample in enumerate(samples):
             key = f"{len(self._members)}_{number}"
             self._members.setdefault(label, [])
-            for form, path in (("fp32", original), ("int8", quantized)):
-                noisy = with_noise_inputs(onnx.load(path))
+            forms = {"fp32": onnx.load(original), "int8": onnx.load(quantized)}
+            forms["exact"] = with_uint8_weights(forms["int8"]) if adds_in_16_bits(None) else forms["int8"]
+            for form, graph in forms.items():
+                noisy = with_noise_inputs(graph)
                 inputs = sample.inputs | noisy.noise(np.random.default_rng(number))
                 onnx.save(noisy.model, self._inputs[form] / f"{key}.onnx")
                 names = {value.name for value in noisy.model.graph.input}
@@ -158,11 +169,11 @@ class Graphs:
             self._members[label].append(key)
 
     def scores(self, commands: dict[str, tuple[str, ...]]) -> dict[str, dict[str, float]]:
-        """Return label -> processor -> SQNR in dB to this processor's fp32, the mean over samples."""
+        """Return label -> processor -> SQNR in dB to this processor's fp32, the mean over samples; `here` with exact sums."""
         outputs: dict[str, Path] = {}
         runs = [("fp32", (sys.executable,)), ("here", (sys.executable,)), *commands.items()]
         for where, command in runs:
-            form = "fp32" if where == "fp32" else "int8"
+            form = {"fp32": "fp32", "here": "exact"}.get(where, "int8")
             results = self._folder / f"outputs_{where}"
             results.mkdir()
             program = [str(ROOT / "tests" / "run_graphs.py"), str(self._inputs[form]), str(results)]
@@ -186,19 +197,20 @@ def sqnr(outputs: dict[str, Path], where: str, key: str) -> float:
         return float(10 * np.log10(np.square(before[name].astype(np.float64)).sum() / difference))
 
 
-def add_model(graphs: Graphs, name: str, kind: str, changes: dict[str, object], samples: int) -> None:
+def add_model(graphs: Graphs, name: str, kind: str, changes: dict[str, object], samples: int, mode: str = "static") -> None:
     """Quantize a shipped model, or a case, and add it."""
+    register_schemas()
     place = ["model=onnx", f"model.path={name}/model.onnx", "calibration=arrays", f"calibration.path={name}/calib.npz",
              "evaluation=tensors", f"evaluation.path={name}/eval.npz"]  # fmt: skip
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = [f"model={name}"] if name in MODELS else place
-        config: RunConfig = to_run_config(compose("config", [*overrides, "mode=static"]))
+        config: RunConfig = to_run_config(compose("config", [*overrides, f"mode={mode}"]))
     run_log, model = RunLog(), load(config.model)
     [(graph, source)] = model.graphs.items()
     given = list(EvaluationSet(model, config.evaluation, config.seed, run_log).report[graph][:samples])
     calibration = CalibrationSet(model, config.calibration, config.seed, run_log)
-    mode = replace(config.mode, **changes)  # type: ignore[type-var]
-    found = quantize(model.graphs, mode, calibration, {graph: given[:1]}, graphs.run_directory())  # type: ignore[arg-type]
+    changed = replace(config.mode, **changes)  # type: ignore[type-var]
+    found = quantize(model.graphs, changed, calibration, {graph: given[:1]}, graphs.run_directory())  # type: ignore[arg-type]
     graphs.add(kind, source.path, found.artifacts[graph].path, given)
 
 

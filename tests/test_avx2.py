@@ -3,13 +3,13 @@
 VNNI adds products of uint8 and int8 in 32 bits. AVX2 alone (vpmaddubsw) adds two of them in 16 bits, where what exceeds
 32767 becomes 32767: 255 * (127 + 127) does, 255 * 128 does not, so pairs of weights are kept within 128 there. QEMU
 executes a program as a Haswell would, a processor with AVX2 and nothing newer, and ONNX Runtime chooses the kernels that it
-has for that.
+has for that. Where this machine can hide what its processor has beyond AVX2 (benchmarks/without_vnni.py), the same programs run
+there, at its speed, and one test compares the two.
 
-The arithmetic is that of the processor, the speed is not: nothing is timed here.
+Nothing is timed here.
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import pytest
 
+from benchmarks.without_vnni import EMULATED, command, masked, missing, missing_for_emulation, missing_for_masking
 from pipeline.config.choices import IntegerType, Target
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.session import open_session
@@ -34,7 +35,6 @@ from pipeline.sample import Sample
 from pipeline.stages.quantize import quantize
 from tests.quantize.test_modes import sample_of
 
-QEMU = "qemu-x86_64"
 REPO = Path(__file__).resolve().parent.parent
 RUN_GRAPHS = "tests/run_graphs.py"
 EXACT = (  # tests that expect exact sums of integers
@@ -75,33 +75,21 @@ IN_PAIRS_OF = {"static": IN_PAIRS, "dynamic": {}}
 EXACT_AT_8_BITS = {"conv_depthwise", "conv_at_run_time"}  # kernels of their own: one channel at a time; uint8 by uint8
 
 
-def missing():
-    """Return what the emulation needs and this machine lacks, or an empty text."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return "Linux on an x86-64 processor, to execute its programs as an older one would"
-    if shutil.which(QEMU) is None:
-        return f"{QEMU}: Debian's package qemu-user"
-    said = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False).stdout
-    version = tuple(int(part) for part in re.findall(r"\d+", said)[:2])
-    return "" if version >= (7, 2) else f"QEMU 7.2, the first that executes AVX2, not {'.'.join(map(str, version))}"
+needs_avx2_alone = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 
 
-MISSING = missing()
-needs_emulation = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
-
-
-def run_python(*arguments, emulator=()):
-    """Run Python in the repository, on this processor or emulated; what it starts by itself is never emulated."""
+def run_python(*arguments, processor=()):
+    """Run Python in the repository, on this processor or as on another; what it starts by itself is never emulated."""
     done = subprocess.run(
-        [*emulator, sys.executable, *map(str, arguments)], cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)},
+        [*processor, sys.executable, *map(str, arguments)], cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)},
         capture_output=True, text=True, check=False, timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
 
-def on_haswell(*arguments):
-    return run_python(*arguments, emulator=(QEMU, "-cpu", "Haswell"))
+def on_avx2_alone(*arguments):
+    return run_python(*arguments, processor=command())
 
 
 def float_model(build, text):
@@ -167,7 +155,7 @@ def outputs(graphs, tmp_path_factory):
     folder, _ = graphs
     here, there = (tmp_path_factory.mktemp(name) for name in ("here", "haswell"))
     run_python(RUN_GRAPHS, folder, here)
-    on_haswell(RUN_GRAPHS, folder, there)
+    on_avx2_alone(RUN_GRAPHS, folder, there)
     return {path.stem: tuple(dict(np.load(of / path.name)) for of in (here, there)) for path in sorted(here.glob("*.npz"))}
 
 
@@ -178,7 +166,7 @@ def exact_outputs(graphs, tmp_path_factory):
     for path in graphs[0].glob("*_full.onnx"):
         onnx.save(with_uint8_weights(onnx.load(path)), own / path.name)
         shutil.copy(path.with_suffix(".npz"), own)
-    on_haswell(RUN_GRAPHS, own, results)
+    on_avx2_alone(RUN_GRAPHS, own, results)
     return {path.stem: dict(np.load(path)) for path in sorted(results.glob("*.npz"))}
 
 
@@ -308,7 +296,27 @@ def test_quality_for_a_processor_with_exact_sums_is_measured_with_exact_sums(sou
 
 
 @pytest.mark.qemu
-@needs_emulation
+@pytest.mark.skipif(bool(missing_for_emulation()), reason=f"needs {missing_for_emulation()}")
+@pytest.mark.skipif(bool(missing_for_masking()), reason=f"needs {missing_for_masking()}")
+def test_an_emulated_haswell_and_this_processor_without_what_is_newer_compute_the_same(graphs, tmp_path):
+    """Saturated sums included, in kernels of Conv and of matrix products."""
+    some = tmp_path / "graphs"
+    some.mkdir()
+    for name in ("conv_full", "matmul_full", "conv_depthwise_full"):
+        for ending in (".onnx", ".npz"):
+            shutil.copy(graphs[0] / (name + ending), some)
+    found = []
+    for processor in (masked(), EMULATED):
+        results = tmp_path / processor[0]
+        results.mkdir()
+        run_python(RUN_GRAPHS, some, results, processor=processor)
+        found.append({path.name: dict(np.load(path)) for path in results.glob("*.npz")})
+    assert len(found[0]) == 3
+    np.testing.assert_equal(*found)
+
+
+@pytest.mark.qemu
+@needs_avx2_alone
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_file_for_any_x86_gives_the_same_to_the_bit_without_vnni(graphs, outputs, name):
     """Sums of integers are exact in any order; the floats around them are computed one by one, the same in any width."""
@@ -319,7 +327,7 @@ def test_a_file_for_any_x86_gives_the_same_to_the_bit_without_vnni(graphs, outpu
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 @pytest.mark.parametrize("name", GRAPHS)
 def test_full_weights_of_eight_bits_saturate_without_vnni_where_a_kernel_adds_in_16(sources, outputs, name):
     """Else the test above would pass whatever QEMU does."""
@@ -331,7 +339,7 @@ def test_full_weights_of_eight_bits_saturate_without_vnni_where_a_kernel_adds_in
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "conv_of_int8"])
 def test_full_weights_as_uint8_give_the_same_to_the_bit_without_vnni(outputs, exact_outputs, name):
     """So quality for a processor whose sums do not saturate can be told on one whose sums do."""
@@ -340,7 +348,7 @@ def test_full_weights_as_uint8_give_the_same_to_the_bit_without_vnni(outputs, ex
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_stored_weights_run_where_onnxruntime_is_asked_for_exact_products(sources, settings, tmp_path):
     """ONNX Runtime 1.32 fails at the first run under this option where int8 weights have no zero points."""
     sample = sample_of(sources["stored"].model)
@@ -349,14 +357,14 @@ def test_stored_weights_run_where_onnxruntime_is_asked_for_exact_products(source
         (tmp_path / folder).mkdir()
     shutil.copy(stored.path, tmp_path / "graphs" / "stored.onnx")
     np.savez(tmp_path / "graphs" / "stored.npz", **sample.inputs)
-    on_haswell(RUN_GRAPHS, tmp_path / "graphs", tmp_path / "results", "exact")
+    on_avx2_alone(RUN_GRAPHS, tmp_path / "graphs", tmp_path / "results", "exact")
     [expected] = open_session(stored.path).run(None, dict(sample.inputs))
     with np.load(tmp_path / "results" / "stored.npz") as found:
         assert largest_error(found["y"], expected) < 1e-5
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_a_shipped_vocoder_for_any_x86_computes_the_same_without_vnni(outputs):
     """Between its integers are sums of floats, whose last bits may follow the width of vectors: hence no comparison of bits."""
     here, haswell = outputs["vocoder_safe"]
@@ -366,7 +374,7 @@ def test_a_shipped_vocoder_for_any_x86_computes_the_same_without_vnni(outputs):
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_a_shipped_vocoder_for_any_x86_is_within_1_db_of_one_with_full_weights_and_exact_sums(
     graphs, outputs, exact_outputs, shipped
 ):
@@ -377,7 +385,7 @@ def test_a_shipped_vocoder_for_any_x86_is_within_1_db_of_one_with_full_weights_a
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_a_shipped_vocoder_of_full_weights_is_worse_without_vnni(graphs, outputs, shipped):
     with np.load(graphs[0] / "vocoder_full.npz") as inputs:
         [expected] = open_session(shipped("vocoder").model).run(["y"], dict(inputs))
@@ -386,12 +394,12 @@ def test_a_shipped_vocoder_of_full_weights_is_worse_without_vnni(graphs, outputs
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_tests_that_expect_exact_sums_pass_without_vnni():
     """And the processor is recognised from within."""
     recognised = test_paired_weights_are_kept_small_exactly_where_their_sums_would_saturate.__name__
     here = f"{Path(__file__).resolve().relative_to(REPO)}::{recognised}"
     no_plugins = ("-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:hydra_pytest", "-p", "no:xdist")
-    said = on_haswell("-c", TESTS, *no_plugins, "-m", "not qemu", *EXACT, here)
+    said = on_avx2_alone("-c", TESTS, *no_plugins, "-m", "not qemu", *EXACT, here)
     assert re.search(r"\d\d passed", said)
     assert "skipped" not in said

@@ -1,6 +1,6 @@
 """Sums of two products in 16 bits: what processors without VNNI compute, simulated, and weights that keep such sums exact.
 
-The simulation is compared with ONNX Runtime on an emulated Haswell, a processor with AVX2 and nothing newer, bit by bit.
+The simulation is compared with ONNX Runtime on a processor with AVX2 and nothing newer, emulated or masked, bit by bit.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from pipeline.quantize.qdq_writer import insert_pairs
 from pipeline.quantize.qparams import qparams_of_weights
 from pipeline.quantize.saturation import integer_products, patches, saturating_shares, sums_in_16_bits
 from pipeline.sample import Sample
-from tests.test_avx2 import RUN_GRAPHS, needs_emulation, on_haswell
+from tests.test_avx2 import RUN_GRAPHS, needs_avx2_alone, on_avx2_alone
 
 CASES, IN_A_GRAPH = 1000, 50
 
@@ -137,7 +137,7 @@ def test_a_depthwise_conv_keeps_eight_bits_of_its_weights(build, make_weight):
 
 
 @pytest.mark.qemu
-@needs_emulation
+@needs_avx2_alone
 def test_sums_of_a_product_with_a_transposed_input_are_counted(build):
     text = """transposed (float[6, 5] x) => (float[5, 4] y) {
         q = QuantizeLinear (x, scale, zero) a = DequantizeLinear (q, scale, zero) b = DequantizeLinear (w, scale, none)
@@ -180,7 +180,7 @@ def test_the_simulation_equals_onnxruntime_without_vnni_on_a_thousand_convs_and_
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), graphs / f"{first}.onnx")
         np.savez(graphs / f"{first}.npz", **{f"x{n}": case[2] for n, case in part})
-    on_haswell(RUN_GRAPHS, graphs, results)
+    on_avx2_alone(RUN_GRAPHS, graphs, results)
     wrong, saturating = [], Counter()
     for first in range(0, CASES, IN_A_GRAPH):
         with np.load(results / f"{first}.npz") as found:
