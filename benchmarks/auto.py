@@ -3,6 +3,8 @@
     python benchmarks/auto.py                                           # the models that ship
     python benchmarks/auto.py --cases hifigan_v2 spelling_cnn --write   # real cases; writes docs/auto.md
     python benchmarks/auto.py --ranking                                 # is the order of nodes that of measuring each in full?
+    python benchmarks/auto.py --against FOLDER                          # and what another checkout of this project chooses
+    python benchmarks/without_vnni.py python benchmarks/auto.py         # on a processor with AVX2 alone
 
 Losses are measured on the part of the evaluation set that the search has not seen, speeds on one thread with all contenders
 taken in turn. NNCF and onnxsim take part where they are installed. The real cases are not part of the repository
@@ -12,6 +14,8 @@ taken in turn. NNCF and onnxsim take part where they are installed. The real cas
 import argparse
 import dataclasses
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from calibration import reader  # noqa: E402
 
 from pipeline.calibration.statistics_cache import cached_statistics  # noqa: E402
-from pipeline.config.choices import ModeKind, RangeMethod  # noqa: E402
+from pipeline.config.choices import ModeKind, RangeMethod, Target  # noqa: E402
 from pipeline.config.compose import register_schemas, to_run_config  # noqa: E402
 from pipeline.config.mode_settings import StaticConfig  # noqa: E402
 from pipeline.config.settings import RunConfig  # noqa: E402
@@ -48,7 +52,7 @@ from pipeline.mixed_precision.precision_groups import groups_of  # noqa: E402
 from pipeline.mixed_precision.sensitivity import sensitivities  # noqa: E402
 from pipeline.models.loaded_model import LoadedModel  # noqa: E402
 from pipeline.quantize.plan import Precision  # noqa: E402
-from pipeline.quantize.target import needs_reduced_range  # noqa: E402
+from pipeline.quantize.target import needs_reduced_range, this_machine  # noqa: E402
 from pipeline.record.run_log import RunLog  # noqa: E402
 from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
@@ -109,6 +113,10 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[name for name in CASES if name not in _elsewhere()], choices=CASES)
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing, per contender")
     parser.add_argument("--ranking", action="store_true", help="compare the order of nodes with measuring each in full")
+    parser.add_argument(
+        "--against", type=Path, nargs="*", default=[], help="other checkouts, whose choices are compared as well"
+    )
+    parser.add_argument("--no-tools", action="store_true", help="leave other tools out")
     parser.add_argument("--write", action="store_true", help=f"put each table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     register_schemas()
@@ -116,10 +124,15 @@ def main() -> None:
         if name in _elsewhere() and not REAL.is_dir():
             print(f"{name}: left out, its files are not here", file=sys.stderr)
             continue
-        table = ranking(name) if options.ranking else comparison(name, options.seconds)
+        table = ranking(name) if options.ranking else comparison(name, options)
         print(table, flush=True)
         if options.write and not options.ranking:
-            write(name, table)
+            write(_title(name), table)
+
+
+def _title(name: str) -> str:
+    """Return the title of a model's table: a table that was made without VNNI stands beside the usual one."""
+    return f"{name} on {Target.x86_avx2.name}" if this_machine() is Target.x86_avx2 else name
 
 
 def write(name: str, table: str) -> None:
@@ -130,7 +143,7 @@ def write(name: str, table: str) -> None:
     PAGE.write_text(f"{head}{MARKER}\n\n" + "\n".join(sections.values()), encoding="utf-8")
 
 
-def comparison(name: str, seconds: float) -> str:
+def comparison(name: str, options: argparse.Namespace) -> str:
     """Return the table of one model: what each tool makes of it."""
     overrides, metric, limits = CASES[name]
     case = case_of(overrides)
@@ -143,15 +156,18 @@ def comparison(name: str, seconds: float) -> str:
         runs = []
         for limit in limits:
             asked = [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"]
-            runs.append((f"mode=auto, at most +{limit:g}", asked))
+            runs.append((f"mode=auto, at most +{limit:g}", asked, ROOT))
+            runs += [(f"mode=auto, at most +{limit:g}, of commit {_commit(other)}", asked, other) for other in options.against]
             if name in BOTH_DIRECTIONS:
-                runs.append((f"mode=auto, at most +{limit:g}, parts exchanged", [*asked, EXCHANGED]))
+                runs.append((f"mode=auto, at most +{limit:g}, parts exchanged", [*asked, EXCHANGED], ROOT))
         needless = ("calibration=", "calibration.")  # of a mode that needs no data
-        runs.append(("mode=optimize", [*(given for given in overrides if not given.startswith(needless)), "mode=optimize"]))
-        for number, (label, given) in enumerate(runs):
-            found[label], notes[label], chosen[label] = by_command(given, folder / f"run{number}")
+        runs.append(
+            ("mode=optimize", [*(given for given in overrides if not given.startswith(needless)), "mode=optimize"], ROOT)
+        )
+        for number, (label, given, checkout) in enumerate(runs):
+            found[label], notes[label], chosen[label] = by_command(given, folder / f"run{number}", checkout)
             exchanged |= {label} if EXCHANGED in given else set()
-        for number, (label, recipe) in enumerate(RECIPES.items()):
+        for number, (label, recipe) in enumerate([] if options.no_tools else RECIPES.items()):
             found[label] = attempt(recipe, case, folder / f"recipe{number}.onnx")
         files = {label: file for label, file in found.items() if isinstance(file, Path)}
         evaluators = {False: case.evaluator(metric)}
@@ -163,9 +179,11 @@ def comparison(name: str, seconds: float) -> str:
         models = {label: onnx.load(file) for label, file in files.items()}
         sizes = {label: file.stat().st_size / case.source.size_bytes for label, file in files.items()}
     ordered = sorted((item.sample for item in case.items), key=lambda s: sum(a.size for a in s.inputs.values()))
-    speed = speedups(case.source.model, models, [ordered[0], ordered[len(ordered) // 2]], threads=1, seconds=seconds)
+    speed = speedups(case.source.model, models, [ordered[0], ordered[len(ordered) // 2]], threads=1, seconds=options.seconds)
     lines = [
-        f"### {name}", "", f"| | speed | size | {metric}, more than fp32, on the report part | on the selection part | |",
+        f"### {_title(name)}",
+        "",
+        f"| | speed | size | {metric}, more than fp32, on the report part | on the selection part | |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for label, file in found.items():
@@ -187,12 +205,24 @@ def _with_interval(loss: dict[str, float] | None) -> str:
     return f"{loss['value'] + 0.0:+.4g}{ends}"
 
 
-def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str, str]:
-    """Return the artifact of the real command, or why there is none; how long a search took; and its loss where it chose."""
-    command = [sys.executable, str(ROOT / "run.py"), *overrides, "stages=[load,quantize]", f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def by_command(overrides: list[str], folder: Path, checkout: Path) -> tuple[Path | str, str, str]:
+    """Return the artifact of the real command, or why there is none; how long a search took; and its loss where it chose.
+
+    Of another checkout, whose report may have another form, only the artifact.
+    """
+    command = [
+        sys.executable,
+        str(checkout.resolve() / "run.py"),
+        *overrides,
+        "stages=[load,quantize]",
+        f"hydra.run.dir={folder}",
+    ]
+    own_code = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, env=own_code, check=False)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], "", ""
+    if checkout != ROOT:
+        return folder / json.loads((folder / "report.json").read_text(encoding="utf-8"))["artifacts"][0]["file"], "", ""
     report = read_report(folder, "benchmarks/auto.py")
     file = folder / (report.artifacts or [])[0].file
     found = next(iter((report.search or {}).values()), None)
@@ -200,6 +230,11 @@ def by_command(overrides: list[str], folder: Path) -> tuple[Path | str, str, str
         return file, "", ""
     note = f"{len(found.candidates)} candidates in {found.seconds:.0f} s{'' if found.met else '; budget not met'}"
     return file, note, _with_interval(None if found.selection_loss is None else dataclasses.asdict(found.selection_loss))
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def attempt(recipe: Callable[[Case, Path], None], case: Case, file: Path) -> Path | str:
