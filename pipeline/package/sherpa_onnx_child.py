@@ -17,9 +17,16 @@ import sherpa_onnx
 import soundfile
 
 
+def _of_this_version(of: Any, name: str) -> Any:
+    """Return a part of the library, which older versions may lack."""
+    if not hasattr(of, name):
+        sys.exit(f"sherpa-onnx {sherpa_onnx.__version__} has no {of.__name__}.{name}: it is too old for this kind of model")
+    return getattr(of, name)
+
+
 def listen(job: dict[str, Any]) -> dict[str, Any]:
     """Return the transcripts of recordings."""
-    recogniser = getattr(sherpa_onnx.OfflineRecognizer, job["loader"])(**job["arguments"], num_threads=1)
+    recogniser = _of_this_version(sherpa_onnx.OfflineRecognizer, job["loader"])(**job["arguments"], num_threads=1)
     texts = []
     for given in job["inputs"]:
         audio, rate = soundfile.read(given["audio"], dtype="float32", always_2d=True)
@@ -32,14 +39,14 @@ def listen(job: dict[str, Any]) -> dict[str, Any]:
 
 def speak(job: dict[str, Any]) -> dict[str, Any]:
     """Write the speech of texts as WAV files of floats; return their sample rate in Hz."""
-    part = getattr(sherpa_onnx, job["kotlin"])(**{"lexicon": "", **job["arguments"]})
+    part = _of_this_version(sherpa_onnx, job["kotlin"])(**{"lexicon": "", **job["arguments"]})
     model = sherpa_onnx.OfflineTtsModelConfig(**{job["loader"]: part}, num_threads=1)
     config = sherpa_onnx.OfflineTtsConfig(model=model, max_num_sentences=1, silence_scale=1.0)
     if not config.validate():
         sys.exit("sherpa-onnx refuses the configuration")
     tts = sherpa_onnx.OfflineTts(config)
     for given in job["inputs"]:
-        request = sherpa_onnx.GenerationConfig()
+        request = _of_this_version(sherpa_onnx, "GenerationConfig")()
         request.silence_scale = 1.0
         if given["phonemes"] is not None:
             request.phoneme_codepoints = [[ord(symbol) for symbol in given["phonemes"]]]
