@@ -10,6 +10,7 @@ The job: `task` (listen, speak), `loader`, `kotlin`, `arguments`, and `inputs`, 
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import sherpa_onnx
 import soundfile
 
 
-def _of_this_version(of: Any, name: str) -> Any:
+def _of_this_version(of: type | ModuleType, name: str) -> Any:  # noqa: ANN401 (the library states no types)
     """Return a part of the library, which older versions may lack."""
     if not hasattr(of, name):
         sys.exit(f"sherpa-onnx {sherpa_onnx.__version__} has no {of.__name__}.{name}: it is too old for this kind of model")
