@@ -1,14 +1,15 @@
-"""What a processor without VNNI makes of quantized graphs: SQNR with full, paired and 7-bit weights, here and with AVX2 alone.
+"""What a processor without VNNI makes of quantized graphs: SQNR and speed of full, paired and 7-bit weights, here and there.
 
     python benchmarks/processors.py               # prints the tables
     python benchmarks/processors.py --write       # writes them into docs/processors.md as well
     python benchmarks/processors.py --arm FOLDER  # and runs the files for ARM there: see benchmarks/arm_environment.py
 
 The arithmetic of a processor with AVX2 and nothing newer is this one's with the rest masked, else QEMU's
-(benchmarks/without_vnni.py); the processor that runs this has to have VNNI, whose sums are exact. Only numbers are compared.
+(benchmarks/without_vnni.py); the processor that runs this has to have VNNI, whose sums are exact. An emulator is not timed.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from pipeline.data.evaluation_set import EvaluationSet  # noqa: E402
 from pipeline.graph.exact_products import with_uint8_weights  # noqa: E402
 from pipeline.graph.noise_inputs import with_noise_inputs  # noqa: E402
 from pipeline.graph.source_graph import load_graph  # noqa: E402
+from pipeline.measure.relative_speed import speedups  # noqa: E402
 from pipeline.processor import cpu_name  # noqa: E402
 from pipeline.quantize.target import adds_in_16_bits, this_machine  # noqa: E402
 from pipeline.record.run_directory import RunDirectory  # noqa: E402
@@ -55,6 +57,7 @@ KINDS_OF_CONV = {
 }
 CONVS = ((64, 7, False), (32, 7, False), (256, 3, False), (16, 11, False), (64, 7, True))  # channels, kernel, behind a Relu
 FRAMES = 400
+SECONDS = 1.5  # of timing, per graph
 
 
 def main() -> None:
@@ -65,7 +68,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--arm", type=Path, help="an environment for ARM")
     parser.add_argument("--write", action="store_true", help="write docs/processors.md")
+    parser.add_argument(
+        "--time",
+        type=Path,
+        nargs=2,
+        metavar="FOLDER",
+        help="print the speed of the graphs of the second over those of the first",
+    )
     arguments = parser.parse_args()
+    if arguments.time:
+        print(json.dumps(speeds_here(*arguments.time)))
+        return
     if adds_in_16_bits(None):
         parser.error(f"this processor ({this_machine().name}) adds in 16 bits: no exact sums to compare with")
     text = "\n\n".join(
@@ -73,6 +86,7 @@ def main() -> None:
             f"Processor: {cpu_name()} ({this_machine().name}); without VNNI: {_processor_without_vnni()}.",
             *(["### Single convolutions", table_of_convs()]),
             *(["### Models, `mode=static`", table_of_models(arguments)]),
+            "Threads: 1. Speeds are ratios of pairs timed in turn; a second job ran on the other core." if _can_time() else "",
         ]
     )
     print(text)
@@ -88,9 +102,12 @@ def _processor_without_vnni() -> str:
     return "this one, with all that is newer than AVX2 masked"
 
 
+def _can_time() -> bool:
+    return not without_vnni.missing_for_masking()
+
+
 def table_of_convs() -> str:
-    """Return SQNR of single convolutions, with Gaussian weights and activations, in exact sums and without VNNI."""
-    lines = ["| Conv1d | " + " | ".join(KINDS_OF_CONV) + " |", "|---" * (len(KINDS_OF_CONV) + 1) + "|"]
+    """Return SQNR and speed of single convolutions, with Gaussian weights and activations, here and without VNNI."""
     with tempfile.TemporaryDirectory() as folder:
         graphs = Graphs(Path(folder))
         for channels, kernel, relu in CONVS:
@@ -105,33 +122,63 @@ def table_of_convs() -> str:
                 mode = StaticConfig(name="static", kind=ModeKind.static, min_channels=1, **changes)
                 found = quantize({"model": source}, mode, {"model": [sample]}, {"model": [sample]}, graphs.run_directory())
                 graphs.add(f"{channels}_{kernel}_{relu} {kind}", path, found.artifacts["model"].path, [sample])
-        scores = graphs.scores({"haswell": (*without_vnni.command(), sys.executable)})
-        for channels, kernel, relu in CONVS:
-            row = f"{channels} ch, k {kernel}{', behind a Relu' if relu else ''}"
-            cells = [scores[f"{channels}_{kernel}_{relu} {kind}"] for kind in KINDS_OF_CONV]
-            lines.append(f"| {row} | " + " | ".join(f"{c['here']:.1f}, {c['haswell']:.1f}" for c in cells) + " |")
-    return "Each cell: SQNR in dB with exact sums, and without VNNI.\n\n" + "\n".join(lines)
+        names = {
+            f"{channels}_{kernel}_{relu}": f"{channels} ch, k {kernel}{', behind a Relu' if relu else ''}"
+            for channels, kernel, relu in CONVS
+        }
+        scores = _table("Conv1d", list(KINDS_OF_CONV), names, graphs.scores({"there": _without_vnni()}), 1)
+        text = f"Each cell: SQNR in dB with exact sums, and without VNNI.\n\n{scores}"
+        if _can_time():
+            speeds = _table("Conv1d", list(KINDS_OF_CONV), names, graphs.speeds(), 2)
+            text += f"\n\nEach cell: speed over fp32 here, and without VNNI, {FRAMES} frames.\n\n{speeds}"
+    return text
+
+
+def _table(what: str, kinds: list[str], names: dict[str, str], found: dict[str, dict[str, float]], digits: int) -> str:
+    """Return a table with a row for each name and a column for each kind of weights."""
+    lines = [f"| {what} | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    for key, name in names.items():
+        cells = [found[f"{key} {kind}"] for kind in kinds]
+        lines.append(f"| {name} | " + " | ".join(f"{c['here']:.{digits}f}, {c['there']:.{digits}f}" for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def _without_vnni() -> tuple[str, ...]:
+    return (*without_vnni.command(), sys.executable)
 
 
 def table_of_models(arguments: argparse.Namespace) -> str:
-    """Return SQNR of quantized models, the mean over samples of the report part, in exact sums and without VNNI."""
-    commands = {"haswell": (*without_vnni.command(), sys.executable)} | (
-        {"arm": command_in(arguments.arm)} if arguments.arm else {}
-    )
+    """Return SQNR of quantized models, the mean over samples of the report part, here, without VNNI and on ARM; and speeds."""
+    commands = {"there": _without_vnni()} | ({"arm": command_in(arguments.arm)} if arguments.arm else {})
     kinds = WEIGHTS | ({"ARM (`arm`)": {"target": Target.arm}} if arguments.arm else {})
-    heads = [f"{kind}: exact, {'on ARM' if 'ARM' in kind else 'without VNNI'}" for kind in kinds]
-    lines = ["| graph | " + " | ".join(heads) + " |", "|---" * (len(kinds) + 1) + "|"]
-    for name in [*arguments.models, *(str(folder) for folder in arguments.case)]:
+    names = {str(name): Path(name).name for name in [*arguments.models, *arguments.case]}
+    scores: dict[str, dict[str, float]] = {}
+    speeds: dict[str, dict[str, float]] = {}
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
             graphs = Graphs(Path(folder))
             for kind, changes in kinds.items():
-                add_model(graphs, name, kind, changes, arguments.samples)
-            scores = graphs.scores(commands)
-        cells = [scores[kind] for kind in kinds]
-        elsewhere = [cell["arm" if "ARM" in kind else "haswell"] for kind, cell in zip(kinds, cells, strict=True)]
-        pairs = (f"{cell['here']:.1f}, {other:.1f}" for cell, other in zip(cells, elsewhere, strict=True))
-        lines.append(f"| {Path(name).name} | " + " | ".join(pairs) + " |")
-    return "\n".join(lines)
+                add_model(graphs, name, f"{name} {kind}", changes, arguments.samples)
+            scores |= graphs.scores(commands)
+            speeds |= graphs.speeds() if _can_time() else {}
+    for label, found in scores.items():
+        if label.endswith("ARM (`arm`)"):
+            found["there"] = found["arm"]
+    text = f"SQNR in dB: exact sums, and without VNNI or on ARM.\n\n{_table('graph', list(kinds), names, scores, 1)}"
+    if speeds:
+        text += f"\n\nSpeed over fp32: here, and without VNNI.\n\n{_table('graph', list(WEIGHTS), names, speeds, 2)}"
+    return text
+
+
+def speeds_here(originals: Path, quantized: Path) -> dict[str, float]:
+    """Return how many times as fast as the original each graph is that two folders have, timed in turn on one thread."""
+    found = {}
+    for path in sorted(quantized.glob("*.onnx")):
+        with np.load(path.with_suffix(".npz")) as inputs:
+            sample = Sample(path.stem, dict(inputs))
+        original, model = onnx.load(originals / path.name), onnx.load(path)
+        found[path.stem] = speedups(original, {"it": model}, [sample], threads=1, seconds=SECONDS)["it"]
+    return found
 
 
 class Graphs:
@@ -183,6 +230,20 @@ class Graphs:
             outputs[where] = results
         return {
             label: {where: float(np.mean([sqnr(outputs, where, key) for key in keys])) for where in outputs if where != "fp32"}
+            for label, keys in self._members.items()
+        }
+
+    def speeds(self) -> dict[str, dict[str, float]]:
+        """Return label -> here, and there without VNNI -> speed over fp32, the mean over samples."""
+        folders = [str(self._inputs[form]) for form in ("fp32", "int8")]
+        found = {}
+        for where, command in (("here", (sys.executable,)), ("there", _without_vnni())):
+            done = subprocess.run([*command, __file__, "--time", *folders], capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{where}: {done.stderr[-2000:]}")
+            found[where] = json.loads(done.stdout)
+        return {
+            label: {where: float(np.mean([ratios[key] for key in keys])) for where, ratios in found.items()}
             for label, keys in self._members.items()
         }
 
