@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, nargs="*", default=[], help="other checkouts, whose choices are compared as well"
     )
+    parser.add_argument("--limits", type=float, nargs="+", help="of the loss, in place of those of the table")
     parser.add_argument("--no-tools", action="store_true", help="leave other tools out")
     parser.add_argument("--write", action="store_true", help=f"put each table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
@@ -146,6 +147,7 @@ def write(name: str, table: str) -> None:
 def comparison(name: str, options: argparse.Namespace) -> str:
     """Return the table of one model: what each tool makes of it."""
     overrides, metric, limits = CASES[name]
+    limits = options.limits or limits
     case = case_of(overrides)
     found: dict[str, Path | str] = {}
     notes: dict[str, str] = {}
@@ -158,7 +160,7 @@ def comparison(name: str, options: argparse.Namespace) -> str:
             asked = [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"]
             runs.append((f"mode=auto, at most +{limit:g}", asked, ROOT))
             runs += [(f"mode=auto, at most +{limit:g}, of commit {_commit(other)}", asked, other) for other in options.against]
-            if name in BOTH_DIRECTIONS:
+            if name in BOTH_DIRECTIONS and not options.against:
                 runs.append((f"mode=auto, at most +{limit:g}, parts exchanged", [*asked, EXCHANGED], ROOT))
         needless = ("calibration=", "calibration.")  # of a mode that needs no data
         runs.append(
