@@ -7,10 +7,12 @@
 `python run.py --help` lists what can be chosen. From Python: `pipeline.run(["model=matcha", "mode=static"])`.
 """
 
+from pipeline.blas_threads import one_thread_each
 from pipeline.interruption import install
 
 if __name__ == "__main__":
     install()  # before the libraries are imported, which takes seconds
+    one_thread_each()
 
 import hydra
 from omegaconf import DictConfig

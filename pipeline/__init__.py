@@ -1,6 +1,7 @@
 """Quantize ONNX speech models, and measure what that costs.
 
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
+    blas_threads.py     on how many threads numpy computes
     errors.py           errors that a user can act on
     stage_time.py       the time that a stage may take
     paths.py            files that settings name: where they are, their hash

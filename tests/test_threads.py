@@ -1,5 +1,9 @@
 """`runtime.threads` is what every stage runs on; `benchmark.threads` only adds to what the benchmark times."""
 
+import os
+import subprocess
+import sys
+
 import onnxruntime
 import pytest
 
@@ -48,3 +52,21 @@ def test_the_benchmark_times_on_both_and_its_main_figures_are_of_the_runtime_s(r
     assert measured.threads == THREADS
     assert [other.threads for other in measured.other_threads] == [1, FURTHER]
     assert ran_on == {THREADS}, "what is timed runs in processes of its own"
+
+
+BLAS = """import runpy, sys
+try:
+    runpy.run_path(sys.argv.pop(1), run_name="__main__")
+except SystemExit:
+    import numpy, threadpoolctl
+    print({pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)])
+def test_numpy_computes_on_one_thread_unless_it_is_told_otherwise(repo, given, expected):
+    """Its threads wait actively for each other: small products, one after the other, cost more on two of them."""
+    bare = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", BLAS, str(repo / "run.py"), "--version"]
+    said = subprocess.run(command, env=bare | given, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == f"{{{min(expected, os.cpu_count())}}}"
