@@ -62,6 +62,8 @@ CORRECTED = [  # the error, and what is meant
     f"{OWN}=model.onnx 模式=dynamic",
     f"{OWN}=model.onnx dynamic",
     f"{OWN}=model.onnx mode:dynamic",
+    f"{OWN}=我的 模型/模型[最终].onnx mode=dynamic",  # a shell takes the space for the end of a word
+    r"my models/model\ \(1\).onnx --eval eval.npz",
     f"{OWN}=model.onnx mode==dynamic",
     f"{OWN}=model.onnx benchmark.runs=1",
     f"{OWN}=model.onnx benchmark.runs=viele",

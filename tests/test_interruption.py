@@ -157,6 +157,29 @@ def test_a_search_that_is_interrupted_gives_its_best_candidate(command, tmp_path
     assert str(tmp_path / "run" / artifact["file"]) in started.stdout.splitlines()[-1]
 
 
+def test_a_search_that_is_interrupted_before_anything_was_measured_gives_the_graph_that_it_has_built(
+    user_files, users_model, users_data
+):
+    held = ("mode=auto", "mode.optimize=false", "mode.method=minmax", "hydra.run.dir=run")
+    started = Command(user_files, *users_model, *users_data, *held)
+    started.wait_for("building a first int8 graph took")
+    started.send(signal.SIGINT)
+    assert started.end() == 130
+    assert "Traceback" not in started.stdout
+    assert not started.left
+    report = report_in(user_files / "run")
+    [artifact] = report["artifacts"]
+    assert (user_files / "run" / artifact["file"]).stat().st_size == artifact["bytes"] < artifact["baseline_bytes"]
+    assert str(user_files / "run" / artifact["file"]) in started.stdout.splitlines()[-1]
+    found = report["search"]["model"]
+    chosen = found["candidates"][found["chosen"]]
+    assert (chosen["label"], chosen["measured"], chosen["speedup"], found["met"]) == ("all int8", False, None, None)
+    assert chosen["scored"] == (chosen["loss"] is not None)
+    unknown = "its speed was" if chosen["scored"] else "its loss and its speed were"
+    assert found["stopped"].endswith(f"'all int8' is taken: {unknown} not measured.")
+    assert "not timed" in (user_files / "run" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"])
 def test_a_sweep_that_is_interrupted_compares_the_runs_that_are_done(user_files, users_model, launcher):
     sweep = ("-m", *users_model, "mode=dynamic", "stages=[load,quantize],[load,quantize,benchmark]", "hydra.sweep.dir=sweep")

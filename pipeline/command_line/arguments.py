@@ -15,7 +15,7 @@ from typing import get_origin, get_type_hints
 from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from pipeline.command_line.correction import CommandLineError
-from pipeline.command_line.override_text import is_path, is_text, parsed, protected, split_override, with_home
+from pipeline.command_line.override_text import exists, is_path, is_text, parsed, protected, split_override
 from pipeline.command_line.short_form import SHORT_KEYS, SHORT_OPTIONS, expanded
 from pipeline.config.help_text import GROUPS, options_of
 from pipeline.config.mode_settings import MODE_SCHEMAS
@@ -84,6 +84,8 @@ def prepare(given: Sequence[str]) -> Prepared:
     Raises:
         CommandLineError: something is neither an option nor a setting; the error knows the line that is meant.
     """
+    if (torn := _torn_path(list(given))) is not None:
+        raise torn
     options, rest = _options(list(given))
     if {"--shell-completion", "-sc"} & set(options):
         return Prepared(options, rest)
@@ -205,7 +207,7 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
     """
     settings, places = [], []
     for text in rest:
-        removed = text.startswith("~") and KEY.fullmatch(text) is not None and not Path(with_home(text)).exists()
+        removed = text.startswith("~") and KEY.fullmatch(text) is not None and not exists(text)
         if removed and not text.startswith(REMOVABLE):
             told = f"{text}: a setting is not removed; where nothing is meant, give null."
             raise CommandLineError(told, [part for part in given if part != text])
@@ -213,7 +215,7 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
             settings.append(text)
         elif not text.strip():
             raise CommandLineError(f"{text!r}: an empty argument.", [part for part in given if part.strip()])
-        elif text.endswith(MODEL_FILE) or (Path(with_home(text)).exists() and text not in _options_of_groups()):
+        elif text.endswith(MODEL_FILE) or (exists(text) and text not in _options_of_groups()):
             places.append(text)
         else:
             raise _no_setting(given, text)
@@ -222,6 +224,21 @@ def _settings(given: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
             f"{places[1]}: a second model; one is quantized at a time.", [text for text in given if text not in places[1:]]
         )
     return settings, places
+
+
+def _torn_path(given: list[str]) -> CommandLineError | None:
+    """Return the error of a path that a shell has split at its spaces, as it does without quotes; None where there is none."""
+    for position, text in enumerate(given):
+        key, equals, value = text.partition("=")
+        for begin, first in ((f"{key}{equals}", value), ("", text)):
+            if not first or first.startswith("-") or exists(first):
+                continue
+            for end in range(position + 2, len(given) + 1):
+                path = " ".join([first, *given[position + 1 : end]])
+                if exists(path):
+                    told = f"{begin}{path}: a shell splits a path at its spaces, unless it stands in quotes."
+                    return CommandLineError(told, [*given[:position], f"{begin}{path}", *given[end:]])
+    return None
 
 
 def _no_setting(given: list[str], text: str) -> CommandLineError:

@@ -129,7 +129,7 @@ def _each(value: str, expand: Any, *, in_sweep: bool) -> str:  # noqa: ANN401
     """Return a text, or the texts of a sweep."""
     if _has_a_meaning(value):
         return value
-    if not in_sweep or _exists(expand(value)):
+    if not in_sweep or exists(expand(value)):
         return literal(expand(value))
     return ",".join(piece if _has_a_meaning(piece) else literal(expand(piece)) for piece in _regrouped(pieces(value), expand))
 
@@ -140,10 +140,10 @@ def _has_a_meaning(value: str) -> bool:
     if found is None:
         return False
     meant = found._value
-    escaped = isinstance(meant, str) and "\\" in value and not _exists(value)
+    escaped = isinstance(meant, str) and "\\" in value and not exists(value)
     return (
         meant is None or meant == "" or isinstance(meant, QuotedString) or "${" in value or escaped
-        or (bool(SWEEPS.match(value)) and not _exists(value))
+        or (bool(SWEEPS.match(value)) and not exists(value))
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def _regrouped(parts: Sequence[str], expand: Any) -> list[str]:  # noqa: ANN401
     found, start = [], 0
     while start < len(parts):
         ends = range(len(parts), start + 1, -1)
-        end = next((end for end in ends if _exists(expand(",".join(parts[start:end])))), start + 1)
+        end = next((end for end in ends if exists(expand(",".join(parts[start:end])))), start + 1)
         found.append(",".join(parts[start:end]))
         start = end
     return found
@@ -181,8 +181,9 @@ def with_home(path: str) -> str:
         return path
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Return whether there is a file or a folder of this name, in which `~` is the home directory."""
     try:
-        return Path(path).exists()
+        return Path(with_home(path)).exists()
     except (OSError, ValueError):  # too long for a name, or with a zero byte
         return False

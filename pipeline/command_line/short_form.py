@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.command_line.correction import CommandLineError
-from pipeline.command_line.override_text import with_home
+from pipeline.command_line.override_text import exists, with_home
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import ConfigError
 
@@ -104,7 +104,6 @@ def _mode(model: str, data: str | None) -> str:
 def _kind(path: str, key: str) -> CalibrationKind:
     from pipeline.data.utterance_sets import kind_of  # reads no audio, but imports what does
 
-    place = Path(with_home(path))
-    if not place.exists():
+    if not exists(path):
         raise ConfigError(f"{key}: there is no file or folder {path}.")
-    return kind_of(place)
+    return kind_of(Path(with_home(path)))

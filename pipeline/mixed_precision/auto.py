@@ -20,13 +20,14 @@ from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.interruption import postpone
+from pipeline.interruption import held, postpone
 from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.candidate_builder import Builder, most_integer
-from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
+from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext, graph_of
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
 from pipeline.mixed_precision.default_budget import budget_of
+from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
 from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
 from pipeline.mixed_precision.search_inputs import SearchInputs
@@ -109,8 +110,9 @@ def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, input
 class _Search:
     """One search, step by step.
 
-    First it makes sure that there is an answer: the float graph and two that are quantized as a whole are measured. What
-    follows may end at any time, when `mode.seconds` are over or a signal comes, with the best of what was measured by then.
+    First it makes sure that there is an answer: once calibrated, the graph is built in integers as a whole, and held; then it,
+    another one and the float graph are measured. What follows may end at any time, when `mode.seconds` are over or a signal
+    comes, with the best of what was measured by then.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class _Search:
         self._rewritten: Rewritten | None = None
         self._losses: Losses = {}
         self._gained: KernelSavings = {}
+        self._first: Candidate | None = None
         self._found: CandidateSearch | None = None
         self._step, self._since = "", self._limit.start
 
@@ -150,16 +153,22 @@ class _Search:
             confirmed = self._confirm()
             self._begin("writing the choice")
         except KeyboardInterrupt as error:
-            if not self._has_answer:
+            if not any(c.choice for c in self._candidates):
                 raise
             postpone(error)
             stopped = self._step
-        return self._answer(confirmed, stopped, interrupted=confirmed is None)
+        try:
+            with held():
+                found = self._answer(confirmed, stopped, interrupted=confirmed is None)
+        except KeyboardInterrupt as error:  # that came meanwhile: the answer is there
+            postpone(error)
+        return found
 
     @property
-    def _has_answer(self) -> bool:
-        """Whether a quantized candidate was measured."""
-        return self._found is not None and any(c.measured and c.choice for c in self._found.candidates)
+    def _candidates(self) -> list[Candidate]:
+        """What was tried, and what was built before anything was tried."""
+        tried = self._found.candidates if self._found is not None else []
+        return [*tried, *([self._first] if self._first is not None and not any(c.choice for c in tried) else [])]
 
     def _begin(self, step: str) -> None:
         now = time.monotonic()
@@ -211,11 +220,15 @@ class _Search:
         measured = inputs.statistics_of(calibration, infinite)
         self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
+        self._builder.use(*((mode.method, mode.percentile) if mode.method is not None else METHODS[0]))
+        self._calibration_s = time.monotonic() - self._since
+        self._begin("building a first int8 graph")
+        self._first = first_candidate(self._builder, source.size_bytes)
+        self._begin("choosing how ranges follow")
         probes = inputs.short_utterances(mode.probes, PROBE_SHARE, PROBE_LEAST)
         self._probes = inputs.evaluator(source.name, self._fine, probes)
-        self._calibration_s = time.monotonic() - self._since
-        self._begin("choosing how ranges follow")
-        _use_best_method(self._builder, self._probes, mode, until=self._limit.share(METHODS_SHARE))
+        if mode.method is None:
+            _use_best_method(self._builder, self._probes, until=self._limit.share(METHODS_SHARE))
 
     def _measure_wholes(self) -> None:
         """Measure the float graph and whole quantized ones: the first answer, which no limit of time ends."""
@@ -276,16 +289,10 @@ class _Search:
     def _answer(
         self, confirmed: tuple[Candidate, bool, MeasuredLoss] | None, stopped: str | None, *, interrupted: bool
     ) -> Found:
-        assert self._found is not None
-        builder, budget, mode = self._builder, self._budget, self._mode
-        if confirmed is not None:
-            best, met, measured = confirmed
-        else:
-            best, met = best_of(self._found.candidates, budget)
-            measured = MeasuredLoss(budget.metric, best.loss, None, None, len(self._evaluator.items))
-        candidates = self._found.candidates
-        chosen = self._trials.graph_of(best)
-        why = self._why_stopped(stopped, interrupted=interrupted)
+        builder, budget, candidates = self._builder, self._budget, self._candidates
+        best, met, measured = confirmed or best_so_far(candidates, budget, self._samples)
+        chosen = graph_of(builder, best)
+        why = self._why_stopped(stopped, taken(best, candidates), interrupted=interrupted)
         nodes = rows(
             builder, self._groups, self._fixed, best, self._losses, self._gained, self._fine, nodes_with_fixed_scales(chosen)
         )
@@ -304,20 +311,18 @@ class _Search:
         name = self._source.name
         silence = [f"{name}: {note_on_silence(builder.silent)}"] if builder.silent else []
         warnings = warnings_of(name, best, met, budget, candidates, why)
-        log.info("The search for %s took %.1f s of mode.seconds=%g", name, self._limit.spent, mode.seconds)
+        log.info("The search for %s took %.1f s of mode.seconds=%g", name, self._limit.spent, self._mode.seconds)
         return Found(chosen, plan, self._rewritten, report, (*warnings, *silence))
 
-    def _why_stopped(self, stopped: str | None, *, interrupted: bool) -> str | None:
+    def _why_stopped(self, stopped: str | None, taken: str, *, interrupted: bool) -> str | None:
         """Return what an early end cut off, and what to do; None: the search came to its end."""
         if stopped is None:
             return None
-        assert self._found is not None
-        tried = f"the best of {sum(c.measured for c in self._found.candidates)} measured candidates is taken"
         if interrupted:
-            return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {tried}."
+            return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {taken}."
         enough = max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
         return (
-            f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {tried}. To let it finish, give "
+            f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {taken}. To let it finish, give "
             f"mode.seconds={enough}."
         )
 
@@ -363,14 +368,11 @@ def _confirmed(
     return first[0], False, first[1]
 
 
-def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfig, *, until: float) -> None:
-    """Let ranges follow by the method that loses least with every node quantized, or by the one that the user names.
+def _use_best_method(builder: Builder, evaluator: LossEvaluator, *, until: float) -> None:
+    """Let ranges follow by the method that loses least with every node quantized.
 
     Those that have not been tried by then are left out; the first is tried in any case.
     """
-    if mode.method is not None:
-        builder.use(mode.method, mode.percentile)
-        return
     everything = most_integer(builder.groups)
     losses: list[float] = []
     for method, percentile in METHODS:

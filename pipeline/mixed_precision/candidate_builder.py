@@ -90,7 +90,9 @@ class Builder:
         return found
 
     def use(self, method: RangeMethod, percentile: float) -> None:
-        """Take ranges by another method from now on; the percentile is of the method of that name."""
+        """Take ranges by a method from now on; the percentile is of the method of that name."""
+        if (method, percentile) == (self._static.method, self._static.percentile):
+            return
         self._static = replace(self._static, method=method, percentile=percentile)
         self._ranges, self._rounded = {}, None
 

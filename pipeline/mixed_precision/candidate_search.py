@@ -19,6 +19,7 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.mixed_precision.candidate_builder import Builder, most_integer
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality
+from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import Layout, in_layout, layouts_of
@@ -75,15 +76,11 @@ class TrialContext:
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in no layout."""
-        return self.builder.build(
-            candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
-            fixed_scales=candidate.fixed_scales,
-        )  # fmt: skip
+        return built(self.builder, candidate)
 
     def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in its layout."""
-        model = self.built(candidate)
-        return in_layout(model, candidate.layout)
+        return graph_of(self.builder, candidate)
 
 
 class CandidateSearch:
@@ -115,7 +112,7 @@ class CandidateSearch:
             for group in groups
             if group.op_type in PRODUCTS and Precision.dynamic_int8 in group.precisions
         }
-        wholes = {"float": {}, "all int8": most_integer(groups)} | ({"all products dynamic": dynamic} if dynamic else {})
+        wholes = {"float": {}, ALL_INTEGER: most_integer(groups)} | ({"all products dynamic": dynamic} if dynamic else {})
         self.time([self.evaluatord(choice, label) for label, choice in wholes.items()], always=True)
 
     def run(self, paths: Sequence[Path]) -> None:
@@ -313,6 +310,19 @@ class CandidateSearch:
             fixed = self.evaluatord(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
+
+
+def built(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
+    """Return a candidate's graph, in no layout."""
+    return builder.build(
+        candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
+        fixed_scales=candidate.fixed_scales,
+    )  # fmt: skip
+
+
+def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
+    """Return a candidate's graph, in its layout."""
+    return in_layout(built(builder, candidate), candidate.layout)
 
 
 def _key(

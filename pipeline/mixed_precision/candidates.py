@@ -47,6 +47,7 @@ class Candidate:
         bias_correction: with biases corrected.
         fixed_scales: products of matrices have scales from calibration.
         rounded: weights are rounded to keep the outputs of their nodes, where anything is quantized.
+        scored: whether its loss is known; where it is not, it counts as infinite.
     """
 
     label: str
@@ -60,6 +61,7 @@ class Candidate:
     bias_correction: bool = False
     fixed_scales: bool = False
     rounded: bool = True
+    scored: bool = True
 
     @property
     def measured(self) -> bool:
@@ -90,11 +92,16 @@ def best_of(candidates: Sequence[Candidate], budget: Budget) -> tuple[Candidate,
     known = [c for c in candidates if c.measured]
     meeting = [c for c in known if holds(c, budget)]
     if not meeting:
-        return min(known, key=lambda c: _shortfall(c, budget)), False
+        return least_short(known, budget), False
     meeting = [c for c in meeting if (c.speedup or 0) >= FASTER_THAN_FP32] or meeting
     if budget.max_loss is None:
         return min(meeting, key=lambda c: (c.loss, -worth(c, budget))), True
     return max(meeting, key=lambda c: worth(c, budget)), True
+
+
+def least_short(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
+    """Return the candidate that misses the budget by the least, and of equal ones the smallest."""
+    return min(candidates, key=lambda c: (_shortfall(c, budget), c.bytes))
 
 
 def worth(candidate: Candidate, budget: Budget) -> float:

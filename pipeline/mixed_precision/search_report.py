@@ -18,8 +18,8 @@ UNMEASURED = "there was no time to measure what int8 gains and costs"
 LIMITS = ("max_loss", "min_speedup", "max_bytes", "max_length_change")
 
 
-def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, met: bool) -> dict[str, Any]:
-    """Return what was asked for, what was tried, and what was chosen."""
+def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, met: bool | None) -> dict[str, Any]:
+    """Return what was asked for, what was tried, and what was chosen; `met` is None where that is not known."""
     return {
         "metric": budget.metric,
         "unit": METRICS[budget.metric].unit,
@@ -30,7 +30,7 @@ def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, 
         "candidates": [
             {
                 "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
-                "measured": c.measured, "on_front": on_front(c, candidates), "layout": list(c.layout),
+                "measured": c.measured, "scored": c.scored, "on_front": on_front(c, candidates), "layout": list(c.layout),
                 "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice),
             }
             for index, c in enumerate(candidates)
@@ -90,20 +90,20 @@ def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
 
 
 def warnings_of(
-    graph: str, best: Candidate, met: bool, budget: Budget, candidates: Sequence[Candidate], stopped: str | None = None
+    graph: str, best: Candidate, met: bool | None, budget: Budget, candidates: Sequence[Candidate], stopped: str | None = None
 ) -> list[str]:
     """Return what a user must know first: a budget that nothing meets, that the search ended early, that nothing became int8.
 
     Args:
         graph: its name.
         best: what was chosen.
-        met: whether it keeps to the budget.
+        met: whether it keeps to the budget; None: that is not known.
         budget: what was asked for.
         candidates: what was tried.
         stopped: why the search ended early, in a sentence; None: it did not.
     """
     found = []
-    if not met:
+    if met is False:
         asked = ", ".join(
             f"{name} {limit:g}"
             for name, limit in (
@@ -113,7 +113,7 @@ def warnings_of(
         )  # fmt: skip
         found.append(
             f"{graph}: NOTHING MEETS THE BUDGET ({asked}) among {len(candidates)} candidates; this is the closest: "
-            f"{budget.metric} {best.loss:+.4g}, {best.speedup or 0:.2f} times as fast, {best.bytes:,} bytes."
+            f"{budget.metric} {best.loss:+.4g}, {_speed(best)}, {best.bytes:,} bytes."
         )
     if stopped is not None:
         found.append(f"{graph}: the search {stopped}")
@@ -125,3 +125,7 @@ def warnings_of(
         )
         found.append(f"{graph}: no node became int8: {why}. The graph stays float.")
     return found
+
+
+def _speed(candidate: Candidate) -> str:
+    return "not timed" if candidate.speedup is None else f"{candidate.speedup:.2f} times as fast"

@@ -13,10 +13,11 @@ class TriedCandidate:
     Attributes:
         index: its place in the order of trial.
         label: its name.
-        loss: in the metric of the search: how much worse than fp32; None: infinitely.
+        loss: in the metric of the search: how much worse than fp32; None: infinitely, or not measured.
         speedup: times as fast as fp32, measured quickly and without an interval; None where it was not timed.
         bytes: of its file.
         measured: whether it was timed.
+        scored: whether its loss was measured: a search that is interrupted early gives the first graph that it has built.
         on_front: whether no other one is better in everything.
         meets_budget: whether it was timed and keeps to all that was asked for.
         int8_groups: how many groups of nodes are integers.
@@ -29,6 +30,7 @@ class TriedCandidate:
     speedup: float | None
     bytes: int
     measured: bool = False
+    scored: bool = True
     on_front: bool = False
     meets_budget: bool | None = None
     int8_groups: int | None = None

@@ -142,9 +142,10 @@ def _search(graph: str, found: SearchReport) -> FittedTable:
     front = [candidate for candidate in found.candidates if candidate.on_front or candidate.index == found.chosen]
     for candidate in sorted(front, key=lambda candidate: math.inf if candidate.loss is None else candidate.loss):
         chosen = candidate.index == found.chosen
-        speed = "" if candidate.speedup is None else f"{candidate.speedup:.2f}"
-        table.add(candidate.label, "chosen" if chosen else "", speed, _mib(candidate.bytes),
-                  f"{change(candidate.loss)} {found.unit}", style="bold" if chosen else "")  # fmt: skip
+        speed = "not timed" if candidate.speedup is None else f"{candidate.speedup:.2f}"
+        loss = f"{change(candidate.loss)} {found.unit}" if candidate.scored else "not measured"
+        table.add(candidate.label, "chosen" if chosen else "", speed, _mib(candidate.bytes), loss,
+                  style="bold" if chosen else "")  # fmt: skip
     return table
 
 

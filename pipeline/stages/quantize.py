@@ -28,7 +28,7 @@ from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
-from pipeline.interruption import hold, is_postponed, postpone
+from pipeline.interruption import held, hold, is_postponed, postpone
 from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
@@ -235,13 +235,14 @@ class _Job:
         for node in tables_in_integers(model):
             plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
-        artifact = save_artifact(
-            model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
-            external_data=mode.external_data, runtime=mode.runtime, threads=self.threads, stem=self.stems.get(source.name),
-        )  # fmt: skip
         seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
-        fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
-        self.staged[source.name] = replace(artifact, processors=fit)
+        with held():  # what a graph was made of may have taken minutes; a second signal ends this too
+            artifact = save_artifact(
+                model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
+                external_data=mode.external_data, runtime=mode.runtime, threads=self.threads, stem=self.stems.get(source.name),
+            )  # fmt: skip
+            fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
+            self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
         elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):

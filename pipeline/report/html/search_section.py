@@ -19,13 +19,12 @@ SHOWN_CANDIDATES = 12
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """A candidate in words; `speedup` is empty where it was not timed."""
+    """A candidate in words."""
 
     label: str
     speedup: str
     size: str
     loss: str
-    measured: bool
     chosen: bool
 
 
@@ -104,7 +103,7 @@ def searches(report: Report) -> list[SearchView]:
                 seconds=search.seconds,
                 tried=len(search.candidates),
                 measured=sum(one.measured for one in search.candidates),
-                chosen=None if chosen is None else _candidate(chosen, chosen),
+                chosen=None if chosen is None else _candidate(chosen, chosen, search.unit),
                 picture=_picture(graph, search, chosen, index),
                 front=[_candidate(one, chosen) for one in front[:SHOWN_CANDIDATES]],
                 nodes=nodes[:SHOWN_NODES],
@@ -115,13 +114,12 @@ def searches(report: Report) -> list[SearchView]:
     return found
 
 
-def _candidate(candidate: TriedCandidate, chosen: TriedCandidate | None) -> CandidateRow:
+def _candidate(candidate: TriedCandidate, chosen: TriedCandidate | None, unit: str = "") -> CandidateRow:
     return CandidateRow(
         candidate.label,
-        "" if candidate.speedup is None else f"{candidate.speedup:.2f} ×",
+        tr("not timed") if candidate.speedup is None else f"{candidate.speedup:.2f} ×",
         mib(candidate.bytes),
-        format_number(candidate.loss),
-        candidate.measured,
+        f"{format_number(candidate.loss)} {unit}".rstrip() if candidate.scored else tr("not measured"),
         candidate is chosen,
     )
 
