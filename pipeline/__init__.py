@@ -41,6 +41,7 @@
     resume.py           a run that ended early, to its end
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
+    plugins/            what Hydra finds by itself: the search over settings
     cli.py              the command: run.py, and speech-quantize where the package is installed
     in_process.py       a run from Python: pipeline.run
     __main__.py         the entry of the command, before anything large is imported

@@ -26,7 +26,7 @@ from pipeline.config.composed_once import compose_once
 from pipeline.config.composition_error import composition_error
 from pipeline.config.help_text import INSTALLED_COMMAND, program_version
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.hydra_hooks import BASIC_SWEEPER, end_sweep, lost_workers, register
+from pipeline.hydra_hooks import BASIC_SWEEPER, SEARCH_SWEEPER, end_sweep, lost_workers, register
 from pipeline.interruption import begin, interruption_in, status_of
 from pipeline.outside_errors import outside_error
 from pipeline.past_runs import look_back
@@ -139,7 +139,7 @@ def run_job(composed: DictConfig) -> Objective:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode is RunMode.MULTIRUN
-    optimises = in_sweep and not str(settings.sweeper._target_).endswith(BASIC_SWEEPER)
+    optimises = in_sweep and not str(settings.sweeper._target_).endswith((BASIC_SWEEPER, SEARCH_SWEEPER))
     begin()
     _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import register_schemas
 from pipeline.config.saved_settings import read_settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.interruption import begin
+from pipeline.outside_errors import outside_error
 from pipeline.record.console import Paragraph, result_console, say
 from pipeline.record.run_directory import past_config_file, stay_alone_in
+from pipeline.record.search_record import STUDY_FILE, read_search
 from pipeline.record.sweep_record import (
     INTERRUPTED,
     Job,
@@ -44,11 +46,15 @@ log = logging.getLogger("pipeline.sweep")
 TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
 COMPARISONS = "comparisons"
 BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
+SEARCH_SWEEPER = "SearchSweeper"  # chooses values by what the directories of its jobs hold
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 def register() -> None:
-    """Make known to Hydra what `conf/` refers to: the settings' types, the help text, `${run_folder:...}`."""
+    """Make known to Hydra what `conf/` refers to: the settings' types, the help text, `${run_folder:...}`, the search."""
     register_schemas()
+    if str(PLUGINS) not in sys.path:
+        sys.path.append(str(PLUGINS))  # Hydra takes sweepers from packages called `hydra_plugins` alone
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
@@ -130,18 +136,43 @@ class ClaimDirectory(Callback):
         _claim(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
-        """Claim the directory of a sweep."""
+        """Claim the directory of a sweep, and write down what it is to run; end the process with status 2 where that fails.
+
+        Hydra turns exceptions of callbacks into warnings, and would run the sweep without its table and exit status.
+        """
         del kwargs
-        if config.resume is not None and is_sweep(Path(config.hydra.sweep.dir)):  # `sweep_again` has claimed it
-            _at_the_time_of(config, read_plan(Path(config.hydra.sweep.dir)).stamp)
+        try:
+            _begin_sweep(config)
+        except OmegaConfBaseException:
+            pass  # Hydra meets the same error next, where it can be told
+        except Exception as error:
+            told = error if isinstance(error, PipelineError) else outside_error(error)
+            if told is None:
+                log.exception("The sweep cannot begin")
+            else:
+                say(f"error: {told}", "bold red")
+            sys.exit(2 if told is not None else 1)
+
+
+def _begin_sweep(config: DictConfig) -> None:
+    place = Path(config.hydra.sweep.dir)
+    if config.resume is not None and is_sweep(place):  # `sweep_again` has claimed it
+        _at_the_time_of(config, read_plan(place).stamp)
+    else:
+        _claim(config, "hydra.sweep.dir")
+        place = Path(config.hydra.sweep.dir)
+        stay_alone_in(place)
+        if _searches(config) and (place / STUDY_FILE).is_file():  # the same command again
+            _at_the_time_of(config, read_plan(place).stamp)
         else:
-            _claim(config, "hydra.sweep.dir")
-            forget_jobs(Path(config.hydra.sweep.dir))
-            write_plan(Path(config.hydra.sweep.dir), _plan(config))
-            with contextlib.suppress(ConfigError):
-                stay_alone_in(Path(config.hydra.sweep.dir))
-        _open.append(_Sweep(Path(config.hydra.sweep.dir), config.sort_by, config.report.language.name))
-        begin()  # what was run is compared, even if the sweep is interrupted
+            forget_jobs(place)
+            write_plan(place, _plan(config))
+    _open.append(_Sweep(place, config.sort_by, config.report.language.name))
+    begin()  # what was run is compared, even if the sweep is interrupted
+
+
+def _searches(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(f".{SEARCH_SWEEPER}")
 
 
 def _claim(config: DictConfig, key: str) -> None:
@@ -191,7 +222,10 @@ def _plan(config: DictConfig) -> Plan:
         params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         with contextlib.suppress(HydraException):  # Hydra tells of it next
             [jobs] = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides([*params, *given]), None)
-    return Plan([*map(str, config.hydra.overrides.hydra), *given], str(Path.cwd()), stamp, jobs)
+    trials = None
+    if _searches(config):
+        trials, jobs = int(sweeper.trials), []
+    return Plan([*map(str, config.hydra.overrides.hydra), *given], str(Path.cwd()), stamp, jobs, trials)
 
 
 class CompareSweep(Callback):
@@ -286,6 +320,7 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     except ConfigError as error:  # the runs are done: they are shown in the usual order
         say(f"warning: {error} Sorted by speed instead.", "yellow")
         comparison = compare_directories(directories)
+    comparison = replace(comparison, search=read_search(sweep))
     page = write_comparison(comparison, sweep, language)
     refresh_index(directories[0], language)
     print_comparison(comparison)

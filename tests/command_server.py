@@ -54,6 +54,9 @@ def serve() -> None:
     """Answer commands until standard input is closed."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    from pipeline.hydra_hooks import register
+
+    register()  # with the place of its own plugins
     Plugins.instance()  # Hydra looks through all of its modules for them
     warm_up()
     gc.collect()

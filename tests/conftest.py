@@ -168,6 +168,33 @@ def run_in(command_server):
     return run
 
 
+KILLER = '''"""Kills the process that imports it, once a file holds some words, or after some seconds."""
+import os, signal, threading, time
+from pathlib import Path
+
+def kill():
+    if "KILL_AFTER" in os.environ:
+        time.sleep(float(os.environ["KILL_AFTER"]))
+    else:
+        file, words = os.environ["KILL_WHEN"].split("|")
+        while not (Path(file).is_file() and words in Path(file).read_text(encoding="utf-8")):
+            time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if {"KILL_AFTER", "KILL_WHEN"} & set(os.environ):
+    threading.Thread(target=kill, daemon=True).start()
+'''
+
+
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory):
+    """Return a folder that Hydra looks for plugins in: there, it imports what kills its process."""
+    folder = tmp_path_factory.mktemp("killer")
+    (folder / "hydra_plugins").mkdir()
+    (folder / "hydra_plugins" / "killer.py").write_text(KILLER, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def run_quickly(tmp_path, run_in):
     """Return what `run_py` returns, for tests of what happens inside of a command."""

@@ -18,10 +18,12 @@ from pipeline.record.run_directory import CONFIG_FILE, stay_alone_in
 from pipeline.record.sweep_record import is_sweep, jobs_of, read_plan
 
 OF_HYDRA = re.compile(
-    r"hydra/launcher|hydra\.sweep\.subdir|hydra\.sweeper\.max_batch_size|hydra\.verbose|hydra\.launcher\."
+    r"hydra/(launcher|sweeper)|hydra\.sweep\.subdir|hydra\.sweeper\.(max_batch_size|trials|parallel|sampler|seed)|hydra\.verbose|"
+    r"hydra\.launcher\."
     r"(n_jobs|backend|verbose|batch_size|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|mem_gb|nodes|partition)"
 )
 """What of Hydra's own settings is taken from a plan: of launchers, what is a number or a name, and no command."""
+SWEEPERS = ("basic", "search")
 LEFT = re.compile(r"hydra\.(mode|sweep\.dir|run\.dir)")  # given anew, or of no use
 OPTION = re.compile(r"[\w-]+")
 SETTING = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*(@[\w.]+)?")
@@ -114,7 +116,7 @@ def _check(sweep: Path, text: str) -> None:
     key, value = (parts[1], parts[2]) if parts is not None else (text, "")
     fine = parts is not None and "_target_" not in key.replace("model._target_", "") and "_target_" not in value
     if key.partition(".")[0].partition("/")[0].startswith("hydra"):
-        fine = fine and OF_HYDRA.fullmatch(key) is not None
+        fine = fine and OF_HYDRA.fullmatch(key) is not None and (key != "hydra/sweeper" or value in SWEEPERS)
         fine = fine and (key != "hydra.sweep.subdir" or not (value.startswith(("/", "~", "'", '"')) or ".." in value))
     else:
         fine = fine and SETTING.fullmatch(key) is not None

@@ -174,8 +174,8 @@ class RunSchema:
         say: a text that they speak, fp32 and quantized.
         transcribe: a recording that they write down.
         sort_by: with `compare` or a sweep: a metric, speedup, bytes, latency_ms, ...; null: speedup.
-        optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes or size_ratio, or a list of
-            them; null: the first metric of the model.
+        optimize_for: what a run returns to a sweeper that optimises: a metric, speedup, bytes, size_ratio or quality (the
+            first metric of the model, so that less is better), or a list of them; null: the first metric of the model.
         fail_if_worse: true: exit status 3 where quality is beyond its limit or was not measured; see docs/trust.md.
         graph_modes: modes of single graphs of a model: +mode@graph_modes.joiner=dynamic.
     """

@@ -27,13 +27,16 @@ class Plan:
         arguments: of the command, as Hydra takes them.
         folder: the working directory, which paths are relative to.
         stamp: the time in the names of the directories of its jobs.
-        jobs: the settings of each job, by number; None: its sweeper chooses them one after the other.
+        jobs: the settings of each job, by number; None: its sweeper chooses them one after the other. Of a search: those so
+            far.
+        trials: how many jobs a search is to run; None: it is none.
     """
 
     arguments: list[str]
     folder: str
     stamp: str
     jobs: list[list[str]] | None
+    trials: int | None = None
 
 
 def write_plan(sweep: Path, plan: Plan) -> None:
@@ -59,7 +62,8 @@ def read_plan(sweep: Path) -> Plan:
         found = json.loads(path.read_text(encoding="utf-8"))
         arguments, jobs = _texts(found["arguments"]), found["jobs"]
         folder, stamp = _texts([found["folder"], found["stamp"]])
-        return Plan(arguments, folder, stamp, None if jobs is None else [_texts(job) for job in jobs])
+        trials = None if found.get("trials") is None else int(found["trials"])
+        return Plan(arguments, folder, stamp, None if jobs is None else [_texts(job) for job in jobs], trials)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"resume: {path} is damaged: {error!r}. Give the command of the sweep again.") from error
 
@@ -67,8 +71,8 @@ def read_plan(sweep: Path) -> Plan:
 def how_many_planned(sweep: Path) -> int | None:
     """Return how many jobs a sweep is to have; None: it is not known."""
     with contextlib.suppress(ConfigError):
-        jobs = read_plan(sweep).jobs
-        return None if jobs is None else len(jobs)
+        plan = read_plan(sweep)
+        return plan.trials if plan.trials is not None or plan.jobs is None else len(plan.jobs)
     return None
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Outcome
+from pipeline.record.search_record import DONE, FAILED, SearchRecord, settings_in_words
 from pipeline.report.fitted_table import Cell, Column, FittedTable
 from pipeline.report.ranking import Comparison, Group, RankedRun
 from pipeline.report.terminal import QUALITY_STYLES, VERDICT_STYLES, format_number
@@ -32,7 +33,23 @@ def comparison_parts(comparison: Comparison) -> list[RenderableType]:
         for run in comparison.failed:
             table.add(run.label, Text(run.status, "" if run.status == "done" else "bold red"), run.error)
         parts.append(table)
-    return parts + [Paragraph(f"note: {note}", "yellow") for note in comparison.notes]
+    parts += [Paragraph(f"note: {note}", "yellow") for note in comparison.notes]
+    return parts if comparison.search is None else [*parts, _front_table(comparison.search)]
+
+
+def _front_table(search: SearchRecord) -> FittedTable:
+    """Return the trials of a search that no other one dominates, with what they were found by."""
+    title = f"Front of the search: {len(search.in_state(DONE))} of {search.asked} trials are done"
+    if failed := search.in_state(FAILED):
+        title += f", {len(failed)} failed: {', '.join(f'#{trial.number}' for trial in failed)}"
+    columns = [Column("trial", names=True), Column("settings", left=True), *(Column(aim.name) for aim in search.aims)]
+    table = FittedTable(title, columns)
+    for trial in search.front:
+        values = [format_number(value) for value in trial.values or []]
+        table.add(f"#{trial.number}", settings_in_words(trial), *values)
+    better = ", ".join(f"{aim.name} {'higher' if aim.higher_is_better else 'lower'}" for aim in search.aims)
+    table.captions.append(f"no other trial is as good in everything and better in something ({better})")
+    return table
 
 
 def _group_table(group: Group, sorted_by: str) -> FittedTable:

@@ -16,6 +16,7 @@ from pipeline.report.schema import Report
 Objective = float | tuple[float, ...] | None
 OF_ARTIFACTS = ("bytes", "size_ratio")
 OF_BENCHMARK = ("speedup",)
+QUALITY = "quality"
 
 
 def objective_names(setting: Any) -> list[str] | None:  # noqa: ANN401  one name or a list: OmegaConf knows no such union
@@ -36,11 +37,16 @@ def check_names(names: Sequence[str] | None, stages: Sequence[str]) -> None:
     if not names:
         raise ConfigError("optimize_for: an empty list; name at least one metric, or null for the model's first one.")
     for name in names:
-        if name not in (known := (*OF_BENCHMARK, *OF_ARTIFACTS, *METRICS)):
+        if name not in (known := (QUALITY, *OF_BENCHMARK, *OF_ARTIFACTS, *METRICS)):
             raise ConfigError(f"optimize_for: no metric {name!r}.{did_you_mean(name, known)}")
         stage = "benchmark" if name in OF_BENCHMARK else "quantize" if name in OF_ARTIFACTS else "evaluate"
         if stage not in stages:
             raise ConfigError(f"optimize_for: {name} comes from the stage {stage}, which is not in stages.")
+
+
+def more_is_better(name: str) -> bool:
+    """Return the direction of a value that `optimize_for` names."""
+    return name in OF_BENCHMARK or (name in METRICS and METRICS[name].higher_is_better)
 
 
 def objective_of(report: Report, names: Sequence[str] | None, *, required: bool = False) -> Objective:
@@ -49,8 +55,9 @@ def objective_of(report: Report, names: Sequence[str] | None, *, required: bool 
     Args:
         report: of the run.
         names: metrics (their value for the quantized model), `speedup` (over fp32; of several graphs, of their sum of median
-            latencies), `bytes` (of all artifacts) or `size_ratio` (to fp32's); None: the metric that a report of this model is
-            read by first.
+            latencies), `bytes` (of all artifacts), `size_ratio` (to fp32's) or `quality`: the metric that a report of this
+            model is read by first, with its sign turned where more is better, so that less always is; None: that metric
+            as it is.
         required: whether no value is an error where `names` is None.
 
     Returns:
@@ -61,7 +68,7 @@ def objective_of(report: Report, names: Sequence[str] | None, *, required: bool 
     """
     metrics = {} if report.evaluation is None else report.evaluation.metrics
     if names is None:
-        first = next((name for name in in_reading_order() if name in metrics), None)
+        first = _first(metrics)
         if not required:
             return None if first is None else metrics[first].quantized
         if first is None:
@@ -71,7 +78,14 @@ def objective_of(report: Report, names: Sequence[str] | None, *, required: bool 
     return values[0] if len(values) == 1 else values
 
 
+def _first(metrics: Mapping[str, MetricResult]) -> str | None:
+    return next((name for name in in_reading_order() if name in metrics), None)
+
+
 def _value(report: Report, metrics: Mapping[str, MetricResult], name: str) -> float:
+    if name == QUALITY and (first := _first(metrics)) is not None:
+        value = _value(report, metrics, first)
+        return -value if more_is_better(first) else value
     artifacts, benchmarks = report.artifacts or [], list((report.benchmark or {}).values())
     found: float | None
     if name == "speedup" and len(benchmarks) == 1:

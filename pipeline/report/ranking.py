@@ -8,6 +8,7 @@ from itertools import pairwise
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.metrics.metric_registry import METRICS, leading_metrics
 from pipeline.record.results import Outcome
+from pipeline.record.search_record import SearchRecord
 from pipeline.report.run_rows import Row, with_differing_settings
 
 DEFAULT_ORDER = "speedup"
@@ -106,12 +107,14 @@ class Comparison:
         failed: runs without numbers.
         notes: what must be known before numbers are compared.
         sorted_by: what decides the order within a group.
+        search: which trials a search over settings has made, where the runs are those of one.
     """
 
     groups: list[Group]
     failed: list[FailedRun]
     notes: list[str]
     sorted_by: str
+    search: SearchRecord | None = None
 
     @property
     def runs(self) -> list[RankedRun]:

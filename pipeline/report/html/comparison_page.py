@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.record.run_directory import PAGE_FILE
+from pipeline.record.search_record import DONE, FAILED, SearchRecord, settings_in_words
 from pipeline.report.html import plots
 from pipeline.report.html.failures import failed_groups
 from pipeline.report.html.language import listed, tr
@@ -94,6 +95,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
         "sorted_by": _title(comparison.sorted_by),
         "failed": failed_groups(comparison.failed, {run.directory: _link(run.directory, folder) for run in comparison.failed}),
         "failed_count": len(comparison.failed),
+        "search": None if comparison.search is None else _search(comparison.search, folder),
         "command": _command(comparison),
     }
     return render("comparison.html.j2", view)
@@ -114,6 +116,41 @@ def _group(group: Group, index: int, sorted_by: str, folder: Path) -> GroupView:
         orders=[(_title(column), order) for column, order in group.orders.items()],
         judged=any(row.quality is not None for row in rows),
     )
+
+
+@dataclass(frozen=True)
+class FrontTrial:
+    """A trial of a search on its front: its number, the place of its page, its settings, the values of the aims."""
+
+    number: int
+    link: str | None
+    settings: str
+    values: list[str]
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """A search: what it comes to, its aims with their directions, and its front."""
+
+    words: str
+    aims: list[tuple[str, str]]
+    front: list[FrontTrial]
+
+
+def _search(search: SearchRecord, folder: Path) -> SearchView:
+    failed = search.in_state(FAILED)
+    words = tr("{done} of {asked} trials are done.", done=len(search.in_state(DONE)), asked=search.asked)
+    if failed:
+        words += " " + tr("{count} failed: {trials}.", count=len(failed), trials=listed(f"#{trial.number}" for trial in failed))
+    front = [
+        FrontTrial(
+            trial.number, _link(trial.directory or "", folder), settings_in_words(trial),
+            [format_number(value) for value in trial.values or []],
+        )
+        for trial in search.front
+    ]  # fmt: skip
+    aims = [(aim.name, tr("higher is better") if aim.higher_is_better else tr("lower is better")) for aim in search.aims]
+    return SearchView(words, aims, front)
 
 
 def _words(group: Group) -> list[str]:
