@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.mel import mel_bands
+from pipeline.audio.mel import band_sums, mel_bands
 from pipeline.audio.stft import hann_window
 from pipeline.errors import DataError
 
@@ -67,7 +67,7 @@ def _power(padded: npt.NDArray[np.float64], count: int, n_mels: int) -> npt.NDAr
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:count]
     spectrum = np.fft.rfft(frames * hann_window(WINDOW), axis=1)
     bands = mel_bands(SAMPLE_RATE_HZ, WINDOW, n_mels, 0.0, SAMPLE_RATE_HZ / 2)
-    return np.asarray(bands @ (np.abs(spectrum) ** 2).T, dtype=np.float64)
+    return band_sums(bands, (np.abs(spectrum) ** 2).T)
 
 
 def _scaled(power: npt.NDArray[np.float64]) -> Mel:

@@ -2,7 +2,8 @@
 
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import DataError
-from pipeline.evaluate.sample_scores import SampleScores
+from pipeline.evaluate.sample_scores import OfFp32, SampleScores
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.text_metrics import (
     cer_percent,
     first_difference,
@@ -19,9 +20,19 @@ from pipeline.sample import Outputs
 class AsrScorer:
     """Collects transcripts and the divergence of posteriors, which change long before a word does."""
 
-    def __init__(self, model: Transcribes) -> None:
-        """Take the model that turns outputs into words."""
-        self._model = model
+    def __init__(self, model: Transcribes, only: str | None = None, *, again: bool = False) -> None:
+        """Take the model that turns outputs into words, and the metric, if one alone is asked for.
+
+        Args:
+            model: the original.
+            only: the metric; None: all.
+            again: the same samples will be scored again and again.
+        """
+        self._model, self._only, self._fp32 = model, only, OfFp32(keep=again)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was scored."""
         self._texts: list[str] = []
         self._transcripts: tuple[list[str], list[str]] = ([], [])
 
@@ -36,15 +47,16 @@ class AsrScorer:
                 f"evaluation.path: sample {item.sample.id!r} has no text to compare with. Give a manifest with text, or "
                 "compare outputs only with evaluation=tensors."
             )
-        before, after = (spoken_words(self._model.transcript(outputs)) for outputs in (baseline, quantized))
+        before = self._fp32.get(baseline, "words", lambda: spoken_words(self._model.transcript(baseline)))
+        after = spoken_words(self._model.transcript(quantized))
         text = spoken_words(item.utterance.text)
         self._texts.append(text)
         self._transcripts[0].append(before)
         self._transcripts[1].append(after)
-        scores = SampleScores(
-            fidelity=self._divergence(baseline, quantized),
-            notes={"text": text, "baseline_transcript": before, "quantized_transcript": after},
-        )
+        scores = SampleScores(notes={"text": text, "baseline_transcript": before, "quantized_transcript": after})
+        if self._only is not None and METRICS[self._only].is_error_rate:
+            return scores
+        scores.fidelity = self._divergence(baseline, quantized)
         if isinstance(self._model, GoesOnFromItself):
             self._add_steps(scores, baseline, quantized)
         return scores

@@ -1,11 +1,14 @@
 """`evaluation=audio`: the audio of a vocoder, or of any model whose first output is audio."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.mel import log_mel
+from pipeline.audio.mel import Mel, log_mel
 from pipeline.data.datasets import EvaluationSample
-from pipeline.evaluate.sample_scores import SampleScores
+from pipeline.evaluate.sample_scores import OfFp32, SampleScores
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
 from pipeline.models.speech_model import ReadAudio, Speaks
 from pipeline.sample import Outputs
@@ -16,28 +19,53 @@ Audio = npt.NDArray[np.float32]
 class AudioScorer:
     """Compares audio with fp32's and, where there is one, with the recording."""
 
-    def __init__(self, model: Speaks, sample_rate_hz: int, read_audio: ReadAudio, only: str | None = None) -> None:
-        """Take the model that turns outputs into audio, a way to read recordings, and the metric, if one alone is asked for."""
-        self._only = only
+    def __init__(
+        self, model: Speaks, sample_rate_hz: int, read_audio: ReadAudio, only: str | None = None, *, again: bool = False
+    ) -> None:
+        """Take what turns outputs into numbers.
+
+        Args:
+            model: turns outputs into audio.
+            sample_rate_hz: of the audio.
+            read_audio: reads recordings.
+            only: the metric, if one alone is asked for.
+            again: the same samples will be scored again and again.
+        """
+        self._only, self._fp32 = only, OfFp32(keep=again)
         self._model = model
         self._sample_rate_hz = sample_rate_hz
         self._read_audio = read_audio
 
+    def restart(self) -> None:
+        """Forget nothing: every metric is a mean."""
+
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Score one sample; its audio is left in the notes for `listen`."""
-        before, after = self._model.audio(baseline), self._model.audio(quantized)
+        before = self._fp32.get(baseline, "audio", lambda: self._model.audio(baseline))
+        after = self._model.audio(quantized)
         scores = SampleScores(notes={"audio": (before, after)})
         if self._asks_for("log_mel_l1", "mcd_db"):
-            mels = [log_mel(audio, self._sample_rate_hz) for audio in (before, after)]
-            scores.fidelity = {"log_mel_l1": log_mel_l1(*mels), "mcd_db": mcd_db(*mels)}
+            mels = self._fp32.get(baseline, "mel", lambda: self._mel(before)), self._mel(after)
+            distances = {"log_mel_l1": log_mel_l1, "mcd_db": mcd_db}
+            scores.fidelity = {name: measure(*mels) for name, measure in distances.items() if self._asks_for(name)}
         if self._asks_for("mr_stft"):
             scores.fidelity["mr_stft"] = mr_stft(before, after)
-        recording = self._recording(item) if self._asks_for("truth_log_mel_l1", "truth_mr_stft") else None
-        if recording is not None and self._asks_for("truth_log_mel_l1"):
-            scores.truth["truth_log_mel_l1"] = (self._mel_distance(recording, before), self._mel_distance(recording, after))
-        if recording is not None and self._asks_for("truth_mr_stft"):
-            scores.truth["truth_mr_stft"] = (mr_stft(*_common(recording, before)), mr_stft(*_common(recording, after)))
+        if not self._asks_for("truth_log_mel_l1", "truth_mr_stft"):
+            return scores
+        recording = self._fp32.get(baseline, "recording", lambda: self._recording(item))
+        if recording is None:
+            return scores
+        from_truth: dict[str, Callable[[Audio], float]] = {
+            "truth_log_mel_l1": partial(self._mel_distance, baseline, recording),
+            "truth_mr_stft": partial(_spectral_distance, recording),
+        }
+        for name, distance in from_truth.items():
+            if self._asks_for(name):
+                scores.truth[name] = (self._fp32.get(baseline, name, partial(distance, before)), distance(after))
         return scores
+
+    def _mel(self, audio: Audio) -> Mel:
+        return log_mel(audio, self._sample_rate_hz)
 
     def _asks_for(self, *metrics: str) -> bool:
         return self._only is None or self._only in metrics
@@ -51,8 +79,14 @@ class AudioScorer:
             return None
         return self._read_audio(item.utterance.audio, self._sample_rate_hz)
 
-    def _mel_distance(self, recording: Audio, audio: Audio) -> float:
-        return log_mel_l1(*(log_mel(part, self._sample_rate_hz) for part in _common(recording, audio)))
+    def _mel_distance(self, baseline: Outputs, recording: Audio, audio: Audio) -> float:
+        shared, part = _common(recording, audio)
+        mel = self._fp32.get(baseline, f"mel of the recording, {len(shared)} samples", lambda: self._mel(shared))
+        return log_mel_l1(mel, self._mel(part))
+
+
+def _spectral_distance(recording: Audio, audio: Audio) -> float:
+    return mr_stft(*_common(recording, audio))
 
 
 def _common(recording: Audio, audio: Audio) -> tuple[Audio, Audio]:

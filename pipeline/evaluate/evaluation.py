@@ -358,21 +358,33 @@ def scorer_of(
     run_log: RunLog,
     threads: int,
     only: str | None = None,
+    *,
+    again: bool = False,
 ) -> Scorer:
-    """Return what scores samples of the configured kind; in one metric alone, where others take time."""
+    """Return what scores samples of the configured kind.
+
+    Args:
+        model: the original.
+        source: its first graph.
+        config: the evaluation.
+        run_log: notes what was read.
+        threads: of what listens.
+        only: one metric alone, where others take time.
+        again: the same samples will be scored again and again: what follows from fp32 alone is computed once.
+    """
     match config.kind:
         case EvaluationKind.tensors:
             return tensor_scorer.TensorScorer()
         case EvaluationKind.audio:
             assert isinstance(model, Speaks)
             reader = audio_reader(config.on_sample_rate, run_log)
-            return audio_scorer.AudioScorer(model, _sample_rate(model, source, config), reader, only)
+            return audio_scorer.AudioScorer(model, _sample_rate(model, source, config), reader, only, again=again)
         case EvaluationKind.asr:
             assert isinstance(model, Transcribes)
-            return asr_scorer.AsrScorer(model)
+            return asr_scorer.AsrScorer(model, only, again=again)
         case EvaluationKind.tts:
             assert isinstance(model, TextToSpeech)
-            return tts_scorer.TtsScorer(model, threads)
+            return tts_scorer.TtsScorer(model, threads, only, again=again)
         case _:
             assert_never(config.kind)
 

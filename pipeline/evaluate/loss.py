@@ -6,6 +6,7 @@ runs once, its audio and transcripts are kept, and only the graph in question is
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.evaluate.evaluation import scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, judged
 from pipeline.evaluate.rollout import Rollout
-from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, length_change
+from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, Scorer, length_change
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import RunError
@@ -163,8 +164,9 @@ class LossEvaluator:
 
     def _score(self, run_of: Callable[[int], Run], samples: int | None, *, with_interval: bool = False) -> Loss:
         items = self.items[:samples]
-        arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
-        scorer = scorer_of(*arguments, only=self.metric) if METRICS[self.metric].needs_scorer else None
+        scorer = self._scorer
+        if scorer is not None:
+            scorer.restart()
         scored: list[SampleScores] = []
         outputs = OutputScores()
         change, rollout = 0.0, self._rollout()
@@ -199,6 +201,14 @@ class LossEvaluator:
                 "(recordings, texts or labels)."
             )
         return Loss(found.value, change, found if with_interval else None)
+
+    @cached_property
+    def _scorer(self) -> Scorer | None:
+        """What scores in the metric, and keeps what follows from fp32 alone; None where the outputs tell all."""
+        if not METRICS[self.metric].needs_scorer:
+            return None
+        arguments = (self._adapter, self._model.entry, self._config, RunLog(), self._model.threads)
+        return scorer_of(*arguments, only=self.metric, again=True)
 
     def _rollout(self) -> Rollout:
         samples = [item.sample for item in self.items]

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.tensor_metrics import DIRECTIONS, EXACT_METRICS, TENSOR_METRICS, values_to_compare
 from pipeline.sample import Array, Outputs
+
+T = TypeVar("T")
 
 LOWEST = -200.0  # dB, in the place of minus infinity, which a report would show as the infinity of equal outputs
 
@@ -37,8 +39,36 @@ class SampleScores:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+class OfFp32:
+    """What follows from fp32's outputs alone: mels, transcripts, distances from a recording.
+
+    Args:
+        keep: compute it once, for who scores the same samples again and again; where each is scored once, keeping it would only
+            take memory.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self._known: dict[
+            int, tuple[Outputs, dict[str, Any]]
+        ] = {}  # with the outputs, so that none gets the identity of others
+
+    def get(self, outputs: Outputs, what: str, compute: Callable[[], T]) -> T:
+        """Return what was computed for these outputs under this name before, or compute it."""
+        if not self._keep:
+            return compute()
+        _, known = self._known.setdefault(id(outputs), (outputs, {}))
+        if what not in known:
+            known[what] = compute()
+        found: T = known[what]
+        return found
+
+
 class Scorer(Protocol):
     """Scores the samples of one evaluation, one after the other."""
+
+    def restart(self) -> None:
+        """Begin another evaluation of the same samples: forget what was scored, not what is known of fp32."""
 
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Score one sample."""

@@ -23,6 +23,10 @@ class TensorScorer:
 
     def __init__(self) -> None:
         """Start without samples."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was scored."""
         self._scored = 0
         self._right = [0, 0]
 

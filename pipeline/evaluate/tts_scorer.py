@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from pipeline.audio.mel import Mel
 from pipeline.audio.resample import resample
 from pipeline.data.datasets import EvaluationSample
-from pipeline.evaluate.sample_scores import SampleScores, comparable
+from pipeline.evaluate.sample_scores import OfFp32, SampleScores, comparable
 from pipeline.graph.session import infer, open_session
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
+from pipeline.metrics.metric_registry import METRICS, Source
 from pipeline.metrics.text_metrics import duration_mae_frames, spoken_words, wer_percent
 from pipeline.models.ctc import Ctc
 from pipeline.models.speech_model import TextToSpeech
@@ -57,34 +59,37 @@ def listener_of(model: TextToSpeech, threads: int) -> Listener | None:
 class TtsScorer:
     """Compares mels and lengths; has the speech transcribed where the model's settings name a vocoder and a recogniser."""
 
-    def __init__(self, model: TextToSpeech, threads: int) -> None:
-        """Open the recogniser that the model's settings name."""
-        self._model = model
-        self._listener = listener_of(model, threads)
+    def __init__(self, model: TextToSpeech, threads: int, only: str | None = None, *, again: bool = False) -> None:
+        """Open the recogniser that the model's settings name.
+
+        Args:
+            model: the original.
+            threads: of the recogniser.
+            only: the metric, if one alone is asked for.
+            again: the same samples will be scored again and again.
+        """
+        self._model, self._only, self._fp32 = model, only, OfFp32(keep=again)
+        self._listener = listener_of(model, threads) if only is None or METRICS[only].source is Source.transcripts else None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was scored."""
         self._texts: list[str] = []
         self._transcripts: tuple[list[str], list[str]] = ([], [])
 
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Score one sentence; its audio is left in the notes for `listen`."""
-        before, after = self._model.mel(baseline), self._model.mel(quantized)
-        a, b = comparable("mel", before[None], after[None])
-        a, b = a.reshape(before.shape[0], -1), b.reshape(before.shape[0], -1)
-        scores = SampleScores(
-            fidelity={
-                "log_mel_l1": log_mel_l1(a, b),
-                "mcd_db": mcd_db(a, b),
-                "duration_mae_frames": duration_mae_frames([before.shape[1]], [after.shape[1]]),
-            },
-            notes={"baseline_frames": before.shape[1], "quantized_frames": after.shape[1]},
-        )
+        scores = self._of_mels(self._fp32.get(baseline, "mel", lambda: self._model.mel(baseline)), self._model.mel(quantized))
         if "audio" not in baseline:
             return scores
         speech = (np.asarray(baseline["audio"], np.float32), np.asarray(quantized["audio"], np.float32))
         scores.notes["audio"] = speech
-        if len(speech[0]) == len(speech[1]):  # samples of speech of another length do not correspond
+        same_length = len(speech[0]) == len(speech[1])  # samples of speech of another length do not correspond
+        if self._asks_for("mr_stft") and same_length:
             scores.fidelity["mr_stft"] = mr_stft(*speech)
         if self._listener is not None and item.utterance is not None and item.utterance.text:
-            transcribed = [self._listener.transcript(audio, self._model.rate_hz) for audio in speech]
+            hear, rate_hz = self._listener.transcript, self._model.rate_hz
+            transcribed = [self._fp32.get(baseline, "heard", lambda: hear(speech[0], rate_hz)), hear(speech[1], rate_hz)]
             self._texts.append(spoken_words(item.utterance.text))
             for transcripts, transcript in zip(self._transcripts, transcribed, strict=True):
                 transcripts.append(transcript)
@@ -94,6 +99,20 @@ class TtsScorer:
                 "quantized_transcript": transcribed[1],
             }
         return scores
+
+    def _of_mels(self, before: Mel, after: Mel) -> SampleScores:
+        scores = SampleScores(notes={"baseline_frames": before.shape[1], "quantized_frames": after.shape[1]})
+        if self._asks_for("duration_mae_frames"):
+            scores.fidelity["duration_mae_frames"] = duration_mae_frames([before.shape[1]], [after.shape[1]])
+        if self._asks_for("log_mel_l1", "mcd_db"):
+            a, b = comparable("mel", before[None], after[None])
+            mels = a.reshape(before.shape[0], -1), b.reshape(before.shape[0], -1)
+            distances = {"log_mel_l1": log_mel_l1, "mcd_db": mcd_db}
+            scores.fidelity |= {name: measure(*mels) for name, measure in distances.items() if self._asks_for(name)}
+        return scores
+
+    def _asks_for(self, *metrics: str) -> bool:
+        return self._only is None or self._only in metrics
 
     def totals(self) -> dict[str, tuple[float, float]]:
         """Return the error rate of the round trip over all sentences."""

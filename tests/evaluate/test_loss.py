@@ -1,15 +1,25 @@
 """What a changed graph loses, where it decides other lengths than the original."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
+from pipeline.audio.mel import log_mel
+from pipeline.config.choices import SampleRateMismatch
 from pipeline.config.settings import EvaluationConfig
+from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
+from pipeline.data.utterance_sets import utterances_in
+from pipeline.evaluate import audio_scorer, evaluation
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
+from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.onnx_file import OnnxFile
+from pipeline.models.vocoder import Vocoder
 from pipeline.sample import Sample
+from tests.conftest import SHIPPED
 
 FRAMES = """frames (float[1, n, 4] x) => (float[1, m, 4] y) { y = Slice (x, zero, end, axis) }"""
 SPOKEN = """spoken (float[1, n, 4] x) => (float[1, m] y) { s = Slice (x, zero, end, axis) y = Reshape (s, flat) }"""
@@ -64,3 +74,32 @@ def test_a_loss_in_accuracy_has_the_interval_that_its_samples_give(build, source
     found = LossEvaluator(loaded, "model", items, config, "accuracy_percent", seed=0).loss(swapped, with_interval=True)
     assert found.loss == pytest.approx(25.0)
     assert 0 < found.measured.low < 25 < found.measured.high < 60
+
+
+def test_what_follows_from_fp32_alone_is_computed_once_for_a_whole_search(repo, monkeypatch):
+    read, made = [], []
+
+    def recording(*given):
+        read.append(given)
+        return read_audio(*given, SampleRateMismatch.resample, [])
+
+    def mel(*given):
+        made.append(given)
+        return log_mel(*given)
+
+    monkeypatch.setattr(audio_scorer, "log_mel", mel)
+    monkeypatch.setattr(evaluation, "audio_reader", lambda *_: recording)
+    model = Vocoder("vocoder", str(repo / SHIPPED["vocoder"][0]))
+    source = load_graph("vocoder", str(repo / SHIPPED["vocoder"][0]))
+    utterances = list(
+        islice(utterances_in(repo / "data/voice/evaluation/manifest.jsonl", "evaluation.path", lambda *_: None), 2)
+    )
+    items = [EvaluationSample(model.sample(one, recording), one) for one in utterances]
+    read.clear()
+    loaded = LoadedModel(model, {"vocoder": source}, threads=1)
+    config = EvaluationConfig(kind=EvaluationKind.audio)
+    evaluator = LossEvaluator(loaded, "vocoder", items, config, "truth_log_mel_l1", seed=0)
+    losses = [evaluator.loss(source.model).loss for _ in range(3)]
+    assert losses == [0.0] * 3
+    assert len(read) == 2, "each recording once"
+    assert len(made) == 2 * (2 + 3), "of each: of the recording, of fp32's audio, and one for each of three losses"

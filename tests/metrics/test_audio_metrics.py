@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from pipeline.audio.mel import band_sums, mel_bands
 from pipeline.audio.resample import resample
 from pipeline.audio.stft import istft
 from pipeline.errors import DataError
@@ -53,6 +54,14 @@ def test_log_mel_equals_librosas(librosa, rng, rate, samples):
     assert mel.dtype == np.float32
     assert mel.shape == (80, 1 + samples // 256)
     np.testing.assert_allclose(mel, librosa_log_mel(librosa, wave, rate), atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_fft", "bands"), [(1024, 80), (400, 128)])
+def test_the_sum_of_each_band_over_its_own_bins_is_that_over_all(rng, n_fft, bands):
+    """Of 128 bands over 201 bins, some hold a single bin, and some none."""
+    weights = mel_bands(16_000, n_fft, bands, 0.0, 8_000.0)
+    spectrum = rng.random((n_fft // 2 + 1, 20))
+    np.testing.assert_allclose(band_sums(weights, spectrum), weights @ spectrum, rtol=1e-12)
 
 
 def test_log_mel_of_silence_is_the_floor():
