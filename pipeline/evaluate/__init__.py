@@ -2,6 +2,7 @@
 
 evaluation.py   scores a model with quantized graphs against the original
 asr_scorer.py, audio_scorer.py, tensor_scorer.py, tts_scorer.py    one kind of evaluation each
+kinds_of_scorer.py  which of them an evaluation has
 output_scores.py   the metrics of every output, and the worst of them
 over_time.py       streaming models: whether the error grows over the steps of a sequence
 rollout.py         samples that are calls of one stream: each call gets the states of the call before

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.settings import EvaluationConfig
-from pipeline.data.datasets import EvaluationSample, audio_reader
+from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, DataError, StageError, did_you_mean
-from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_scorer
 from pipeline.evaluate.changed_audio import ChangedAudio
 from pipeline.evaluate.decisions import outputs_beside
+from pipeline.evaluate.kinds_of_scorer import sample_rate_of, scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, Pair, judged
 from pipeline.evaluate.over_time import OverTime, growth_words
@@ -22,14 +22,13 @@ from pipeline.evaluate.silence_scorer import scored_silence, silent_clips_of
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.session import RunError
-from pipeline.graph.source_graph import SourceGraph
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.onnx_file import OnnxFile
-from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
+from pipeline.models.speech_model import SpeechModel, TextToSpeech
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
@@ -164,7 +163,7 @@ def evaluate(
         scored.append(_scored(scorer, item, baseline, quantized, changed))
         on_sample()
     if changed:
-        changed.write(directory, pair.suffix, _sample_rate(model.adapter, model.entry, config), run_log)
+        changed.write(directory, pair.suffix, sample_rate_of(model.adapter, model.entry, config), run_log)
     if isinstance(model.adapter, TextToSpeech):  # the models that synthesised and recognised the audio
         run_log.read_hashed(*(file for name in model.adapter.companions for file in model[name].files))
     for scores, of_outputs in zip(scored, outputs.by_sample(), strict=True):
@@ -349,52 +348,6 @@ class _Pair:
             f"{' and '.join(drawing)}: in the copies that are evaluated they read an input, which is fed with the same seeded "
             "values for both models; frame t sees the same noise whatever length a model predicts"
         )
-
-
-def scorer_of(
-    model: SpeechModel,
-    source: SourceGraph,
-    config: EvaluationConfig,
-    run_log: RunLog,
-    threads: int,
-    only: str | None = None,
-    *,
-    again: bool = False,
-) -> Scorer:
-    """Return what scores samples of the configured kind.
-
-    Args:
-        model: the original.
-        source: its first graph.
-        config: the evaluation.
-        run_log: notes what was read.
-        threads: of what listens.
-        only: one metric alone, where others take time.
-        again: the same samples will be scored again and again: what follows from fp32 alone is computed once.
-    """
-    match config.kind:
-        case EvaluationKind.tensors:
-            return tensor_scorer.TensorScorer()
-        case EvaluationKind.audio:
-            assert isinstance(model, Speaks)
-            reader = audio_reader(config.on_sample_rate, run_log)
-            return audio_scorer.AudioScorer(model, _sample_rate(model, source, config), reader, only, again=again)
-        case EvaluationKind.asr:
-            assert isinstance(model, Transcribes)
-            return asr_scorer.AsrScorer(model, only, again=again)
-        case EvaluationKind.tts:
-            assert isinstance(model, TextToSpeech)
-            return tts_scorer.TtsScorer(model, threads, only, again=again)
-        case _:
-            assert_never(config.kind)
-
-
-def _sample_rate(model: SpeechModel, source: SourceGraph, config: EvaluationConfig) -> int:
-    metadata = {entry.key: entry.value for entry in source.model.metadata_props}
-    rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
-    if rate is None:
-        raise ConfigError("evaluation.sample_rate_hz: not set, and not in the model's metadata.")
-    return int(rate)
 
 
 def _of_output(metric: str, worst: Mapping[str, str]) -> dict[str, str]:

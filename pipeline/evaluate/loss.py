@@ -16,7 +16,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.decisions import outputs_beside
-from pipeline.evaluate.evaluation import scorer_of
+from pipeline.evaluate.kinds_of_scorer import scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, judged
 from pipeline.evaluate.rollout import Rollout

@@ -13,7 +13,7 @@ from pipeline.config.choices import CalibrationKind, ModeKind
 from pipeline.config.mode_settings import AnyModeConfig, DynamicConfig, Fp16Config, StaticConfig, WeightOnlyConfig
 from pipeline.data.array_script import SCRIPT_FILE, array_script
 from pipeline.errors import PipelineError
-from pipeline.evaluate.evaluation import scorer_of
+from pipeline.evaluate.kinds_of_scorer import scorer_of
 from pipeline.evaluate.sample_scores import summarize
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.relative_speed import speedups

@@ -11,7 +11,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
 from pipeline.data.utterance_sets import utterances_in
-from pipeline.evaluate import audio_scorer, evaluation
+from pipeline.evaluate import audio_scorer, kinds_of_scorer
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import load_graph
@@ -88,7 +88,7 @@ def test_what_follows_from_fp32_alone_is_computed_once_for_a_whole_search(repo, 
         return log_mel(*given)
 
     monkeypatch.setattr(audio_scorer, "log_mel", mel)
-    monkeypatch.setattr(evaluation, "audio_reader", lambda *_: recording)
+    monkeypatch.setattr(kinds_of_scorer, "audio_reader", lambda *_: recording)
     model = Vocoder("vocoder", str(repo / SHIPPED["vocoder"][0]))
     source = load_graph("vocoder", str(repo / SHIPPED["vocoder"][0]))
     utterances = list(
