@@ -1,9 +1,9 @@
 """Functions that Numba compiles: loops over many values, for which numpy would need several passes and copies.
 
 They are compiled when they are first called, which takes seconds, and found again by later processes; a run that calibrates
-nothing does without Numba, which takes longer to import than ONNX Runtime. It is installed on request (the extra `fast`). Where it
-is not, each function is replaced by one of numpy that gives the same numbers, or runs as it is written: the ranges are the same,
-and take longer.
+nothing does without Numba, which takes longer to import than ONNX Runtime. It is installed on request (the extra `fast`).
+Without it, each function is replaced by one of numpy that gives the same numbers, or runs as it is written: the ranges are the
+same, and take longer.
 """
 
 import importlib.util
