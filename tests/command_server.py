@@ -23,7 +23,7 @@ PACKAGE = SCRIPT.parent / "pipeline"
 LIBRARIES = (
     "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "matplotlib.backends.backend_svg",
     "scipy.special", "scipy.signal", "scipy.fft", "scipy.spatial.distance", "scipy.stats", "kaldi_native_fbank", "PIL.Image",
-    "matplotlib.figure", "jiwer",
+    "matplotlib.figure", "jiwer", "numba",
     *(f"pipeline.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}" for path in sorted(PACKAGE.rglob("[a-z]*.py"))),
 )  # fmt: skip
 OVERRIDES = ["model=onnx", "-m", "+a.b=[1,x_y]", "mode.c=1.5", "a='b c'", "a={b:c}"]  # as commands give them
@@ -34,9 +34,14 @@ def warm_up() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
+    from pipeline.calibration.numba_jit import Compiled
     from pipeline.config.compose import register_schemas
     from pipeline.report.html.render import TEMPLATES, environment_of
 
+    for module in [module for name, module in sys.modules.items() if name.startswith("pipeline.calibration.")]:
+        for value in list(vars(module).values()):
+            if isinstance(value, Compiled):
+                value.compile()
     register_schemas()
     for language in ("en", "zh"):
         for template in TEMPLATES.glob("*.j2"):
