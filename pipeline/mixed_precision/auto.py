@@ -180,6 +180,7 @@ class _Search:
     def _estimate(self) -> None:
         """Run the model once or twice; say what the search will take, and choose on how many samples it can be afforded."""
         mode, inputs, source = self._mode, self._inputs, self._source
+        self._begin("estimating how long it takes")
         given = inputs.calibration[source.name]
         middle = sorted(self._selection, key=lambda item: item.sample.size)[len(self._selection) // 2]
         model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,8 +70,9 @@ class ProgressBars:
             total: how many steps there are; None: that is not known, and only the time is shown.
             unit: what a step is, in the plural.
         """
+        begun = time.monotonic()
         with self._task(title, total=total, unit=unit) as task:
-            yield lambda: self._progress.advance(task)
+            yield lambda: self._progress.update(task, advance=1, moved_at=time.monotonic() - begun)
 
     @contextmanager
     def status(self, title: str, limit_seconds: float | None = None) -> Iterator[Callable[[str], None]]:
@@ -128,7 +130,11 @@ def how_far(task: Task) -> str:
     done = f"{task.completed:.0f} of {task.total:.0f} {task.fields['unit']}"
     if not task.completed or elapsed < FIRST_ESTIMATE_S or task.completed >= task.total:
         return done
-    return f"{done}, about {duration(elapsed / task.completed * (task.total - task.completed))} left"
+    moved_at = task.fields.get("moved_at", elapsed)  # when the last step was done
+    left = moved_at / task.completed * (task.total - task.completed) - (elapsed - moved_at)
+    if left < 0:
+        return f"{done}, {duration(elapsed)}; the next takes longer than those before"
+    return f"{done}, about {duration(left)} left"
 
 
 def _beside(limit: float | None, elapsed: float) -> str:

@@ -37,6 +37,8 @@ def task(completed, total, elapsed, **fields):
     [
         (task(12, 50, 12.6), "12 of 50 samples, about 40 s left"),
         (task(1, 10, 60.0), "1 of 10 samples, about 9 min left"),
+        (task(9, 10, 95.0, moved_at=90.0), "9 of 10 samples, about 5 s left"),
+        (task(9, 10, 300.0, moved_at=90.0), "9 of 10 samples, 5 min; the next takes longer than those before"),
         (task(0, 50, 30.0), "0 of 50 samples"),
         (task(1, 50, 0.1), "1 of 50 samples"),
         (task(50, 50, 60.0), "50 of 50 samples"),

@@ -1,16 +1,18 @@
 """The pages in Chinese: every text is translated, what a report holds stays as it is, and the setting chooses."""
 
 import ast
+import itertools
 import re
 
 import pytest
+import yaml
 from html_page import Page
 from jinja2 import Environment, nodes
 
 import pipeline
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.compare_runs import compare_runs, write_comparison
-from pipeline.report.html.language import in_language, said, texts, tr
+from pipeline.report.html.language import TRANSLATIONS, in_language, said, texts, tr
 from pipeline.report.html.render import TEMPLATES
 from pipeline.report.html.run_page import write_page
 from pipeline.report.index_file import write_index
@@ -57,9 +59,44 @@ def test_no_translation_is_of_a_text_that_is_gone():
 
 
 def test_a_translation_has_the_values_and_the_markup_of_its_text():
-    for text, translation in texts("zh").items():
+    for text, translation in (texts("zh") | sentences()).items():
         for pattern in (r"\{\w+\}", r"<[^>]+>"):
             assert sorted(re.findall(pattern, text)) == sorted(re.findall(pattern, translation)), text
+
+
+def sentences():
+    """Return the sentences of reports that are translated."""
+    return yaml.safe_load(TRANSLATIONS["zh"].read_text(encoding="utf-8"))["sentences"]
+
+
+def test_every_sentence_that_is_translated_is_one_that_the_program_says():
+    package = TEMPLATES.parents[2]
+    said_by_the_program = " ".join(
+        node.value
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ).lower()
+    for sentence in sentences():
+        fragments = [part.lower().split() for part in re.split(r"\{\w+\}", sentence)]
+        pairs = [" ".join(pair) for words in fragments for pair in itertools.pairwise(words)]
+        few = len(pairs) < 8  # which may be put together of several
+        assert few or sum(pair in said_by_the_program for pair in pairs) >= 0.8 * len(pairs), sentence
+
+
+@pytest.mark.parametrize("model", ["matcha", "vocoder", "asr"])
+def test_what_usual_runs_say_is_said_in_chinese(shipped_run, model):
+    report = report_from_json(shipped_run(model, "static").report, "report")
+    kept = {entry.reason for artifact in report.artifacts for entry in artifact.kept}
+    advice = [reason for found in (report.inspect or {}).values() for reason in found.reasons]
+    with in_language("zh"):
+        assert [text for text in (*report.warnings, *report.notes, *kept, *advice) if said(text) == text] == []
+
+
+def test_a_sentence_in_a_sentence_is_translated():
+    stopped = "vocoder: the search interrupted after 12 s while calibrating: 'all int8' is taken: its speed was not measured."
+    with in_language("zh"):
+        assert said(stopped) == "vocoder：搜索在 12 秒后被中断，当时正在 校准：取 all int8：未测其速度。"
 
 
 def test_what_is_not_translated_is_shown_in_english():

@@ -1,6 +1,7 @@
 """The language of a page: English texts stand in the code and the templates, their translations in templates/chinese.yaml.
 
-What a report itself holds (warnings, reasons, names of metrics and nodes) is shown as it was written, in English.
+What a report itself holds in words (verdicts, warnings, reasons, notes) is translated where the sentence is known; others, and
+names, are shown as they were written.
 """
 
 import re
@@ -57,16 +58,22 @@ def listed(items: Iterable[object]) -> str:
 def said(sentence: str) -> str:
     """Return what a report holds in words, with its values in it, in the language of the page; English where it is not known.
 
-    The translation of "Faster than fp32: {factor} times its speed" is that of "Faster than fp32: 1.50 times its speed".
+    The translation of "Faster than fp32: {factor} times its speed" is that of "Faster than fp32: 1.50 times its speed". A value
+    that is a known sentence itself is translated as well.
     """
     language = _language.get()
     if language == "en":
         return sentence
-    if sentence in texts(language):
-        return texts(language)[sentence]
-    for pattern, translation in _patterns(TRANSLATIONS[language]):
+    return texts(language).get(sentence) or _sentence(sentence, TRANSLATIONS[language])
+
+
+def _sentence(sentence: str, path: Path) -> str:
+    known = _read(path)["sentences"]
+    if sentence in known:
+        return known[sentence]
+    for pattern, translation in _patterns(path):
         if found := pattern.fullmatch(sentence):
-            return translation.format(**found.groupdict())
+            return translation.format(**{name: _sentence(value, path) for name, value in found.groupdict().items()})
     return sentence
 
 

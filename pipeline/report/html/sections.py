@@ -177,8 +177,10 @@ def tiles(report: Report) -> list[Tile]:
             found.append(Tile(_of(tr("Speech"), of), f"{1 / measured.rtf:.0f} ×", "", against))
     if (shares := integer_shares(report)) is not None:
         stored, computed = shares
-        told = "" if computed is None else tr("{percent} % of the multiplications", percent=f"{100 * computed:.0f}")
-        found.append(Tile(tr("In integers"), tr("{percent} % of the weights", percent=f"{100 * stored:.0f}"), "", told))
+        told = [tr("of the weights")]
+        if computed is not None:
+            told.append(tr("{percent} % of the multiplications", percent=f"{100 * computed:.0f}"))
+        found.append(Tile(tr("In integers"), f"{100 * stored:.0f} %", "", tr("; ").join(told)))
     return found + _quality_tiles(report)
 
 
