@@ -30,10 +30,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from float_rewrites import SHIPPED, load  # noqa: E402
 
+from pipeline.config.settings import BenchmarkConfig  # noqa: E402
 from pipeline.measure import benchmark_child  # noqa: E402
 from pipeline.measure.benchmark_graph import benchmark_graph  # noqa: E402
 from pipeline.measure.benchmark_result import Speedup  # noqa: E402  # noqa: E402
-from pipeline.measure.paired_timing import Pair, speedup_of  # noqa: E402
+from pipeline.measure.paired_timing import Pair, Rounds, speedup_of  # noqa: E402
 from pipeline.report.report_file import read_report  # noqa: E402
 from pipeline.sample import Sample  # noqa: E402
 
@@ -52,10 +53,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["matcha", "vocoder", "asr"], choices=list(SHIPPED))
     parser.add_argument("--benchmark", default="full", choices=("full", "quick"))
     parser.add_argument("--runs", type=int, default=20, help="of each measurement")
+    parser.add_argument("--interval", type=float, default=BenchmarkConfig.interval, help="as benchmark.interval")
     parser.add_argument("--write", action="store_true", help=f"write the tables into {DOCUMENT.relative_to(ROOT)}")
     options = parser.parse_args()
     settings = OmegaConf.load(ROOT / "conf" / "benchmark" / f"{options.benchmark}.yaml")
-    how = {"min_pairs": settings.runs, "min_seconds": settings.seconds, "rounds": settings.rounds}
+    how = {"min_pairs": settings.runs, "min_seconds": settings.seconds, "rounds": settings.rounds, "interval": options.interval}
     parts = []
     for part in options.parts:
         match part:
@@ -111,7 +113,8 @@ def twice_as_slow(runs: int, how: dict[str, float]) -> str:
     with mock.patch.object(benchmark_child, "load", lambda path, threads: Spinning(SPIN_S * (2 if path == "twice" else 1))):
         for seed in range(runs):
             pairs = benchmark_child.time_models({**job, "seed": seed}, [{}])["pairs"]
-            spun.append(speedup_of([Pair(**pair) for pair in pairs], seed=seed))
+            widened = Rounds(how["rounds"], how["interval"]).widened
+            spun.append(speedup_of([Pair(**pair) for pair in pairs], seed=seed, widened=widened))
     sample = Sample("noise", {"x": np.random.default_rng(0).standard_normal((WIDTH, WIDTH)).astype(np.float32)})
     with tempfile.TemporaryDirectory() as name:
         once, twice = (chain(Path(name) / f"{count}.onnx", count) for count in (PRODUCTS, 2 * PRODUCTS))

@@ -66,6 +66,7 @@ def out_of_range(
         ),
         (benchmark.runs >= 5, "benchmark.runs", benchmark.runs, "at least 5"),
         (benchmark.seconds >= 0, "benchmark.seconds", benchmark.seconds, "at least 0"),
+        (benchmark.interval >= 0, "benchmark.interval", benchmark.interval, "at least 0"),
         (benchmark.rounds >= 2, "benchmark.rounds", benchmark.rounds, "at least 2: one can tell nothing about others"),
         (mode.opset is None or 7 <= mode.opset <= 25, "mode.opset", mode.opset, "null or 7 to 25"),
     ]

@@ -89,6 +89,8 @@ class BenchmarkConfig:
         seconds: and at least this long.
         rounds: how often both sessions are built again: where a session's memory lies moves its latency by percents for as
             long as it lives, so more rounds make the interval narrower than more pairs do.
+        interval: end with fewer rounds, runs and seconds where the 95 % interval of the speed-up is no wider than this share of
+            it; 0: never.
         runtime: time and check in this version of ONNX Runtime, such as 1.28.0, or in that of an environment, by its Python
             (venv/bin/python); null: in the installed one. What is fast differs between versions.
         host: time on a device: ssh://user@pi, or with :port. It needs Python 3.11 with numpy and onnxruntime; models, samples
@@ -102,6 +104,7 @@ class BenchmarkConfig:
     runs: int = 20
     seconds: float = 2.0
     rounds: int = 6
+    interval: float = 0.03
     runtime: str | None = None
     host: str | None = None
     host_python: str = "python3"

@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import functools
 import gc
+import itertools
 import json
 import math
 import os
@@ -65,15 +66,16 @@ def measured_session(path: str, threads: int, *, as_written: bool = False, profi
 def time_models(job: Json, samples: list[Feeds]) -> Json:
     """Time the original against the quantized model; see pipeline.measure.benchmark_graph.timing."""
     rng = np.random.default_rng(job["seed"])
-    rounds: int = job["rounds"]
+    rounds = paired_timing.Rounds(job["rounds"], job["interval"])
     paths = {"baseline": job["baseline"], "quantized": job["quantized"]}
     load_ms: dict[str, list[float]] = {role: [] for role in paths}
     first_run_ms: dict[str, list[float]] = {role: [] for role in paths}
     pairs: list[paired_timing.Pair] = []
     warm_rounds, wall_s, others_s = 0, 0.0, 0.0
     measured_session(job["baseline"], job["threads"])  # the first session of a process also pays for the library's own start
-    # what is loaded first runs a little slower than the same model loaded second: each is first equally often
-    for round_index, loaded_first in enumerate(rng.permutation(np.arange(rounds) % 2).tolist()):
+    # what is loaded first runs a little slower than the same model loaded second: each is first once in two rounds
+    firsts = itertools.chain.from_iterable(rng.permutation(2).tolist() for _ in itertools.count())
+    for round_index, loaded_first in enumerate(itertools.islice(firsts, rounds.most)):
         runs: dict[str, paired_timing.Run] = {}
         for role in sorted(paths, reverse=bool(loaded_first)):
             start = time.perf_counter()
@@ -93,15 +95,20 @@ def time_models(job: Json, samples: list[Feeds]) -> Json:
             *ordered,
             len(samples),
             round_index=round_index,
-            min_pairs=math.ceil(job["min_pairs"] / rounds),
-            min_seconds=job["min_seconds"] / rounds,
+            min_pairs=math.ceil(job["min_pairs"] / rounds.most),
+            min_seconds=job["min_seconds"] / rounds.most,
             rng=rng,
         )
         wall_s += time.perf_counter() - start
         others_s += _busy_seconds() - busy
         gc.enable()
         _note_step(job)
+        if rounds.are_enough(pairs, round_index + 1):
+            break
+    for _ in range(rounds.most - 1 - round_index):  # that are not needed
+        _note_step(job)
     return {
+        "rounds": round_index + 1,
         "load_ms": load_ms,
         "first_run_ms": first_run_ms,
         "pairs": [dataclasses.asdict(pair) for pair in pairs],

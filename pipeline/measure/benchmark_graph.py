@@ -13,7 +13,7 @@ from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.chrome_trace import op_times_of
 from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops
 from pipeline.measure.other_runtime import OtherRuntime, own_runtime
-from pipeline.measure.paired_timing import Pair, percentiles_of, speedup_of
+from pipeline.measure.paired_timing import Pair, Rounds, percentiles_of, speedup_of
 from pipeline.sample import Sample
 
 __all__ = [
@@ -44,6 +44,7 @@ def benchmark_graph(
     min_seconds: float = 3.0,
     warmup_seconds: float = 0.5,
     rounds: int = 6,
+    interval: float = 0.0,
     audio_seconds: Sequence[float] | None = None,
     self_check: bool = False,
     seed: int = 0,
@@ -55,7 +56,7 @@ def benchmark_graph(
 
     The shortest, the median and the longest sample are run, all equally often. Waits for other benchmarks on this
     machine. Takes at least `min_seconds`, plus warm-up, plus loading each model `rounds` times and once more for
-    memory; with `self_check`, nearly twice that.
+    memory, or the share of it that the rounds have which are timed; with `self_check`, nearly twice that.
 
     Args:
         baseline: the original ONNX file.
@@ -65,7 +66,8 @@ def benchmark_graph(
         min_pairs: at least so many pairs are timed,
         min_seconds: and for at least so long.
         warmup_seconds: bound of each round's warm-up.
-        rounds: how often both sessions are built again.
+        rounds: how often both sessions are built again, at most.
+        interval: end after fewer rounds where the interval of the speed-up is no wider than this share of it; 0: never.
         audio_seconds: length of the audio that each sample is or becomes, for the real-time factor.
         self_check: also time the original against itself: that interval should hold 1.
         seed: of the order of runs and of the bootstrap.
@@ -80,7 +82,7 @@ def benchmark_graph(
         raise StageError("The benchmark needs at least one sample, but got none.")
     chosen = pick_lengths(samples, audio_seconds)
     subset = [samples[index] for index in chosen.values()]
-    rounds = _rounds(rounds, min_pairs)
+    allowed = Rounds(_rounds(rounds, min_pairs), interval)
 
     def child(task: str, what: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
@@ -96,7 +98,8 @@ def benchmark_graph(
             min_pairs=min_pairs,
             min_seconds=min_seconds,
             warmup_seconds=warmup_seconds,
-            rounds=rounds,
+            rounds=allowed.most,
+            interval=interval,
             seed=seed,
         )
 
@@ -112,15 +115,16 @@ def benchmark_graph(
         peaks = [peak_bytes(model) for model in (baseline, quantized, None)]
 
     pairs = [Pair(**pair) for pair in times["pairs"]]
-    speedup = speedup_of(pairs, seed=seed)
-    self_speedup = speedup_of([Pair(**pair) for pair in check["pairs"]], seed=seed) if check else None
+    speedup = speedup_of(pairs, seed=seed, widened=allowed.widened)
+    itself = [Pair(**pair) for pair in check["pairs"]] if check else []
+    self_speedup = speedup_of(itself, seed=seed, widened=allowed.widened) if check else None
     seconds = [audio_seconds[index] for index in chosen.values()] if audio_seconds is not None else None
     heard_ms = 1000.0 * sum(seconds) if seconds is not None else 0.0
     lengths = {
         label: _latency(samples[index], seconds[at] if seconds else None, [p for p in pairs if p.sample == at])
         for at, (label, index) in enumerate(chosen.items())
     }
-    op_times, notes = None, benchmark_warnings(speedup, self_speedup, times, threads, rounds)
+    op_times, notes = None, benchmark_warnings(speedup, self_speedup, times, threads)
     if trace is not None:
         label = "median" if "median" in lengths else "long"
         try:
@@ -134,7 +138,7 @@ def benchmark_graph(
     return GraphBenchmark(
         threads=threads,
         pairs=len(pairs),
-        rounds=rounds,
+        rounds=int(times["rounds"]),
         baseline_ms=percentiles_of([pair.baseline_ms for pair in pairs]),
         quantized_ms=percentiles_of([pair.quantized_ms for pair in pairs]),
         speedup=speedup,
@@ -158,7 +162,7 @@ def benchmark_graph(
 
 
 def steps_of(*, min_pairs: int, rounds: int, self_check: bool, trace: bool) -> int:
-    """Return how many steps a benchmark has: each round of timing, three measurements of memory, and the profile."""
+    """Return how many steps a benchmark has at most: each round of timing, three measurements of memory, and the profile."""
     return _rounds(rounds, min_pairs) * (1 + self_check) + 3 + trace
 
 
@@ -194,9 +198,7 @@ def _latency(sample: Sample, audio_seconds: float | None, pairs: Sequence[Pair])
     )
 
 
-def benchmark_warnings(
-    speedup: Speedup, self_check: Speedup | None, times: dict[str, Any], threads: int, rounds: int
-) -> list[str]:
+def benchmark_warnings(speedup: Speedup, self_check: Speedup | None, times: dict[str, Any], threads: int) -> list[str]:
     """Return why the figures may be unreliable."""
     found = []
     others, cores = times["others_cores"], int(times["cores"])
@@ -218,6 +220,6 @@ def benchmark_warnings(
             f"The original came out {self_check.median:.3f} times as fast as itself ({self_check.low:.3f} to "
             f"{self_check.high:.3f}): differences of that size are not reliable."
         )
-    if 2 * int(times["warm_rounds"]) < rounds:
+    if 2 * int(times["warm_rounds"]) < int(times["rounds"]):
         found.append("The models still got faster when the time for warm-up was over: latencies may be too high.")
     return found

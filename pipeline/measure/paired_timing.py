@@ -5,6 +5,11 @@ other see nearly the same state, so the ratio of each pair is taken first, and t
 
 Pairs of one session share its placement in memory, which moves a latency by percents for as long as the session
 lives. Both sessions are therefore built again in every round, and the bootstrap draws rounds, then pairs.
+
+How many rounds are enough may follow from the width of the interval (`Rounds`). Only the width decides, never which model is
+ahead: an end as soon as a difference is significant would call equal models different far more often than once in twenty. The
+width alone does little harm, but some: it ends where rounds happen to be alike, and then the interval is a little too narrow.
+Simulated, it holds the truth in 92 % of the cases instead of 95 %; the interval is widened by what makes up for that.
 """
 
 import itertools
@@ -17,6 +22,9 @@ import numpy as np
 
 from pipeline.measure.benchmark_result import Percentiles, Speedup
 from pipeline.sample import FloatArray
+
+LEAST_ROUNDS, LEAST_SHARE = 4, 0.3  # of those that are allowed: before, no interval is looked at
+WIDENED_ONCE, WIDENED = 1.1, 1.15  # where the interval is looked at once before the last round, and where more often
 
 Run = Callable[[int], object]  # one inference of the sample with that index
 Clock = Callable[[], float]  # seconds
@@ -138,8 +146,62 @@ def measure_pairs(
     return [Pair(round_index, sample, baseline_ms, quantized_ms) for sample, (baseline_ms, quantized_ms) in turns]
 
 
-def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -> Speedup:
-    """Median of the paired ratios with its 95 % interval.
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds are timed, at most, and from which width of the interval on no further one.
+
+    Attributes:
+        most: rounds.
+        interval: the width of the 95 % interval, as a share of the speed-up, with which it ends; 0: all rounds are timed.
+    """
+
+    most: int
+    interval: float = 0.0
+
+    @property
+    def least(self) -> int:
+        """The number of rounds before which it does not end."""
+        least = max(LEAST_ROUNDS, round(LEAST_SHARE * self.most))
+        return min(least, self.most) if self.interval > 0 else self.most
+
+    @property
+    def widened(self) -> float:
+        """By what the interval is to be widened, since its own width has decided when to end."""
+        looks = len(range(self.least, self.most, 2))
+        return (WIDENED_ONCE if looks == 1 else WIDENED) if looks else 1.0
+
+    def are_enough(self, pairs: Sequence[Pair], done: int) -> bool:
+        """Return whether no further round is needed after so many.
+
+        Only after an even number, when each model was loaded first in half of them, which is a small advantage. The width is
+        that of Student's interval for the medians of rounds; the one that is reported (`speedup_of`) is much the same.
+        """
+        if done >= self.most:
+            return True
+        if done < self.least or done % 2:
+            return False
+        medians = [np.median([math.log(pair.ratio) for pair in pairs if pair.round == index]) for index in range(done)]
+        half = self.widened * student(done - 1) * float(np.std(medians, ddof=1)) / math.sqrt(done)
+        return 2.0 * math.sinh(half) <= self.interval
+
+
+def student(free: int) -> float:
+    """Return the 97.5 % quantile of Student's distribution, within 0.2 % from three degrees of freedom on.
+
+    Cornish and Fisher's expansion (Abramowitz and Stegun 1972, 26.7.5): the process that times has no scipy.
+    """
+    z: float = 1.959964
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
+    )
+    return z + sum((term / float(free) ** power for power, term in enumerate(terms, start=1)), 0.0)
+
+
+def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000, widened: float = 1.0) -> Speedup:
+    """Median of the paired ratios with its 95 % interval, stretched by a factor that is given (`Rounds.widened`).
 
     The bootstrap draws rounds, then pairs of each. Drawn from a handful of rounds, its intervals come out too narrow,
     so their halves are stretched by t(rounds - 1) / z * sqrt(rounds / (rounds - 1)), as is usual for few clusters
@@ -156,12 +218,12 @@ def speedup_of(pairs: Sequence[Pair], *, seed: int = 0, resamples: int = 2000) -
 
     centre = np.median(np.concatenate(ratios))
     low, high = np.percentile([np.median(draw()) for _ in range(resamples)], [2.5, 97.5])
-    stretch = 1.0
+    stretch = widened
     if len(rounds) > 1:
         from scipy.special import ndtri, stdtrit  # the child, which only times, needs none
 
         free = len(rounds) - 1
-        stretch = stdtrit(free, 0.975) / ndtri(0.975) * math.sqrt(len(rounds) / free)
+        stretch *= stdtrit(free, 0.975) / ndtri(0.975) * math.sqrt(len(rounds) / free)
     ends = centre + stretch * (np.array([low, high]) - centre)
     return Speedup(*(float(value) for value in np.exp([centre, *ends])))
 

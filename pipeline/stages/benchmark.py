@@ -84,6 +84,7 @@ def _timed(
             min_pairs=settings.runs,
             min_seconds=settings.seconds,
             rounds=settings.rounds,
+            interval=settings.interval,
             audio_seconds=audio_seconds,
             self_check=settings.self_check,
             seed=config.seed,

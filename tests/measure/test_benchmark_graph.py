@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StageError
-from pipeline.measure.benchmark_graph import benchmark_graph, benchmark_warnings, pick_lengths
+from pipeline.measure.benchmark_graph import benchmark_graph, benchmark_warnings, pick_lengths, steps_of
 from pipeline.measure.benchmark_result import Speedup
 
 QUICK = {"min_pairs": 12, "min_seconds": 0.3, "warmup_seconds": 0.3, "rounds": 3}
@@ -107,19 +107,30 @@ def test_lengths_are_picked_by_audio_or_else_by_the_size_of_the_inputs(noise):
 
 
 def test_a_machine_that_is_too_busy_to_tell_is_named_in_a_warning():
-    quiet = {"others_cores": 0.1, "cores": 4, "warm_rounds": 6}
+    quiet = {"others_cores": 0.1, "cores": 4, "warm_rounds": 6, "rounds": 6}
     narrow, wide = Speedup(1.5, 1.47, 1.53), Speedup(1.5, 1.2, 1.8)
-    assert benchmark_warnings(narrow, None, quiet, threads=4, rounds=6) == []
-    assert benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=1, rounds=6) == []  # a core was free
-    assert benchmark_warnings(narrow, None, quiet | {"others_cores": None}, threads=4, rounds=6) == []  # too brief to tell
-    (busy,) = benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=2, rounds=6)
+    assert benchmark_warnings(narrow, None, quiet, threads=4) == []
+    assert benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=1) == []  # a core was free
+    assert benchmark_warnings(narrow, None, quiet | {"others_cores": None}, threads=4) == []  # too brief to tell
+    (busy,) = benchmark_warnings(narrow, None, quiet | {"others_cores": 2.9}, threads=2)
     assert busy.startswith("Other programs kept 2.9 of 4 cores busy")
-    (noisy,) = benchmark_warnings(wide, None, quiet, threads=1, rounds=6)
+    (noisy,) = benchmark_warnings(wide, None, quiet, threads=1)
     assert noisy.startswith("The interval of the speed-up, 1.20 to 1.80, is too wide")
-    (cold,) = benchmark_warnings(narrow, None, quiet | {"warm_rounds": 2}, threads=1, rounds=6)
+    (cold,) = benchmark_warnings(narrow, None, quiet | {"warm_rounds": 2}, threads=1)
     assert "time for warm-up was over" in cold
-    (biased,) = benchmark_warnings(narrow, Speedup(1.05, 1.02, 1.08), quiet, threads=1, rounds=6)
+    (biased,) = benchmark_warnings(narrow, Speedup(1.05, 1.02, 1.08), quiet, threads=1)
     assert "1.050 times as fast as itself" in biased
+
+
+def test_rounds_end_where_the_interval_is_narrow_and_go_on_where_it_is_not(chains, noise):
+    """Of a million percent, any interval is narrower; none has no width at all."""
+    settings = {"min_pairs": 12, "min_seconds": 0.0, "warmup_seconds": 0.0, "rounds": 6}
+    steps = []
+    narrow = benchmark_graph(*chains, [noise(50)], interval=1e4, on_step=lambda: steps.append(None), **settings)
+    wide = benchmark_graph(*chains, [noise(50)], interval=1e-9, **settings)
+    assert (narrow.rounds, narrow.pairs) == (4, 8)
+    assert (wide.rounds, wide.pairs) == (6, 12)
+    assert len(steps) == steps_of(min_pairs=12, rounds=6, self_check=False, trace=False)
 
 
 def test_a_length_that_occurs_once_is_named_once(noise):

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.special
 
 from pipeline.measure.benchmark_result import Percentiles, Speedup, Verdict
-from pipeline.measure.paired_timing import Pair, measure_pairs, percentiles_of, speedup_of, take_turns, warm_up
+from pipeline.measure.paired_timing import Pair, Rounds, measure_pairs, percentiles_of, speedup_of, student, take_turns, warm_up
 from pipeline.measure.session_rounds import timed_round
 
 
@@ -82,6 +83,55 @@ def test_the_interval_of_a_model_against_itself_holds_1_in_about_19_of_20_simula
         speedup = speedup_of(pairs, seed=trial, resamples=200)
         held += speedup.verdict is Verdict.same
     assert held >= 110
+
+
+def simulated(rng, luck, most, interval, ratio=1.0):
+    """Return the pairs of a benchmark whose rounds have luck of their own, and after how many rounds it ended."""
+    rounds, pairs = Rounds(most, interval), []
+    for index in range(most):
+        ratios = ratio * np.exp(rng.normal(0, luck) + rng.normal(0, 0.01, 9))
+        pairs += [Pair(index, 0, float(one), 1.0) for one in ratios]
+        if rounds.are_enough(pairs, index + 1):
+            return pairs, index + 1
+    raise AssertionError("the last round is enough")
+
+
+@pytest.mark.parametrize(("luck", "most"), [(0.01, 6), (0.02, 20)])
+def test_a_model_against_itself_is_the_same_in_19_of_20_where_the_width_of_the_interval_decides_when_to_end(luck, most):
+    """By the width alone, and not by what it holds: with 3 %, from rounds that are alike to such as never end early."""
+    rng = np.random.default_rng(most)
+    held, ended = 0, []
+    for trial in range(100):
+        pairs, done = simulated(rng, luck, most, 0.03)
+        ended.append(done)
+        speedup = speedup_of(pairs, seed=trial, resamples=200, widened=Rounds(most, 0.03).widened)
+        held += speedup.verdict is Verdict.same
+        if done < most:
+            assert speedup.high - speedup.low < 0.05
+    assert held >= 95
+    assert min(ended) >= Rounds(most, 0.03).least
+
+
+def test_on_a_quiet_machine_it_ends_after_the_least_number_of_rounds_and_on_a_noisy_one_after_all():
+    rng = np.random.default_rng(0)
+    assert [simulated(rng, 0.001, most, 0.03)[1] for most in (6, 20)] == [4, 6]
+    assert [simulated(rng, 0.2, most, 0.03)[1] for most in (6, 20)] == [6, 20]
+
+
+def test_a_clear_difference_does_not_end_it():
+    rng = np.random.default_rng(0)
+    assert simulated(rng, 0.1, 20, 0.03, ratio=3.0)[1] == 20
+
+
+def test_without_a_width_all_rounds_are_timed_and_the_interval_is_as_it_was():
+    assert (Rounds(20).least, Rounds(20).widened) == (20, 1.0)
+    assert simulated(np.random.default_rng(0), 0.0001, 20, 0.0)[1] == 20
+    assert Rounds(2, 0.03).widened == 1.0, "nothing is looked at before the last of two rounds"
+
+
+@pytest.mark.parametrize("free", [3, 5, 9, 19, 100])
+def test_students_quantile_is_scipys(free):
+    assert student(free) == pytest.approx(scipy.special.stdtrit(free, 0.975), rel=2e-3)
 
 
 def test_sessions_with_luck_of_their_own_widen_the_interval():
