@@ -24,7 +24,11 @@ LIBRARIES = (
     "hydra.main", "onnxruntime.quantization", "onnxruntime.transformers.float16", "matplotlib.backends.backend_svg",
     "scipy.special", "scipy.signal", "scipy.fft", "scipy.spatial.distance", "scipy.stats", "kaldi_native_fbank", "PIL.Image",
     "matplotlib.figure", "jiwer", "numba",
-    *(f"pipeline.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}" for path in sorted(PACKAGE.rglob("[a-z]*.py"))),
+    *(
+        f"pipeline.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}"
+        for path in sorted(PACKAGE.rglob("[a-z]*.py"))
+        if "reconstruction" not in path.parts  # PyTorch need not be installed
+    ),
 )  # fmt: skip
 OVERRIDES = ["model=onnx", "-m", "+a.b=[1,x_y]", "mode.c=1.5", "a='b c'", "a={b:c}"]  # as commands give them
 

@@ -117,6 +117,10 @@ class StaticConfig(Algorithms, ModeConfig):
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
             and those of a vocoder hiss. Weights of 4096 values or more are stored as int8.
         subgraphs: also quantize inside If, Loop and Scan: MatMul and LSTM with dynamic ranges, the others store int8 weights.
+        reconstruct: scales, zero points, weights and biases are learned from calibration data, block by block and then all
+            at once, until the quantized graph gives what fp32 gives; the speed stays the same. Needs PyTorch (the extra
+            `reconstruct`) and minutes (docs/reconstruction.md).
+        reconstruct_seconds: no step of it is begun later, per graph; the best so far is kept.
     """
 
     method: RangeMethod = RangeMethod.minmax
@@ -136,6 +140,8 @@ class StaticConfig(Algorithms, ModeConfig):
     products_of_activations: bool = False
     min_channels: int = 16
     subgraphs: bool = True
+    reconstruct: bool = False
+    reconstruct_seconds: float = 600.0
     fold_batch_norm: bool = True
     cross_layer_equalization: bool = True
 

@@ -92,6 +92,7 @@ def out_of_range(
                     "qdq, where a type is not of 8 bits",
                 ),
             ]
+            checks.append((mode.reconstruct_seconds > 0, "mode.reconstruct_seconds", mode.reconstruct_seconds, "above 0"))
         case DynamicConfig():
             checks.append(
                 (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipeline.config.choices import CalibrationKind, RangeMethod
+from pipeline.config.choices import CalibrationKind, Format, RangeMethod
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig, WeightOnlyConfig
 from pipeline.config.settings import PackageConfig, RunConfig
 from pipeline.evaluation_kind import EvaluationKind
@@ -108,6 +108,8 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     ),
     "mode.percentile": (Reader("mode.method=percentile", _method(RangeMethod.percentile)),),
     "mode.momentum": (Reader("mode.method=moving_average", _method(RangeMethod.moving_average)),),
+    "mode.reconstruct": (Reader("mode.format=qdq", lambda run: getattr(run.mode, "format", None) is Format.qdq),),
+    "mode.reconstruct_seconds": (Reader("mode.reconstruct=true", lambda run: getattr(run.mode, "reconstruct", False)),),
     "mode.rewrites": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),
     "mode.assume": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),
     "mode.bits": (Reader("MatMul in mode.op_types", _stores_blocks),),

@@ -24,17 +24,17 @@ def shorten(model: onnx.ModelProto, probe: Sequence[Sample], threads: int = 1) -
     Only a graph with one input is given less of it. Lengths are powers of two, so that a slower run of the machine seldom
     means another choice.
     """
-    axes = _free_axes(model, probe)
+    axes = free_axes(model, probe)
     if axes is None or len(axes) != 1:
         return list(probe)
     session = open_session(model, threads)
-    middle = sorted(probe, key=lambda sample: _length(sample, axes) or 0)[len(probe) // 2]
+    middle = sorted(probe, key=lambda sample: length_along(sample, axes) or 0)[len(probe) // 2]
     infer(session, middle)
     start = time.perf_counter()
     infer(session, middle)
     share = RUN_SECONDS / (time.perf_counter() - start)
-    length = 1 << int(max(np.log2(LEAST), np.round(np.log2(share * (_length(middle, axes) or 0)))))
-    return [_part(sample, axes, 0, length) for sample in probe]
+    length = 1 << int(max(np.log2(LEAST), np.round(np.log2(share * (length_along(middle, axes) or 0)))))
+    return [part_of(sample, axes, 0, length) for sample in probe]
 
 
 def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, least: int, threads: int = 1) -> list[Sample]:
@@ -49,13 +49,13 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
         least: positions that are kept at least.
         threads: intra-op threads to run the graph with.
     """
-    axes = _free_axes(model, samples)
-    lengths = [None if axes is None else _length(sample, axes) for sample in samples]
+    axes = free_axes(model, samples)
+    lengths = [None if axes is None else length_along(sample, axes) for sample in samples]
     known = [length for length in lengths if length is not None]
     if axes is None or len(known) < len(samples):
         return list(samples)
     kept = max(round(share * float(np.median(known))), least)
-    cut = [_part(sample, axes, max((length - kept) // 2, 0), kept) for sample, length in zip(samples, known, strict=True)]
+    cut = [part_of(sample, axes, max((length - kept) // 2, 0), kept) for sample, length in zip(samples, known, strict=True)]
     try:
         infer(open_session(model, threads), cut[0])
     except Exception:  # ONNX Runtime's exceptions share no public base class; a graph may want a certain length
@@ -63,7 +63,7 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
     return cut
 
 
-def _free_axes(model: onnx.ModelProto, samples: Sequence[Sample]) -> dict[str, int] | None:
+def free_axes(model: onnx.ModelProto, samples: Sequence[Sample]) -> dict[str, int] | None:
     """Return the one axis of each input that has no fixed length and is longer than 1 in some sample.
 
     None where an input has no such axis or several, or is not float: lengths and tokens would have to follow.
@@ -86,13 +86,13 @@ def _free_axes(model: onnx.ModelProto, samples: Sequence[Sample]) -> dict[str, i
     return axes or None
 
 
-def _length(sample: Sample, axes: Mapping[str, int]) -> int | None:
+def length_along(sample: Sample, axes: Mapping[str, int]) -> int | None:
     """Return how long all inputs of a sample are along their free axes; None where they differ."""
     lengths = {array.shape[axes[name]] for name, array in sample.inputs.items()}
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def _part(sample: Sample, axes: Mapping[str, int], start: int, length: int) -> Sample:
+def part_of(sample: Sample, axes: Mapping[str, int], start: int, length: int) -> Sample:
     """Return so many positions of a sample along the free axes of its inputs."""
     inputs = {
         name: np.ascontiguousarray(array[(slice(None),) * axes[name] + (slice(start, start + length),)])

@@ -209,3 +209,49 @@ class NodeError:
     node: str
     op_type: str
     sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class ReconstructedPart:
+    """A part of a graph whose numbers were learned (`mode.reconstruct`).
+
+    Attributes:
+        name: the tensor that it makes, or `the whole`.
+        layers: how many layers with integer weights it has.
+        measure: of the errors: `squared error`, over the power of what is right, or `log_mel_l1`, in nats.
+        steps: of the optimiser.
+        calibration_before: error on the calibration samples that it learned from.
+        calibration_after: the same, with what was kept.
+        held_back_before: error on calibration samples that it did not learn from.
+        held_back_after: the same, with what was kept.
+        kept: whether what was learned is in the file; it is not where the error on what was held back did not become smaller.
+        in_time: whether there was time for all steps.
+    """
+
+    name: str
+    layers: int
+    measure: str
+    steps: int
+    calibration_before: float
+    calibration_after: float
+    held_back_before: float
+    held_back_after: float
+    kept: bool
+    in_time: bool
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What `mode.reconstruct` has done to a graph.
+
+    Attributes:
+        parts: in the order in which they were learned.
+        left: what was not reconstructed -> why.
+        seconds: that it took.
+        stopped_early: whether `mode.reconstruct_seconds` ended it.
+    """
+
+    parts: list[ReconstructedPart]
+    left: dict[str, str]
+    seconds: float
+    stopped_early: bool

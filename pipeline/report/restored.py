@@ -123,7 +123,7 @@ def _quantized(report: Report, folder: Path) -> "Quantized":
         for graph, found in (report.search or {}).items()
     }
     rewritten = {graph: _rewritten(found) for graph, found in (report.rewrites or {}).items()}
-    return Quantized(artifacts, (), rewritten, searches, calibrated_on=report.calibrated_on)
+    return Quantized(artifacts, (), rewritten, searches, report.calibrated_on, reconstructions=report.reconstruction or {})
 
 
 def _artifact(told: ArtifactReport, folder: Path) -> "Artifact":

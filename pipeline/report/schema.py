@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.packaged import Package
-from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit
+from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit, Reconstruction
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
 from pipeline.report.typed_json import LEFT_OUT
@@ -222,6 +222,7 @@ class Report:
         runs_on: what they need.
         calibrated_on: how many samples of which kind.
         rewrites: graph -> what became of each rewrite, where they were asked for.
+        reconstruction: graph -> what was learned of its parts, where that was asked for.
         search: graph -> what a search has tried and chosen.
         samples: which samples a search chose by, and which it did not see.
         benchmark: graph -> its speed.
@@ -248,6 +249,7 @@ class Report:
     runs_on: RunsOn | None = field(default=None, metadata=LEFT_OUT)
     calibrated_on: str | None = field(default=None, metadata=LEFT_OUT)
     rewrites: dict[str, GraphRewrites] | None = field(default=None, metadata=LEFT_OUT)
+    reconstruction: dict[str, Reconstruction] | None = field(default=None, metadata=LEFT_OUT)
     search: dict[str, SearchReport] | None = field(default=None, metadata=LEFT_OUT)
     samples: SampleSplit | None = field(default=None, metadata=LEFT_OUT)
     benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)

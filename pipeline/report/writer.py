@@ -88,6 +88,7 @@ def report_of(
         calibrated_on=None if quantized is None else quantized.calibrated_on,
         samples=None if samples is None else _as(SampleSplit, samples),
         rewrites=None if quantized is None else {name: _rewrites(found) for name, found in quantized.rewritten.items()},
+        reconstruction=None if quantized is None else dict(quantized.reconstructions) or None,
         search=None if quantized is None or not quantized.searches else _searches(quantized, evaluation),
         benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),

@@ -6,6 +6,7 @@ from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
 from pipeline.paths import cache_directory
+from pipeline.ptq.reconstructed import check_torch
 from pipeline.quantize.target import exact_on_target_only
 from pipeline.quantize.type_names import check_type_names
 from pipeline.stages.context import RunContext
@@ -15,6 +16,7 @@ def run(context: RunContext) -> LoadedModel:
     """Load every graph that a mode applies to, and note the files that decide what they mean."""
     if context.config.model.url is not None:
         _fetch(context)
+    check_torch((context.config.mode, *context.config.graph_modes.values()))
     model = load(context.config.model, context.config.runtime.threads)
     for name, source in model.graphs.items():
         check_type_names(source, context.config.mode_of(name))

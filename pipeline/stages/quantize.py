@@ -1,6 +1,5 @@
 """The quantize stage: one plan and one rewrite per mode, then the same checks for every artifact."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -22,7 +21,7 @@ from pipeline.config.mode_settings import (
     WeightOnlyConfig,
 )
 from pipeline.config.model_name import is_shipped
-from pipeline.errors import ConfigError, ModelError, StageError, did_you_mean
+from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
@@ -34,6 +33,9 @@ from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
+from pipeline.ptq.reconstructed import notes_on as reconstruction_notes
+from pipeline.ptq.reconstructed import reconstructed
+from pipeline.ptq.reconstructed import warnings_on as warnings_on_reconstruction
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
@@ -58,9 +60,11 @@ from pipeline.quantize.user_notes import (
 )
 from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
+from pipeline.record.results import Reconstruction
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
+from pipeline.stages.half_precision import has_half_precision, refuse_half_precision
 from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
@@ -80,6 +84,7 @@ def run(context: RunContext) -> Quantized:
     quantized = quantize(
         context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
         search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
+        rate_hz=getattr(context.loaded.adapter, "rate_hz", None),
     )  # fmt: skip
     for name, text in config.model.client_files.items():
         context.directory.write_text(name, text)
@@ -105,6 +110,7 @@ def quantize(
     threads: int = 1,
     seed: int = 0,
     progress: ProgressBars | None = None,
+    rate_hz: int | None = None,
 ) -> Quantized:
     """Quantize every graph of a model.
 
@@ -119,6 +125,7 @@ def quantize(
         threads: intra-op threads that the model will run with: what is faster depends on them.
         seed: of the noise that a graph draws while it is calibrated.
         progress: where to show how far calibration is.
+        rate_hz: sample rate of the model's audio, if it makes any.
 
     Raises:
         ConfigError: a setting means nothing in a graph.
@@ -127,7 +134,7 @@ def quantize(
         KeyboardInterrupt: the run was interrupted before a graph was finished. Later, the graphs that are finished are given,
             and the interruption is postponed (`pipeline.interruption`).
     """
-    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), stems=stems_of(sources))
+    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), rate_hz, stems=stems_of(sources))
     modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     try:
         for name, source in sources.items():
@@ -143,7 +150,15 @@ def quantize(
     warnings = (*job.warnings, *assumed, *job.unchanged)
     hold()
     artifacts = {name: artifact.published(directory) for name, artifact in job.staged.items()}
-    return Quantized(artifacts, tuple(job.notes), job.rewritten, job.searches, urgent=tuple(job.urgent), warnings=warnings)
+    return Quantized(
+        artifacts,
+        tuple(job.notes),
+        job.rewritten,
+        job.searches,
+        urgent=tuple(job.urgent),
+        warnings=warnings,
+        reconstructions=job.reconstructions,
+    )
 
 
 @dataclass
@@ -157,9 +172,11 @@ class _Job:
         threads: intra-op threads.
         seed: of noise.
         progress: bars.
+        rate_hz: of the model's audio.
         staged: graph name -> finished artifact, not yet published.
         rewritten: graph name -> the rewrites that were kept and refused.
         searches: graph name -> the report of a search.
+        reconstructions: graph name -> what was learned.
         urgent: what a user must know first.
         warnings: what else a user must know.
         notes: what was done as is usual.
@@ -173,9 +190,11 @@ class _Job:
     threads: int
     seed: int
     progress: ProgressBars
+    rate_hz: int | None
     staged: dict[str, Artifact] = field(default_factory=dict)
     rewritten: dict[str, Rewritten] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reconstructions: dict[str, Reconstruction] = field(default_factory=dict)
     urgent: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -186,9 +205,9 @@ class _Job:
         """Do with one graph what its mode says; after an interruption that was postponed, nothing."""
         if is_postponed():
             return
-        _refuse_half_precision(source)
+        refuse_half_precision(source)
         # Where a graph is of half precision in parts, ONNX Runtime would put casts around them, which fp16 has no use for.
-        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and _half_precision(source))
+        preprocess = mode.preprocess and not (isinstance(mode, Fp16Config) and has_half_precision(source))
         opset = opset_for(mode.opset, mode.runtime, source.opset)
         shrink = not isinstance(mode, OptimizeConfig)
         prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess, weights_shrink=shrink)
@@ -298,8 +317,22 @@ class _Job:
             keep_in_float(
                 model, plan, mode, {name: f"{tensor!r} was zero in all of calibration" for name, tensor in silent.items()}
             )
-        model = fit(model, plan, mode, ranges, samples, threads=self.threads)
-        return quantize_static(model, plan, mode, ranges)
+        fitted = fit(model, plan, mode, ranges, samples, threads=self.threads)
+        if not mode.reconstruct:
+            return quantize_static(fitted, plan, mode, ranges)
+        name, reference, before = source.name, onnx.ModelProto(), onnx.ModelProto()
+        reference.CopyFrom(model)
+        before.CopyFrom(fitted)
+        quantized = quantize_static(fitted, plan, mode, ranges)
+        found = reconstructed(
+            quantized, before, reference, mode, self.calibration[name],
+            bar=lambda part, steps: self.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
+            rate_hz=self.rate_hz, seed=self.seed, threads=self.threads,
+        )  # fmt: skip
+        self.reconstructions[name] = found
+        self.notes += reconstruction_notes(name, found)
+        self.warnings += warnings_on_reconstruction(name, found)
+        return quantized
 
 
 def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:
@@ -359,19 +392,3 @@ def suffix_of(mode: AnyModeConfig) -> str:
             return "fp32"
         case _:
             assert_never(mode)
-
-
-def _half_precision(source: SourceGraph) -> bool:
-    """Say whether a graph holds constants of half precision."""
-    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors_in(source.model))
-
-
-def _refuse_half_precision(source: SourceGraph) -> None:
-    """Refuse a graph that computes in half precision; one that only stores weights so, and casts them, computes in float."""
-    nodes = [node for scope in graphs_of(source.model.graph) for node in scope.node]
-    computed_with = {name for node in nodes if node.op_type != "Cast" for name in node.input}
-    types = Counter(tensor.data_type for tensor in source.model.graph.initializer if tensor.name in computed_with)
-    if types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]:
-        raise ModelError(
-            f"model.path: {source.path} is an fp16 model; a quantizer needs the fp32 original, which it was made from."
-        )

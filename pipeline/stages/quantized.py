@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.record.results import Reconstruction
+
 if TYPE_CHECKING:  # a run that quantizes nothing loads no rewrites
     from pipeline.optimize.engine import Rewritten
     from pipeline.quantize.artifact import Artifact
@@ -19,6 +21,7 @@ class Quantized:
         rewritten: graph name -> the float rewrites that were kept and refused, where they were asked for.
         searches: graph name -> what a search has tried and found: the report's `search`.
         warnings: what else a user must know.
+        reconstructions: graph name -> what was learned of it (`mode.reconstruct`).
         calibrated_on: what was calibrated on, such as `32 real samples`; None where nothing was.
     """
 
@@ -29,3 +32,4 @@ class Quantized:
     calibrated_on: str | None = None
     urgent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    reconstructions: dict[str, Reconstruction] = field(default_factory=dict)
