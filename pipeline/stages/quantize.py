@@ -61,6 +61,7 @@ from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
+from pipeline.stages.kept_results import quantized_before
 from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
@@ -77,9 +78,12 @@ def run(context: RunContext) -> Quantized:
             raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, context.loaded.graphs)}")
     inputs = SearchInputs(context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
     probes = {name: evaluation.selection.probes(name) for name in context.loaded.graphs}
-    quantized = quantize(
-        context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
-        search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
+    quantized = quantized_before(
+        context,
+        lambda: quantize(
+            context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
+            search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
+        ),
     )  # fmt: skip
     for name, text in config.model.client_files.items():
         context.directory.write_text(name, text)
