@@ -13,6 +13,8 @@
     shell_words.py      commands as they are pasted into a shell
     sample.py           one sample: the arrays that one call of a graph takes
     utterance.py        one utterance of a data set: text, token ids, recording
+    typed_json.py       dataclasses <-> JSON
+    cache/              what runs have made and others need again
     evaluation_kind.py  what quality means for a model
     graph/              ONNX graphs: loading, sessions, names, shapes, parts of a graph, edits
     audio/              signal processing that models, data and metrics share

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ _given: list[str] = []
 """The arguments of this process, as they were given."""
 
 _freeze_once = functools.cache(gc.freeze)
-DOCTOR, SERVE = "doctor", "serve"
+DOCTOR, SERVE, CACHE = "doctor", "serve", "cache"
 STATUS_WORSE = 3  # with fail_if_worse
 
 
@@ -91,6 +92,10 @@ def _arguments(given: list[str]) -> list[str]:
         from pipeline.serve.serve_command import serve
 
         serve(given[1:])
+    if given[:1] == [CACHE]:
+        from pipeline.command_line.cache_command import cache
+
+        cache(given[1:])
     if given[:1] == [DOCTOR]:
         given = _examination(given[1:])
     _given[:] = given
@@ -240,11 +245,12 @@ def _resume(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
 
 def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[str], *, goes_on: bool) -> "Report":
     """Run, or go on with a run, and see to the report and the page where that ends early."""
+    from pipeline.config.compose import to_cache_config
     from pipeline.record.report_end import mark_failed
     from pipeline.resume import resume_run
 
     try:
-        return resume_run(directory) if goes_on else _execute(composed, directory, overrides)
+        return resume_run(directory, to_cache_config(composed)) if goes_on else _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
             if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
@@ -258,6 +264,7 @@ def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[s
 
 
 def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[str]) -> "Report":
+    from pipeline.cache.current_cache import CacheConfig
     from pipeline.config.compose import read_run_config, save_config, to_plain, to_run_config
     from pipeline.config.readers import unread
     from pipeline.data.implied_kind import with_implied_kind
@@ -276,6 +283,7 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
             _only_rerun(overrides)
             read_report(Path(composed.rerun), "rerun")
             config, plain = read_run_config(past_config_file(composed.rerun))
+            config = replace(config, cache=CacheConfig(enabled=False))  # what is repeated is made again
         else:
             config, plain = with_implied_kind(to_run_config(composed), to_plain(composed), overrides)
             spare = unread(config, overrides)

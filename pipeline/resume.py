@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pipeline.cache.current_cache import CacheConfig
 from pipeline.config.help_text import program
 from pipeline.errors import ConfigError
 from pipeline.past_runs import refuse_others, remove_empty_run
@@ -44,8 +45,12 @@ LOG_FILE = "run.log"
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # Hydra's
 
 
-def resume_run(directory: RunDirectory) -> "Report":
+def resume_run(directory: RunDirectory, cache: CacheConfig) -> "Report":
     """Finish a run in its own directory, and return its report: that of a run that was not disturbed, but for times.
+
+    Args:
+        directory: of the run.
+        cache: what this command uses: where the run's own settings would have it, a stranger may have chosen.
 
     Raises:
         ConfigError: its settings or its report cannot be read, or a file that it has read is another one now.
@@ -57,6 +62,7 @@ def resume_run(directory: RunDirectory) -> "Report":
 
     folder = directory.path
     config, _ = read_run_config(past_config_file(str(folder), "resume"))
+    config = replace(config, cache=replace(cache, enabled=cache.enabled and config.cache.enabled))
     unfinished = read_unfinished(folder)
     report = standing_report(folder, unfinished)
     if changed := files_changed(report.inputs):

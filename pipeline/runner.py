@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from pipeline.cache.current_cache import current, using
 from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
 from pipeline.errors import PipelineError, StageError
@@ -80,7 +81,7 @@ def run_stages(
         PipelineError: what a user can act on; the report then says `failed`, and nothing half-written is left.
         KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
-    with holding(config.limits), rehearsals() as others:  # starts a process, while the rest is made ready
+    with holding(config.limits), using(config.cache), rehearsals() as others:  # starts a process, while the rest is made ready
         others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
         return _run(config, directory, warnings, restored)
 
@@ -88,8 +89,10 @@ def run_stages(
 def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], restored: Restored | None) -> Report:
     context = RunContext(config, directory)
     done: list[StageRun] = []
+    used = current().used
     if restored is not None:
         restored.put_into(context)
+        used |= restored.report.cache or {}
         done += restored.stages
     for warning in (*warnings, *warnings_of(config)):
         context.run_log.warn(warning)
@@ -100,7 +103,7 @@ def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], re
             status, model=config.model.name, mode=config.mode.name, stages=stages_of(config.stages, done, status),
             environment=surroundings, run_log=context.run_log, error=error, inspection=context.inspection,
             quantized=context.quantized, samples=context.split, benchmarks=context.benchmarks, evaluation=context.evaluation,
-            diagnosis=context.diagnosis, package=context.package,
+            diagnosis=context.diagnosis, package=context.package, cache=used if current().store is not None else None,
         )  # fmt: skip
         return write_report(directory, report)
 

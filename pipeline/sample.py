@@ -1,6 +1,7 @@
 """One sample: the arrays that one call of a graph takes, by input name."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,3 +55,8 @@ class Sample:
             found.update(f"{name} {array.dtype} {array.shape} ".encode())
             found.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
         return found.digest()
+
+
+def digests_of(samples: Iterable[Sample]) -> list[tuple[str, bytes]]:
+    """Return what results depend on of samples: their ids, and hashes of their inputs."""
+    return [(sample.id, sample.digest) for sample in samples]

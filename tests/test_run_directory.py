@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.record.run_directory import RunDirectory
-from pipeline.report.typed_json import to_json
+from pipeline.typed_json import to_json
 
 
 def test_infinite_and_undefined_numbers_become_null(run_directory):

@@ -10,13 +10,17 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import INFINITE
+from pipeline.cache.recall import Form, remembered
 from pipeline.calibration.derived_tensors import constants_of, infer, masked_tensors
+from pipeline.graph.model_digest import digest_of
 from pipeline.graph.noise_inputs import with_noise_inputs
 from pipeline.graph.session import infer as run
 from pipeline.graph.session import inputs_for, open_session
 from pipeline.graph.subgraph import upstream_of
 from pipeline.graph.value_info import FLOAT_TYPES
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
 
 SAMPLES = 32  # that are looked at, at most
 
@@ -36,6 +40,27 @@ def infinite_tensors(
         threads: intra-op threads.
         seed: of the graph's noise.
     """
+
+    def depends_on() -> tuple[object, ...]:
+        return digest_of(model), sorted(tensors), digests_of(samples), threads, seed
+
+    return remembered(INFINITE, depends_on, FORM, lambda: _looked_for(model, tensors, samples, threads, seed))
+
+
+def _entry_of(found: dict[str, str]) -> Entry:
+    return Entry([[tensor, sample] for tensor, sample in found.items()])
+
+
+def _tensors_of(entry: Entry) -> dict[str, str]:
+    return {str(tensor): str(sample) for tensor, sample in entry.facts}
+
+
+FORM = Form(_entry_of, _tensors_of)
+
+
+def _looked_for(
+    model: onnx.ModelProto, tensors: Collection[str], samples: Sequence[Sample], threads: int, seed: int
+) -> dict[str, str]:
     given = {value.name for value in model.graph.input}
     wanted = [name for name in tensors if name not in given]
     found = {

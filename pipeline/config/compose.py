@@ -16,6 +16,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.cache.current_cache import CacheConfig
 from pipeline.config.choices import ModeKind
 from pipeline.config.help_text import help_node
 from pipeline.config.mode_settings import (
@@ -24,7 +25,7 @@ from pipeline.config.mode_settings import (
     ModeConfig,
 )
 from pipeline.config.model_name import model_name
-from pipeline.config.ranges import limits_out_of_range, out_of_range, package_out_of_range
+from pipeline.config.ranges import cache_out_of_range, limits_out_of_range, out_of_range, package_out_of_range
 from pipeline.config.saved_settings import read_settings
 from pipeline.config.settings import (
     ALL_STAGES,
@@ -42,7 +43,7 @@ from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
-GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "report", "package")
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "cache", "report", "package")
 
 RENAMED = {  # settings and options under a former name -> the present one
     "mode=float": "mode=optimize",
@@ -129,6 +130,7 @@ def _run_config(composed: DictConfig) -> RunConfig:
         "benchmark": _convert(composed, "benchmark", BenchmarkConfig, problems),
         "runtime": _convert(composed, "runtime", RuntimeConfig, problems),
         "limits": _convert(composed, "limits", LimitsConfig, problems),
+        "cache": _convert(composed, "cache", CacheConfig, problems),
         "report": _convert(composed, "report", ReportConfig, problems),
         "package": _convert(composed, "package", PackageConfig, problems),
     }
@@ -138,12 +140,27 @@ def _run_config(composed: DictConfig) -> RunConfig:
         groups = (values["calibration"], values["evaluation"], values["benchmark"], values["runtime"])
         for mode in (values["mode"], *graph_modes.values()):
             problems += out_of_range(mode, *groups)
-        problems += [*limits_out_of_range(values["limits"]), *package_out_of_range(values["package"]), *_stage_problems(stages)]
+        problems += [*limits_out_of_range(values["limits"]), *cache_out_of_range(values["cache"])]
+        problems += [*package_out_of_range(values["package"]), *_stage_problems(stages)]
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
     selected = tuple(name for name in ALL_STAGES if name in stages or (packs and name == "package"))
     return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
+
+
+def to_cache_config(composed: DictConfig) -> CacheConfig:
+    """Convert the settings of the cache alone.
+
+    Raises:
+        ConfigError: one is unknown, of the wrong type or out of its limits.
+    """
+    problems: list[str] = []
+    found: CacheConfig | None = _convert(composed, "cache", CacheConfig, problems)
+    problems += [] if found is None else cache_out_of_range(found)
+    if found is None or problems:
+        raise ConfigError("\n".join(problems))
+    return found
 
 
 def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:

@@ -32,6 +32,7 @@ _EXAMPLES = {
     "resume=outputs/sweeps/<timestamp>": "a sweep, or a run, that was killed, to its end",
     '"compare=[outputs/matcha/*/*]" sort_by=log_mel_l1': "several runs side by side",
     "serve outputs": "all runs in a browser, also to compare by ear",
+    "cache info": "what later runs take from the cache",
     "model=matcha mode=static --cfg job": "the settings, without running",
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 from enum import Enum
 
+from pipeline.cache.current_cache import CacheConfig
 from pipeline.config.choices import Format, IntegerType
 from pipeline.config.mode_settings import (
     AnyModeConfig,
@@ -26,6 +27,14 @@ def limits_out_of_range(limits: LimitsConfig) -> list[str]:
         for name, value in given.items()
         if value is not None and not value > 0
     ]
+
+
+def cache_out_of_range(cache: CacheConfig) -> list[str]:
+    """Return a sentence for each setting of the cache that is out of its range."""
+    found = [] if cache.max_mb > 0 else [f"cache.max_mb: {cache.max_mb} is out of limits; allowed: above 0."]
+    if cache.dir is not None and not cache.dir.strip():
+        found.append("cache.dir: empty; give a directory, or leave it out. cache.enabled=false keeps nothing.")
+    return found
 
 
 def package_out_of_range(package: PackageConfig) -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from pipeline.cache.current_cache import CacheConfig
 from pipeline.config.choices import CalibrationKind, Language, OnBadSample, PackageKind, SampleRateMismatch
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
@@ -98,6 +99,8 @@ class BenchmarkConfig:
         host_python: the Python on the device.
         ssh_config: a configuration file of OpenSSH in the place of ~/.ssh/config.
         self_check: also time the original against itself, the same way: that interval should hold 1.
+        reuse: take the figures of the same files from the cache, where they were timed on this machine with the same settings
+            before; a machine is not as fast at any time, so that by default every run times for itself.
     """
 
     threads: list[int] = field(default_factory=list)
@@ -110,6 +113,7 @@ class BenchmarkConfig:
     host_python: str = "python3"
     ssh_config: str | None = None
     self_check: bool = False
+    reuse: bool = False
 
 
 @dataclass
@@ -190,6 +194,7 @@ class RunSchema:
     benchmark: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     package: Any = field(default_factory=PackageConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
@@ -225,6 +230,7 @@ class RunConfig:
     package: PackageConfig = field(default_factory=PackageConfig)
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     @property
     def thread_counts(self) -> tuple[int, ...]:

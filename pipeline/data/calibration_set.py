@@ -4,15 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.cache.kinds import CHECKED
+from pipeline.cache.recall import remembered
 from pipeline.config.choices import CalibrationKind
 from pipeline.config.settings import CalibrationConfig
 from pipeline.data.datasets import LOOKED_AHEAD, calibration_samples, refuse_or_skip
+from pipeline.data.evaluation_set import ALL_GOOD
 from pipeline.errors import DataError
 from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.record.run_log import RunLog
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
 
 CALLS_KEPT = 1024  # of all sequences of a streaming model together, at most
 FEWEST_STEPS, MOST_STEPS = 4, 64  # of one sequence
@@ -75,7 +78,15 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         if noise or graph == entry:
             source = model[graph] if noise else model.entry
             samples = calibration_samples(model.adapter, source, self._config, self._seed, self._run_log)
-            good = self._that_run(graph, samples)
+            kind = self._config.kind
+            good = samples
+
+            def all_run() -> bool:
+                nonlocal good
+                good = self._that_run(graph, samples)
+                return len(good) == len(samples)
+
+            remembered(CHECKED, lambda: (model.identity, graph, kind, self._seed, digests_of(samples)), ALL_GOOD, all_run)
             steps = [model.adapter.steps(sample) for sample in good]
             if graph != entry or all(count is None for count in steps):
                 return good

@@ -1,7 +1,7 @@
 """Which samples a run calibrates and evaluates on."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,9 @@ import numpy.typing as npt
 import onnx
 
 from pipeline.audio.resample import resample
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import SAMPLES
+from pipeline.cache.recall import Form, remembered
 from pipeline.config.choices import CalibrationKind, OnBadSample, SampleRateMismatch
 from pipeline.config.settings import CalibrationConfig, EvaluationConfig
 from pipeline.data.arrays import check_samples, check_sequence, read_arrays, read_labels
@@ -22,7 +25,7 @@ from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.symbolic_dims import drop_contradicted_names
 from pipeline.models.speech_model import ReadAudio, SpeechModel
-from pipeline.paths import resolve_path
+from pipeline.paths import hash_files, resolve_path
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 from pipeline.utterance import Utterance
@@ -49,6 +52,16 @@ class EvaluationSample:
     sample: Sample
     utterance: Utterance | None = None
     label: int | None = None
+
+
+def identities(items: Sequence[EvaluationSample]) -> list[object]:
+    """Return what a score of samples depends on: their inputs, texts, labels and recordings."""
+    found: list[object] = []
+    for item in items:
+        audio = item.utterance.audio if item.utterance is not None else None
+        heard = hash_files(audio)[1] if audio is not None and audio.is_file() else None
+        found.append((item.sample.id, item.sample.digest, item.utterance, item.label, heard))
+    return found
 
 
 def calibration_samples(
@@ -200,6 +213,29 @@ def refuse_or_skip(
     run_log.skip(key, sample, reason)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A sample that was made of an utterance.
+
+    Attributes:
+        sample: the sample.
+        notes: what was done with its recording.
+        was_heard: whether the recording was read.
+    """
+
+    sample: Sample
+    notes: list[str]
+    was_heard: bool
+
+
+_FORM = Form[_Made](
+    lambda made: Entry({"id": made.sample.id, "notes": made.notes, "heard": made.was_heard}, made.sample.inputs),
+    lambda entry: _Made(
+        Sample(str(entry.facts["id"]), dict(entry.arrays)), [str(note) for note in entry.facts["notes"]], entry.facts["heard"]
+    ),
+)
+
+
 @dataclass
 class _Wanted:
     """What is wanted of a data set, and what happens to samples that cannot be used.
@@ -232,7 +268,7 @@ class _Wanted:
     def from_utterances(
         self, model: SpeechModel, path: Path, source: SourceGraph, *, own: bool, needs_text: bool = False
     ) -> list[EvaluationSample]:
-        read = audio_reader(self.mismatch, self.run_log, model.resample)
+        sample_of = self._maker(model, source)
 
         def pairs() -> Iterator[tuple[EvaluationSample | None, tuple[str, str] | None]]:
             for utterance in utterances_in(path, self.key, self._bad, self._left_out):
@@ -245,13 +281,44 @@ class _Wanted:
                             f"sample {known.id!r} has no text to compare with. Give a manifest with text, or compare outputs "
                             "only with evaluation=tensors."
                         )
-                    yield EvaluationSample(model.sample(known, read), known), None
+                    yield EvaluationSample(sample_of(known), known), None
                 except DataError as error:
                     yield None, (known.id, str(error))
 
         found = self._usable(model, path, pairs(), source)
         self.run_log.read(*files_of(path))
         return found
+
+    def _maker(self, model: SpeechModel, source: SourceGraph) -> Callable[[Utterance], Sample]:
+        """Return what makes the sample of an utterance; the features of a recording are not computed twice."""
+        beside = [(file.name, hash_files(file)[1]) for file in model.side_files if file.is_file()]
+
+        def sample_of(utterance: Utterance) -> Sample:
+            audio = utterance.audio
+            hashed = hash_files(audio)[0][0] if audio is not None and audio.is_file() else None
+
+            def made() -> _Made:
+                notes: list[str] = []
+                heard: list[Path] = []
+
+                def read(path: Path, sample_rate_hz: int) -> npt.NDArray[np.float32]:
+                    found = read_audio(path, sample_rate_hz, self.mismatch, notes, model.resample)
+                    heard.append(path)
+                    return found
+
+                return _Made(model.sample(utterance, read), notes, was_heard=bool(heard))
+
+            def depends_on() -> tuple[object, ...]:
+                return model, source.sha256, beside, utterance, None if hashed is None else hashed.sha256, self.mismatch
+
+            found = remembered(SAMPLES, depends_on, _FORM, made)
+            for note in found.notes:
+                self.run_log.note(note)
+            if found.was_heard and hashed is not None:
+                self.run_log.read_hashed(hashed)
+            return found.sample
+
+        return sample_of
 
     def _usable(
         self,

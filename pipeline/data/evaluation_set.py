@@ -8,6 +8,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import CHECKED
+from pipeline.cache.recall import Form, remembered
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample, evaluation_samples, refuse_or_skip
 from pipeline.errors import DataError, StageError
@@ -16,10 +19,13 @@ from pipeline.models.loop_settings import advice_on_states
 from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.record.run_log import RunLog
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
 
 TRACED_SAMPLES = 8  # that further graphs of a model are run on, for a probe and for timing
 FEW_SAMPLES = 16  # fewer in a part are too few
+
+ALL_GOOD = Form[bool](lambda good: Entry() if good else None, lambda _: True)
+"""That the original runs on all samples of a set; where it does not, what is said of some is said again."""
 
 OnBad = Callable[[str, str], None]
 """(id of a sample, why it cannot be used) -> what the settings say of such samples."""
@@ -54,7 +60,16 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         Raises:
             DataError: there is none, or a bad one is refused.
         """
+        if self._checked < len(self._given) and remembered(CHECKED, self._depends_on, ALL_GOOD, self._are_all_good):
+            self._good, self._checked = list(self._given), len(self._given)
+            self._runs = {item.sample.id: True for item in self._given}
         return self.first(len(self._given))
+
+    def _depends_on(self) -> tuple[object, ...]:
+        return self._model.identity, self._seed, digests_of(item.sample for item in self._given)
+
+    def _are_all_good(self) -> bool:
+        return len(self.first(len(self._given))) == len(self._given)
 
     @property
     def ids(self) -> list[str]:

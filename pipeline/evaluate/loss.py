@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from pipeline.config.settings import EvaluationConfig
-from pipeline.data.datasets import EvaluationSample
+from pipeline.data.datasets import EvaluationSample, identities
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.decisions import outputs_beside
 from pipeline.evaluate.kinds_of_scorer import scorer_of
@@ -128,6 +128,11 @@ class LossEvaluator:
     def of_single_calls(self) -> bool:
         """Whether each sample is one call of the graph, which has nothing to do with the others."""
         return not self._rolled_out and all(len(calls) == 1 for calls in self.calls)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a loss depends on beside the changed graph."""
+        return self._model.identity, self.graph, self.metric, identities(self.items), self._config, self._seed
 
     @property
     def exact_products(self) -> bool:

@@ -6,10 +6,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, version_converter
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import PREPARED
+from pipeline.cache.recall import Form, remembered
 from pipeline.errors import ModelError
 from pipeline.graph.body_constants import constants_as_initializers
 from pipeline.graph.inlined_branches import restore_names
@@ -23,6 +27,7 @@ from pipeline.graph.large_models import (
     save_with_external_data,
     without_weights,
 )
+from pipeline.graph.model_digest import digest_of
 from pipeline.graph.module_paths import Paths
 from pipeline.graph.node_patterns import ensure_names
 from pipeline.graph.noise_inputs import NORMAL, UNIFORM, random_nodes
@@ -76,6 +81,30 @@ def prepare(
     Raises:
         ModelError: the graph cannot be converted, or `opset` is too old for the mode.
     """
+
+    def depends_on() -> tuple[object, ...]:
+        return source.name, digest_of(source.model), opset, needed_opset, preprocess, weights_shrink
+
+    form = Form(_entry_of, lambda entry: _prepared_of(entry, source))
+    return remembered(PREPARED, depends_on, form, lambda: _made_ready(source, opset, needed_opset, preprocess, weights_shrink))
+
+
+def _entry_of(prepared: PreparedGraph) -> Entry | None:
+    if is_large(prepared.model):
+        return None
+    content = np.frombuffer(prepared.model.SerializeToString(), np.uint8)
+    return Entry({"notes": prepared.notes, "folded": sorted(prepared.folded)}, {"model": content})
+
+
+def _prepared_of(entry: Entry, source: SourceGraph) -> PreparedGraph:
+    model = onnx.ModelProto.FromString(entry.arrays["model"].tobytes())
+    notes, folded = tuple(entry.facts["notes"]), frozenset(entry.facts["folded"])
+    return PreparedGraph(model, notes, folded, source.paths, source.keep_lengths)
+
+
+def _made_ready(
+    source: SourceGraph, opset: int | None, needed_opset: int, preprocess: bool, weights_shrink: bool
+) -> PreparedGraph:
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
     ensure_names(model)

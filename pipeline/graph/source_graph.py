@@ -190,6 +190,18 @@ def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
+def hash_of_graph(path: str) -> str:
+    """Return the SHA-256 of a graph's file and of its external data, as `SourceGraph.sha256`, without loading it.
+
+    Raises:
+        OSError, DecodeError: the file is missing or no ONNX model.
+        ModelError: it is too large, or its weights lie elsewhere.
+    """
+    file = resolve_path(path)
+    _check_size(file, [file])
+    return hash_files(file, *external_files(onnx.load(file, load_external_data=False), file.parent))[1]
+
+
 def _older_opset(said: str) -> str:
     """Return what to do where ONNX Runtime lacks an operator's newest version only: RandomNormalLike(22), for example."""
     found = re.search(r"implementation for (\w+)\((\d+)\)", said)

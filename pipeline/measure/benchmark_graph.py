@@ -1,13 +1,18 @@
 """Benchmark: is the quantized model faster than the original, by how much, and how sure is that?"""
 
 import logging
+import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import MEMORY
+from pipeline.cache.recall import Form, remembered
 from pipeline.errors import StageError
+from pipeline.graph.source_graph import hash_of_graph
 from pipeline.measure.benchmark_result import GraphBenchmark, LengthLatency, OpTimes, Percentiles, Speedup, Verdict
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.chrome_trace import op_times_of
@@ -31,6 +36,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+BYTES = Form[int](Entry, lambda entry: int(entry.facts))
 NOISY_WIDTH = 0.10  # of the interval, relative to the speed-up: beyond it, the machine was too busy
 
 
@@ -51,6 +57,7 @@ def benchmark_graph(
     trace: Path | None = None,
     runtime: OtherRuntime | None = None,
     on_step: Callable[[], None] = lambda: None,
+    baseline_sha256: str | None = None,
 ) -> GraphBenchmark:
     """Time a quantized model against its original.
 
@@ -74,6 +81,7 @@ def benchmark_graph(
         trace: where to write a Chrome trace of both models; they are profiled where it is given.
         runtime: the ONNX Runtime that both run in; None: that of this process.
         on_step: called after each of the `steps_of` a benchmark; from another thread.
+        baseline_sha256: of the original's file and its external data; None: it is computed where it is needed.
 
     Raises:
         StageError: no sample was given, or a model crashes, fails, or gives outputs that are not finite.
@@ -103,7 +111,17 @@ def benchmark_graph(
             seed=seed,
         )
 
+    here = runtime is None or runtime == own_runtime()
+
     def peak_bytes(model: Path | None) -> int:
+        """Measure the memory of a process; that of the original, and of one without a model, not again for each artifact."""
+        if model == quantized or not here:
+            return measured_peak(model)
+        content = None if model is None else baseline_sha256 or hash_of_graph(str(model.resolve()))
+        depends_on = (content, [sample.digest for sample in subset], threads, platform.release())
+        return remembered(MEMORY, lambda: depends_on, BYTES, lambda: measured_peak(model))
+
+    def measured_peak(model: Path | None) -> int:
         what = f"the memory of {model.name if model else 'a process without a model'}"
         peak = int(child("memory", what, model=str(model.resolve()) if model else None)["peak_bytes"])
         on_step()
@@ -129,7 +147,14 @@ def benchmark_graph(
         label = "median" if "median" in lengths else "long"
         try:
             op_times = op_times_of(
-                baseline, quantized, samples[chosen[label]], lengths[label], threads=threads, trace=trace, runtime=runtime
+                baseline,
+                quantized,
+                samples[chosen[label]],
+                lengths[label],
+                threads=threads,
+                trace=trace,
+                runtime=runtime,
+                baseline_sha256=baseline_sha256,
             )
         except Exception as error:  # it explains the result: no fault of the profiler may end a run that has been timed
             log.debug("the profile", exc_info=True)

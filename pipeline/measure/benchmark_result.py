@@ -114,6 +114,8 @@ class GraphBenchmark:
         quantized_peak_bytes: the quantized model's.
         runtime_peak_bytes: peak resident memory of the same process without a model: subtract it to get a model's own.
         self_check: speed-up of the original against itself, measured the same way; None unless asked for.
+        measured: when another run measured it on this machine, whose figures these are (`benchmark.reuse=true`); None: this
+            run has measured it.
         elsewhere: of a file for another family of processors: what was measured here says nothing of it; None for this one's.
         warnings: why the figures may be unreliable; empty on a quiet machine.
         op_times: where the time goes in both, where it was profiled.
@@ -146,3 +148,4 @@ class GraphBenchmark:
     device: str | None = None
     other_threads: "list[GraphBenchmark]" = field(default_factory=list)
     elsewhere: str | None = None
+    measured: str | None = None

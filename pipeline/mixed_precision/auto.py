@@ -34,13 +34,8 @@ from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, warnings_of
 from pipeline.mixed_precision.sensitivity import Losses, sensitivities
 from pipeline.mixed_precision.time_limit import (
-    CANDIDATES,
-    OutOfTimeError,
-    TimeLimit,
-    enough_seconds,
-    estimated_seconds,
-    in_words,
-)
+    CANDIDATES, OutOfTimeError, TimeLimit, enough_seconds, estimated_seconds, in_words,
+)  # fmt: skip
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten

@@ -12,6 +12,7 @@ import onnx
 from pipeline.calibration.statistics import Statistics
 from pipeline.config.choices import RangeMethod
 from pipeline.config.mode_settings import StaticConfig
+from pipeline.graph.model_digest import digest_of
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
 from pipeline.ptq.bias_correction import correct_biases
@@ -24,7 +25,7 @@ from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.silent_tensors import nodes_touching
 from pipeline.quantize.static import Ranges, pair_settings, quantize_static, tensors_to_calibrate
 from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
 
 Measured = Callable[[onnx.ModelProto], Statistics]
 """The prepared graph -> what calibration sees of its tensors."""
@@ -68,6 +69,12 @@ class Builder:
         self.groups = tuple(self._with_ranges(groups, everything))
         self._ranges: dict[str, tuple[float, float]] = {}
         self._rounded: dict[str, onnx.TensorProto] | None = None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What the graph of a choice depends on: the float graph, what it was calibrated on, and how."""
+        calibrated_on = digests_of(self._samples)
+        return digest_of(self.model), self.groups, self._static, calibrated_on, self.rounding, self._threads
 
     @property
     def static(self) -> StaticConfig:

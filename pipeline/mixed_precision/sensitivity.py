@@ -10,12 +10,17 @@ reads are those of the float graph.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
 from onnx import helper
 
+from pipeline.cache.cache_key import key_of
+from pipeline.cache.current_cache import current
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import SENSITIVITIES
+from pipeline.cache.recall import Form, keep, recalled
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
@@ -55,6 +60,33 @@ def sensitivities(
         until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
         on_group: called after each group.
     """
+    known: Losses = {}
+    keys: dict[tuple[str, Precision], str] = {}
+    if current().store is not None:
+        basis = key_of(SENSITIVITIES, builder.identity, evaluator.identity, threads)
+        keys = {(name, precision): key_of(SENSITIVITIES, basis, name, precision) for name, precision in wanted}
+        found = {one: recalled(SENSITIVITIES, key, NUMBER) for one, key in keys.items()}
+        known = {one: loss for one, loss in found.items() if loss is not None}
+    left = [one for one in wanted if one not in known]
+    losses = known | _measured(builder, evaluator, left, threads, until, on_group, keys)
+    groups = {group.name: group for group in builder.groups}
+    order = ((name, precision) for name in dict.fromkeys(name for name, _ in wanted) for precision in groups[name].precisions)
+    return {one: losses[one] for one in order if one in losses}
+
+
+NUMBER = Form[float](Entry, lambda entry: float(entry.facts))
+
+
+def _measured(
+    builder: Builder,
+    evaluator: LossEvaluator,
+    wanted: Sequence[tuple[str, Precision]],
+    threads: int,
+    until: float,
+    on_group: Callable[[], None],
+    keys: Mapping[tuple[str, Precision], str],
+) -> Losses:
+    """Measure what groups cost, and keep each under its key, where there are some."""
     losses: Losses = {}
     simple = evaluator.of_single_calls
     noisy = with_noise_inputs(builder.model)
@@ -73,7 +105,7 @@ def sensitivities(
             if time.monotonic() >= until:
                 return losses
             for precision in (p for p in group.precisions if (group.name, p) in chosen):
-                choice = {group.name: precision}
+                choice, began = {group.name: precision}, time.perf_counter()
                 part, inputs = parts.get(group.name, (None, []))
                 try:
                     if part is not None and arrays.issuperset(inputs):
@@ -85,6 +117,8 @@ def sensitivities(
                     log.info("%s as %s: %s", group.name, precision.name, error.how)
                     continue
                 losses[group.name, precision] = max(loss, 0.0)
+                if key := keys.get((group.name, precision)):
+                    keep(SENSITIVITIES, key, NUMBER, max(loss, 0.0), seconds=time.perf_counter() - began)
             on_group()
     return losses
 

@@ -18,6 +18,9 @@ from pipeline.models.collected_steps import Collected
 from pipeline.paths import resolve_path
 from pipeline.sample import Sample
 
+TABLES = ("tokens.txt", "lexicon.txt")
+"""What lies beside the graphs of a model, and decides what their inputs and outputs mean."""
+
 
 @dataclass
 class ModelFiles:
@@ -84,7 +87,7 @@ class ModelFiles:
     def side_files(self) -> list[Path]:
         """The token table and the lexicon beside the graphs; they may be missing."""
         folders = dict.fromkeys(resolve_path(path).parent for path in self.graphs.values())
-        return [folder / name for folder in folders for name in ("tokens.txt", "lexicon.txt")]
+        return [folder / name for folder in folders for name in TABLES]
 
     def found_at(self, place: Path) -> Self:
         """Return the model with its files at a place: a directory, or one ONNX file."""

@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import OUTPUTS
+from pipeline.cache.recall import Form, remembered
 from pipeline.errors import ModelError
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
@@ -19,6 +22,8 @@ from pipeline.sample import Array, Outputs, Sample
 
 TRACED_BYTES = 1 << 30
 """Of what a further graph of a model is given: caches of keys and values take megabytes a step."""
+
+FORM: Form[Outputs] = Form(lambda outputs: Entry(arrays=outputs), lambda entry: dict(entry.arrays))
 
 AnyGraph = SourceGraph | Path | onnx.ModelProto
 
@@ -85,7 +90,8 @@ class ModelSessions:
         self._threads, self._exact = threads, exact_products
         self._free_bytes = remember_bytes
         self._known: dict[tuple[str, bytes], Outputs] = {}
-        self._opened: dict[str, tuple[onnxruntime.InferenceSession, NoisyGraph | None]] = {}
+        self._opened: dict[str, onnxruntime.InferenceSession] = {}
+        self._drawing: dict[str, NoisyGraph | None] = {}
 
     def runner(self, seed: Sequence[int], calls: Recorder | None = None) -> Run:
         """Return a function that runs a graph by name.
@@ -96,22 +102,11 @@ class ModelSessions:
         """
 
         def run(graph: str, sample: Sample) -> Outputs:
-            def completed(noisy: NoisyGraph | None) -> Sample:
-                noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
-                return replace(sample, inputs={**sample.inputs, **noise})
-
             if defaults := self._defaults(graph):
                 sample = replace(sample, inputs={**defaults, **sample.inputs})
-            try:
-                session, noisy = self._open(graph, completed)
-            except ORT_ERRORS as error:
-                if graph in self._changed:
-                    raise RunError(sample.id, error) from error
-                raise ModelError(
-                    f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not "
-                    f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
-                ) from error
-            outputs = self._remembered(graph, completed(noisy), session)
+            noisy = self._noisy_form(graph)
+            noise = noisy.noise(np.random.default_rng(list(seed))) if noisy is not None else {}
+            outputs = self._remembered(graph, replace(sample, inputs={**sample.inputs, **noise}))
             if calls is not None and sample.stands_for_others:
                 calls.append(Call(graph, sample, outputs))
             return outputs
@@ -120,16 +115,22 @@ class ModelSessions:
 
     def noise_of(self, graph: str) -> frozenset[str]:
         """Return the names of the nodes of a graph that draw noise."""
-        noisy = self._open(graph)[1]
+        noisy = self._noisy_form(graph)
         return frozenset() if noisy is None else noisy.nodes
 
-    def _remembered(self, graph: str, sample: Sample, session: onnxruntime.InferenceSession) -> Outputs:
-        """Run a graph, or return what it gave for the same inputs before."""
+    def _remembered(self, graph: str, sample: Sample) -> Outputs:
+        """Run a graph, or return what it gave for the same inputs before: in this run, or in another."""
         if sample.step is not None or not (self._free_bytes or self._known):  # a cache is as large as what it would save
-            return infer(session, sample)
+            return self._infer(graph, sample)
         key = (graph, sample.digest)
         if key not in self._known:
-            outputs = infer(session, sample)
+            given = self._graphs[graph]
+            if isinstance(given, SourceGraph) and graph not in self._changed:
+                drawing = self._noisy_form(graph) is not None
+                depends_on = (given.sha256, drawing, sample.digest, self._threads)
+                outputs = remembered(OUTPUTS, lambda: depends_on, FORM, lambda: self._infer(graph, sample))
+            else:
+                outputs = self._infer(graph, sample)
             size = sum(array.nbytes for array in outputs.values())
             if size > self._free_bytes:
                 return outputs
@@ -137,24 +138,40 @@ class ModelSessions:
             self._known[key] = outputs
         return dict(self._known[key])
 
+    def _infer(self, graph: str, sample: Sample) -> Outputs:
+        try:
+            session = self._open(graph, sample)
+        except ORT_ERRORS as error:
+            if graph in self._changed:
+                raise RunError(sample.id, error) from error
+            raise ModelError(
+                f"model.path: ONNX Runtime {onnxruntime.__version__} loads the graph {graph} as it is written, but not "
+                f"with its optimizers, which every user's session has: {' '.join(str(error).split())}"
+            ) from error
+        return infer(session, sample)
+
     def _defaults(self, graph: str) -> Mapping[str, Array]:
         """Return the optional inputs of a graph, and their values: a graph on its way to being quantized has none for them."""
         original = self._graphs.get(graph)
         return original.defaults if isinstance(original, SourceGraph) else {}
 
-    def _open(
-        self, graph: str, completed: Callable[[NoisyGraph | None], Sample] | None = None
-    ) -> tuple[onnxruntime.InferenceSession, NoisyGraph | None]:
-        """Return the session of a graph, and the graph where it draws noise; `completed` gives the sample that is run first."""
+    def _noisy_form(self, graph: str) -> NoisyGraph | None:
+        """Return the graph with the noise that it draws as inputs; None where it draws none."""
+        if graph not in self._drawing:
+            noisy = _noisy(self._changed[graph] if graph in self._changed else self._graphs[graph])
+            self._drawing[graph] = noisy if noisy.tables else None
+        return self._drawing[graph]
+
+    def _open(self, graph: str, sample: Sample) -> onnxruntime.InferenceSession:
+        """Return the session of a graph; the sample, completed with noise, is what it is run on first."""
         if graph not in self._opened:
             given = self._changed[graph] if graph in self._changed else self._graphs[graph]
-            noisy = _noisy(given)
-            drawing = noisy if noisy.tables else None
-            file = given.path if isinstance(given, SourceGraph) else given
-            exact = self._exact and graph in self._changed
-            model = with_uint8_weights(noisy.model) if exact else noisy.model if drawing else file
-            sample = None if completed is None else completed(drawing)
-            self._opened[graph] = (open_session(model, self._threads, sample=sample), drawing)
+            drawing, file = self._noisy_form(graph), given.path if isinstance(given, SourceGraph) else given
+            if self._exact and graph in self._changed:
+                opened: Path | onnx.ModelProto = with_uint8_weights((drawing or _noisy(given)).model)
+            else:
+                opened = file if drawing is None else drawing.model
+            self._opened[graph] = open_session(opened, self._threads, sample=sample)
         return self._opened[graph]
 
 

@@ -16,7 +16,12 @@ from itertools import groupby
 import numpy as np
 import onnx
 
+from pipeline.cache.entry_format import Entry
+from pipeline.cache.kinds import GRAPH_REWRITES
+from pipeline.cache.recall import Form, remembered
 from pipeline.graph.graph_editor import Graph
+from pipeline.graph.large_models import is_large
+from pipeline.graph.model_digest import digest_of
 from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.rewrite_gain import Measure, measure_gain
@@ -24,7 +29,8 @@ from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
 from pipeline.record.results import Applied
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
+from pipeline.typed_json import from_json
 
 SLOWER = "not faster here"
 PASSES = 4  # of one rewrite over a graph: a dimension that became known makes others known
@@ -72,6 +78,40 @@ def apply(
     """
     known = {rewrite.name: rewrite for rewrite in REWRITES}
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
+
+    def tried() -> Rewritten:
+        return _tried(model, probe, threads, waiting, assume, measure, max_seconds)
+
+    if measure is not None:  # another clock
+        return tried()
+    names = [rewrite.name for rewrite in waiting]
+    end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
+    form = Form[Rewritten](lambda found: _entry_of(found) if time.monotonic() < end else None, _rewritten_of)
+    return remembered(GRAPH_REWRITES, lambda: (digest_of(model), digests_of(probe), threads, names, assume), form, tried)
+
+
+def _entry_of(found: Rewritten) -> Entry | None:
+    if is_large(found.model):
+        return None
+    facts = {"applied": [dataclasses.asdict(one) for one in found.applied], "rejected": found.rejected}
+    return Entry(facts, {"model": np.frombuffer(found.model.SerializeToString(), np.uint8)})
+
+
+def _rewritten_of(entry: Entry) -> Rewritten:
+    applied = [from_json(Applied, one, strict=True) for one in entry.facts["applied"]]
+    rejected = [(str(name), str(reason)) for name, reason in entry.facts["rejected"]]
+    return Rewritten(onnx.ModelProto.FromString(entry.arrays["model"].tobytes()), tuple(applied), tuple(rejected))
+
+
+def _tried(
+    model: onnx.ModelProto,
+    probe: Sequence[Sample],
+    threads: int,
+    waiting: Sequence[Rewrite],
+    assume: bool,
+    measure: Measure | None,
+    max_seconds: float | None,
+) -> Rewritten:
     end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
     search = _Search(model, short, threads, measure or partial(measure_gain, until=end), assume=assume)

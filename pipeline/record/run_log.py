@@ -1,13 +1,17 @@
 """What a run read and what it has to say: the inputs with their hashes, warnings and notes, for the report."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.paths import HashedFile, hash_files, portable
 from pipeline.record.console import IN_REPORT
 
 log = logging.getLogger("pipeline")
+
+Event = tuple[str | int, ...]
+"""What was told: the name of the method, and what it was given."""
 
 
 class RunLog:
@@ -26,20 +30,53 @@ class RunLog:
         self.skipped: list[dict[str, str]] = []
         self._inputs: dict[Path, dict[str, str | int]] = {}
         self._skipped_before: list[dict[str, str]] = []
+        self._recorders: list[list[Event]] = []
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Event]]:
+        """Give what is told meanwhile, so that `tell_again` can repeat it in another run; skipped samples are not in it."""
+        events: list[Event] = []
+        self._recorders.append(events)
+        try:
+            yield events
+        finally:
+            self._recorders.remove(events)
+
+    def tell_again(self, events: Sequence[Event]) -> None:
+        """Repeat what was told in another run."""
+        for what, *told in events:
+            match what:
+                case "warn":
+                    self.warn(str(told[0]))
+                case "warn_first":
+                    self.warn_first(str(told[0]))
+                case "note":
+                    self.note(str(told[0]))
+                case "read":
+                    self.read_hashed(HashedFile(Path(str(told[0])), str(told[1]), int(told[2])))
+                case _:
+                    raise ValueError(f"{what!r} is nothing that a run tells")
+
+    def _record(self, *event: str | int) -> None:
+        for events in self._recorders:
+            events.append(event)
 
     def warn(self, message: str) -> None:
         """Note something that a user must see, once."""
+        self._record("warn", message)
         if message not in self.warnings:
             self.warnings.append(message)
             _log(logging.WARNING, message)
 
     def warn_first(self, message: str) -> None:
         """Note what a user must see before all else."""
+        self._record("warn_first", message)
         self.warnings.insert(0, message)
         _log(logging.WARNING, message)
 
     def note(self, message: str) -> None:
         """Note, once, a routine step that may explain a result, and that nobody need act on."""
+        self._record("note", message)
         if message not in self.notes:
             self.notes.append(message)
             _log(logging.INFO, message)
@@ -73,6 +110,7 @@ class RunLog:
     def read_hashed(self, *files: HashedFile) -> None:
         """Note files whose hashes are known already."""
         for file in files:
+            self._record("read", str(file.path), file.sha256, file.bytes)
             self._inputs[file.path] = {"path": portable(file.path), "sha256": file.sha256, "bytes": file.bytes}
 
     @property

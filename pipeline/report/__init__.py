@@ -5,7 +5,6 @@ benchmark_schema.py   speed, memory, time to load
 evaluation_schema.py  quality
 search_schema.py      what a search for the precision of each node has tried
 report_file.py        the file: read, checked, written; every reader of a report.json comes here
-typed_json.py         dataclasses <-> JSON
 writer.py             what the stages have given -> the report
 verdict.py            the verdict in words
 doctor_words.py       what the doctor has found, in words

@@ -15,7 +15,7 @@ from pipeline.report.ranking import DEFAULT_ORDER, Comparison, FailedRun, Group,
 from pipeline.report.report_file import DamagedReportError, read_report
 from pipeline.report.run_rows import Row, rows_of, why_not_done
 from pipeline.report.schema import Report
-from pipeline.report.typed_json import to_json
+from pipeline.typed_json import to_json
 
 JSON_FILE = "comparison.json"
 PAGE_FILE = "comparison.html"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
-from pipeline.report.typed_json import LEFT_OUT
+from pipeline.typed_json import LEFT_OUT
 
 
 @dataclass(frozen=True)

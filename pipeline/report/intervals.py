@@ -7,7 +7,7 @@ from pipeline.evaluate import uncertainty
 from pipeline.metrics.bootstrap import Interval
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.schema import Report
-from pipeline.report.typed_json import to_json
+from pipeline.typed_json import to_json
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.record.run_directory import REPORT_FILE, RunDirectory
 from pipeline.report.schema import SCHEMA, Report
-from pipeline.report.typed_json import from_json, to_json
+from pipeline.typed_json import from_json, to_json
 
 READ = (1, SCHEMA)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pipeline.paths import from_portable, hash_files
 from pipeline.report.schema import ArtifactReport, GraphRewrites, Report, StageRun
-from pipeline.report.typed_json import to_json
 from pipeline.stages.context import RunContext
+from pipeline.typed_json import to_json
 
 if TYPE_CHECKING:
     from pipeline.evaluate.evaluation import Evaluation

@@ -15,7 +15,7 @@ from pipeline.record.run_directory import REPORT_FILE, write_text
 from pipeline.report.ranking import DEFAULT_ORDER, FailedRun, Group, ranked_groups
 from pipeline.report.report_file import read_report
 from pipeline.report.run_rows import Row, rows_of, why_not_done
-from pipeline.report.typed_json import from_json, to_json
+from pipeline.typed_json import from_json, to_json
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ names as keys, and is {name: precision} now (the file still has `precisions`, wi
 
 from dataclasses import dataclass, field
 
+from pipeline.cache.current_cache import Use
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.packaged import Package
 from pipeline.record.results import Applied, Inspection, Kept, ProcessorFit, Reconstruction
 from pipeline.report.evaluation_schema import EvaluationReport
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.typed_json import LEFT_OUT
+from pipeline.typed_json import LEFT_OUT
 
 SCHEMA = 2
 
@@ -228,6 +229,8 @@ class Report:
         benchmark: graph -> its speed.
         evaluation: quality.
         package: the directory that goes to a device, where that was asked for.
+        cache: kind of intermediate result -> how many were found in the cache, and how many were made and may be found there by
+            later runs; None: the cache was off.
         rerun: what differs from the run that was repeated.
         try_next: what most likely improves it: at most two commands.
     """
@@ -255,5 +258,6 @@ class Report:
     benchmark: dict[str, GraphBenchmark] | None = field(default=None, metadata=LEFT_OUT)
     evaluation: EvaluationReport | None = field(default=None, metadata=LEFT_OUT)
     package: Package | None = field(default=None, metadata=LEFT_OUT)
+    cache: dict[str, Use] | None = field(default=None, metadata=LEFT_OUT)
     rerun: RerunDifferences | None = field(default=None, metadata=LEFT_OUT)
     try_next: list[Suggestion] = field(default_factory=list)

@@ -64,6 +64,8 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         parts.append(Paragraph(report.package.trial.words))
     if report.rerun is not None:
         parts += _rerun(report.rerun)
+    if found := [f"{kind} {use.found} of {use.found + use.made}" for kind, use in (report.cache or {}).items() if use.found]:
+        parts.append(Paragraph(f"from the cache: {', '.join(found)}", "dim"))
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
     return [*parts, *_try_next(report), *_files(report, directory)]
 

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.record.run_directory import CONFIG_FILE, PACKAGE_STAGING, PAGE_FILE, REPORT_FILE, STAGING, RunDirectory
 from pipeline.report.report_file import DamagedReportError, read_report, report_from_json, report_to_json
 from pipeline.report.schema import Report
-from pipeline.report.typed_json import from_json, to_json
+from pipeline.typed_json import from_json, to_json
 
 FILE = ".unfinished.json"
 HALF_MADE = (STAGING, PACKAGE_STAGING)

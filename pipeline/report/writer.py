@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.cache.current_cache import Use
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.record.results import Inspection, Kept
 from pipeline.record.run_log import RunLog
@@ -20,8 +21,8 @@ from pipeline.report.schema import (
     StageRun,
 )
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.typed_json import from_json
 from pipeline.report.verdict import verdict_of
+from pipeline.typed_json import from_json
 
 if TYPE_CHECKING:  # a run imports what its stages compute with, and no more
     from pipeline.evaluate.evaluation import Evaluation
@@ -51,6 +52,7 @@ def report_of(
     evaluation: "Evaluation | None" = None,
     diagnosis: "Diagnosis | None" = None,
     package: "Package | None" = None,
+    cache: Mapping[str, Use] | None = None,
 ) -> Report:
     """Return the report of a run as far as it has come.
 
@@ -69,6 +71,7 @@ def report_of(
         evaluation: what the evaluate stage gave.
         diagnosis: what the doctor stage gave.
         package: what the package stage gave.
+        cache: what came from the cache; None: it is off.
     """
     report = Report(
         status,
@@ -93,6 +96,7 @@ def report_of(
         benchmark=None if benchmarks is None else _each(GraphBenchmark, benchmarks),
         evaluation=None if evaluation is None else _as(EvaluationReport, evaluation),
         package=package,
+        cache=None if cache is None else {kind: dataclasses.replace(use) for kind, use in cache.items()},
     )
     return dataclasses.replace(report, verdict=verdict_of(report))
 

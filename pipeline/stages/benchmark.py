@@ -1,5 +1,6 @@
 """The benchmark stage: each quantized graph against its original, on samples of the reported part."""
 
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,8 +12,9 @@ from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.target import measured_elsewhere
 from pipeline.quantize.user_notes import why_slower
-from pipeline.sample import Sample
+from pipeline.sample import Sample, digests_of
 from pipeline.stages.context import RunContext
+from pipeline.stages.kept_results import timed_anew, timed_before
 
 SPEECH_SAMPLES = 32  # that the lengths to be timed are chosen from
 
@@ -36,10 +38,7 @@ def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBe
         samples = [item.sample for item in part.first(SPEECH_SAMPLES)] if name == context.loaded.adapter.entry else []
         if not samples or any(context.loaded.adapter.steps(sample) is not None for sample in samples):
             samples = part[name][:SPEECH_SAMPLES]  # of sequences, steps whose states are filled
-        audio_seconds = _audio_seconds(context, source, samples)
-        first, *others = [
-            _timed(context, runtime, source, artifact, samples, audio_seconds, threads) for threads in config.thread_counts
-        ]
+        first, *others = [_timed(context, runtime, source, artifact, samples, threads) for threads in config.thread_counts]
         elsewhere = None
         if runtime.device is None:
             elsewhere = measured_elsewhere(getattr(config.mode_of(name), "target", None))
@@ -67,7 +66,6 @@ def _timed(
     source: SourceGraph,
     artifact: Artifact,
     samples: Sequence[Sample],
-    audio_seconds: Sequence[float] | None,
     threads: int,
 ) -> GraphBenchmark:
     config, name = context.config, artifact.graph
@@ -75,26 +73,44 @@ def _timed(
     trace = context.directory.path / f"{name}.trace.json" if threads == config.runtime.threads else None
     title = f"benchmark {name}" + (f" on {threads} threads" if len(config.thread_counts) > 1 else "")
     steps = steps_of(min_pairs=settings.runs, rounds=settings.rounds, self_check=settings.self_check, trace=trace is not None)
-    with context.progress.bar(title, steps, "steps") as advance:
-        return benchmark_graph(
-            source.path,
-            artifact.path,
-            samples,
-            threads=threads,
-            min_pairs=settings.runs,
-            min_seconds=settings.seconds,
-            rounds=settings.rounds,
-            interval=settings.interval,
-            audio_seconds=audio_seconds,
-            self_check=settings.self_check,
-            seed=config.seed,
-            trace=trace,
-            runtime=runtime,
-            on_step=advance,
+
+    def timed() -> GraphBenchmark:
+        with context.progress.bar(title, steps, "steps") as advance:
+            return benchmark_graph(
+                source.path,
+                artifact.path,
+                samples,
+                threads=threads,
+                min_pairs=settings.runs,
+                min_seconds=settings.seconds,
+                rounds=settings.rounds,
+                interval=settings.interval,
+                audio_seconds=_audio_seconds(context, source, samples),
+                self_check=settings.self_check,
+                seed=config.seed,
+                trace=trace,
+                runtime=runtime,
+                on_step=advance,
+                baseline_sha256=source.sha256,
+            )
+
+    if runtime.remote is not None:
+        return timed()
+    depends_on = (
+        context.loaded.identity, artifact.graph, artifact.path.name, artifact.sha256, digests_of(samples), threads,
+        replace(settings, threads=[], reuse=False), config.seed, runtime.version, runtime.python, platform.node(),
+    )  # fmt: skip
+    if not settings.reuse:
+        return timed_anew(depends_on, trace, timed)
+    found = timed_before(depends_on, trace, timed)
+    if found.measured is not None:
+        context.run_log.note(
+            f"{name}: its speed was measured at {found.measured}, by another run on this machine (benchmark.reuse=true)."
         )
+    return found
 
 
-def _audio_seconds(context: RunContext, source: SourceGraph, samples: list[Sample]) -> list[float] | None:
+def _audio_seconds(context: RunContext, source: SourceGraph, samples: Sequence[Sample]) -> list[float] | None:
     """Return how long the audio of each sample is, where all tell."""
     run, seed = context.loaded.originals.runner, context.config.seed
     seconds = [

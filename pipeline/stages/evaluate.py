@@ -17,6 +17,7 @@ from pipeline.models.onnx_file import OnnxFile
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.stages.context import RunContext
+from pipeline.stages.kept_results import evaluated_before
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,10 @@ USELESS_PERCENT = 80.0  # of words or characters wrong in fp32: wrong features, 
 
 def run(context: RunContext) -> Evaluation:
     """Score the model, and measure the error of every node where that is asked for."""
+    return evaluated_before(context, lambda: _evaluated(context))
+
+
+def _evaluated(context: RunContext) -> Evaluation:
     config, searches = context.config, context.result.searches
     items = context.evaluation_set.report.samples
     asked = {name: mode.max_loss if isinstance(mode := config.mode_of(name), AutoConfig) else None for name in context.loaded}

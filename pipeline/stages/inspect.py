@@ -10,8 +10,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from pipeline.cache.kinds import INSPECTIONS
+from pipeline.cache.recall import Form, remembered, typed
 from pipeline.config.choices import CalibrationKind
 from pipeline.data.datasets import graph_inputs
+from pipeline.graph.model_digest import digest_of
 from pipeline.graph.shape_inference import inferred_types
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of
@@ -36,7 +39,7 @@ def run(context: RunContext) -> dict[str, Inspection]:
     found = {}
     for name, source in context.loaded.graphs.items():
         probe = context.evaluation_set.selection.probe(name)
-        found[name] = inspect_graph(source, probe, config.calibration.kind, config.runtime.threads)
+        found[name] = _remembered(source, probe, config.calibration.kind, config.runtime.threads)
         adapter = context.loaded.adapter
         states = adapter.fed_back(source.model.graph)
         advice = advice_on_states(source, states) if isinstance(adapter, OnnxFile) and adapter.states != {} else []
@@ -44,6 +47,20 @@ def run(context: RunContext) -> dict[str, Inspection]:
         if found[name].advised_mode == NOT_SURE and not found[name].time_share:
             context.run_log.warn(f"{name}: {found[name].reasons[0]}")
     return found
+
+
+def _remembered(source: SourceGraph, probe: Sample, calibration: CalibrationKind, threads: int) -> Inspection:
+    """Return what is known of a graph; where its time goes is not measured twice, unless the machine was busy."""
+    form = typed(Inspection)
+    is_sure = Form[Inspection](
+        lambda found: form.entry_of(found) if found.time_share and found.advised_mode != NOT_SURE else None, form.value_of
+    )
+    return remembered(
+        INSPECTIONS,
+        lambda: (source.sha256, digest_of(source.model), probe.id, probe.digest, calibration, threads),
+        is_sure,
+        lambda: inspect_graph(source, probe, calibration, threads),
+    )
 
 
 def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKind, threads: int) -> Inspection:

@@ -26,7 +26,6 @@ from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
 from pipeline.interruption import held, hold, is_postponed, postpone
 from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
@@ -65,6 +64,7 @@ from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
 from pipeline.stages.half_precision import has_half_precision, refuse_half_precision
+from pipeline.stages.kept_results import quantized_before
 from pipeline.stages.quantized import Quantized
 
 NOTHING: Mapping[str, AnyModeConfig] = MappingProxyType({})
@@ -81,10 +81,13 @@ def run(context: RunContext) -> Quantized:
             raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, context.loaded.graphs)}")
     inputs = SearchInputs(context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
     probes = {name: evaluation.selection.probes(name) for name in context.loaded.graphs}
-    quantized = quantize(
-        context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
-        search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
-        rate_hz=getattr(context.loaded.adapter, "rate_hz", None),
+    quantized = quantized_before(
+        context,
+        lambda: quantize(
+            context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
+            search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
+            rate_hz=getattr(context.loaded.adapter, "rate_hz", None),
+        ),
     )  # fmt: skip
     for name, text in config.model.client_files.items():
         context.directory.write_text(name, text)

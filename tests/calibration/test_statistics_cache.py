@@ -1,10 +1,8 @@
 """The cache: found again when nothing has changed, never trusted when anything has."""
 
-import multiprocessing
 import signal
 import subprocess
 import sys
-import time
 from itertools import product
 from pathlib import Path
 
@@ -12,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
+from pipeline.cache import cache_key
+from pipeline.cache.current_cache import CacheConfig, using
+from pipeline.cache.kinds import Kind
 from pipeline.calibration import statistics_cache
-from pipeline.calibration.statistics import Statistics
 from pipeline.calibration.statistics_cache import cached_statistics
 from pipeline.config.choices import IntegerType, RangeMethod
 from pipeline.config.mode_settings import StaticConfig
@@ -21,6 +21,13 @@ from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.sample import Sample
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path):
+    """Use a cache of this test's own."""
+    with using(CacheConfig(dir=str(tmp_path / "cache"))) as cache:
+        yield cache
 
 
 @pytest.fixture
@@ -37,9 +44,9 @@ def runs(monkeypatch):
     return collected
 
 
-def test_the_same_question_runs_the_model_once(graph, samples, tmp_path, runs):
-    first = cached_statistics(graph, samples, directory=tmp_path)
-    second = cached_statistics(graph, lambda: iter(samples), directory=tmp_path)
+def test_the_same_question_runs_the_model_once(graph, samples, runs):
+    first = cached_statistics(graph, samples)
+    second = cached_statistics(graph, lambda: iter(samples))
     assert len(runs) == 1
     for tensor in (*first.measured, *first.images):
         np.testing.assert_array_equal(first[tensor].sample_low, second[tensor].sample_low)
@@ -47,8 +54,7 @@ def test_the_same_question_runs_the_model_once(graph, samples, tmp_path, runs):
         np.testing.assert_array_equal(first[tensor].histogram.counts, second[tensor].histogram.counts)
 
 
-def test_every_method_and_type_is_derived_from_one_run_of_the_model(graph, samples, tmp_path, runs, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_every_method_and_type_is_derived_from_one_run_of_the_model(graph, samples, runs):
     modes = [StaticConfig(method=method) for method in RangeMethod]
     modes += [StaticConfig(method=RangeMethod.mse, activation_type=kind) for kind in (IntegerType.int8, IntegerType.uint16)]
     found = []
@@ -58,20 +64,20 @@ def test_every_method_and_type_is_derived_from_one_run_of_the_model(graph, sampl
     assert len({ranges["y"] for ranges in found if "y" in ranges}) > 4
 
 
-def test_layers_alone_are_measured_where_nothing_else_is_asked_for(graph, samples, tmp_path, runs):
-    around = cached_statistics(graph, samples, needed=["x", "c"], directory=tmp_path)
+def test_layers_alone_are_measured_where_nothing_else_is_asked_for(graph, samples, runs):
+    around = cached_statistics(graph, samples, needed=["x", "c"])
     assert {*around.measured, *around.images} == {"x", "c", "leaky", "t", "back", "r", "clipped"}
-    cached_statistics(graph, samples, needed=["clipped"], directory=tmp_path)
-    cached_statistics(graph, samples, needed=["x"], directory=tmp_path)
+    cached_statistics(graph, samples, needed=["clipped"])
+    cached_statistics(graph, samples, needed=["x"])
     assert len(runs) == 1
 
 
-def test_what_is_asked_for_beyond_layers_is_measured_with_everything_once(graph, samples, tmp_path, runs):
-    around = cached_statistics(graph, samples, needed=["x", "c"], directory=tmp_path)
-    everything = cached_statistics(graph, samples, needed=["c", "m"], directory=tmp_path)
+def test_what_is_asked_for_beyond_layers_is_measured_with_everything_once(graph, samples, runs):
+    around = cached_statistics(graph, samples, needed=["x", "c"])
+    everything = cached_statistics(graph, samples, needed=["c", "m"])
     assert {*everything.measured} >= {*around.measured, "s", "m", "y"}
     for needed in (["s"], ["x"], None):
-        again = cached_statistics(graph, samples, needed=needed, directory=tmp_path)
+        again = cached_statistics(graph, samples, needed=needed)
         assert again.measured.keys() == everything.measured.keys()
     assert len(runs) == 2
     for tensor in (*around.measured, *around.images):
@@ -98,40 +104,41 @@ def fewer_samples(graph, samples):
 
 
 @pytest.mark.parametrize("change", [changed_weight, changed_value, fewer_samples], ids=lambda change: change.__name__)
-def test_another_model_or_sample_is_collected_anew(graph, samples, tmp_path, runs, change):
-    cached_statistics(graph, samples, directory=tmp_path)
-    cached_statistics(*change(graph, samples), directory=tmp_path)
+def test_another_model_or_sample_is_collected_anew(graph, samples, runs, change):
+    cached_statistics(graph, samples)
+    cached_statistics(*change(graph, samples))
     assert len(runs) == 2
 
 
 @pytest.mark.parametrize("setting", [{"seed": 1}, {"threads": 2}, {"channel_axes": {"c": 1}}], ids=str)
-def test_another_setting_is_collected_anew(graph, samples, tmp_path, runs, setting):
-    cached_statistics(graph, samples, directory=tmp_path)
-    cached_statistics(graph, samples, directory=tmp_path, **setting)
+def test_another_setting_is_collected_anew(graph, samples, runs, setting):
+    cached_statistics(graph, samples)
+    cached_statistics(graph, samples, **setting)
     assert len(runs) == 2
 
 
-def test_another_library_or_engine_version_is_collected_anew(graph, samples, tmp_path, runs, monkeypatch):
-    cached_statistics(graph, samples, directory=tmp_path)
-    monkeypatch.setattr(statistics_cache.onnxruntime, "__version__", "0.0")
-    cached_statistics(graph, samples, directory=tmp_path)
-    monkeypatch.setattr(statistics_cache, "ENGINE_VERSION", 0)
-    cached_statistics(graph, samples, directory=tmp_path)
+def test_another_library_or_engine_version_is_collected_anew(graph, samples, runs, monkeypatch):
+    cached_statistics(graph, samples)
+    monkeypatch.setattr(cache_key, "_surroundings", lambda: ("another library",))
+    cached_statistics(graph, samples)
+    monkeypatch.setattr(statistics_cache, "STATISTICS", Kind("statistics", 0, of_code=False))
+    cached_statistics(graph, samples)
     assert len(runs) == 3
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_entry_is_collected_anew_and_replaced(graph, samples, tmp_path, runs, damage):
-    good = cached_statistics(graph, samples, directory=tmp_path)
-    (entry,) = tmp_path.glob("*.statistics")
-    content = bytearray(entry.read_bytes())
+def test_a_damaged_entry_is_collected_anew_and_replaced(graph, samples, cache, runs, caplog):
+    good = cached_statistics(graph, samples)
+    [entry] = cache.store.entries()
+    content = bytearray(entry.path.read_bytes())
     content[len(content) // 2] ^= 1
-    entry.write_bytes({"cut": content[:-100], "flip": content, "empty": b""}[damage])
-    again = cached_statistics(graph, samples, directory=tmp_path)
+    entry.path.write_bytes(content)
+    again = cached_statistics(graph, samples)
+    assert "is damaged" in caplog.text
     assert len(runs) == 2
     assert again["y"].high == good["y"].high
-    cached_statistics(graph, samples, directory=tmp_path)
+    cached_statistics(graph, samples)
     assert len(runs) == 2
+    assert (cache.used["statistics"].found, cache.used["statistics"].made) == (1, 2)
 
 
 def test_a_killed_run_leaves_no_entry(graph, tmp_path):
@@ -141,6 +148,7 @@ import time
 from itertools import product
 from pathlib import Path
 import numpy as np
+from pipeline.cache.current_cache import CacheConfig, using
 from pipeline.calibration.statistics_cache import cached_statistics
 from pipeline.sample import Sample
 x = np.ones((1, 4, 500), np.float32)
@@ -148,45 +156,10 @@ samples = [Sample(str(i), {{"x": x * i, "length": np.array([500])}}) for i in ra
 def tell(done):
     print(done, flush=True)
     time.sleep(0.2)
-cached_statistics(Path({str(tmp_path / "model.onnx")!r}), samples, directory=Path({str(tmp_path / "cache")!r}), on_sample=tell)
+with using(CacheConfig(dir={str(tmp_path / "cache")!r})):
+    cached_statistics(Path({str(tmp_path / "model.onnx")!r}), samples, on_sample=tell)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as run:
         assert run.stdout.readline() == b"1\n"
         run.send_signal(signal.SIGKILL)
-    assert not list(tmp_path.glob("cache/*.statistics"))
-
-
-def test_writing_that_fails_leaves_nothing_behind(graph, samples, tmp_path, monkeypatch, caplog):
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    seen = cached_statistics(graph, samples, directory=tmp_path)
-    assert seen["y"].count > 0
-    assert not list(tmp_path.iterdir())
-    assert "No space left" in caplog.text
-
-
-def write_and_read(directory: Path, number: int) -> int:
-    """Write the same entry again and again while others read it; return how many reads found it damaged."""
-    entry = directory / "entry.statistics"
-    content = np.full(5000, number, np.float32)
-    statistics = Statistics(("one",), {}, {})
-    damaged, until = 0, time.monotonic() + 1
-    while time.monotonic() < until:
-        statistics_cache.write_entry(entry, statistics)
-        damaged += statistics_cache.read_entry(entry) is None
-    return damaged + int(content[0] != number)
-
-
-def test_concurrent_runs_share_an_entry(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.starmap(write_and_read, [(tmp_path, 0), (tmp_path, 1)]) == [0, 0]
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_default_place_follows_xdg(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert statistics_cache.default_directory().is_relative_to(tmp_path)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert statistics_cache.default_directory().is_relative_to(Path.home() / ".cache")
+    assert not list(tmp_path.glob("cache/*/*"))

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import StageError
 from pipeline.measure import chrome_trace as chrome_trace_module
 from pipeline.measure.benchmark_graph import benchmark_graph
-from pipeline.measure.chrome_trace import chrome_trace
+from pipeline.measure.chrome_trace import chrome_trace, last_inference
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_only_the_last_inference_is_traced():
 
     events = [event("model_run", "Session", 10), event("a_kernel_time", "Node", 11)]
     events += [event("model_run", "Session", 30), event("a_kernel_time", "Node", 32), event("a_fence_before", "Node", 31)]
-    shown = [(e["name"], e.get("ts"), e["pid"]) for e in chrome_trace({"fp32": events})["traceEvents"]]
+    shown = [(e["name"], e.get("ts"), e["pid"]) for e in chrome_trace({"fp32": last_inference(events)})["traceEvents"]]
     assert shown == [("process_name", None, 1), ("model_run", 0, 1), ("a", 2, 1)]
 
 

@@ -52,9 +52,9 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(repo, tmp_path_factory):
+def lab(repo):
     """Return a function: model -> its laboratory, made once."""
-    made, cache = {}, tmp_path_factory.mktemp("statistics")
+    made = {}
 
     def make(name):
         if name not in made:
@@ -72,9 +72,7 @@ def lab(repo, tmp_path_factory):
             samples = sorted((model.sample(utterance, read) for utterance in found), key=lambda sample: sample.size)[:2]
             prepared = prepare(source, opset=None, needed_opset=13, preprocess=True)
             groups, _ = groups_of(prepared, STATIC)
-            builder = Builder(
-                prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=cache), threads=1
-            )
+            builder = Builder(prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples), threads=1)
             items = [EvaluationSample(sample) for sample in samples[:1]]
             loaded = LoadedModel(model, {graph: source}, threads=1)
             evaluator = LossEvaluator(loaded, graph, items, EvaluationConfig(kind=kind), metric, seed=0)
@@ -159,7 +157,7 @@ COLLECTED = """collected (float[1, 8, n] x) => (float[1, 8, n] y, float[1, 8, m]
 }"""
 
 
-def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight, source_of, tmp_path):
+def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight, source_of):
     """Regulating lengths collects frames in a Loop, as a sequence that cannot be handed to a part of the graph."""
     weights = {"w": make_weight(8, 8, 3), "v": make_weight(8, 8, 3, seed=1)}
     source = source_of(build(COLLECTED, ones=np.array(1), **weights))
@@ -167,9 +165,7 @@ def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight
     samples = [Sample(f"s{k}", {"x": rng.standard_normal((1, 8, 12)).astype(np.float32)}) for k in range(2)]
     prepared = prepare(source, opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, STATIC)
-    builder = Builder(
-        prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples, directory=tmp_path), threads=1
-    )
+    builder = Builder(prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples), threads=1)
     loaded = LoadedModel(OnnxFile("onnx", str(source.path)), {"model": source}, threads=1)
     items = [EvaluationSample(sample) for sample in samples]
     evaluator = LossEvaluator(loaded, "model", items, EvaluationConfig(kind=EvaluationKind.tensors), "relative_error", seed=0)

@@ -14,7 +14,7 @@ from pipeline.report.compare_runs import compare_runs
 from pipeline.report.report_file import read_report, report_from_json, report_to_json, write_report
 from pipeline.report.schema import Report
 from pipeline.report.search_schema import SearchReport
-from pipeline.report.typed_json import from_json
+from pipeline.typed_json import from_json
 
 
 def read(value):

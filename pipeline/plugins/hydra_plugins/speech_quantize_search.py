@@ -41,8 +41,8 @@ from pipeline.record.search_record import (
 from pipeline.record.sweep_record import INTERRUPTED, jobs_of, note_job, read_plan, write_plan
 from pipeline.report.objective import QUALITY, check_names, more_is_better, objective_names, objective_of
 from pipeline.report.report_file import read_report
-from pipeline.report.typed_json import to_json
 from pipeline.report.unfinished import has_failed_itself
+from pipeline.typed_json import to_json
 
 if TYPE_CHECKING:
     from optuna import Study

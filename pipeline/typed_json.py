@@ -58,11 +58,11 @@ def _converted(kind: Any, value: Any, where: str, strict: bool) -> Any:  # noqa:
         return {key: _converted(parameters[1], item, f"{where}.{key}", strict) for key, item in value.items()}
     if origin is list and isinstance(value, list | tuple):
         return [_converted(parameters[0], item, f"{where}[{index}]", strict) for index, item in enumerate(value)]
-    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(parameters):
-        kinds = zip(parameters, value, strict=True)
+    if origin is tuple and isinstance(value, list | tuple) and (parameters[1:] == (...,) or len(value) == len(parameters)):
+        kinds = zip(parameters[:1] * len(value) if parameters[1:] == (...,) else parameters, value, strict=True)
         return tuple(_converted(part, item, f"{where}[{index}]", strict) for index, (part, item) in enumerate(kinds))
     if kind is Any or (origin is None and _is(kind, value)):
-        return value
+        return Path(value) if kind is Path else value
     raise ValueError(f"{where or 'the file'} must be {_named(kind)}, not {_shown(value)}")
 
 
@@ -99,7 +99,7 @@ def _is(kind: Any, value: Any) -> bool:  # noqa: ANN401
         return isinstance(value, float | int) and not isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return isinstance(value, str if kind is Path else kind)
 
 
 @cache
