@@ -34,7 +34,12 @@ from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, warnings_of
 from pipeline.mixed_precision.sensitivity import Losses, sensitivities
 from pipeline.mixed_precision.time_limit import (
-    CANDIDATES, OutOfTimeError, TimeLimit, enough_seconds, estimated_seconds, in_words,
+    CANDIDATES,
+    OutOfTimeError,
+    TimeLimit,
+    enough_seconds,
+    estimated_seconds,
+    in_words,
 )  # fmt: skip
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
@@ -52,8 +57,7 @@ log = logging.getLogger(__name__)
 METHODS = (
     (RangeMethod.minmax, 100.0), (RangeMethod.percentile, 99.99), (RangeMethod.percentile, 99.9), (RangeMethod.mse, 100.0),
 )  # fmt: skip
-SAMPLES = 24  # of the evaluation set, that candidates are measured on
-SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
+SAMPLES, SAMPLES_IN_STEPS = 24, 100  # for candidates; and where the metric moves in steps, of a word or a class
 LONG_SECONDS = 0.5  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
