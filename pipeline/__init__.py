@@ -35,6 +35,7 @@
     report/             report.json, the terminal, report.html, comparisons of runs
     runner.py           the chain of stages, its order and its promises
     interrupted_run.py  what an interrupted run leaves
+    tracking.py         a run is logged to MLflow as well
     rerun.py            what differs when a past run is run again
     verify.py           what has changed since a run
     try_models.py       the models of a past run speak and listen
@@ -64,6 +65,8 @@ __all__ = ["run"]
 # ONNX Runtime looks at this when it is imported, and then writes a device's id and a queue of events into the user's cache, to
 # be sent. Here, because every process of ours imports this package first; child processes inherit it. See docs/security.md.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # these send what they are used for, where they are used
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def run(overrides: Sequence[str] = ()) -> "Report":

@@ -45,6 +45,7 @@ _given: list[str] = []
 """The arguments of this process, as they were given."""
 
 _freeze_once = functools.cache(gc.freeze)
+TRACKING = "tracking"
 DOCTOR, SERVE, CACHE = "doctor", "serve", "cache"
 STATUS_WORSE = 3  # with fail_if_worse
 
@@ -216,11 +217,12 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
         KeyboardInterrupt: Ctrl-C or SIGTERM; the report then says `interrupted`, and it and the page hold what there is.
     """
     from pipeline.record.run_directory import RunDirectory
+    from pipeline.tracking import tracked
 
     if composed.resume is not None and HydraConfig.get().mode is not RunMode.MULTIRUN:
         return _resume(composed, folder, overrides)
     goes_on = composed.resume is not None and has_begun(folder)
-    with RunDirectory.claimed(folder, again=goes_on) as directory:
+    with RunDirectory.claimed(folder, again=goes_on) as directory, tracked(composed, folder):
         return _executed(composed, directory, overrides, goes_on=goes_on)
 
 
@@ -230,14 +232,15 @@ def _resume(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     from pipeline.record.run_directory import RunDirectory, past_config_file
     from pipeline.report.report_file import read_report
     from pipeline.resume import log_in
+    from pipeline.tracking import tracked
 
     place = Path(composed.resume)
     try:
-        refuse_others("resume", overrides)
+        refuse_others("resume", overrides, but=TRACKING)
         past_config_file(composed.resume, "resume")
         if is_finished(place):
             return read_report(place, "resume")
-        with RunDirectory.claimed(place, again=True) as directory, log_in(place):
+        with RunDirectory.claimed(place, again=True) as directory, log_in(place), tracked(composed, place):
             return _executed(composed, directory, overrides, goes_on=True)
     finally:
         remove_empty_run(folder)
@@ -298,7 +301,8 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
         write_report(directory, Report("failed", error=str(error)))
         raise
     begin_unfinished(directory, overrides, composed.rerun, fail_if_worse=composed.fail_if_worse)
-    directory.write_text(CONFIG_FILE, save_config(with_portable_paths(plain | {"resume": None, "resume_failed": False})))
+    kept = {key: value for key, value in plain.items() if key != TRACKING}  # it is the command's, not the run's
+    directory.write_text(CONFIG_FILE, save_config(with_portable_paths(kept | {"resume": None, "resume_failed": False})))
     report = run_stages(config, directory, warnings=without_effect)
     return finish(directory, report, config, overrides, composed.rerun)
 
@@ -346,7 +350,9 @@ def _report_failure(message: str, folder: Path | None = None, error: BaseExcepti
 
 def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
-    if others := [override for override in overrides if not override.startswith(("rerun=", "optimize_for=", "fail_if_worse="))]:
+    if others := [
+        override for override in overrides if not override.startswith(("rerun=", "optimize_for=", "fail_if_worse=", TRACKING))
+    ]:
         raise ConfigError(
             f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
             "To run with others, give them without rerun."

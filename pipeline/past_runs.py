@@ -59,9 +59,10 @@ def verify_run(composed: DictConfig, folder: Path, overrides: list[str], *, in_s
         sys.exit(2)
 
 
-def refuse_others(key: str, overrides: list[str]) -> None:
-    """Refuse other settings beside one that names a past run, which has its own."""
-    if others := [text for text in overrides if not text.startswith(f"{key}=")]:
+def refuse_others(key: str, overrides: list[str], *, but: str | None = None) -> None:
+    """Refuse other settings beside one that names a past run, which has its own; but those of a group."""
+    allowed = (f"{key}=",) if but is None else (f"{key}=", f"{but}=", f"{but}.")
+    if others := [text for text in overrides if not text.startswith(allowed)]:
         raise ConfigError(
             f"{key}: {', '.join(others)} beside {key} would have no effect: a past run has its own settings. Leave it out."
         )

@@ -116,7 +116,7 @@ def left_of(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> Lef
             raise ConfigError(
                 "resume_failed: is for the failed runs of a sweep; a run that is named goes on anyway. Leave it out."
             )
-        refuse_others("resume", list(overrides))
+        refuse_others("resume", list(overrides), but="tracking")
         if is_finished(place):
             remove_empty_run(folder)
             return Left(to_do=False, told=f"{place} is done: nothing is left to do.")

@@ -303,7 +303,7 @@ def test_verify_says_what_has_changed_and_runs_nothing(undisturbed, run_in, tmp_
     [
      "hydra.callbacks.x._target_=os.getcwd", "+hydra.callbacks.x._target_=os.getcwd", "hydra/job_logging=evil",
      "hydra.searchpath=[file:///tmp]", "hydra/sweeper=evil", "hydra.launcher._target_=os.getcwd",
-     "hydra.launcher.setup=[touch x]",
+     "hydra.launcher.setup=[touch x]", "tracking.uri=http://elsewhere", "hydra.sweeper._target_=os.getcwd",
      "hydra.launcher.pre_dispatch=exit()", "experiment=../../evil", "model=/tmp/evil", "mode.x={_target_:os.getcwd}",
      "calibration._target_=os.getcwd", "hydra.sweep.subdir=/tmp/elsewhere", "--config-dir=/tmp", "-cd", "~model"],
 )  # fmt: skip

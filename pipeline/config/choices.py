@@ -85,6 +85,12 @@ class SampleRateMismatch(Enum):
     refuse = "refuse"
 
 
+class TrackingKind(Enum):
+    """A program that keeps runs."""
+
+    mlflow = "mlflow"
+
+
 class Language(Enum):
     """A language of the pages."""
 

@@ -25,7 +25,13 @@ from pipeline.config.mode_settings import (
     ModeConfig,
 )
 from pipeline.config.model_name import model_name
-from pipeline.config.ranges import cache_out_of_range, limits_out_of_range, out_of_range, package_out_of_range
+from pipeline.config.ranges import (
+    cache_out_of_range,
+    limits_out_of_range,
+    out_of_range,
+    package_out_of_range,
+    tracking_out_of_range,
+)
 from pipeline.config.saved_settings import read_settings
 from pipeline.config.settings import (
     ALL_STAGES,
@@ -37,13 +43,16 @@ from pipeline.config.settings import (
     RunConfig,
     RunSchema,
     RuntimeConfig,
+    TrackingConfig,
 )
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.limits import LimitsConfig
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
-GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "cache", "report", "package")
+GROUPS = (
+    "model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "cache", "report", "package", "tracking",
+)  # fmt: skip
 
 RENAMED = {  # settings and options under a former name -> the present one
     "mode=float": "mode=optimize",
@@ -81,6 +90,7 @@ def register_schemas() -> None:
         ("evaluation", EvaluationConfig),
         ("benchmark", BenchmarkConfig),
         ("package", PackageConfig),
+        ("tracking", TrackingConfig),
     ):
         store.store(group="schema", name=group, node=_as_given(node))
 
@@ -133,6 +143,7 @@ def _run_config(composed: DictConfig) -> RunConfig:
         "cache": _convert(composed, "cache", CacheConfig, problems),
         "report": _convert(composed, "report", ReportConfig, problems),
         "package": _convert(composed, "package", PackageConfig, problems),
+        "tracking": _convert(composed, "tracking", TrackingConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:
@@ -142,6 +153,7 @@ def _run_config(composed: DictConfig) -> RunConfig:
             problems += out_of_range(mode, *groups)
         problems += [*limits_out_of_range(values["limits"]), *cache_out_of_range(values["cache"])]
         problems += [*package_out_of_range(values["package"]), *_stage_problems(stages)]
+        problems += tracking_out_of_range(values["tracking"])
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
@@ -171,6 +183,22 @@ def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     loaded = read_settings(path)
     return to_run_config(loaded), to_plain(loaded)
+
+
+def to_tracking(composed: DictConfig) -> TrackingConfig:
+    """Return what keeps runs: of the command alone, so that the file of a stranger's run sends nothing anywhere.
+
+    Raises:
+        ConfigError: a setting is wrong, or the library is missing.
+    """
+    problems: list[str] = []
+    tracking = _convert(composed, "tracking", TrackingConfig, problems)
+    if not problems:
+        problems = tracking_out_of_range(tracking)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assert isinstance(tracking, TrackingConfig)
+    return tracking
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline.config.settings import RunSchema
 from pipeline.paths import config_directory
 from pipeline.shell_words import shell_word
 
-GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "package", "experiment")
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "package", "tracking", "experiment")
 INSTALLED_COMMAND = "speech-quantize"
 DISTRIBUTION = "speech-quantization-pipeline"
 WIDEST = 118  # columns

@@ -2,6 +2,8 @@
 
 import dataclasses
 from enum import Enum
+from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from pipeline.cache.current_cache import CacheConfig
 from pipeline.config.choices import Format, IntegerType
@@ -14,8 +16,16 @@ from pipeline.config.mode_settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
-from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, PackageConfig, RuntimeConfig
+from pipeline.config.settings import (
+    BenchmarkConfig,
+    CalibrationConfig,
+    EvaluationConfig,
+    PackageConfig,
+    RuntimeConfig,
+    TrackingConfig,
+)
 from pipeline.errors import ConfigError
+from pipeline.extras import how_to_install
 from pipeline.limits import LimitsConfig
 
 
@@ -35,6 +45,26 @@ def cache_out_of_range(cache: CacheConfig) -> list[str]:
     if cache.dir is not None and not cache.dir.strip():
         found.append("cache.dir: empty; give a directory, or leave it out. cache.enabled=false keeps nothing.")
     return found
+
+
+def tracking_out_of_range(tracking: TrackingConfig) -> list[str]:
+    """Return a sentence for each setting of what keeps runs that cannot be; a library that is missing is one."""
+    found = []
+    if tracking.kind is not None and find_spec("mlflow") is None:
+        found.append(f"tracking=mlflow: needs MLflow: {how_to_install('tracking')}")
+    if tracking.uri is not None and (wrong := address_problem(tracking.uri)) is not None:
+        found.append(f"tracking.uri: {tracking.uri if 'password' not in wrong else 'the address'} {wrong}")
+    return found
+
+
+def address_problem(uri: str) -> str | None:
+    """Return what is wrong with the address of a server or a database, as the end of a sentence; None: nothing."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file") or len(parts.scheme) == 1:  # a path, of Windows too
+        return "is a path: MLflow no longer keeps runs in files. Give sqlite:///<path>.db, or the http:// of a server."
+    if parts.scheme in ("http", "https") and parts.password:
+        return "holds a password, which commands and logs would show. Give it in MLFLOW_TRACKING_PASSWORD."
+    return None
 
 
 def package_out_of_range(package: PackageConfig) -> list[str]:

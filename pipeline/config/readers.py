@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.config.choices import CalibrationKind, Format, RangeMethod
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig, WeightOnlyConfig
-from pipeline.config.settings import PackageConfig, RunConfig
+from pipeline.config.settings import PackageConfig, RunConfig, TrackingConfig
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.paths import resolve_path
 
@@ -124,6 +124,11 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
     "benchmark.host_python": (TIMED_ON_DEVICE,),
     "benchmark.ssh_config": (TIMED_ON_DEVICE,),
+    **{
+        f"tracking.{setting.name}": (Reader("tracking=mlflow", lambda run: run.tracking.kind is not None),)
+        for setting in fields(TrackingConfig)
+        if setting.name != "kind"
+    },
     **{
         f"package.{setting.name}": (Reader("package=sherpa_onnx or package=onnx", lambda run: "package" in run.stages),)
         for setting in fields(PackageConfig)

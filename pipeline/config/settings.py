@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from pipeline.cache.current_cache import CacheConfig
-from pipeline.config.choices import CalibrationKind, Language, OnBadSample, PackageKind, SampleRateMismatch
+from pipeline.config.choices import CalibrationKind, Language, OnBadSample, PackageKind, SampleRateMismatch, TrackingKind
 from pipeline.config.mode_settings import AnyModeConfig
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.limits import LimitsConfig
@@ -162,6 +162,24 @@ class PackageConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """What keeps runs beside their own directories. Of the command, and not of a run: `rerun` and `resume` take it beside them.
+
+    Attributes:
+        kind: the program; null: none.
+        uri: a server, http://host:5000, or a database, sqlite:////data/mlflow.db; null: what MLFLOW_TRACKING_URI says, or else
+            mlflow.db in the working directory.
+        experiment: the name that runs are found under.
+        models: also log the quantized models.
+    """
+
+    kind: TrackingKind | None = None
+    uri: str | None = None
+    experiment: str = "speech-quantization"
+    models: bool = True
+
+
+@dataclass
 class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
@@ -197,6 +215,7 @@ class RunSchema:
     cache: CacheConfig = field(default_factory=CacheConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     package: Any = field(default_factory=PackageConfig)
+    tracking: Any = field(default_factory=TrackingConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
@@ -228,6 +247,7 @@ class RunConfig:
     stages: tuple[str, ...]
     seed: int
     package: PackageConfig = field(default_factory=PackageConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)

@@ -21,7 +21,14 @@ from pipeline.config.help_text import GROUPS, options_of
 from pipeline.config.mode_settings import MODE_SCHEMAS, ModeConfig
 from pipeline.config.readers import read_by
 from pipeline.config.setting_docs import documented, own_docs
-from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, PackageConfig, RunSchema
+from pipeline.config.settings import (
+    BenchmarkConfig,
+    CalibrationConfig,
+    EvaluationConfig,
+    PackageConfig,
+    RunSchema,
+    TrackingConfig,
+)
 from pipeline.paths import config_directory
 
 PAGE = Path("docs") / "settings.md"
@@ -29,6 +36,7 @@ README = Path("README.md")
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 SCHEMAS = {
     "calibration": CalibrationConfig, "evaluation": EvaluationConfig, "benchmark": BenchmarkConfig, "package": PackageConfig,
+    "tracking": TrackingConfig,
 }  # fmt: skip
 SET_BY_OPTION = ("name", "kind")  # what choosing an option sets; nothing that a user gives
 HEADER = "| setting | values | default | meaning |\n|---|---|---|---|"
