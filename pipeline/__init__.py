@@ -25,7 +25,7 @@
     metrics/            tensor, audio and text metrics, each a plain function
     calibration/        the range engine: streaming statistics and the ranges that follow from them
     quantize/           quantization modes: plan, integer types, Q/DQ pairs, artifacts
-    ptq/                algorithms without training: SmoothQuant, GPTQ, bias correction, equalization
+    ptq/                algorithms after training: SmoothQuant, GPTQ, bias correction, equalization, reconstruction
     measure/            paired timing, memory, profiles
     optimize/           rewrites of float graphs and layouts of integer ones, each kept where it is faster
     evaluate/           fp32 and quantized on the same inputs; the loss of a changed graph

@@ -8,6 +8,8 @@ gptq.py                      weights rounded so that outputs are kept; second_mo
 bias_correction.py           the mean error of each channel, taken back in the bias
 channel_groups.py            tensors whose channels can be rescaled together; channel_search.py: finds them
 own_weights.py               weights of their own where others read them too
+reconstructed.py             mode.reconstruct as the quantize stage sees it
+reconstruction/              numbers of a quantized graph that are learned, in PyTorch
 simulate.py                  a quantized graph, simulated in float
 layer_order.py               nodes by level, tensors streamed over samples
 """

@@ -4,6 +4,9 @@ All but the errors skips without PyTorch, which is too large for the extra `test
 """
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +16,8 @@ from onnx import numpy_helper
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.ptq import reconstructed as stage
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def silent(_part, _steps):
@@ -113,6 +118,27 @@ def test_without_pytorch_the_setting_is_an_error_that_says_what_to_install(monke
     stage.check_torch([StaticConfig()])
     with pytest.raises(ConfigError, match=r"mode\.reconstruct=true.*pip install 'speech-quantization-pipeline\[reconstruct\]'"):
         stage.check_torch([StaticConfig(reconstruct=True)])
+
+
+def test_a_command_without_pytorch_ends_before_it_computes_anything(tmp_path):
+    line = [sys.executable, str(REPO / "tests" / "without_libraries.py"), "torch", *["model=hifigan", "mode.reconstruct=true"]]
+    run = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "pip install 'speech-quantization-pipeline[reconstruct]'" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "reader"),
+    [
+        (["mode=static", "mode.reconstruct_seconds=60"], "mode.reconstruct=true"),
+        (["mode=static", "mode.format=qoperator", "mode.reconstruct=true"], "mode.format=qdq"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(tmp_path, run_in, given, reader):
+    run = run_in(tmp_path, "model=hifigan", *given)
+    assert run.exit_code == 2
+    assert reader in run.stderr
 
 
 def test_one_sample_is_too_few(case):

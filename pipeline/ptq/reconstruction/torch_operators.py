@@ -1,7 +1,7 @@
 """Operators of ONNX in torch, so that a part of a graph can be differentiated.
 
-onnx2torch 1.5 was looked at first: it has no QuantizeLinear, DequantizeLinear, InstanceNormalization of three axes or Shape
-arithmetic of today's exports, and fixes weights as parameters of its own; what is needed here are the operators of a block.
+onnx2torch 1.5.15 converts float operators, but has no converter of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear or
+MatMulInteger, which a quantized graph is made of, and needs torchvision beside torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -195,6 +195,23 @@ def _constant_of_shape(inputs: Sequence[Any], given: Attributes) -> Tensor:
     return torch.from_numpy(np.full(numbers(inputs[0]), filled.reshape(-1)[0]))
 
 
+def _dynamic_quantize(inputs: Sequence[Any], _given: Attributes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return integers, as float so that derivatives pass, their scale and their zero point."""
+    x = inputs[0]
+    with torch.no_grad():
+        low, high = torch.clamp(x.min(), max=0.0), torch.clamp(x.max(), min=0.0)
+        scale = torch.clamp((high - low) / 255, min=torch.finfo(torch.float32).tiny)
+        zero = torch.clamp(torch.round(-low / scale), 0, 255)
+    steps = x / scale
+    return steps + (torch.round(steps) - steps).detach() + zero, scale, zero
+
+
+def _integer_product(inputs: Sequence[Any], _given: Attributes) -> Tensor:
+    a, b, *zeros = inputs
+    first, second = (0.0 if zero is None else zero.float() for zero in [*zeros, None, None][:2])
+    return torch.matmul(a.float() - first, b.float() - second)
+
+
 def _range(inputs: Sequence[Any], _given: Attributes) -> Tensor:
     return torch.arange(*(value.item() for value in inputs), dtype=inputs[0].dtype)
 
@@ -221,6 +238,8 @@ OPERATORS: Mapping[str, Operator] = {
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _two(torch.matmul),
+    "DynamicQuantizeLinear": _dynamic_quantize,
+    "MatMulInteger": _integer_product,
     "Add": _two(torch.add),
     "Sub": _two(torch.sub),
     "Mul": _two(torch.mul),
