@@ -157,7 +157,8 @@ def run_job(composed: DictConfig) -> Objective:
         if not composed.compare:
             from pipeline.interrupted_run import so_far
 
-            error.add_note(so_far(folder if in_sweep else Path(composed.resume or folder)))
+            place = folder if in_sweep else Path(composed.resume or folder)
+            error.add_note(so_far(place, Path(settings.sweep.dir) if in_sweep else place))
         raise
     except PipelineError as error:
         if in_sweep:

@@ -6,6 +6,7 @@ from pipeline.record.run_directory import PAGE_FILE, REPORT_FILE, RunDirectory
 from pipeline.report.html.run_page import write_page
 from pipeline.report.report_file import read_report, write_report
 from pipeline.report.schema import Report
+from pipeline.shell_words import shell_word
 
 
 def keep_what_there_is(directory: RunDirectory, language: str) -> None:
@@ -19,8 +20,13 @@ def keep_what_there_is(directory: RunDirectory, language: str) -> None:
     directory.write_text(PAGE_FILE, write_page(report, directory.path, language))
 
 
-def so_far(folder: Path) -> str:
-    """Return what an interrupted run has come to, in one line."""
+def so_far(folder: Path, whole: Path) -> str:
+    """Return what an interrupted run has come to, in one line, and how it goes on.
+
+    Args:
+        folder: of the run.
+        whole: of what is resumed: the run, or the sweep that it is a part of.
+    """
     if not (folder / REPORT_FILE).is_file():
         return f"interrupted before anything was done in {folder}"
     report = read_report(folder, "report")
@@ -32,5 +38,6 @@ def so_far(folder: Path) -> str:
         f"so far: {', '.join(done)}" if done else "no stage was done",
         *files,
         f"report: {folder / REPORT_FILE}",
+        f"go on with {shell_word(f'resume={whole}')}",
     ]
     return "; ".join(parts)

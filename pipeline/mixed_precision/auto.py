@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
@@ -22,7 +21,7 @@ from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, postpone
 from pipeline.metrics.metric_registry import proxy_of
-from pipeline.mixed_precision.candidate_builder import Builder, most_integer
+from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext, graph_of
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
@@ -30,6 +29,7 @@ from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
 from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
+from pipeline.mixed_precision.range_method import use_best_method, use_first_method
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, warnings_of
 from pipeline.mixed_precision.sensitivity import Losses, sensitivities
@@ -53,11 +53,8 @@ from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
 
-# Tried where the user names no method: a vocoder's hiss asks for narrower ranges than a recogniser's outliers.
-METHODS = (
-    (RangeMethod.minmax, 100.0), (RangeMethod.percentile, 99.99), (RangeMethod.percentile, 99.9), (RangeMethod.mse, 100.0),
-)  # fmt: skip
-SAMPLES, SAMPLES_IN_STEPS = 24, 100  # for candidates; and where the metric moves in steps, of a word or a class
+SAMPLES = 24  # of the evaluation set, that candidates are measured on
+SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
 LONG_SECONDS = 0.5  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
@@ -220,7 +217,7 @@ class _Search:
         measured = inputs.statistics_of(calibration, infinite)
         self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
-        self._builder.use(*((mode.method, mode.percentile) if mode.method is not None else METHODS[0]))
+        use_first_method(self._builder, mode)
         self._calibration_s = time.monotonic() - self._since
         self._begin("building a first int8 graph")
         self._first = first_candidate(self._builder, source.size_bytes)
@@ -228,7 +225,7 @@ class _Search:
         probes = inputs.short_utterances(mode.probes, PROBE_SHARE, PROBE_LEAST)
         self._probes = inputs.evaluator(source.name, self._fine, probes)
         if mode.method is None:
-            _use_best_method(self._builder, self._probes, until=self._limit.share(METHODS_SHARE))
+            use_best_method(self._builder, self._probes, until=self._limit.share(METHODS_SHARE))
 
     def _measure_wholes(self) -> None:
         """Measure the float graph and whole quantized ones: the first answer, which no limit of time ends."""
@@ -302,6 +299,7 @@ class _Search:
             "seconds": round(self._limit.spent, 1),
             "stopped_early": why is not None,
             "stopped": why,
+            "enough_seconds": self._enough if why is not None and not interrupted else None,
             "method": builder.static.method.name,
             "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
             "nodes": nodes,
@@ -320,11 +318,15 @@ class _Search:
             return None
         if interrupted:
             return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {taken}."
-        enough = max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
         return (
             f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {taken}. To let it finish, give "
-            f"mode.seconds={enough}."
+            f"mode.seconds={self._enough}."
         )
+
+    @property
+    def _enough(self) -> int:
+        """A value of `mode.seconds` that is enough."""
+        return max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
 
 
 def _static(mode: AutoConfig) -> StaticConfig:
@@ -366,22 +368,6 @@ def _confirmed(
         first = first or (whole, measured)
     assert first is not None
     return first[0], False, first[1]
-
-
-def _use_best_method(builder: Builder, evaluator: LossEvaluator, *, until: float) -> None:
-    """Let ranges follow by the method that loses least with every node quantized.
-
-    Those that have not been tried by then are left out; the first is tried in any case.
-    """
-    everything = most_integer(builder.groups)
-    losses: list[float] = []
-    for method, percentile in METHODS:
-        if losses and time.monotonic() >= until:
-            break
-        builder.use(method, percentile)
-        losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)
-        log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
-    builder.use(*METHODS[int(np.argmin(losses))])
 
 
 def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> tuple[Sample, float]:

@@ -67,6 +67,7 @@ class SearchReport:
         seconds: how long the search took.
         stopped_early: whether it ran out of time, or was interrupted.
         stopped: what that cut off and what to do, in a sentence.
+        enough_seconds: where it ran out of time, a value of `mode.seconds` that is enough.
         method: how ranges follow from calibration.
         percentile: of that method, where it has one.
         selection_loss: of the chosen candidate on the samples that it was chosen on.
@@ -85,6 +86,7 @@ class SearchReport:
     seconds: float | None = None
     stopped_early: bool | None = None
     stopped: str | None = field(default=None, metadata=LEFT_OUT)
+    enough_seconds: int | None = field(default=None, metadata=LEFT_OUT)
     method: str | None = None
     percentile: float | None = None
     selection_loss: MeasuredLoss | None = field(default=None, metadata=LEFT_OUT)

@@ -128,8 +128,8 @@ def _to_keep_quality(report: Report, config: RunConfig, line: CommandLine, *, re
     broken = next(check for check in report.evaluation.limits if check.outcome == Outcome.beyond)
     match config.mode:
         case AutoConfig():
-            if any(search.stopped_early for search in (report.search or {}).values()):
-                yield line.with_settings(f"mode.seconds={3 * config.mode.seconds:g}"), "the search ran out of time"
+            if (enough := _enough_seconds(report)) is not None:
+                yield line.with_settings(f"mode.seconds={enough}"), "the search ran out of time"
             elif broken.metric in METRICS:
                 yield (
                     line.with_settings(f"mode.metric={broken.metric}", f"mode.max_loss={ROOM * broken.limit:.3g}"),
@@ -201,9 +201,19 @@ def _to_go_on(report: Report, config: RunConfig, line: CommandLine, *, real: boo
         if used is not None and used.outcome == Outcome.within and used.loss is not None and used.metric in METRICS:
             spent = f"{used.metric} is {max(used.loss, 0.0):.3g} of the {used.limit:g} that the limit allows"
             yield line.with_settings("mode=auto"), f"{spent}; a search looks for the fastest mixture within it"
+    if (enough := _enough_seconds(report)) is not None:
+        yield (
+            line.with_settings(f"mode.seconds={enough}"),
+            "the search ran out of time; with more, it may find a faster mixture within the limit",
+        )
     if kind is ModeKind.optimize:
         mode = "auto" if real else "dynamic"
         yield line.with_settings(f"mode={mode}"), "this is float only: int8 makes the file smaller, and its products faster"
+
+
+def _enough_seconds(report: Report) -> int | None:
+    """Return how long a search needs that ran out of time; None where none did."""
+    return max((one.enough_seconds for one in (report.search or {}).values() if one.enough_seconds), default=None)
 
 
 def _told(check: LimitCheck) -> str:

@@ -71,6 +71,8 @@ def test_a_search_that_runs_out_of_time_says_so_first_with_what_to_do_and_has_me
     run = search("mode.seconds=0.5", "mode.max_loss=0.5")
     found = run.report["search"]["model"]
     assert found["stopped_early"]
+    assert f"give mode.seconds={found['enough_seconds']}." in run.report["warnings"][0]
+    assert any(f" mode.seconds={found['enough_seconds']}" in one["command"] for one in run.report["try_next"])
     assert run.report["warnings"][0].startswith("model: the search stopped after mode.seconds=0.5 while ")
     assert re.search(r"give mode\.seconds=\d+\.$", run.report["warnings"][0])
     assert "stopped early" in run.stdout

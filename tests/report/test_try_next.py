@@ -87,6 +87,15 @@ def test_without_data_a_model_beyond_its_limit_is_sent_to_the_doctor(report, sug
     assert "make_calib.py" in reason
 
 
+@pytest.mark.parametrize(("outcome", "loss"), [("within the limit", 0.05), ("beyond the limit", 0.3)])
+def test_a_search_that_ran_out_of_time_is_repeated_with_as_much_as_it_needs(report, suggest, outcome, loss):
+    judged(report, outcome, loss)
+    report["search"] = {"encoder": {"metric": "log_mel_l1", "stopped_early": True, "enough_seconds": 180}}
+    [(command, reason), *_] = suggest(report, mode="auto", given=("model=vocoder", "mode=auto", "mode.seconds=30"))
+    assert command == "python run.py model=vocoder mode=auto mode.seconds=180"
+    assert reason.startswith("the search ran out of time")
+
+
 def test_a_search_beyond_its_limit_on_unseen_samples_is_repeated_with_room(report, suggest):
     [(command, _), *_] = suggest(judged(report, "beyond the limit", 0.11), "auto", ("model=vocoder", "mode=auto"))
     assert command == "python run.py model=vocoder mode=auto mode.metric=log_mel_l1 mode.max_loss=0.07"
