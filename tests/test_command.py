@@ -7,7 +7,7 @@ import onnx
 import pytest
 from omegaconf import OmegaConf
 
-GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "package", "experiment")
+GROUPS = ("model", "mode", "calibration", "evaluation", "benchmark", "package", "tracking", "experiment")
 
 
 def test_help_lists_every_group_and_every_option_that_exists(run_quickly, repo):
