@@ -195,7 +195,7 @@ def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) 
         finally:
             if not in_sweep:  # a sweep refreshes it once, at its end
                 _refresh_index(composed, place)
-        _print(report, place)
+        _print(report, place, brief=in_sweep)
     worse = _broken_limits(report) if strict else None
     if worse is not None and in_sweep:
         note_job(Path(settings.sweep.dir), settings.job.num, folder, worse=worse)
@@ -308,10 +308,10 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     return finish(directory, report, config, overrides, composed.rerun)
 
 
-def _print(report: "Report", folder: Path) -> None:
+def _print(report: "Report", folder: Path, *, brief: bool) -> None:
     from pipeline.report.terminal import print_report
 
-    print_report(report, str(folder))
+    print_report(report, str(folder), brief=brief)
 
 
 def _broken_limits(report: "Report") -> str | None:

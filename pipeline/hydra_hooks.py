@@ -336,4 +336,4 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     for job in jobs:
         if job.worse is not None:
             console.print(Paragraph(f"fail_if_worse: #{job.number}: {job.worse}", "bold red"), crop=False)
-    console.print(Paragraph(f"comparison: {page}"), crop=False)
+    console.print(Paragraph(f"comparison: {page.resolve()}"), crop=False)

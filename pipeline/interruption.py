@@ -11,6 +11,7 @@ This module is imported before all others, and imports little.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 SAME_SECONDS = 0.3  # within which a second signal is the same wish: make and timeout pass on what the terminal has sent too
 INSIST_SECONDS = 1.0  # after which an interruption that was lost (in a destructor, in foreign code) is raised again
@@ -111,6 +114,8 @@ def postpone(error: KeyboardInterrupt) -> None:
     _notice()
     if not _state.boundaries:
         raise error
+    if _state.postponed is None:
+        log.info("Interrupted: what there is so far is being written; a second Ctrl-C ends it at once")
     _state.postponed = error
 
 

@@ -13,7 +13,7 @@ from pipeline.cache.kinds import MEMORY
 from pipeline.cache.recall import Form, remembered
 from pipeline.errors import StageError
 from pipeline.graph.source_graph import hash_of_graph
-from pipeline.measure.benchmark_result import GraphBenchmark, LengthLatency, OpTimes, Percentiles, Speedup, Verdict
+from pipeline.measure.benchmark_result import GraphBenchmark, LengthLatency, OpTimes, Percentiles, Speedup, Verdict, factor
 from pipeline.measure.child_process import machine_lock, run_child
 from pipeline.measure.chrome_trace import op_times_of
 from pipeline.measure.ort_profile import NodeProfile, Profile, profile_ops
@@ -237,8 +237,8 @@ def benchmark_warnings(speedup: Speedup, self_check: Speedup | None, times: dict
     width = (speedup.high - speedup.low) / speedup.median
     if width > NOISY_WIDTH:
         found.append(
-            f"The interval of the speed-up, {speedup.low:.2f} to {speedup.high:.2f}, is too wide for a reliable figure: the "
-            "machine was busy. Repeat it on a quiet machine, or with more benchmark.runs."
+            f"The interval of the speed-up, {factor(speedup.low)} to {factor(speedup.high)}, is too wide for a reliable "
+            "figure: the machine was busy. Repeat it on a quiet machine, or with more benchmark.runs."
         )
     if self_check is not None and self_check.verdict is not Verdict.same:
         found.append(

@@ -27,6 +27,14 @@ class Percentiles:
     p99: float
 
 
+MOST_FACTOR = 100.0  # beyond which the end of an interval says only that nothing is known
+
+
+def factor(value: float) -> str:
+    """Return how many times as fast something is, in words: an interval of a few rounds on a busy machine may have any ends."""
+    return ">100" if value >= MOST_FACTOR else "<0.01" if value < 1 / MOST_FACTOR else f"{value:.2f}"
+
+
 @dataclass(frozen=True)
 class Speedup:
     """How many times as fast as the original: the paired ratios baseline / quantized.

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 import time
 from typing import TextIO
@@ -23,6 +24,9 @@ IN_REPORT = "in_report"
 
 PLAIN = {"–": "-", "−": "-", "→": "->", "≈": "~", "∞": "inf", "★": "*", "×": "x", "…": "...", "’": "'", "µ": "u"}
 """Characters that reports are written with -> what stands for them where the terminal's encoding lacks them."""
+
+WORD_END = re.compile(r"\s+(?!(?:%|[KMG]iB|[mµ]?s|nat|dB|min|MB)(?:[\s.,;:)]|$))")
+"""Where a line may be broken: at a space, but not before a unit."""
 
 PLAINLY = "speech_quantization.plainly"
 
@@ -110,7 +114,7 @@ def wrapped(text: str, width: int | None) -> list[str]:
 
 def _broken(line: str, width: int) -> list[str]:
     indent = line[: len(line) - len(line.lstrip())]
-    first, *words = line.split() or [""]
+    first, *words = WORD_END.split(line.strip())
     lines = [indent + first]
     for word in words:
         if cell_len(f"{lines[-1]} {word}") <= width:

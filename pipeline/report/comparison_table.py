@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
+from pipeline.measure.benchmark_result import factor
 from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Outcome
@@ -104,7 +105,7 @@ def _speedup(run: RankedRun) -> Cell:
     found, verdict = run.row.speedup, run.row.verdict
     if found is None or verdict is None:
         return ""
-    interval = f" ({found.low:.2f}–{found.high:.2f}){_tie(run, 'speedup')}"
+    interval = f" ({factor(found.low)}–{factor(found.high)}){_tie(run, 'speedup')}"
     style = "bold" if run.beyond_limit and verdict == "faster" else VERDICT_STYLES[verdict]
     return Text.assemble((f"{found.median:.2f}", style), interval)
 

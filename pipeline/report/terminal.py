@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.benchmark_result import GraphBenchmark, factor
 from pipeline.metrics.metric_registry import SIGNAL_TO_NOISE, in_reading_order
 from pipeline.record.console import Paragraph, result_console
 from pipeline.record.results import Inspection, Outcome
@@ -34,13 +34,26 @@ FEW_MILLIONS = 10  # multiply-accumulates of models for single frames
 MANY_PAIRS = 100  # of fewer, the 99th percentile is the slowest one
 
 
-def print_report(report: Report, directory: str, console: Console | None = None) -> None:
-    """Print one run's report to standard output, or to another console."""
+def print_report(report: Report, directory: str, console: Console | None = None, *, brief: bool = False) -> None:
+    """Print one run's report to standard output, or to another console.
+
+    Args:
+        report: of the run.
+        directory: of the run.
+        console: another one; None: standard output.
+        brief: of a run that was quantized the verdict, the warnings and the files alone: it is one of several.
+    """
     console = console or result_console()
     if console.is_terminal:
         console.print()  # apart from the log
-    for part in _parts(report, directory):
+    for part in _brief(report, directory) if brief and report.artifacts else _parts(report, directory):
         console.print(part, crop=False)
+
+
+def _brief(report: Report, directory: str) -> list[RenderableType]:
+    warnings = [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
+    again = [] if report.rerun is None else _rerun(report.rerun)
+    return [*_verdict(report), *warnings, *again, *_files(report, directory)]
 
 
 def _parts(report: Report, directory: str) -> list[RenderableType]:
@@ -91,7 +104,7 @@ def _verdict(report: Report) -> list[RenderableType]:
         lines.append(Paragraph(f"quality: {quality_verdict(report, loud=True)}", QUALITY_STYLES[outcome]))
     for graph, measured in sorted((report.benchmark or {}).items(), key=lambda pair: VERDICT_ORDER.index(pair[1].verdict)):
         same = measured.verdict == "same"
-        interval = "" if same else f" ({measured.speedup.low:.2f}–{measured.speedup.high:.2f})"
+        interval = "" if same else f" ({factor(measured.speedup.low)}–{factor(measured.speedup.high)})"
         praised = measured.verdict == "faster" and outcome is Outcome.beyond
         lines.append(Paragraph(f"speed of {graph}: {speed_verdict(measured, loud=True)}{interval}",
                           "bold" if praised else VERDICT_STYLES[measured.verdict]))  # fmt: skip
@@ -165,7 +178,7 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
         return table
     _add_latency(table, measured)
     if (check := measured.self_check) is not None:
-        table.add("fp32 against itself", "", "", f"{check.median:.2f} ({check.low:.2f}–{check.high:.2f})")
+        table.add("fp32 against itself", "", "", f"{check.median:.2f} ({factor(check.low)}–{factor(check.high)})")
     for other in measured.other_threads:
         _add_latency(table, other)
     rare, share = ("p99", 99) if measured.pairs >= MANY_PAIRS else ("p90", 90)
@@ -182,7 +195,7 @@ def _size_and_speed(artifact: ArtifactReport, measured: GraphBenchmark | None) -
 def _add_latency(table: FittedTable, measured: GraphBenchmark) -> None:
     threads = f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
     found = measured.speedup
-    speed = f"{found.low:.2f}–{found.high:.2f}" if measured.verdict == "same" else f"{found.median:.2f}"
+    speed = f"{factor(found.low)}–{factor(found.high)}" if measured.verdict == "same" else f"{found.median:.2f}"
     table.add(f"latency, {threads}", f"{measured.baseline_ms.p50:.2f} ms", f"{measured.quantized_ms.p50:.2f} ms",
               f"{speed} times as fast")  # fmt: skip
 

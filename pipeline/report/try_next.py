@@ -7,7 +7,7 @@ from dataclasses import fields
 from pipeline.config.choices import CalibrationKind, ModeKind
 from pipeline.config.mode_settings import MODE_SCHEMAS, AutoConfig, StaticConfig, WeightOnlyConfig
 from pipeline.config.settings import RunConfig
-from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.benchmark_result import GraphBenchmark, factor
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.quantize.mode_advice import NOT_SURE, WORTH_RANGES, convolution_share
 from pipeline.record.results import LimitCheck, Outcome
@@ -179,7 +179,7 @@ def _to_be_faster(report: Report, config: RunConfig, line: CommandLine, *, real:
         found = unsure.speedup
         yield (
             line.with_settings("benchmark=full", without=BENCHMARKS),
-            f"the speed-up lies between {found.low:.2f} and {found.high:.2f}: longer timing decides",
+            f"the speed-up lies between {factor(found.low)} and {factor(found.high)}: longer timing decides",
         )
 
 

@@ -4,7 +4,7 @@ Quality is said first: a fast model that has lost its voice is no success.
 """
 
 from pipeline.evaluate.quality_limits import LENGTH_CHANGE, outcome_of
-from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.benchmark_result import GraphBenchmark, factor
 from pipeline.record.results import LimitCheck, Outcome
 from pipeline.report.schema import Report, RunVerdict
 
@@ -29,7 +29,7 @@ def speed_verdict(measured: GraphBenchmark, *, loud: bool = False) -> str:
     near = found.low >= 1 - AS_FAST and found.high <= 1 + AS_FAST
     lead, other = ("As fast as fp32", "its speed") if near else ("Not decided", "fp32's speed")
     lead = lead.upper().replace("FP32", "fp32") if loud else lead
-    return f"{lead}: between {found.low:.2f} and {found.high:.2f} times {other}{where}"
+    return f"{lead}: between {factor(found.low)} and {factor(found.high)} times {other}{where}"
 
 
 def quality_outcome(report: Report) -> Outcome | None:
@@ -96,7 +96,7 @@ def verdict_of(report: Report) -> RunVerdict | None:
     for graph, measured in timed:
         words = _lower(speed_verdict(measured))
         if measured.verdict != "same":
-            words += f" ({measured.speedup.low:.2f} to {measured.speedup.high:.2f})"
+            words += f" ({factor(measured.speedup.low)} to {factor(measured.speedup.high)})"
         speeds.append(f"{graph}: {words}" if len(timed) > 1 else words)
     quality = quality_verdict(report)
     return RunVerdict(

@@ -20,6 +20,7 @@ PATH = "/home/someone/projects/speech-models/outputs/asr/static/2026-01-01_00-00
         (f"page: {PATH}", 20, ["page:", PATH]),
         ("  indented text stays so", 12, ["  indented", "  text stays", "  so"]),
         ("语音 模型 量化", 9, ["语音 模型", "量化"]),
+        ("as fast for 83 % of it, 5 MiB", 14, ["as fast for", "83 % of it,", "5 MiB"]),  # no number without its unit
         ("one\ntwo", 80, ["one", "two"]),
         ("a long line in a pipe", None, ["a long line in a pipe"]),
         ("", 10, [""]),

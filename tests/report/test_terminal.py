@@ -18,11 +18,35 @@ COMMAND = "python run.py model=vocoder mode=static 'mode.nodes_to_exclude=[/embe
 DIRECTORY = "/home/someone/projects/speech-models-for-android/outputs/asr/static/2026-01-01_00-00-00"
 
 
-def shown(report, width, *, terminal=True):
+def shown(report, width, *, terminal=True, brief=False):
     """Return the lines that a console of this width shows of a report."""
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
-    print_report(report_from_json(report, "report"), DIRECTORY, console)
+    print_report(report_from_json(report, "report"), DIRECTORY, console, brief=brief)
     return console.file.getvalue().splitlines()
+
+
+def test_a_job_of_a_sweep_is_told_by_its_verdict_its_warnings_and_its_files(full_report):
+    lines, whole = shown(full_report, 120, brief=True), shown(full_report, 120)
+    assert [
+        line for line in lines if line.startswith(("quality:", "speed of", "size:", "warning:", "model:", "report:", "page:"))
+    ]
+    assert lines[-1] == f"page: {DIRECTORY}/report.html"
+    assert len(lines) < len(whole) / 2
+    assert not any("Try next" in line or "mr_stft" in line for line in lines[2:] if not line.startswith("  "))
+    full_report["artifacts"] = None
+    assert shown(full_report, 120, brief=True) == shown(full_report, 120), "of a run that only inspects, what it has seen"
+
+
+def test_an_interval_that_tells_nothing_has_no_ends_of_many_digits(full_report):
+    [measured] = full_report["benchmark"].values()
+    measured |= {
+        "verdict": "same",
+        "speedup": {"median": 0.96, "low": 0.0004, "high": 2231072932221403.75},
+        "other_threads": [],
+    }
+    text = "\n".join(shown(full_report, 120))
+    assert "NOT DECIDED: between <0.01 and >100 times fp32's speed" in text
+    assert "<0.01–>100 times as fast" in text
 
 
 def rendered(table, width):

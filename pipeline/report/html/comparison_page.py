@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from pipeline.measure.benchmark_result import factor
 from pipeline.metrics.metric_registry import leading_metrics
 from pipeline.record.run_directory import PAGE_FILE
 from pipeline.record.search_record import DONE, FAILED, SearchRecord, settings_in_words
@@ -231,7 +232,7 @@ def _interval(row: Row, column: str) -> str:
     found = interval_of(row, column)
     if found is None or found[0] == found[1]:
         return ""
-    low, high = (f"{end:.2f}" if column == "speedup" else f"{end:.3g}" for end in found)
+    low, high = (factor(end) if column == "speedup" else f"{end:.3g}" for end in found)
     return tr("{low} to {high}", low=low, high=high)
 
 
@@ -241,8 +242,8 @@ def _pictures(group: Group, index: int) -> list[tuple[str, Markup]]:
         return []
     ranges = [speed for _, speed in timed]
     told = "; ".join(
-        tr("{label} {value} ({low} to {high})", label=speed.label, value=f"{speed.value:.2f}", low=f"{speed.low:.2f}",
-           high=f"{speed.high:.2f}")
+        tr("{label} {value} ({low} to {high})", label=speed.label, value=f"{speed.value:.2f}", low=factor(speed.low),
+           high=factor(speed.high))
         for speed in ranges
     )  # fmt: skip
     picture = plots.speedups(ranges, f"speedups-{index}", tr("Speed in multiples of fp32’s: {told}.", told=told))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from pipeline.measure.benchmark_result import factor
 from pipeline.metrics.metric_registry import METRICS, leading_metrics
 from pipeline.record.run_directory import PAGE_FILE
 from pipeline.report.html.failures import failed_groups
@@ -108,7 +109,7 @@ def _leading(rows: Sequence[Row]) -> list[str]:
 def _row(run: RankedRun, id_: str, metrics: Sequence[str], root: Path, *, ranked: bool) -> IndexRow:
     row, speed = run.row, run.row.speedup
     when, settings = _when(row.directory), [f"{key}={value}" for key, value in row.settings.items()]
-    low_high = "" if speed is None else tr("{low} to {high}", low=f"{speed.low:.2f}", high=f"{speed.high:.2f}")
+    low_high = "" if speed is None else tr("{low} to {high}", low=factor(speed.low), high=factor(speed.high))
     return IndexRow(
         id=id_,
         model=row.model,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Mel = npt.NDArray[np.float32]
 
 WIDTH = 4.3  # inches: with the font's 10 points, text is as large on a phone as the page's
+SHOWN = 2.5  # times the fastest that was measured: where a picture of speed-ups ends, whatever their intervals
 DIFFERENCE_LIMIT = 1.0  # nat, 8.7 dB: where the colours of a difference end
 LOUDER, QUIETER = (0.90, 0.45, 0.13), (0.22, 0.53, 0.90)  # orange and blue: told apart by colour-blind readers too
 
@@ -64,13 +65,18 @@ def speedups(rows: Sequence[Range], name: str, description: str) -> Markup:
             axes.plot([row.low, row.high], [y, y], color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
             axes.plot([row.value], [y], "o", color=colour, markersize=7)
         _rows(axes, [row.label for row in rows])
-        low = min(1.0, *(row.low for row in rows))
-        high = max(1.0, *(row.high for row in rows))
+        low, high = _shown(rows)
         margin = 0.08 * max(high - low, 0.1)
         axes.set_xlim(low - margin, high + margin)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel(drawable(tr("times as fast as fp32 (the line: as fast)")))
         return inline(figure, name, description)
+
+
+def _shown(rows: Sequence[Range]) -> tuple[float, float]:
+    """Return the speed-ups that a picture of these and of 1 reaches from and to; an interval that tells nothing is cut."""
+    low, high = min(1.0, *(row.low for row in rows)), max(1.0, *(row.high for row in rows))
+    return low, min(high, SHOWN * max(1.0, *(row.value for row in rows)))
 
 
 @picture
@@ -175,6 +181,8 @@ def front(dots: Sequence[Dot], quality: str, better: str, name: str, description
             axes.plot([x.value], [y.value], "o", color=colour, markersize=8, fillstyle="full" if filled else "none")
         axes.grid()
         axes.margins(0.12)
+        low, high = _shown([dot.speedup for dot in dots])
+        axes.set_xlim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         axes.tick_params(length=0)
         axes.set_xlabel(drawable(tr("times as fast as fp32, right is better")))
         axes.set_ylabel(drawable(f"{quality}, {better}"))

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.measure.benchmark_result import factor
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html.language import html_language, said, tr, tr_html
 from pipeline.report.terminal import change, format_number
@@ -54,6 +55,7 @@ def environment_of(language: str) -> Environment:
         "describe": describe,
         "breakable": breakable,
         "said": said,
+        "factor": factor,
     }
     environment.globals |= {"_": tr_html}
     return environment

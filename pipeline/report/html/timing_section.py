@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.benchmark_result import GraphBenchmark, factor
 from pipeline.record.results import Inspection
 from pipeline.report.html import plots
 from pipeline.report.html.bar_chart import bar_chart
@@ -203,8 +203,8 @@ def _speed_pictures(graph: str, measured: GraphBenchmark, number_: int) -> list[
     if measured.self_check is not None:
         rows.append(plots.speedup_range(tr("fp32 against itself"), measured.self_check))
     told = "; ".join(
-        tr("{label} {value} ({low} to {high})", label=row.label, value=f"{row.value:.2f}", low=f"{row.low:.2f}",
-           high=f"{row.high:.2f}")
+        tr("{label} {value} ({low} to {high})", label=row.label, value=f"{row.value:.2f}", low=factor(row.low),
+           high=factor(row.high))
         for row in rows
     )  # fmt: skip
     description = tr("Speed of {graph} in multiples of fp32’s, with 95 % intervals: {told}.", graph=graph, told=told)
