@@ -40,7 +40,7 @@ def learn(case):
 
     reference, original, samples = case
 
-    def make(seconds=60.0, **settings):
+    def make(seconds=3600.0, **settings):
         model = onnx.ModelProto.FromString(original.SerializeToString())
         effort = Effort(seconds, block_steps=60, whole_steps=60, train_pieces=8, held_pieces=4)
         return model, reconstruct(model, reference, reference, samples, effort, bar=silent, **settings)
