@@ -137,7 +137,7 @@ class _Job:
                 ends = self._data(whole)  # what is before it has changed
             elif self._teacher(whole, ends).error(ends[1]) > error:
                 self.learned.restore(first)  # each block is better by itself, and all of them are worse
-                self.rows = [replace_kept(row) for row in self.rows]
+                self.rows = [_taken_back(row) for row in self.rows]
             self._teach(whole, ends, self.effort.whole_steps, self.clock)
         write_back(self.quantized, self.learned)
         unfinished = not self.clock.left or any(not row.in_time for row in self.rows)
@@ -175,9 +175,10 @@ class _Job:
         )
 
 
-def replace_kept(row: ReconstructedPart) -> ReconstructedPart:
-    """Return a row of a part that was better and is not kept after all."""
-    return replace(row, kept=False)
+def _taken_back(row: ReconstructedPart) -> ReconstructedPart:
+    """Return a row of a part that was better by itself and is not kept after all."""
+    before = row.calibration_before, row.held_back_before
+    return replace(row, kept=False, calibration_after=before[0], held_back_after=before[1])
 
 
 def _is_audio(crop: Crop) -> bool:
