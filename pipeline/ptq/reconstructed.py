@@ -86,10 +86,10 @@ def notes_on(graph: str, found: Reconstruction) -> list[str]:
 
 def warnings_on(graph: str, found: Reconstruction) -> list[str]:
     """Return what a user must know: that there was not enough time, or nothing to learn."""
-    if not found.parts:
-        return [f"{graph}: mode.reconstruct=true has changed nothing: {next(iter(found.left.values()), 'no weight is int8')}."]
     if found.stopped_early:
         return [f"{graph}: mode.reconstruct_seconds ended the reconstruction; with more, the result may be better."]
+    if not found.parts:
+        return [f"{graph}: mode.reconstruct=true has changed nothing: {next(iter(found.left.values()), 'no weight is int8')}."]
     return []
 
 

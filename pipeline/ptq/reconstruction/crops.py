@@ -90,8 +90,47 @@ def batches_of(
     made = []
     for mine, other in pairs:
         with torch.no_grad():
-            made.append(Crop(_tensors(mine), dict(zip(part.outputs, original.run(_tensors(other), part.outputs), strict=True))))
+            made.append(
+                Crop(
+                    _tensors(mine),
+                    _tensors(other),
+                    dict(zip(part.outputs, original.run(_tensors(other), part.outputs), strict=True)),
+                )
+            )
     return _together(made) if _in_batches(original, part, [other for _, other in pairs]) else [[one] for one in made]
+
+
+def following(
+    part: Part, before: Part, graph: TorchGraph, reference: onnx.ModelProto, batches: Sequence[Sequence[Crop]]
+) -> list[list[Crop]] | None:
+    """Return what a part is taught on, out of what the part before it was; None where it reads something else.
+
+    Args:
+        part: the part.
+        before: the one before it.
+        graph: its quantized nodes, with what they have learned.
+        reference: the float graph.
+        batches: what that part was taught on.
+    """
+    first = batches[0][0]
+    if not set(part.inputs) <= {*before.outputs, *first.quantized}:
+        return None
+    original = TorchGraph(reference, part.original)
+    found: list[list[Crop]] = []
+    with torch.no_grad():
+        for batch in batches:
+            found.append([])
+            for crop in batch:
+                made = dict(zip(before.outputs, graph.run(crop.quantized, before.outputs), strict=True))
+                mine, other = (
+                    {n: tensors[n] for n in part.inputs} for tensors in (crop.quantized | made, crop.original | crop.right)
+                )
+                try:
+                    right = original.run(other, part.outputs)
+                except (RuntimeError, IndexError, ValueError):  # it takes no batches
+                    return None
+                found[-1].append(Crop(mine, other, dict(zip(part.outputs, right, strict=True))))
+    return found
 
 
 def _inputs(model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Sample], threads: int) -> list[Feeds]:
@@ -176,7 +215,11 @@ def _in_batches(original: TorchGraph, part: Part, feeds: Sequence[Feeds]) -> boo
 
 def _together(crops: Sequence[Crop]) -> list[list[Crop]]:
     batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
-    return [[Crop(_stacked([one.quantized for one in batch]), _stacked([one.right for one in batch]))] for batch in batches]
+    return [[Crop(*(_stacked(same) for same in zip(*map(_fields, batch), strict=True)))] for batch in batches]
+
+
+def _fields(crop: Crop) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    return crop.quantized, crop.original, crop.right
 
 
 def _stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

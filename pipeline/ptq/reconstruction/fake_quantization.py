@@ -112,6 +112,8 @@ class Learned:
         biases: name of the output of a DequantizeLinear, or of a float constant -> the bias, (channels,).
         bias_scales: of the first kind -> (scale of the activation, output of the weight's DequantizeLinear).
         users: what is learned -> names of the nodes that read it.
+        first: `tensors` as they were: what is still the same is not written.
+        written: what was written before, which has to be written again where it is as it was first.
     """
 
     activations: dict[str, ActivationGrid] = field(default_factory=dict)
@@ -119,6 +121,8 @@ class Learned:
     biases: dict[str, Tensor] = field(default_factory=dict)
     bias_scales: dict[str, tuple[str, str]] = field(default_factory=dict)
     users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    first: dict[str, Tensor] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
 
     def tensors(self, nodes: Collection[str] | None = None) -> dict[str, Tensor]:
         """Return what is learned, by name: all, or what is read by some nodes and by no other."""
@@ -141,6 +145,11 @@ class Learned:
         """Return copies of some of `tensors`."""
         known = self.tensors()
         return {name: known[name].detach().clone() for name in names}
+
+    def changed(self) -> set[str]:
+        """Return what is no longer as it was first: scales, and outputs of nodes that restore constants."""
+        now = self.tensors()
+        return {name.rpartition("/")[0] for name, tensor in self.first.items() if not torch.equal(tensor, now[name].detach())}
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Take back what was learned since a snapshot."""
@@ -185,6 +194,7 @@ class _Finder:
                 self._activation(node)
         self._biases()
         self._float_biases()
+        self.found.first = self.found.snapshot(self.found.tensors())
         return self.found
 
     def _values(self, name: str) -> np.ndarray:
@@ -300,14 +310,18 @@ def write_back(quantized: onnx.ModelProto, learned: Learned) -> None:
         new = np.asarray(values).reshape(old.shape).astype(old.dtype)
         constants[name].CopyFrom(numpy_helper.from_array(new, name))
 
-    for grid in learned.activations.values():
+    changed = learned.written | learned.changed()
+    learned.written = changed
+    for grid in (learned.activations[name] for name in learned.activations.keys() & changed):
         low, high = grid.limits
         put(grid.scale, grid.log_scale.exp().detach().numpy())
         put(grid.zero_point, np.clip(np.rint(grid.zero.detach().numpy()), low, high))
-    for weight in learned.weights.values():
+    for weight in (learned.weights[name] for name in learned.weights.keys() & changed):
         put(weight.integers, weight.stored())
         put(weight.scale, weight.log_scale.exp().detach().numpy())
     for name, bias in learned.biases.items():
+        if changed.isdisjoint({name, *learned.bias_scales.get(name, ())}):
+            continue
         values = bias.detach().numpy().astype(np.float64)
         if name not in learned.bias_scales:
             put(name, values)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import onnx
 import torch
 
-from pipeline.ptq.reconstruction.crops import HELD_PIECES, TRAIN_PIECES, batches_of, held_back, pieces_of_inputs
+from pipeline.ptq.reconstruction.crops import HELD_PIECES, TRAIN_PIECES, batches_of, following, held_back, pieces_of_inputs
 from pipeline.ptq.reconstruction.fake_quantization import learned_of, write_back
 from pipeline.ptq.reconstruction.parts import Part, parts_of
 from pipeline.ptq.reconstruction.spectral_loss import LEAST_SAMPLES
@@ -28,6 +28,9 @@ from pipeline.sample import Sample
 BLOCK_STEPS, WHOLE_STEPS = 60, 400
 BLOCKS_SHARE = 0.4  # of the time that is left, at most
 
+Data = tuple[list[list[Crop]], list[list[Crop]]]
+"""Batches to learn from, and those that are held back."""
+
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """(what is done, steps) -> a block that gives what is to be called after each step."""
 
@@ -39,14 +42,13 @@ class Clock:
     end: float
 
     @property
-    def passed(self) -> bool:
-        """Whether it is behind us."""
-        return time.monotonic() >= self.end
+    def left(self) -> float:
+        """Seconds until then; 0 behind it."""
+        return max(self.end - time.monotonic(), 0.0)
 
     def share(self, share: float) -> "Clock":
         """Return the point at which a share of what is left will have passed."""
-        now = time.monotonic()
-        return Clock(now + share * max(self.end - now, 0.0))
+        return Clock(time.monotonic() + share * self.left)
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,34 @@ class _Job:
         ends = None if whole is None else self._data(whole)
         first = self.learned.snapshot(self.learned.tensors())
         error = None if whole is None or ends is None else self._teacher(whole, ends).error(ends[1])
+        data: Data | None = None
         for place, part in enumerate(blocks):
+            if not self.clock.left:
+                break
             if len(blocks) == 1 and whole is not None and whole.inputs == part.inputs:
                 break  # the same again
             share = BLOCKS_SHARE if whole is not None else 1.0
-            self._teach(part, self._data(part), self.effort.block_steps, self.clock.share(share / (len(blocks) - place)))
+            data = self._next(part, blocks[place - 1], data) if data else self._data(part)
+            self._teach(part, data, self.effort.block_steps, self.clock.share(share / (len(blocks) - place)))
             write_back(self.quantized, self.learned)
         if whole is not None and ends is not None and error is not None:
             if blocks and whole.inputs and not set(whole.inputs) <= set(self.train[0].inputs):
                 ends = self._data(whole)  # what is before it has changed
             elif self._teacher(whole, ends).error(ends[1]) > error:
                 self.learned.restore(first)  # each block is better by itself, and all of them are worse
-                self.rows = [replace_kept(row) for row in self.rows]
+                self.rows = [_taken_back(row) for row in self.rows]
             self._teach(whole, ends, self.effort.whole_steps, self.clock)
         write_back(self.quantized, self.learned)
-        unfinished = any(not row.in_time for row in self.rows)
+        unfinished = not self.clock.left or any(not row.in_time for row in self.rows)
         return Reconstruction(self.rows, dict(self.parts.left), time.monotonic() - self.start, unfinished)
 
-    def _data(self, part: Part) -> tuple[list[list[Crop]], list[list[Crop]]]:
+    def _next(self, part: Part, before: Part, data: Data) -> Data:
+        """Return what a block is taught on, out of what the one before it was, where that has all that it reads."""
+        graph = TorchGraph(self.quantized, before.nodes, self.learned)
+        train, held = (following(part, before, graph, self.reference, batches) for batches in data)
+        return self._data(part) if train is None or held is None else (train, held)
+
+    def _data(self, part: Part) -> Data:
         counts = (self.effort.train_pieces, self.effort.held_pieces)
         train, held = (
             batches_of(
@@ -147,11 +159,11 @@ class _Job:
         )
         return train, held
 
-    def _teacher(self, part: Part, data: tuple[list[list[Crop]], list[list[Crop]]]) -> Teacher:
+    def _teacher(self, part: Part, data: Data) -> Teacher:
         audio = self.rate_hz if part is self.parts.whole and _is_audio(data[0][0][0]) else None
         return Teacher(part, TorchGraph(self.quantized, part.nodes, self.learned), self.learned, audio)
 
-    def _teach(self, part: Part, data: tuple[list[list[Crop]], list[list[Crop]]], steps: int, clock: Clock) -> None:
+    def _teach(self, part: Part, data: Data, steps: int, clock: Clock) -> None:
         teacher = self._teacher(part, data)
         with self.bar(part.name, steps) as advance:
             outcome = teacher.teach(data[0], data[1], steps, self.seed, clock, advance)
@@ -163,9 +175,10 @@ class _Job:
         )
 
 
-def replace_kept(row: ReconstructedPart) -> ReconstructedPart:
-    """Return a row of a part that was better and is not kept after all."""
-    return replace(row, kept=False)
+def _taken_back(row: ReconstructedPart) -> ReconstructedPart:
+    """Return a row of a part that was better by itself and is not kept after all."""
+    before = row.calibration_before, row.held_back_before
+    return replace(row, kept=False, calibration_after=before[0], held_back_after=before[1])
 
 
 def _is_audio(crop: Crop) -> bool:

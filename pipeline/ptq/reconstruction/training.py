@@ -6,6 +6,7 @@ some points of the way, the one with the least error on held-back samples is kep
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,11 +22,12 @@ from pipeline.ptq.reconstruction.torch_graph import TorchGraph
 Tensor = Any  # torch.Tensor: types are checked where PyTorch need not be installed
 Tensors = dict[str, Tensor]
 
-WEIGHT_RATE = 0.004  # of a step of the weight's grid
-SCALE_RATE = 1e-3  # of the logarithm of a scale
-ZERO_RATE = 0.02  # of an integer
-BIAS_RATE = 2e-4  # of what the layer puts out
+WEIGHT_RATE = 0.012  # of a step of the weight's grid
+SCALE_RATE = 3e-3  # of the logarithm of a scale
+ZERO_RATE = 0.06  # of an integer
+BIAS_RATE = 6e-4  # of what the layer puts out
 WARM_UP = 10  # steps
+MEASURED = 5  # steps, until it is known how long one takes
 LOOKS = 4  # at held-back samples on the way
 SQUARED_SHARE = 0.5  # of the squared error beside a spectral one
 
@@ -34,8 +36,8 @@ class Clock(Protocol):
     """The time that is left."""
 
     @property
-    def passed(self) -> bool:
-        """Whether it is over."""
+    def left(self) -> float:
+        """Seconds; 0 where it is over."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class Crop:
 
     Attributes:
         quantized: input -> what the quantized graph before it gives, whose errors are to be made up for.
+        original: input -> what the float graph before it gives.
         right: output -> what the float part makes of the float graph's inputs.
     """
 
     quantized: Tensors
+    original: Tensors
     right: Tensors
 
 
@@ -98,7 +102,7 @@ class Teacher:
         Args:
             train: batches.
             held: batches that decide what is kept.
-            steps: of the optimiser, unless the time is over before.
+            steps: of the optimiser; where there is no time for all, as many as there is time for.
             seed: of the order of the batches.
             clock: the time.
             on_step: called after each step.
@@ -108,10 +112,9 @@ class Teacher:
         best, best_error, first = self._learned.snapshot(self._tensors), before, True
         optimiser = torch.optim.Adam(self._groups(train[0]), betas=(0.9, 0.99))
         order = self._order(len(train), seed)
-        looks = {round(steps * (look + 1) / LOOKS) for look in range(LOOKS)}
-        done = 0
-        while done < steps and not clock.passed:
-            rate = min((done + 1) / WARM_UP, 0.5 * (1.0 + math.cos(math.pi * done / steps)))
+        planned, done, start = steps, 0, time.monotonic()
+        while done < planned and clock.left:
+            rate = min((done + 1) / WARM_UP, 0.5 * (1.0 + math.cos(math.pi * done / planned)))
             for group in optimiser.param_groups:
                 group["lr"] = group["unit"] * rate
             optimiser.zero_grad(set_to_none=True)
@@ -121,7 +124,10 @@ class Teacher:
             optimiser.step()
             done += 1
             on_step()
-            if done in looks or clock.passed:
+            if done >= MEASURED:  # the rate is to have fallen when the time is over
+                possible = done + int(clock.left / (time.monotonic() - start) * done)
+                planned = max(min(planned, possible), done)
+            if done >= planned or done * LOOKS // planned > (done - 1) * LOOKS // planned:
                 error = self.error(held)
                 if error < best_error:
                     best, best_error, first = self._learned.snapshot(self._tensors), error, False
