@@ -48,7 +48,7 @@ def test_each_model_is_loaded_first_in_half_of_the_rounds(monkeypatch, seed):
     loaded = []
     monkeypatch.setattr(benchmark_child, "measured_session", lambda path, _: loaded.append(path) or Session())
     job = {"baseline": "original", "quantized": "int8", "threads": 1, "rounds": 8, "seed": seed}
-    benchmark_child.time_models(job | {"min_pairs": 8, "min_seconds": 0.0, "warmup_seconds": 0.0}, [{}])
+    benchmark_child.time_models(job | {"min_pairs": 8, "min_seconds": 0.0, "warmup_seconds": 0.0, "interval": 0.0}, [{}])
     firsts, seconds = loaded[1::2], loaded[2::2]  # after one that pays for the library's own start
     assert sorted(firsts) == sorted(seconds) == ["int8"] * 4 + ["original"] * 4
 
