@@ -1,6 +1,7 @@
 """The files that settings name: where they are, and their hashes."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
@@ -59,6 +60,21 @@ def portable(file: Path) -> str:
 def from_portable(path: str) -> Path:
     """Return the file that `portable` has made a text of."""
     return _project_root() / path  # an absolute path stays what it is
+
+
+def settings_with_places(settings: object) -> tuple[str, dict[str, object]]:
+    """Return the class and the values of settings (a dataclass); what names a file or a folder as the place that it means."""
+    assert dataclasses.is_dataclass(settings) and not isinstance(settings, type)
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return type(settings).__name__, {name: _place(name, value) or value for name, value in values.items()}
+
+
+def _place(key: str, value: object) -> Path | None:
+    if isinstance(value, str) and value:
+        with contextlib.suppress(OSError, ConfigError):  # no file can have such a name
+            place = resolve_path(value)
+            return place if place.is_file() or _is_path(key, value) else None
+    return None
 
 
 def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import REPO
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
-ELSEWHERE = ("compare=", "rerun=", "run=", "index=", "--calib", "doctor", "serve", "<", "--help", "--shell-completion")
+ELSEWHERE = ("compare=", "rerun=", "run=", "index=", "--calib", "doctor", "serve", "cache", "<", "--help", "--shell-completion")
 """What needs runs or files that are not there, and what other tests try."""
 
 

@@ -82,7 +82,7 @@ def register_schemas() -> None:
     store.store(group="hydra/help", name="pipeline", node=help_node())  # of this command line; the rest never changes
     if "schema" in store.repo:
         return
-    store.store(group="schema", name="run", node=RunSchema)
+    store.store(group="schema", name="run", node=RunSchema(cache=_as_given(CacheConfig)()))
     for kind, schema in MODE_SCHEMAS.items():
         store.store(group="schema/mode", name=kind.value, node=_as_given(schema))
     for group, node in (

@@ -25,7 +25,7 @@ from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.symbolic_dims import drop_contradicted_names
 from pipeline.models.speech_model import ReadAudio, SpeechModel
-from pipeline.paths import hash_files, resolve_path
+from pipeline.paths import hash_files, resolve_path, settings_with_places
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
 from pipeline.utterance import Utterance
@@ -291,6 +291,7 @@ class _Wanted:
 
     def _maker(self, model: SpeechModel, source: SourceGraph) -> Callable[[Utterance], Sample]:
         """Return what makes the sample of an utterance; the features of a recording are not computed twice."""
+        settings = settings_with_places(model)
         beside = [(file.name, hash_files(file)[1]) for file in model.side_files if file.is_file()]
 
         def sample_of(utterance: Utterance) -> Sample:
@@ -309,7 +310,7 @@ class _Wanted:
                 return _Made(model.sample(utterance, read), notes, was_heard=bool(heard))
 
             def depends_on() -> tuple[object, ...]:
-                return model, source.sha256, beside, utterance, None if hashed is None else hashed.sha256, self.mismatch
+                return settings, source.sha256, beside, utterance, None if hashed is None else hashed.sha256, self.mismatch
 
             found = remembered(SAMPLES, depends_on, _FORM, made)
             for note in found.notes:

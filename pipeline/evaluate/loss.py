@@ -31,6 +31,7 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions, SomeCalls
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.paths import settings_with_places
 from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
 from pipeline.sample import Outputs, Sample
@@ -132,7 +133,14 @@ class LossEvaluator:
     @property
     def identity(self) -> tuple[object, ...]:
         """What a loss depends on beside the changed graph."""
-        return self._model.identity, self.graph, self.metric, identities(self.items), self._config, self._seed
+        return (
+            self._model.identity,
+            self.graph,
+            self.metric,
+            identities(self.items),
+            settings_with_places(self._config),
+            self._seed,
+        )
 
     @property
     def exact_products(self) -> bool:

@@ -1,7 +1,6 @@
 """A model whose graphs have been read: each file is parsed and hashed once."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from pipeline.graph.source_graph import SourceGraph, hash_of_graph, load_graph
 from pipeline.models.model_files import TABLES
 from pipeline.models.model_sessions import Call, ModelSessions
 from pipeline.models.speech_model import SpeechModel
-from pipeline.paths import hash_files, resolve_path
+from pipeline.paths import hash_files, resolve_path, settings_with_places
 from pipeline.sample import Array, Sample
 
 REMEMBERED_BYTES = 256 << 20
@@ -104,9 +103,10 @@ class LoadedModel(Mapping[str, SourceGraph]):
         others = {name: self._hash_of(name) for name in self.adapter.companions if name not in graphs}
         adapter, hashed = self.adapter, {file.path for graph in self.graphs.values() for file in graph.files}
         tables = [resolve_path(path).parent / name for path in adapter.companions.values() for name in TABLES]
-        files = {*adapter.side_files, *tables, *_named_files(adapter)} - hashed
-        beside = {file: hash_files(file)[1] for file in files if file.is_file()}
-        return adapter, graphs, others, beside, self.threads, self.exact_products
+        settings = settings_with_places(adapter)
+        named = [place for place in settings[1].values() if isinstance(place, Path)]
+        beside = {file: hash_files(file)[1] for file in {*adapter.side_files, *tables, *named} - hashed if file.is_file()}
+        return settings, graphs, others, beside, self.threads, self.exact_products
 
     def _hash_of(self, companion: str) -> str:
         """Return the hash of a graph that may not be needed itself."""
@@ -118,18 +118,6 @@ class LoadedModel(Mapping[str, SourceGraph]):
     @cached_property
     def _companions(self) -> dict[str, SourceGraph]:
         return {}
-
-
-def _named_files(adapter: SpeechModel) -> list[Path]:
-    """Return what the settings of a model name, where it is a file."""
-    assert dataclasses.is_dataclass(adapter)
-    values = [getattr(adapter, setting.name) for setting in dataclasses.fields(adapter)]
-    found = []
-    for value in values:
-        with contextlib.suppress(OSError, ConfigError):  # no file can have such a name
-            if isinstance(value, str) and value and resolve_path(value).is_file():
-                found.append(resolve_path(value))
-    return found
 
 
 def _is_infinite_feature(array: Array) -> bool:

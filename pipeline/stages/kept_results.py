@@ -18,6 +18,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.interruption import is_postponed
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.optimize.engine import Rewritten
+from pipeline.paths import settings_with_places
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import Applied
 from pipeline.record.run_directory import SAMPLES, RunDirectory
@@ -35,7 +36,7 @@ def quantized_before(context: RunContext, make: Callable[[], Quantized]) -> Quan
 
     Not kept is what another run may do better: a search that was interrupted, or for which the time was too short.
     """
-    form = Form[Quantized](_entry_of_artifacts, lambda entry: _artifacts_of(entry, context.directory))
+    form = Form[Quantized](_entry_of_artifacts, lambda entry: artifacts_of(entry, context.directory))
     return remembered(ARTIFACTS, lambda: _quantized_from(context), form, make)
 
 
@@ -49,7 +50,11 @@ def _quantized_from(context: RunContext) -> tuple[object, ...]:
     files = {name: str(graph.path) for name, graph in model.graphs.items()}
     searched: tuple[object, ...] = ()
     if any(isinstance(mode, AutoConfig) for mode in modes.values()):
-        searched = (config.evaluation, identities(selection.samples), digests_of(context.calibration_set.entry))
+        searched = (
+            settings_with_places(config.evaluation),
+            identities(selection.samples),
+            digests_of(context.calibration_set.entry),
+        )
     return model.identity, files, modes, probes, samples, searched, config.seed
 
 
@@ -74,7 +79,12 @@ def _entry_of_artifacts(found: Quantized) -> Entry | None:
     return Entry(facts, {name: np.fromfile(path, np.uint8) for name, path in files.items()})
 
 
-def _artifacts_of(entry: Entry, directory: RunDirectory) -> Quantized:
+def artifacts_of(entry: Entry, directory: RunDirectory) -> Quantized:
+    """Write kept artifacts into a run's directory, and return what the stage gave with them.
+
+    Raises:
+        ValueError: the entry names a file elsewhere, or is not what the stage keeps.
+    """
     facts = entry.facts
     artifacts = {name: from_json(Artifact, told, strict=True) for name, told in facts["artifacts"].items()}
     rewritten = {
@@ -90,7 +100,7 @@ def _artifacts_of(entry: Entry, directory: RunDirectory) -> Quantized:
     written = {}
     for name, artifact in artifacts.items():
         staged = directory.staging(artifact.path.name)
-        if staged.name != str(artifact.path):
+        if artifact.path.name != str(artifact.path) or staged.suffix != ".onnx":
             raise ValueError(f"{artifact.path} does not lie in a run's directory")
         for path in (staged, _data_of(staged)):
             if path.name in entry.arrays:
@@ -143,7 +153,15 @@ def _evaluated_from(context: RunContext) -> tuple[object, ...]:
     artifacts = {name: (artifact.path.name, artifact.sha256) for name, artifact in context.result.artifacts.items()}
     modes = {name: config.mode_of(name) for name in model}
     items = identities(context.evaluation_set.report.samples)
-    return model.identity, artifacts, modes, context.result.searches, items, config.evaluation, config.seed
+    return (
+        model.identity,
+        artifacts,
+        modes,
+        context.result.searches,
+        items,
+        settings_with_places(config.evaluation),
+        config.seed,
+    )
 
 
 def timed_before(depends_on: tuple[object, ...], trace: Path | None, make: Callable[[], GraphBenchmark]) -> GraphBenchmark:

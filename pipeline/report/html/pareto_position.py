@@ -1,8 +1,10 @@
 """The place of a run among fp32 and the earlier runs of the same graph under the same conditions: is it on the front?"""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from markupsafe import Markup
@@ -85,13 +87,22 @@ def _neighbours(own: Row, directory: Path) -> list[Row]:
     runs = [path.parent for path in directory.parent.parent.glob(f"*/*/{REPORT_FILE}") if path.parent != directory]
     found: list[Row] = []
     for run in sorted(runs, key=lambda run: run.name, reverse=True)[:MOST_RUNS]:
-        try:
-            report = read_report(run, "report")
-        except ConfigError:  # damaged, or of another schema: the page is about another run
-            continue
-        if report.status == "done":
-            found += [row for row in rows_of(run, report) if row.conditions == own.conditions and row.speedup is not None]
+        with contextlib.suppress(OSError):  # it is gone
+            state = (run / REPORT_FILE).stat()
+            rows = _rows_of(run, state.st_mtime_ns, state.st_size)
+            found += [row for row in rows if row.conditions == own.conditions and row.speedup is not None]
     return found
+
+
+@lru_cache(maxsize=2 * MOST_RUNS)
+def _rows_of(run: Path, changed_ns: int, size: int) -> tuple[Row, ...]:
+    """Return the rows of a finished run, read once by all jobs of a sweep: of a file that was changed at that time."""
+    del changed_ns, size
+    try:
+        report = read_report(run, "report")
+    except ConfigError:  # damaged, or of another schema: the page is about another run
+        return ()
+    return tuple(rows_of(run, report)) if report.status == "done" else ()
 
 
 def _fp32(own: Row) -> Row:
