@@ -57,7 +57,7 @@ class Effort:
 
     Attributes:
         seconds: after which no step is begun.
-        block_steps: of the optimiser, for each block.
+        block_steps: of the optimiser, for each block; 0: all of the graph is taught from the start.
         whole_steps: for all of the graph.
         train_pieces: of samples to learn from.
         held_pieces: of samples that are held back.
@@ -123,7 +123,7 @@ class _Job:
         first = self.learned.snapshot(self.learned.tensors())
         error = None if whole is None or ends is None else self._teacher(whole, ends).error(ends[1])
         data: Data | None = None
-        for place, part in enumerate(blocks):
+        for place, part in enumerate(blocks if self.effort.block_steps else ()):
             if not self.clock.left:
                 break
             if len(blocks) == 1 and whole is not None and whole.inputs == part.inputs:
