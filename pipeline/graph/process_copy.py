@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO
 
 THREADS = "/proc/self/task"
@@ -22,7 +23,7 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 def can_be_copied() -> bool:
     """Return whether this process has one thread, those of native code included; Linux alone tells."""
     try:
-        return len(os.listdir(THREADS)) == 1
+        return len(list(Path(THREADS).iterdir())) == 1
     except OSError:
         return False
 

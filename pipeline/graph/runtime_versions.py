@@ -40,6 +40,9 @@ TYPES: dict[int, tuple[str, Version]] = {
 }
 FAST_SINCE: dict[str, Version] = {"ConvInteger": (1, 31)}
 """Operators that take several times as long before this version: benchmarks/runtimes.py --models hifigan --modes dynamic."""
+WRONG_ON_AMX = ((1, 21), (1, 24))
+"""These versions and those between add wrong sums on processors with AMX, where the columns of a product of integers, of a
+ConvInteger its frames, are no multiple of 16: findings/amx_sums_are_wrong_in_onnxruntime_1_21_to_1_24.sh."""
 WIDE = (TensorProto.INT16, TensorProto.UINT16)
 IR_OF_TYPES: dict[int, int] = {TensorProto.INT4: 10, TensorProto.UINT4: 10}
 
@@ -168,6 +171,22 @@ def slower_elsewhere(op_types: Collection[str], measured_in: str) -> str | None:
                 f"{measured_in}. To measure in the version of your client: benchmark.runtime=<version>."
             )
     return None
+
+
+def wrong_on_amx(op_types: Collection[str], version: str) -> str | None:
+    """Return a warning where a version of ONNX Runtime computes a graph wrongly on processors with AMX, else None.
+
+    Args:
+        op_types: the operators that the graph runs.
+        version: of ONNX Runtime.
+    """
+    first, last = WRONG_ON_AMX
+    if "ConvInteger" not in op_types or not first <= tuple(int(part) for part in version.split(".")[:2]) <= last:
+        return None
+    return (
+        f"ONNX Runtime {version} adds wrong sums in ConvInteger on processors with AMX (Intel Xeon from Sapphire Rapids on), "
+        f"without an error, as all from {_text(first)} to {_text(last)} do: use another version there, or mode=static."
+    )
 
 
 def _advice(needed: Needed) -> str:

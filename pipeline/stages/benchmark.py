@@ -4,7 +4,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.graph.runtime_versions import slower_elsewhere
+from pipeline.graph.runtime_versions import slower_elsewhere, wrong_on_amx
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.measure.benchmark_graph import benchmark_graph, steps_of
 from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
@@ -51,6 +51,9 @@ def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBe
             and (note := slower_elsewhere(artifact.kernels, runtime.version))
         ):
             context.run_log.warn(f"{name}: {note}")
+        for version in sorted({runtime.version, getattr(config.mode_of(name), "runtime", None) or runtime.version}):
+            if wrong := wrong_on_amx(artifact.kernels, version):
+                context.run_log.warn(f"{name}: {wrong}")
         for measured in (first, *others):
             where = f"{name} on {measured.threads} threads" if measured is not first else name
             if measured.verdict == Verdict.slower:

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from pipeline.config.choices import IntegerType
 from pipeline.errors import ConfigError, StageError
 from pipeline.graph.opset import opset_of
-from pipeline.graph.runtime_versions import needed_runtime, newest_opset, parse_version, slower_elsewhere
+from pipeline.graph.runtime_versions import needed_runtime, newest_opset, parse_version, slower_elsewhere, wrong_on_amx
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.sample import Sample
 from pipeline.stages.quantize import quantize
@@ -113,3 +113,20 @@ def test_a_speed_that_older_runtimes_do_not_reach_is_said_to_be_of_this_version(
     note = slower_elsewhere(op_types, version)
     assert (note is not None) == warns
     assert not warns or ("before 1.31" in note and "benchmark.runtime=" in note)
+
+
+@pytest.mark.parametrize(
+    ("op_types", "version", "warns"),
+    [
+        ({"ConvInteger": 3}, "1.21.1", True),
+        ({"ConvInteger": 3}, "1.24.4", True),
+        ({"ConvInteger": 3}, "1.20.1", False),
+        ({"ConvInteger": 3}, "1.25.1", False),
+        ({"QLinearConv": 3}, "1.22.1", False),
+    ],
+)
+def test_versions_that_add_wrong_sums_on_amx_are_warned_of(op_types, version, warns):
+    """findings/amx_sums_are_wrong_in_onnxruntime_1_21_to_1_24.sh shows them."""
+    note = wrong_on_amx(op_types, version)
+    assert (note is not None) == warns
+    assert not warns or "mode=static" in note
