@@ -40,7 +40,8 @@ def in_matrix_form(prepared: PreparedGraph, mode: ModeConfig) -> PreparedGraph:
     if not any(node.op_type in {"MatMul", "Gemm", "Einsum"} for node in nodes):
         return prepared
     graph = Graph(prepared.model)
-    graph.pinned |= {node.input[0] for node in nodes if node.op_type == "Gather" and node.name in _left(prepared, mode)}
+    left = _left(prepared, mode)
+    graph.pinned |= {node.input[0] for node in nodes if node.op_type == "Gather" and node.name in left}
     changed = False
     for node in graph.nodes:
         if node.op_type == "MatMul":
