@@ -49,9 +49,9 @@ def from_json(kind: type[T], value: Any, *, where: str = "", strict: bool = Fals
 
 
 def _converted(kind: Any, value: Any, where: str, strict: bool) -> Any:  # noqa: ANN401
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    is_object, origin, parameters = _shape_of(kind)
+    if is_object:
         return _object(kind, value, where, strict)
-    origin, parameters = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _one_of(kind, parameters, value, where, strict)
     if origin is dict and isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def _converted(kind: Any, value: Any, where: str, strict: bool) -> Any:  # noqa:
 def _object(kind: type, value: Any, where: str, strict: bool) -> Any:  # noqa: ANN401
     if not isinstance(value, Mapping):
         raise ValueError(f"{where or 'the file'} must be an object, not {_shown(value)}")
-    types, fields = _types_of(kind), {field.name: field for field in dataclasses.fields(kind)}
+    types, fields = _types_of(kind), _fields_of(kind)
     given = {}
     for name, field in fields.items():
         key = f"{where}.{name}".lstrip(".")
@@ -100,6 +100,17 @@ def _is(kind: Any, value: Any) -> bool:  # noqa: ANN401
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, str if kind is Path else kind)
+
+
+@cache
+def _shape_of(kind: Any) -> tuple[bool, Any, tuple[Any, ...]]:  # noqa: ANN401
+    """Return whether a type is a dataclass, and its origin and parameters; asked once for each type, not for each value."""
+    return dataclasses.is_dataclass(kind) and isinstance(kind, type), get_origin(kind), get_args(kind)
+
+
+@cache
+def _fields_of(kind: type) -> Mapping[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(kind)}
 
 
 @cache

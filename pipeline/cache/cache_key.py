@@ -21,7 +21,7 @@ from pipeline.processor import cpu_flags, cpu_name
 
 LIBRARIES = (
     "onnx", "onnxruntime", "numpy", "scipy", "soundfile", "kaldi-native-fbank", "jiwer", "numba", "espeakng-loader",
-    "protobuf",
+    "protobuf", "speech-quantization-pipeline",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def key_of(kind: Kind, *parts: object) -> str:
         TypeError: a part is of a type whose value has no one text.
     """
     digest = hashlib.sha256()
-    for part in (kind.name, kind.version, _code() if kind.of_code else "", *_surroundings(), *parts):
+    for part in (kind.name, kind.version, code() if kind.of_code else "", surroundings(), *parts):
         _add(digest, part)
     return digest.hexdigest()
 
@@ -86,10 +86,12 @@ def _add(digest: Any, part: object) -> None:  # noqa: ANN401, PLR0912  what hash
 
 
 @cache
-def _surroundings() -> tuple[object, ...]:
-    """Return versions, and what the bits of a result depend on in this machine: its instructions, and how many cores it has."""
+def surroundings() -> bytes:
+    """Return a hash of versions, and of what bits depend on in this machine: its instructions, and how many cores it has."""
+    digest = hashlib.sha256()
     versions = {name: _version(name) for name in LIBRARIES}
-    return platform.python_version(), versions, platform.machine(), cpu_name(), cpu_flags(), os.cpu_count()
+    _add(digest, [platform.python_version(), versions, platform.machine(), cpu_name(), cpu_flags(), os.cpu_count()])
+    return digest.digest()
 
 
 def _version(name: str) -> str | None:
@@ -100,7 +102,7 @@ def _version(name: str) -> str | None:
 
 
 @cache
-def _code() -> bytes:
+def code() -> bytes:
     """Return a hash of our own code: every file of the package."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()

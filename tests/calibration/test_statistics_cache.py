@@ -119,7 +119,7 @@ def test_another_setting_is_collected_anew(graph, samples, runs, setting):
 
 def test_another_library_or_engine_version_is_collected_anew(graph, samples, runs, monkeypatch):
     cached_statistics(graph, samples)
-    monkeypatch.setattr(cache_key, "_surroundings", lambda: ("another library",))
+    monkeypatch.setattr(cache_key, "surroundings", lambda: b"another library")
     cached_statistics(graph, samples)
     monkeypatch.setattr(statistics_cache, "STATISTICS", Kind("statistics", 0, of_code=False))
     cached_statistics(graph, samples)
