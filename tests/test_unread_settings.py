@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config.mode_settings import MODE_SCHEMAS
 from pipeline.config.readers import READERS, read_by
-from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, PackageConfig
+from pipeline.config.settings import BenchmarkConfig, CalibrationConfig, EvaluationConfig, PackageConfig, TrackingConfig
 
 LOAD = "stages=[load]"
 
@@ -123,6 +123,7 @@ def test_every_setting_with_a_reader_exists(repo):
     known |= {f"mode.{name}" for schema in MODE_SCHEMAS.values() for name in get_type_hints(schema)}
     known |= {f"benchmark.{name}" for name in get_type_hints(BenchmarkConfig)}
     known |= {f"package.{name}" for name in get_type_hints(PackageConfig)}
+    known |= {f"tracking.{name}" for name in get_type_hints(TrackingConfig)}
     known |= {f"model.{name}" for path in (repo / "conf" / "model").glob("*.yaml") for name in OmegaConf.load(path)}
     assert set(READERS) - known == {"calibration"}  # the group
     assert "Only read by mode.method=percentile." in (repo / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -43,6 +43,7 @@ from pipeline.mixed_precision.time_limit import (
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
+from pipeline.own_time import own_time
 from pipeline.ptq.algorithms import fold
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.silent_tensors import note_on_silence
@@ -162,7 +163,7 @@ class _Search:
         return self._found is not None and any(c.measured and c.choice for c in self._found.candidates)
 
     def _begin(self, step: str) -> None:
-        now = time.monotonic()
+        now = own_time()
         if self._step:
             log.info("%s took %.1f s", self._step, now - self._since)
         self._step, self._since = step, now
@@ -213,7 +214,7 @@ class _Search:
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
         probes = inputs.short_utterances(mode.probes, PROBE_SHARE, PROBE_LEAST)
         self._probes = inputs.evaluator(source.name, self._fine, probes)
-        self._calibration_s = time.monotonic() - self._since
+        self._calibration_s = own_time() - self._since
         self._begin("choosing how ranges follow")
         _use_best_method(self._builder, self._probes, mode, until=self._limit.share(METHODS_SHARE))
 
@@ -374,7 +375,7 @@ def _use_best_method(builder: Builder, evaluator: LossEvaluator, mode: AutoConfi
     everything = most_integer(builder.groups)
     losses: list[float] = []
     for method, percentile in METHODS:
-        if losses and time.monotonic() >= until:
+        if losses and own_time() >= until:
             break
         builder.use(method, percentile)
         losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)
