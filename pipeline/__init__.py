@@ -3,6 +3,7 @@
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     blas_threads.py     on how many threads numpy computes
     errors.py           errors that a user can act on
+    own_time.py         a clock that stands still while another process is waited for
     stage_time.py       the time that a stage may take
     paths.py            files that settings name: where they are, their hash
     extras.py           libraries that are installed on request
@@ -42,6 +43,7 @@
     serve/              the runs of a directory in a browser, and a page to compare by ear
     past_runs.py        what looks at past runs and runs nothing
     resume.py           a run that ended early, to its end
+    lost_workers.py     a launcher whose workers may be killed: what they leave is run again
     hydra_hooks.py      what Hydra calls: a run's folder, the claim on its directory, the table after a sweep
     command_line/       from what the shell hands over to what Hydra takes: quotes, short forms, corrections, completion
     plugins/            what Hydra finds by itself: the search over settings

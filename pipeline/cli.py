@@ -33,7 +33,8 @@ from pipeline.outside_errors import outside_error
 from pipeline.past_runs import look_back
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
-from pipeline.record.sweep_record import INTERRUPTED, note_job
+from pipeline.record.run_directory import locked
+from pipeline.record.sweep_record import INTERRUPTED, has_noted, note_job
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
 from pipeline.report.unfinished import has_begun, is_finished
@@ -150,7 +151,8 @@ def run_job(composed: DictConfig) -> Objective:
     _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
     logging.captureWarnings(True)
     try:
-        return _do(composed, folder, in_sweep=in_sweep, optimises=optimises)
+        with locked(folder, wait=True) if in_sweep else contextlib.nullcontext():  # a launcher may run a job twice
+            return _do(composed, folder, in_sweep=in_sweep, optimises=optimises)
     except KeyboardInterrupt as error:
         if in_sweep:
             note_job(Path(settings.sweep.dir), settings.job.num, folder, INTERRUPTED)
@@ -177,13 +179,14 @@ def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) 
     if look_back(composed, folder, list(settings.overrides.task), in_sweep=in_sweep):
         return None
     place = folder if in_sweep or composed.resume is None else Path(composed.resume)
+    again = composed.resume is not None or (in_sweep and has_noted(Path(settings.sweep.dir), settings.job.num))
     report, strict = None, composed.fail_if_worse
-    if composed.resume is not None:
+    if again:
         from pipeline.resume import left_of
 
         left = left_of(composed, folder, list(settings.overrides.task))
         report, strict = left.report, left.fail_if_worse
-        if left.told:
+        if left.told and composed.resume is not None:
             result_console().print(Paragraph(left.told), crop=False)
         if not left.to_do and (report is None or not in_sweep):
             return None
@@ -191,7 +194,7 @@ def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) 
         note_job(Path(settings.sweep.dir), settings.job.num, folder)
     if report is None:
         try:
-            report = execute(composed, folder, list(settings.overrides.task))
+            report = execute(composed, folder, list(settings.overrides.task), again=again, held=in_sweep)
         finally:
             if not in_sweep:  # a sweep refreshes it once, at its end
                 _refresh_index(composed, place)
@@ -205,13 +208,15 @@ def _do(composed: DictConfig, folder: Path, *, in_sweep: bool, optimises: bool) 
     return objective_of(report, objective_names(composed.optimize_for), required=optimises)
 
 
-def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report":
+def execute(composed: DictConfig, folder: Path, overrides: list[str], *, again: bool = False, held: bool = False) -> "Report":
     """Run what Hydra composed, or the past run that it names, in a directory; return its report.
 
     Args:
         composed: the settings.
         folder: the run's directory; it exists, and no run has reported into it.
         overrides: the settings that were given, as Hydra takes them.
+        again: what the directory holds of the run is to go on.
+        held: the caller has locked the directory.
 
     Raises:
         PipelineError: what a user can act on; report.json then says `failed`.
@@ -222,8 +227,8 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
 
     if composed.resume is not None and HydraConfig.get().mode is not RunMode.MULTIRUN:
         return _resume(composed, folder, overrides)
-    goes_on = composed.resume is not None and has_begun(folder)
-    with RunDirectory.claimed(folder, again=goes_on) as directory, tracked(composed, folder):
+    goes_on = again and has_begun(folder)
+    with RunDirectory.claimed(folder, again=goes_on, held=held) as directory, tracked(composed, folder):
         return _executed(composed, directory, overrides, goes_on=goes_on)
 
 

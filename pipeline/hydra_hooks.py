@@ -5,9 +5,9 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from pipeline.config.compose import register_schemas
 from pipeline.config.saved_settings import read_settings
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.interruption import begin
+from pipeline.lost_workers import is_loss, loss_in_words
 from pipeline.outside_errors import outside_error
 from pipeline.record.console import Paragraph, result_console, say
 from pipeline.record.run_directory import past_config_file, stay_alone_in
@@ -45,7 +46,7 @@ log = logging.getLogger("pipeline.sweep")
 
 TIME_STAMP = "%Y-%m-%d_%H-%M-%S"  # as in the ${now:...} of conf/config.yaml
 COMPARISONS = "comparisons"
-BASIC_SWEEPER = "BasicSweeper"  # runs the product of all values, and makes nothing of what a job returns
+BASIC_SWEEPER = "BasicSweeper"  # and ours: runs the product of all values, and makes nothing of what a job returns
 SEARCH_SWEEPER = "SearchSweeper"  # chooses values by what the directories of its jobs hold
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -168,7 +169,16 @@ def _begin_sweep(config: DictConfig) -> None:
             forget_jobs(place)
             write_plan(place, _plan(config))
     _open.append(_Sweep(place, config.sort_by, config.report.language.name))
+    _let_workers_import_this_checkout()
     begin()  # what was run is compared, even if the sweep is interrupted
+
+
+def _let_workers_import_this_checkout() -> None:
+    """Let processes of a launcher import this package where it is run from a checkout without being installed."""
+    project = Path(__file__).resolve().parent.parent
+    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if (project / "run.py").is_file() and str(project) not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*known, str(project)])
 
 
 def _searches(config: DictConfig) -> bool:
@@ -215,7 +225,7 @@ def _plan(config: DictConfig) -> Plan:
     stamp = str(stamps.setdefault((TIME_STAMP,), datetime.now().strftime(TIME_STAMP)))
     given = [str(text) for text in config.hydra.overrides.task]
     sweeper, jobs = config.hydra.sweeper, None
-    if str(sweeper._target_).endswith(f".{BASIC_SWEEPER}"):
+    if str(sweeper._target_).endswith(BASIC_SWEEPER):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         loader = GlobalHydra.instance().config_loader()
@@ -259,11 +269,12 @@ _open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_m
 
 def lost_workers(error: BaseException) -> str | None:
     """Return what is said where a worker of the launcher was killed, and has taken the sweep with it; None: none was."""
-    if not _open or not isinstance(error, BrokenExecutor):
+    if not _open or not is_loss(error):
         return None
     return (
         "a worker of the launcher was killed, by lack of memory or by a signal, and the launcher has ended the sweep. Go on "
-        f"with resume={_open[-1].directory}, with fewer workers if memory was the cause."
+        f"with resume={_open[-1].directory}, with fewer workers if memory was the cause. The launcher says: "
+        f"{loss_in_words(error)}"
     )
 
 

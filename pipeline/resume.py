@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.past_runs import refuse_others, remove_empty_run
 from pipeline.record.console import LogFile
 from pipeline.record.environment import environment
-from pipeline.record.run_directory import PACKAGE, PAGE_FILE, RunDirectory, past_config_file, wait_for
+from pipeline.record.run_directory import PACKAGE, PAGE_FILE, RunDirectory, past_config_file
 from pipeline.record.sweep_record import INTERRUPTED, PLAN_FILE, is_sweep, jobs_of, read_plan
 from pipeline.report.report_file import read_report, write_report
 from pipeline.report.restored import Restored, restored
@@ -99,11 +99,11 @@ class Left:
 
 
 def left_of(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> Left:
-    """Return what is left to do of the run that `resume` names, or of a job of the sweep that it names.
+    """Return what is left to do of the run that `resume` names, or of a job of a sweep that has begun before.
 
     Args:
         composed: the settings.
-        folder: the directory that Hydra made: that of the job, in a sweep.
+        folder: the directory that Hydra made: that of the job, in a sweep; then the caller has locked it.
         overrides: the settings of the job.
 
     Raises:
@@ -123,10 +123,12 @@ def left_of(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> Lef
         unfinished = read_unfinished(place)
         return Left(to_do=True, fail_if_worse=unfinished is not None and unfinished.fail_if_worse)
     sweep, number, strict = Path(settings.sweep.dir), settings.job.num, bool(composed.fail_if_worse)
-    if not is_sweep(Path(composed.resume)) or Path(composed.resume).absolute() != sweep.absolute():
+    if composed.resume is not None and not (
+        is_sweep(Path(composed.resume)) and Path(composed.resume).absolute() == sweep.absolute()
+    ):
         raise ConfigError("resume: one run, or one sweep, goes on where it ended; leave out -m.")
-    planned = (read_plan(sweep).jobs or [])[number : number + 1]
-    if [own_overrides(job) for job in planned] != [own_overrides(overrides)]:
+    jobs = read_plan(sweep).jobs  # None: of a sweeper that chooses as it goes
+    if jobs is not None and [own_overrides(job) for job in jobs[number : number + 1]] != [own_overrides(overrides)]:
         raise ConfigError(
             f"resume: #{number} of {sweep} is not what it was: the files of conf/ or the sweep's {PLAN_FILE} have changed. "
             "Give the command of the sweep again."
@@ -136,7 +138,6 @@ def left_of(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> Lef
         raise ConfigError(
             f"resume: #{number} of {sweep} ran in {job.directory}, and would go on in {folder.absolute()}: was the sweep moved?"
         )
-    wait_for(folder)
     failed = has_failed_itself(folder) or (job is not None and job.noted not in (None, INTERRUPTED))
     if failed and not composed.resume_failed:
         return Left(to_do=False, told=f"#{number}: failed before; resume_failed=true tries it again")

@@ -7,7 +7,6 @@ report.json after every stage, so that a run that is killed has said how far it 
 
 import logging
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +20,7 @@ from pipeline.graph.rehearsal import rehearsals
 from pipeline.interruption import boundary, interruption_in
 from pipeline.limits import holding
 from pipeline.outside_errors import outside_error
+from pipeline.own_time import own_time
 from pipeline.record.environment import environment
 from pipeline.record.report_end import mark_failed
 from pipeline.record.run_directory import REPORT_FILE, RunDirectory
@@ -182,11 +182,11 @@ def selected_stages(names: Sequence[str]) -> list[Stage]:
 
 def _run_stage(stage: Stage, context: RunContext) -> StageRun:
     log.info("%s", stage.name)
-    start = time.perf_counter()
+    start = own_time()
     allowed = at_most(context.config.limits.stage_seconds, stage.name)
     with context.progress.bar(stage.name, None), allowed, boundary():  # until a part of the stage shows a bar of its own
         setattr(context, stage.gives, stage.run(context))
-    seconds = time.perf_counter() - start
+    seconds = own_time() - start
     assert getattr(context, stage.gives) is not None, f"{stage.name} promised {stage.gives} and gave nothing"
     log.info("%s took %.1f s", stage.name, seconds)
     return StageRun(stage.name, "done", round(seconds, 3))

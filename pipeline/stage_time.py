@@ -1,4 +1,7 @@
-"""The time that a stage may take: when it is over, the stage ends where it is, as by a signal."""
+"""The time that a stage may take: when it is over, the stage ends where it is, as by a signal.
+
+It is the process's own time: a wait for the benchmark of another process does not count.
+"""
 
 import ctypes
 import signal
@@ -9,7 +12,9 @@ from types import FrameType
 
 from pipeline.errors import StageError
 from pipeline.interruption import interruption_in
+from pipeline.own_time import own_time
 
+LEAST_SECONDS = 0.01  # that are worth another look at the clock
 AGAIN_SECONDS = 1.0  # after which it is raised again, where a destructor or foreign code has swallowed it
 
 
@@ -48,8 +53,13 @@ def at_most(seconds: float | None, stage: str) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float, over: threading.Event) -> Iterator[None]:
+    end = own_time() + seconds
+
     def ring(number: int, frame: FrameType | None) -> None:
         del number, frame
+        if (left := end - own_time()) > LEAST_SECONDS:
+            signal.setitimer(signal.ITIMER_REAL, left, AGAIN_SECONDS)
+            return
         over.set()
         raise OutOfStageTimeError
 
@@ -68,8 +78,13 @@ def _by_thread(seconds: float, over: threading.Event) -> Iterator[None]:
     """Raise it in this thread from another one: signals come to the main thread only."""
     me, done = threading.get_ident(), threading.Event()
 
+    end = own_time() + seconds
+
     def ring() -> None:
-        if not done.wait(seconds):
+        while (left := end - own_time()) > LEAST_SECONDS:
+            if done.wait(left):
+                return
+        if not done.is_set():
             over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), ctypes.py_object(OutOfStageTimeError))
 

@@ -16,6 +16,7 @@ from pipeline.data.arrays import read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.errors import DataError, StageError
 from pipeline.limits import LimitsConfig, holding
+from pipeline.own_time import waiting
 from pipeline.stage_time import at_most
 
 QUICK = "stages=[load,quantize]"
@@ -109,6 +110,24 @@ def test_the_time_of_a_stage_ends_it_in_any_thread_and_what_is_in_time_is_left_a
             thread.join()
     assert found[0].startswith("evaluate: took longer than limits.stage_seconds=0.1")
     assert found[1:] == ["done", "done"]
+
+
+@pytest.mark.parametrize("place", ["main thread", "another thread"])
+def test_a_wait_for_another_process_is_not_time_of_a_stage(place):
+    found = []
+
+    def stage():
+        with at_most(1.0, "benchmark"), waiting():
+            time.sleep(1.3)
+        found.append("done")
+
+    if place == "main thread":
+        stage()
+    else:
+        thread = threading.Thread(target=stage)
+        thread.start()
+        thread.join()
+    assert found == ["done"]
 
 
 def test_limits_of_nothing_are_refused_all_at_once(run_quickly):

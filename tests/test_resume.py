@@ -8,12 +8,8 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.report.report_file import read_report
@@ -21,7 +17,7 @@ from pipeline.report.restored import Restored, restored
 from pipeline.report.writer import report_of
 from pipeline.runner import stages_of
 from pipeline.stages.context import RunContext
-from tests.conftest import COMMAND_LIMIT_S, REPO, write_user_files
+from tests.conftest import write_user_files
 
 MOMENTS = int(os.environ.get("RESUME_MOMENTS", "2"))
 SETTINGS = (
@@ -221,29 +217,6 @@ def test_failed_jobs_are_tried_again_only_where_that_is_asked_for(run, user_file
     assert "2 of 2 jobs failed: #0, #1" in left.stdout
     assert "jobs failed" not in run("resume=sweep", "resume_failed=true").succeeded().stdout
     assert run("resume=sweep").stdout.count("done before") == 2
-
-
-def test_a_worker_that_is_killed_is_told_of_and_its_sweep_goes_on_under_another_launcher(
-    run, user_files, users_model, users_data
-):
-    command = ("-m", *users_model, *users_data, "mode=dynamic", "seed=1,2,3", "stages=[load,quantize]", "hydra.sweep.dir=sweep")
-    sweep = subprocess.Popen(
-        [sys.executable, str(REPO / "run.py"), *command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        cwd=user_files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until = time.monotonic() + COMMAND_LIMIT_S
-    while not list(user_files.glob("sweep/jobs/*.json")) and time.monotonic() < until:
-        time.sleep(0.01)
-    for child in psutil.Process(sweep.pid).children(recursive=True):
-        if any("popen_loky" in word for word in child.cmdline()):
-            child.kill()
-    said, complaint = sweep.communicate(timeout=COMMAND_LIMIT_S)
-    assert sweep.returncode == 2
-    assert "Traceback" not in complaint
-    assert "a worker of the launcher was killed" in complaint
-    assert "jobs have not begun: resume=" in said
-    assert "jobs failed" not in run("resume=sweep", "hydra/launcher=basic").succeeded().stdout
-    assert len(json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))) == 3
 
 
 def test_settings_and_what_is_kept_of_a_run_are_checked_as_those_of_a_command_line(run, user_files, settings):

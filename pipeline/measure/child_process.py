@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.errors import StageError
 from pipeline.interruption import run_and_end_with_us
 from pipeline.measure.other_runtime import OtherRuntime, own_runtime
+from pipeline.own_time import waiting
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -119,15 +120,15 @@ def _steps_told(file: Path, on_step: OnStep) -> Iterator[None]:
 def machine_lock(runtime: OtherRuntime | None = None) -> Iterator[None]:
     """Wait until no other benchmark runs on this machine, and keep others out; on a device, each job sees to that there.
 
-    An advisory lock on a file in the directory for temporary files: the system frees it when its holder dies. It does
-    not nest. Windows has no such lock; parallel sweeps there disturb each other.
+    An advisory lock on a file in the directory for temporary files (under Slurm, in /dev/shm): the system frees it when its
+    holder dies. It does not nest. Windows has no such lock; parallel sweeps there disturb each other.
     """
     if sys.platform == "win32" or (runtime is not None and runtime.remote is not None):
         yield
         return
     import fcntl
 
-    path = Path(tempfile.gettempdir()) / LOCK_FILE
+    path = _lock_directory() / LOCK_FILE
     try:
         handle = os.open(path, os.O_RDONLY)  # another user's file may be read, and that is enough to lock it
     except FileNotFoundError:
@@ -137,10 +138,17 @@ def machine_lock(runtime: OtherRuntime | None = None) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("Waiting for another benchmark on this machine to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with waiting():
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _lock_directory() -> Path:
+    """Return where the lock of this machine lies; Slurm gives each job a directory for temporary files of its own."""
+    shared = Path("/dev/shm")
+    return shared if "SLURM_JOB_ID" in os.environ and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def _exit(status: int) -> str:

@@ -17,6 +17,7 @@ from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import rehearse_model
 from pipeline.measure.child_process import machine_lock
 from pipeline.measure.session_rounds import timed_round
+from pipeline.own_time import own_time
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def speedups(
         samples: what is run, in turn.
         threads: intra-op threads.
         seconds: for each graph; every graph runs every sample three times at least.
-        until: on the clock of `time.monotonic`: no further round is begun then; the first one is run in any case.
+        until: on the clock of `own_time`: no further round is begun then; the first one is run in any case.
     """
     ratios: dict[Key, list[float]] = {
         key: [] if _survives(model, samples[0], threads) else [0.0] for key, model in models.items()
@@ -54,7 +55,7 @@ def speedups(
     rng = np.random.default_rng(0)
     with machine_lock():
         for number in range(ROUNDS):
-            if number and time.monotonic() >= until:
+            if number and own_time() >= until:
                 break
             fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
             left = [key for key, found in ratios.items() if not found or np.median(found) > HOPELESS * fastest]
@@ -67,7 +68,7 @@ def speedups(
                 rng=rng,
                 at_least=1,
                 watch=time.perf_counter,  # on a busy machine, what is asked for is wall time too
-                seconds=min(seconds * (len(left) + 1) / ROUNDS, max(until - time.monotonic(), 0.0)),
+                seconds=min(seconds * (len(left) + 1) / ROUNDS, max(until - own_time(), 0.0)),
             )
             for original_ms, *spent_ms in turns:
                 for key, ms in zip(left, spent_ms, strict=True):

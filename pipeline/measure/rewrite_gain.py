@@ -15,6 +15,7 @@ import onnx
 
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.session_rounds import timed_round
+from pipeline.own_time import own_time
 from pipeline.sample import FloatArray, Sample
 
 ROUNDS, MOST_ROUNDS = 4, 10  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
@@ -52,7 +53,7 @@ def measure_gain(
     faster (with a 2 ms conformer), which the two orders show and cancel. Faster means: by half a percent, with ratios that
     chance gives once in fifty times where nothing is gained (Wilcoxon's signed-rank test, which weighs by how much a pair was
     won). What is clear after both orders ends it; what looks like a gain but is not certain is timed longer, but not after
-    `until`, on the clock of `time.monotonic`.
+    `until`, on the clock of `own_time`.
     """
     models = [without_shapes(model) for model in (before, after)]  # as they ship
     samples = sorted(probe, key=lambda sample: sample.size)[:TIMED_SAMPLES]
@@ -73,9 +74,9 @@ def measure_gain(
             watch=time.perf_counter,
         )
         logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
-        if number % 2 == 1 and (len(logs[0]) + len(logs[1]) >= min_pairs or time.monotonic() >= until):
+        if number % 2 == 1 and (len(logs[0]) + len(logs[1]) >= min_pairs or own_time() >= until):
             level, ratios = _without_order(*logs)
-            if time.monotonic() >= until or _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
+            if own_time() >= until or _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
                 break
     level, ratios = _without_order(*logs)
     speedup = float(np.exp(level))

@@ -44,6 +44,7 @@ from pipeline.mixed_precision.time_limit import (
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
+from pipeline.own_time import own_time
 from pipeline.ptq.algorithms import fold
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.silent_tensors import note_on_silence
@@ -167,7 +168,7 @@ class _Search:
         return [*tried, *([self._first] if self._first is not None and not any(c.choice for c in tried) else [])]
 
     def _begin(self, step: str) -> None:
-        now = time.monotonic()
+        now = own_time()
         if self._step:
             log.info("%s took %.1f s", self._step, now - self._since)
         self._step, self._since = step, now
@@ -218,7 +219,7 @@ class _Search:
         self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
         use_first_method(self._builder, mode)
-        self._calibration_s = time.monotonic() - self._since
+        self._calibration_s = own_time() - self._since
         self._begin("building a first int8 graph")
         self._first = first_candidate(self._builder, source.size_bytes)
         self._begin("choosing how ranges follow")

@@ -33,6 +33,7 @@ from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.optimize.outcome import Sites
 from pipeline.optimize.rewrite_registry import LAYOUTS
+from pipeline.own_time import own_time
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Sample
 
@@ -84,7 +85,7 @@ def kernel_savings(
         sample: a typical input of the graph: times depend on lengths.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
-        until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
+        until: on the clock of `own_time`: groups that are not measured by then are left out.
     """
     nodes = {node.name: node for node in builder.model.graph.node}
     constants = initializers_of(builder.model)
@@ -118,7 +119,7 @@ def kernel_savings(
 
     found: KernelSavings = {}
     for group in sorted(builder.groups, key=products, reverse=True):
-        if found and time.monotonic() >= until:
+        if found and own_time() >= until:
             break
         before = sum(ms(name, None).all for name in group.nodes) if group in computing else 0.0
         for precision in group.precisions:

@@ -1,7 +1,6 @@
 """How ranges follow from calibration data in a search: by the method that the user names, or by the one that loses least."""
 
 import logging
-import time
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from pipeline.config.choices import RangeMethod
 from pipeline.config.mode_settings import AutoConfig
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.mixed_precision.candidate_builder import Builder, most_integer
+from pipeline.own_time import own_time
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def use_best_method(builder: Builder, evaluator: LossEvaluator, *, until: float)
     everything = most_integer(builder.groups)
     losses: list[float] = []
     for method, percentile in METHODS:
-        if losses and time.monotonic() >= until:
+        if losses and own_time() >= until:
             break
         builder.use(method, percentile)
         losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)

@@ -29,6 +29,7 @@ from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.own_time import own_time
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Outputs, Sample
 
@@ -57,7 +58,7 @@ def sensitivities(
         evaluator: scores them, on samples that should be short.
         wanted: (group, precision) to measure, the most promising groups first; what would not be chosen need not be measured.
         threads: intra-op threads.
-        until: on the clock of `time.monotonic`: groups that are not measured by then are left out.
+        until: on the clock of `own_time`: groups that are not measured by then are left out.
         on_group: called after each group.
     """
     known: Losses = {}
@@ -102,7 +103,7 @@ def _measured(
         # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
         arrays = {name for name in read if all(name in found for found in tensors)}
         for group in chunk:
-            if time.monotonic() >= until:
+            if own_time() >= until:
                 return losses
             for precision in (p for p in group.precisions if (group.name, p) in chosen):
                 choice, began = {group.name: precision}, time.perf_counter()

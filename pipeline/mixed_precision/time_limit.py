@@ -1,8 +1,9 @@
 """The time that a search may take, and what it will take about."""
 
 import math
-import time
 from collections.abc import Mapping
+
+from pipeline.own_time import own_time
 
 
 class OutOfTimeError(Exception):
@@ -17,27 +18,27 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.start = time.monotonic()
+        self.start = own_time()
         self.end = self.start + seconds
 
     @property
     def left(self) -> float:
         """Seconds until the end; 0 behind it."""
-        return max(self.end - time.monotonic(), 0.0)
+        return max(self.end - own_time(), 0.0)
 
     @property
     def spent(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self.start
+        return own_time() - self.start
 
     @property
     def passed(self) -> bool:
         """Whether the end is behind us."""
-        return time.monotonic() >= self.end
+        return own_time() >= self.end
 
     def share(self, share: float) -> float:
-        """Return the point, on the clock of `time.monotonic`, at which a share of what is left will have passed."""
-        return time.monotonic() + share * self.left
+        """Return the point, on the clock of `own_time`, at which a share of what is left will have passed."""
+        return own_time() + share * self.left
 
     def check(self, needed: float = 0.0) -> None:
         """Go on where there is time for the next step.
@@ -48,7 +49,7 @@ class TimeLimit:
         Raises:
             OutOfTimeError: there is not.
         """
-        if time.monotonic() + needed >= self.end:
+        if own_time() + needed >= self.end:
             raise OutOfTimeError
 
 

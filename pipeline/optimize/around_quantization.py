@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from pipeline.optimize.engine import Rewritten, apply
 from pipeline.optimize.layouts import in_layout, layouts_of
 from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
+from pipeline.own_time import own_time
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -57,17 +57,17 @@ def opened(
         mode: which rewrites are allowed.
         probes: real inputs.
         threads: intra-op threads.
-        until: on the clock of `time.monotonic`: rewrites that are not tried by then are left out.
+        until: on the clock of `own_time`: rewrites that are not tried by then are left out.
     """
     check_names(mode.rewrites, "mode.rewrites")
     wanted = _names(OPERATORS, mode)
     plain = [name for name in wanted if name not in OPENING]
-    left = None if until == math.inf else max(until - time.monotonic(), 0.0)
+    left = None if until == math.inf else max(until - own_time(), 0.0)
     rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left)
     shortest = sorted(probes, key=lambda sample: sample.size)[:1]
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
         graph = Graph(with_shapes(rewritten.model))
-        if time.monotonic() >= until or isinstance(rewrite.apply(graph), Refusal):
+        if own_time() >= until or isinstance(rewrite.apply(graph), Refusal):
             continue
         model = graph.finish()
         forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}

@@ -7,7 +7,6 @@ first. A rewrite that was not faster is tried once more at the end, since one re
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from pipeline.measure.rewrite_gain import Measure, measure_gain
 from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
+from pipeline.own_time import own_time
 from pipeline.record.results import Applied
 from pipeline.sample import Sample, digests_of
 from pipeline.typed_json import from_json
@@ -85,8 +85,8 @@ def apply(
     if measure is not None:  # another clock
         return tried()
     names = [rewrite.name for rewrite in waiting]
-    end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
-    form = Form[Rewritten](lambda found: _entry_of(found) if time.monotonic() < end else None, _rewritten_of)
+    end = own_time() + (np.inf if max_seconds is None else max_seconds)
+    form = Form[Rewritten](lambda found: _entry_of(found) if own_time() < end else None, _rewritten_of)
     return remembered(GRAPH_REWRITES, lambda: (digest_of(model), digests_of(probe), threads, names, assume), form, tried)
 
 
@@ -112,19 +112,19 @@ def _tried(
     measure: Measure | None,
     max_seconds: float | None,
 ) -> Rewritten:
-    end = time.monotonic() + (np.inf if max_seconds is None else max_seconds)
+    end = own_time() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
     search = _Search(model, short, threads, measure or partial(measure_gain, until=end), assume=assume)
     for _, neighbours in groupby(waiting, key=lambda rewrite: rewrite.timed_with or rewrite.name):
         group = list(neighbours)
-        if time.monotonic() < end:
+        if own_time() < end:
             search.attempt(group)
         else:
             search.rejected |= {
                 rewrite.name: f"not tried: the {max_seconds:g} s for rewrites were used up" for rewrite in group
             }
     for rewrite in waiting:
-        if search.may_succeed_now(rewrite) and time.monotonic() < end:
+        if search.may_succeed_now(rewrite) and own_time() < end:
             search.attempt([rewrite])
     if any(whole is not part for whole, part in zip(probe, short, strict=True)):
         search.confirm(Reference(model, probe, threads))

@@ -42,7 +42,7 @@ def mark_failed(folder: Path, error: str) -> None:
         folder: of the run.
         error: what it failed of.
     """
-    report: dict[str, Any] = {"schema": SCHEMA}
+    report: dict[str, Any] = {"schema": SCHEMA, "stages": []}
     with contextlib.suppress(OSError, ValueError):
         report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     report |= {"status": "failed", "error": error}

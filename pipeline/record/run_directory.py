@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ FOLLOWED = (
     ".hydra",
     "run.log",
 )  # what is written in place; all else is written beside and then renamed
-WAIT_SECONDS = 0.5
 
 
 def past_config_file(directory: str, setting: str = "rerun") -> Path:
@@ -74,13 +72,18 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def claimed(cls, path: Path, *, again: bool = False) -> "Iterator[RunDirectory]":
+    def claimed(cls, path: Path, *, again: bool = False, held: bool = False) -> "Iterator[RunDirectory]":
         """Take over `path` for as long as a run lasts; the system lets go of it where the process is killed.
+
+        Args:
+            path: of the directory.
+            again: it holds the run that goes on.
+            held: the caller has locked it.
 
         Raises:
             ConfigError: as of `RunDirectory`; or a run that goes on has claimed it.
         """
-        with locked(path):
+        with contextlib.nullcontext() if held else locked(path):
             yield cls(path, again=again)
 
     def write_text(self, name: str, text: str) -> None:
@@ -113,8 +116,12 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a directory itself, so that nothing is left of it; Windows and some network file systems have no such lock.
+
+    Args:
+        path: of the directory.
+        wait: for the process that has locked it: a worker may outlive the sweep that was killed.
 
     Raises:
         ConfigError: another process has locked it.
@@ -128,7 +135,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise ConfigError(
                     f"hydra.run.dir: {path} is being written by another run; wait for its end, or name a new directory."
@@ -163,16 +170,6 @@ def stay_alone_in(path: Path) -> None:
         ConfigError: another process has locked it.
     """
     _until_the_end.enter_context(locked(path))
-
-
-def wait_for(path: Path) -> None:
-    """Wait until no process has locked a directory: a worker may outlive the sweep that was killed."""
-    while path.is_dir():
-        try:
-            with locked(path):
-                return
-        except ConfigError:
-            time.sleep(WAIT_SECONDS)
 
 
 _until_the_end = contextlib.ExitStack()

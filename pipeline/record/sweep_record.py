@@ -117,6 +117,11 @@ def note_job(sweep: Path, number: int, directory: Path, error: str | None = None
     staged.replace(folder / f"{number}.json")
 
 
+def has_noted(sweep: Path, number: int) -> bool:
+    """Say whether a job of a sweep has begun before: a launcher runs one again whose worker was lost."""
+    return (sweep / JOBS / f"{number}.json").is_file()
+
+
 def forget_jobs(sweep: Path) -> None:
     """Forget the jobs of an earlier sweep in the same directory, which a user may have named."""
     for path in (sweep / JOBS).glob("*.json"):

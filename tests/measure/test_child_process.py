@@ -11,7 +11,9 @@ import pytest
 
 from pipeline.errors import StageError
 from pipeline.measure import benchmark_child
-from pipeline.measure.child_process import machine_lock, run_child
+from pipeline.measure.child_process import _lock_directory, machine_lock, run_child
+from pipeline.mixed_precision.time_limit import TimeLimit
+from pipeline.own_time import own_time
 
 MEGABYTE = 1_000_000
 
@@ -102,6 +104,33 @@ def test_the_lock_keeps_a_second_benchmark_out_until_the_first_ends(temporary_di
         assert not entered.wait(0.3)
     assert entered.wait(10)
     thread.join()
+
+
+def test_a_wait_for_the_lock_is_not_time_of_a_search(temporary_directory, monkeypatch):
+    now, modes = [1000.0], []
+
+    def flock(handle, mode):
+        modes.append(mode)
+        if len(modes) == 1:
+            raise BlockingIOError
+        now[0] += 100.0
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fcntl.flock", flock)
+    limit = TimeLimit(10.0)
+    end = limit.share(0.5)
+    with machine_lock():
+        now[0] += 3.0
+        assert (limit.spent, limit.left) == (3.0, 7.0)
+    assert own_time() + 2.0 == end
+    assert len(modes) == 2
+
+
+def test_under_slurm_jobs_share_the_lock_though_each_has_temporary_files_of_its_own(temporary_directory, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) == "/dev/shm")
+    assert _lock_directory() == temporary_directory
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert str(_lock_directory()) == "/dev/shm"
 
 
 def test_the_lock_of_a_process_that_died_is_free(temporary_directory):

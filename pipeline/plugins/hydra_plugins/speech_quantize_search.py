@@ -10,8 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,15 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.command_line.override_text import literal
+from pipeline.config.sweepers import SearchConf
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.extras import how_to_install
+from pipeline.lost_workers import PatientLauncher
 from pipeline.record.run_directory import write_text
 from pipeline.record.search_record import (
     DONE,
@@ -57,26 +57,6 @@ SAMPLERS = ("tpe", "nsgaii", "random")
 MOST_TRIALS = 100_000
 
 
-@dataclass
-class SearchConf:
-    """The settings of a search, `hydra.sweeper.*`.
-
-    Attributes:
-        trials: how many there are to be in all, those that failed included.
-        parallel: how many are handed to the launcher together; what one of them comes to helps no other.
-        sampler: who chooses: tpe, nsgaii or random.
-        seed: of the choices.
-        params: what is searched over: setting -> choice(...), range(...) or interval(...).
-    """
-
-    _target_: str = f"{__name__}.SearchSweeper"
-    trials: int = 20
-    parallel: int = 1
-    sampler: str = "tpe"
-    seed: int = 0
-    params: dict[str, Any] = field(default_factory=dict)
-
-
 ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchConf, provider="speech-quantize")
 
 
@@ -85,7 +65,7 @@ class SearchSweeper(Sweeper):
 
     config: DictConfig
     hydra_context: HydraContext
-    launcher: Launcher
+    launcher: PatientLauncher  # type: ignore[assignment]
 
     def __init__(self, trials: int, parallel: int, sampler: str, seed: int, params: Mapping[str, Any]) -> None:
         """Take what `SearchConf` holds."""
@@ -95,9 +75,11 @@ class SearchSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has composed."""
         self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.folder = Path(config.hydra.sweep.dir)
+        self.launcher = PatientLauncher(launcher, self.folder)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until as many have ended as were asked for.
@@ -106,7 +88,6 @@ class SearchSweeper(Sweeper):
             ConfigError: a setting of the search is wrong, Optuna is missing, or the directory holds another search.
         """
         self._check()
-        self.folder = Path(self.config.hydra.sweep.dir)
         self.names = objective_names(self.config.optimize_for) or [QUALITY]
         check_names(self.names, list(self.config.stages))
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -193,10 +174,7 @@ class SearchSweeper(Sweeper):
             trial = study.ask(self.space)
             running[trial.number] = trial.params
         chosen = sorted(running)[: self.parallel]
-        for before, after in pairwise(chosen):
-            if after != before + 1:  # a launcher numbers its jobs one after the other
-                chosen = chosen[: chosen.index(after)]
-                break
+        chosen = [number for place, number in enumerate(chosen) if number == chosen[0] + place]  # as launchers count
         jobs = {number: [*self.fixed, *(f"{key}={running[number][key]}" for key in self.space)] for number in chosen}
         self._write_plan(jobs)
         return jobs
