@@ -74,10 +74,11 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         if report.evaluation.over_time:
             parts.append(_over_time(report.evaluation))
     if report.package is not None and report.package.trial is not None:
-        parts.append(Paragraph(report.package.trial.words))
+        parts += [Paragraph(report.package.trial.words), Text()]
     if report.rerun is not None:
         parts += _rerun(report.rerun)
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
+    parts += [Text()] if report.notes else []
     return [*parts, *_try_next(report), *_files(report, directory)]
 
 
