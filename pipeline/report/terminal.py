@@ -74,12 +74,13 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
         if report.evaluation.over_time:
             parts.append(_over_time(report.evaluation))
     if report.package is not None and report.package.trial is not None:
-        parts.append(Paragraph(report.package.trial.words))
+        parts += [Paragraph(report.package.trial.words), Text()]
     if report.rerun is not None:
         parts += _rerun(report.rerun)
     if found := [f"{kind} {use.found} of {use.found + use.made}" for kind, use in (report.cache or {}).items() if use.found]:
         parts.append(Paragraph(f"from the cache: {', '.join(found)}", "dim"))
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
+    parts += [Text()] if report.notes else []
     return [*parts, *_try_next(report), *_files(report, directory)]
 
 

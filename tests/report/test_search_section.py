@@ -60,11 +60,11 @@ def test_only_what_was_asked_for_is_called_so(searched, tmp_path):
     search |= {"budget": {"max_loss": 0.05, "max_length_change": 0.02}, "asked": []}
     page = Page(page_of(searched, tmp_path))
     assert not any("Asked for" in text for text in page.texts("p"))
-    kept = "Kept without being asked: posterior_kl worse by at most 0.05 nat; a length changed by at most 2 %."
+    kept = "Usual limits: posterior_kl worse by at most 0.05 nat; a length changed by at most 2 %."
     assert any(kept in text for text in page.texts("p"))
     search |= {"asked": ["max_loss"]}
     page = Page(page_of(searched, tmp_path))
-    assert any("Asked for: posterior_kl worse by at most 0.05 nat. Kept without" in text for text in page.texts("p"))
+    assert any("Asked for: posterior_kl worse by at most 0.05 nat. Usual limits" in text for text in page.texts("p"))
 
 
 def test_a_budget_that_was_not_met_is_said(searched, tmp_path):

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from pipeline.report.html.language import tr
 
 WIDTH, HEIGHT = 430, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 14, 44  # margins
+LEFT, RIGHT, TOP, BOTTOM = 72, 12, 14, 44  # margins
 TICKS = 4  # about so many on an axis
 
 

@@ -13,7 +13,7 @@ from pipeline.metrics.metric_registry import METRICS, leading_metrics
 from pipeline.record.run_directory import PAGE_FILE
 from pipeline.report.html.failures import failed_groups
 from pipeline.report.html.index_charts import ChartPoint, over_time, speed_and_quality
-from pipeline.report.html.language import tr
+from pipeline.report.html.language import said_of, tr
 from pipeline.report.html.render import command, link_to, render, shown_path
 from pipeline.report.ranking import Group, RankedRun, interval_of, value_of
 from pipeline.report.run_index import RunIndex
@@ -94,7 +94,7 @@ def _section(group: Group, number: int, root: Path) -> ModelSection:
     ids = {run.rank: f"run-{number}-{place}" for place, run in enumerate(newest)}
     return ModelSection(
         id=f"model-{number}",
-        title=group.title,
+        title=said_of(group.title),
         judged=any(row.quality is not None for row in group.rows),
         metrics=metrics,
         charts=_charts(newest, ids, group, metrics, root),

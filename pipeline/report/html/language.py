@@ -74,7 +74,13 @@ def _sentence(sentence: str, path: Path) -> str:
     for pattern, translation in _patterns(path):
         if found := pattern.fullmatch(sentence):
             return translation.format(**{name: _sentence(value, path) for name, value in found.groupdict().items()})
-    return sentence
+    first, *others = sentence.split("; ")
+    return tr("; ").join(_sentence(part, path) for part in (first, *others)) if others else sentence
+
+
+def said_of(parts: str) -> str:
+    """Return what a report names one after the other, each part in the language of the page."""
+    return tr(", ").join(map(said, parts.split(", ")))
 
 
 def texts(language: str) -> dict[str, str]:

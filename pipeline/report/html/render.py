@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipeline.measure.benchmark_result import factor
 from pipeline.metrics.metric_registry import METRICS
-from pipeline.report.html.language import html_language, said, tr, tr_html
+from pipeline.report.html.language import html_language, said, said_of, tr, tr_html
 from pipeline.report.terminal import change, format_number
 from pipeline.shell_words import shell_word
 
@@ -55,6 +55,7 @@ def environment_of(language: str) -> Environment:
         "describe": describe,
         "breakable": breakable,
         "said": said,
+        "said_of": said_of,
         "factor": factor,
     }
     environment.globals |= {"_": tr_html}

@@ -173,13 +173,13 @@ def _limit(key: str, value: float | int | str, search: SearchReport) -> str:
     unit = f" {search.unit}" if search.unit else ""
     match key, value:
         case "max_loss", float() | int():
-            return f"{search.metric} worse by at most {format_number(value)}{unit}"
+            return tr("{metric} worse by at most {limit}", metric=search.metric, limit=f"{format_number(value)}{unit}")
         case "min_speedup", float() | int():
-            return f"at least {format_number(value)} times as fast"
+            return tr("at least {factor} times as fast", factor=format_number(value))
         case "max_bytes", int():
-            return f"at most {value:,} bytes"
+            return tr("at most {size} bytes", size=f"{value:,}")
         case "max_length_change", float() | int():
-            return f"a length changed by at most {100 * value:g} %"
+            return tr("a length changed by at most {change} %", change=f"{100 * value:g}")
         case _:
             return f"{key} {value}"
 

@@ -173,7 +173,7 @@ def tiles(report: Report) -> list[Tile]:
         against = tr("{percent} % of fp32’s {size}", percent=f"{share:.0f}", size=mib(artifact.baseline_bytes))
         found.append(Tile(_of(tr("Size"), of), mib(artifact.bytes), "", against))
         if measured is not None and measured.rtf and measured.baseline_rtf:
-            against = tr("real time; fp32 {factor} ×", factor=f"{1 / measured.baseline_rtf:.0f}")
+            against = tr("real time; fp32 {factor}", factor=f"{1 / measured.baseline_rtf:.0f}\u00a0×")
             found.append(Tile(_of(tr("Speech"), of), f"{1 / measured.rtf:.0f} ×", "", against))
     if (shares := integer_shares(report)) is not None:
         stored, computed = shares
