@@ -12,8 +12,8 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class CacheStore:
         """
         self.directory, self._max_bytes = directory, max_bytes
         self._unchecked: float | None = None  # bytes that were written since the directory was last looked through
-        self._is_writable = True
+        self._is_writable = self._is_readable = True
 
     def read(self, kind: str, key: str) -> memoryview | None:
         """Return what an entry holds; None where there is none, or not what was once written."""
@@ -70,7 +70,9 @@ class CacheStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("The cached file %s cannot be read: %s", path, error)
+            if self._is_readable:  # said once: it may hold of every entry
+                log.warning("The cached file %s cannot be read: %s", path, error)
+            self._is_readable = False
             return None
         if not _is_whole(content):
             self.forget(kind, key, "is damaged")
@@ -190,13 +192,13 @@ def _write(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
+    temporary = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")  # for others to read as well, as the user's umask says
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(MAGIC + hashlib.sha256(content).digest())
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise

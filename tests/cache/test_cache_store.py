@@ -69,6 +69,15 @@ def test_a_file_of_a_killed_process_is_no_entry_and_goes_after_an_hour(store):
     assert sorted(path.name for path in files_in(store)) == [f"{cache_store.UNFINISHED}new", f"{KEYS[0]}.entry"]
 
 
+def test_what_cannot_be_read_is_said_once_and_is_not_there(store, monkeypatch, caplog):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert store.read("things", KEYS[0]) is store.read("things", KEYS[1]) is None
+    assert caplog.text.count("Permission denied") == 1
+
+
 def test_other_files_in_its_place_are_not_touched(store):
     store.write("things", KEYS[0], b"mine")
     (store.directory / "things" / "letter.txt").write_text("dear", encoding="utf-8")
@@ -85,7 +94,7 @@ def test_a_disk_that_takes_nothing_is_said_once_and_stops_nothing(store, monkeyp
         raise OSError(error, os.strerror(error))
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache_store.tempfile, "mkstemp", refuse)
+        patched.setattr(cache_store, "_write", refuse)
         patched.setattr(cache_store.os, "utime", refuse)
         for key in KEYS[1:4]:
             store.write("things", key, b"lost")
