@@ -146,6 +146,8 @@ def run_job(composed: DictConfig) -> Objective:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     in_sweep = settings.mode is RunMode.MULTIRUN
+    if in_sweep:
+        os.chdir(settings.runtime.cwd)  # which paths are relative to; a process of a cluster may begin elsewhere
     optimises = in_sweep and not str(settings.sweeper._target_).endswith((BASIC_SWEEPER, SEARCH_SWEEPER))
     begin()
     _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
