@@ -10,7 +10,8 @@ from pipeline.audio.mel import Mel, log_mel
 from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import OfFp32, SampleScores
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
-from pipeline.models.speech_model import ReadAudio, Speaks
+from pipeline.metrics.enhancement_metrics import pause_floor_db, si_sdr_db
+from pipeline.models.speech_model import Denoises, ReadAudio, Speaks
 from pipeline.sample import Outputs
 
 Audio = npt.NDArray[np.float32]
@@ -50,6 +51,9 @@ class AudioScorer:
             scores.fidelity = {name: measure(*mels) for name, measure in distances.items() if self._asks_for(name)}
         if self._asks_for("mr_stft"):
             scores.fidelity["mr_stft"] = mr_stft(before, after)
+        if isinstance(self._model, Denoises):
+            self._score_enhanced(self._model, item, before, after, scores)
+            return scores
         if not self._asks_for("truth_log_mel_l1", "truth_mr_stft"):
             return scores
         recording = self._fp32.get(baseline, "recording", lambda: self._recording(item))
@@ -63,6 +67,22 @@ class AudioScorer:
             if self._asks_for(name):
                 scores.truth[name] = (self._fp32.get(baseline, name, partial(distance, before)), distance(after))
         return scores
+
+    def _score_enhanced(
+        self, model: Denoises, item: EvaluationSample, before: Audio, after: Audio, scores: SampleScores
+    ) -> None:
+        """Compare what a denoiser gives with the clean speech of its track, where that is known."""
+        if not self._asks_for("si_sdr_db", "pause_floor_db") or item.utterance is None:
+            return
+        clean = model.track(item.utterance, self._read_audio).clean
+        if clean is None:
+            return
+        scores.notes["said"] = clean
+        if np.any(clean):
+            scores.truth["si_sdr_db"] = (si_sdr_db(*_common(clean, before)), si_sdr_db(*_common(clean, after)))
+        floors = [pause_floor_db(clean, audio, self._sample_rate_hz) for audio in (before, after)]
+        if floors[0] is not None and floors[1] is not None:
+            scores.truth["pause_floor_db"] = (floors[0], floors[1])
 
     def _mel(self, audio: Audio) -> Mel:
         return log_mel(audio, self._sample_rate_hz)
