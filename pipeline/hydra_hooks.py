@@ -139,7 +139,8 @@ class ClaimDirectory(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Claim the directory of a sweep, and write down what it is to run; end the process with status 2 where that fails.
 
-        Hydra turns exceptions of callbacks into warnings, and would run the sweep without its table and exit status.
+        Hydra turns exceptions of callbacks into warnings, and would run the sweep without its table and exit status
+        (findings/hydra_warns_of_a_callback_that_refuses.sh).
         """
         del kwargs
         try:

@@ -52,6 +52,11 @@ def test_every_model_composes_with_every_mode(run_quickly, model, mode):
         ("mode=auto mode.method=m", {"mode.method=minmax", "mode.method=mse", "mode.method=moving_average"}),
         ("mode.reduce_range=", {"mode.reduce_range=true", "mode.reduce_range=false", "mode.reduce_range=null"}),
         ("calibration.on_bad_sample=s", {"calibration.on_bad_sample=skip"}),
+        ("model.onnx --calib mode=st", {"mode=static"}),
+        ("doctor model=v", {"model=vocoder", "model=vits"}),
+        ("--cal", {"--calib"}),
+        ("pa", {"path=", "package="}),
+        ("", {"model=", "stages=", "mode."}),
         ("mode=dynamic mode.seed=(", set()),
         ("mode=statik mode.", set()),
     ],
@@ -62,6 +67,7 @@ def test_completion_in_the_shell_answers(run_quickly, typed, answers):
     assert answers <= found
     assert bool(found) == bool(answers)
     assert "RangeMethod" not in run.stdout
+    assert not found & {"schema", "schema=", "article=", "hydra", "hydra.", "stages."}, "not for users"
     assert not run.stderr
 
 

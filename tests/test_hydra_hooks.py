@@ -1,6 +1,7 @@
 """Every run gets a directory of its own, and nothing is made while settings are read."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_the_jobs_of_a_sweep_get_a_directory_each_though_they_share_model_and_mo
     assert all(path.parent == user_files / "outputs" / "model" / "dynamic" for path in run.directories)
     compared = json.loads((sweep / "comparison.json").read_text(encoding="utf-8"))
     assert [Path(row["directory"]) for row in compared] == list(run.directories)
+
+
+def test_a_sweep_that_cannot_begin_ends_the_command(user_files, run_quickly, users_model):
+    """Hydra would make a warning of it, and run the jobs without a table and without their exit status."""
+    import fcntl
+
+    (user_files / "sweep").mkdir()
+    sweep = ("-m", *users_model, *QUICK, "seed=1,2")
+    handle = os.open(user_files / "sweep", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # another sweep runs there
+        taken = run_quickly(*sweep, "hydra.sweep.dir=sweep")
+    finally:
+        os.close(handle)
+    nowhere = run_quickly(*sweep, "hydra.sweep.dir=model.onnx/sweep")
+    for refused, said in ((taken, "sweep is being written by another run"), (nowhere, "model.onnx/sweep cannot be written")):
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "Callback" not in refused.stderr
+        assert refused.directories == ()
 
 
 @pytest.mark.parametrize(

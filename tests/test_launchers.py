@@ -1,11 +1,22 @@
 """A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed."""
 
+import contextlib
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.lost_workers import PatientLauncher, is_loss
 from pipeline.record.sweep_record import note_job
+from tests.conftest import COMMAND_LIMIT_S, REPO
 
 QUICK = ("mode=dynamic", "stages=[load,quantize]", "hydra.sweep.dir=sweep")
 LAUNCHERS = {
@@ -56,6 +67,65 @@ def test_a_job_that_kills_its_worker_fails_alone_and_can_be_tried_again(
     again = run_in(user_files, "resume=sweep", "resume_failed=true", "hydra/launcher=basic").succeeded()
     assert "jobs failed" not in again.stdout
     assert sum(path.read_text(encoding="utf-8") != log for path, log in logs.items()) == 1  # the others are not run again
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    """Start two nodes of Ray on this machine; return the address, and the process of the second one."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs Ray: pip install hydra-ray-launcher")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--object-store-memory=80000000"]
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # the path of a socket is short
+    head = [f"--port={address.partition(':')[2]}", "--head", "--include-dashboard=false", f"--temp-dir={folder}"]
+    surroundings = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPO)}
+    processes = []
+    try:
+        for number, more in enumerate((head, [f"--address={address}"])):
+            said = tmp_path / f"node{number}"
+            with said.open("w") as stream:
+                processes.append(
+                    subprocess.Popen([*start, *more], env=surroundings, stdout=stream, stderr=stream, cwd=tmp_path)
+                )
+            until = time.monotonic() + COMMAND_LIMIT_S
+            while "Ray runtime started" not in said.read_text(encoding="utf-8"):
+                assert processes[-1].poll() is None and time.monotonic() < until, said.read_text(encoding="utf-8")[-2000:]
+                time.sleep(0.1)
+        yield address, psutil.Process(processes[1].pid)
+    finally:
+        for process in processes:
+            for one in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_sweep_on_two_nodes_of_ray_ends_though_one_of_them_is_killed(nodes, user_files, users_model, run_in):
+    address, second = nodes
+    settings = (
+        "-m", *users_model, *QUICK, "seed=1,2,3,4,5,6", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}",
+        "+hydra.launcher.ray.init.object_store_memory=null",
+    )  # fmt: skip
+    sweep = subprocess.Popen(
+        [sys.executable, str(REPO / "run.py"), *settings], cwd=user_files, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    until = time.monotonic() + COMMAND_LIMIT_S
+    while len(list(user_files.glob("sweep/jobs/*.json"))) < 3 and sweep.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    for one in second.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    said, complaint = sweep.communicate(timeout=COMMAND_LIMIT_S)
+    assert sweep.returncode == 0, complaint[-3000:]
+    assert "comparison: sweep/comparison.html" in said
+    rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["status"] for row in rows] == ["done"] * 6
+    logs = list(user_files.glob("outputs/model/dynamic/*/run.log"))
+    assert [log.read_text(encoding="utf-8").count("quantize took") for log in logs] == [1] * 6
 
 
 class Launcher:

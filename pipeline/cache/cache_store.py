@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,9 +126,10 @@ class CacheStore:
                 with contextlib.suppress(OSError):  # another process has removed it, or reads it (Windows)
                     entry.path.unlink()
                 total -= entry.bytes
+        newest = max((entry.used for entry in found), default=0.0)  # by the clock of the disk; another may jump
         for path in self._unfinished():
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > GIVEN_UP_S:
+                if newest - path.stat().st_mtime > GIVEN_UP_S:
                     path.unlink()
 
     def entries(self) -> Iterator[EntryFile]:

@@ -5,6 +5,7 @@ and prints a traceback where the line cannot be composed. Here the python may ha
 it may be, and a line that makes no sense has no completions.
 """
 
+import os
 import re
 from typing import Any
 
@@ -15,7 +16,9 @@ from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, EnumNode, OmegaConf
 
+from pipeline.command_line.arguments import LISTS
 from pipeline.command_line.override_text import split_override
+from pipeline.command_line.short_form import SHORT_KEYS
 from pipeline.config.compose import switches_of
 
 SCRIPT = """\
@@ -35,8 +38,17 @@ complete -o nospace -o default -F speech_quantize_completion python python3 spee
 """
 
 
+OPTIONS = ("--help", "--version", "--multirun", "--calib", "--eval", "--cfg", "--config-dir", "--shell-completion")
+INTERNAL = ("schema", "article", "hydra")  # groups that are not for users, and Hydra's own: shown to whoever begins to type it
+
+
 class Completion(BashCompletion):
     """What `--shell-completion` uses in the place of Hydra's."""
+
+    def query(self, config_name: str | None) -> None:
+        """Print the completions of the line that the shell is at; where no shell asks, those of an empty one."""
+        os.environ.setdefault("COMP_LINE", "")
+        super().query(config_name)
 
     def install(self) -> None:
         """Print what bash is to evaluate."""
@@ -54,8 +66,14 @@ class Completion(BashCompletion):
     def _query(self, config_name: str | None, line: str) -> list[str]:
         try:
             word = "" if not line or line[-1] == " " else line.rsplit(maxsplit=1)[-1]
-            values = self._values(config_name, line.split()[:-1], word)
-            return super()._query(config_name, line) if values is None else values
+            if word.startswith("-"):
+                return [option for option in OPTIONS if option.startswith(word)]
+            settings = [text for text in line.split()[: -1 if word else None] if _is_setting(text)]
+            values = self._values(config_name, settings, word)
+            found = super()._query(config_name, " ".join([*settings, word])) if values is None else values
+            hidden = [name for name in INTERNAL if not word.startswith(name)]
+            short = [f"{key}=" for key in SHORT_KEYS if word and f"{key}=".startswith(word)]
+            return [*short, *(_as_typed(text) for text in found if text.rstrip(".=") not in hidden)]
         except Exception:  # a line that cannot be composed has no completions, and a shell shows no traceback
             return []
 
@@ -72,6 +90,16 @@ class Completion(BashCompletion):
         if not isinstance(parent, DictConfig) or name not in parent:
             return None
         return [f"{prefix}{key}={value}" for value in _values_of(parent, name) if value.startswith(begun)] or None
+
+
+def _is_setting(text: str) -> bool:
+    """Whether a word of the line is a setting; a model's path, `doctor`, options and short forms are none that Hydra knows."""
+    return "=" in text and not text.startswith("-") and text.partition("=")[0] not in SHORT_KEYS
+
+
+def _as_typed(text: str) -> str:
+    """Return a completion with `=` behind a list, which Hydra takes for a group."""
+    return f"{text[:-1]}=" if text.endswith(".") and text[:-1].rpartition(".")[2] in LISTS else text
 
 
 def _values_of(parent: DictConfig, name: str) -> list[str]:

@@ -38,6 +38,7 @@ REMEDY = (
     "mode.nodes_to_exclude), another mode, or another export where it is the original."
 )
 
+NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")  # the words of native code
 MORE_MEMORY = "Take shorter samples or a smaller model; where the machine has more memory, raise limits.memory_mb."
 
 
@@ -108,7 +109,6 @@ class Rehearsals:
         if sample is not None:
             names = list(sample.inputs)
             blobs.append(_packed(sample))
-        limit = memory_bytes() if self._limits.memory_mb is None else self._limits.memory_mb * MEGABYTE
         request = _line(
             {
                 "path": model if isinstance(model, str) else None,
@@ -119,7 +119,7 @@ class Rehearsals:
                 "sample": "" if sample is None else sample.id,
                 "names": names,
                 "seconds": self._limits.opening_seconds,
-                "memory_bytes": limit,
+                "memory_bytes": self._memory_bytes,
             }
         )
         where = "it" if sample is None else f"it and ran it on sample {sample.id!r}"
@@ -128,14 +128,17 @@ class Rehearsals:
         with self._lock:
             answer = self._ask([request, *blobs], what)
         if answer["error"] is not None and answer["no_memory"]:
-            raise EndedError(
-                f"it needs more than {limit // MEGABYTE} MB of memory, {self._allowed}", what, MORE_MEMORY, by_limit=True
-            )
+            raise self._out_of_memory(what)
         self._known.add(key)
 
     @property
-    def _allowed(self) -> str:
-        return "which limits.memory_mb allows" if self._limits.memory_mb else "which is all that this machine has"
+    def _memory_bytes(self) -> int:
+        return memory_bytes() if self._limits.memory_mb is None else self._limits.memory_mb * MEGABYTE
+
+    def _out_of_memory(self, what: str) -> EndedError:
+        size = f"{self._memory_bytes // MEGABYTE} MB of memory"
+        allowed = "which limits.memory_mb allows" if self._limits.memory_mb else "which is all that this machine has"
+        return EndedError(f"it needs more than {size}, {allowed}", what, MORE_MEMORY, by_limit=True)
 
     def close(self) -> None:
         """End the process; this one has nothing left that could go wrong."""
@@ -181,6 +184,8 @@ class Rehearsals:
         if name in ("SIGKILL", "SIGTERM"):
             remedy = "The system ends a process that takes the last memory: close other programs, or take a smaller model."
             return EndedError(f"the process was ended from outside ({name})", what, remedy)
+        if any(words in last_words.lower() for words in NO_MEMORY):  # where native code has no way to say so but to end
+            return self._out_of_memory(what)
         return EndedError(f"the process ended ({name}{f': {last_words}' if last_words else ''})", what)
 
     def _start(self) -> None:

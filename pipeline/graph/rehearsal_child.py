@@ -19,10 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipeline.graph.rehearsal import NO_MEMORY
 from pipeline.graph.session import ORT_ERRORS, infer, open_session
 from pipeline.sample import Sample
-
-NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")  # ONNX Runtime's words
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:

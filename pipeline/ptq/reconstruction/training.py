@@ -91,7 +91,7 @@ class Teacher:
     @property
     def measure(self) -> str:
         """What `error` is of."""
-        return "squared error" if self._rate_hz is None else "log_mel_l1"
+        return "squared error" if self._rate_hz is None else "log-mel distance"
 
     def teach(
         self, train: Sequence[Sequence[Crop]], held: Sequence[Sequence[Crop]], steps: int, seed: int, clock: Clock,
