@@ -39,6 +39,8 @@ CONTRACT = [
     "duration_mae_frames",
     "decision_auc",
     "segment_f1",
+    "si_sdr_db",
+    "pause_floor_db",
     "wer_percent",
     "cer_percent",
     "hallucination_percent",
@@ -64,6 +66,7 @@ def test_a_metric_that_grows_with_quality_says_so():
         "accuracy_percent",
         "decision_auc",
         "segment_f1",
+        "si_sdr_db",
     }
 
 
