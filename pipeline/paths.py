@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
+NAMED_FILES = 8  # in a message, at most
 PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `data/` into
 
 
@@ -30,6 +32,22 @@ def resolve_path(path: str) -> Path:
         return here if here.exists() or not (_project_root() / given).exists() else _project_root() / given
     except OSError as error:  # of so long a name, the system does not even say that there is no such file
         raise ConfigError(f"{path[:100]!r}: no file can have this name ({error.strerror}).") from error
+
+
+def near_files(file: Path, pattern: str = "*") -> str:
+    """Return what lies where a file was looked for, and the name that is nearest to its own, in sentences; empty: nothing does.
+
+    Args:
+        file: that is not there.
+        pattern: of the names of files that may be meant.
+    """
+    try:
+        there = sorted(other.name for other in file.parent.glob(pattern) if not other.name.startswith("."))
+    except OSError:  # a folder that may not be read, or too long a name
+        there = []
+    close = difflib.get_close_matches(file.name, there, n=1)
+    shown = ", ".join(there[:NAMED_FILES]) + (f" and {len(there) - NAMED_FILES} more" if len(there) > NAMED_FILES else "")
+    return (f" {file.parent} holds {shown}." if there else "") + (f" Did you mean {close[0]}?" if close else "")
 
 
 def config_directory() -> Path:

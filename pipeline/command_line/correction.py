@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.shell_words import shell_line
 
 NEAREST = re.compile(r"Did you mean (\S+?)(?: or .*)?\?")
+NEAREST_FILE = re.compile(r"Did you mean (.+?)\?")  # alone, and with spaces in its name
 LEFT_OUT = (
     "would have no effect", "is out of limits", "is not allowed", "cannot be converted", "could not be converted", "Value '",
     "no such setting", " not in ",
@@ -94,8 +95,8 @@ def _other_setting(prefix: str, key: str, value: str, line: str) -> str | None:
         instead = f"{parent}{dot}{near[1]}={value}"
     elif "a list is needed" in line:
         instead = f"{prefix}{key}=[{value.strip('[], ')}]"
-    elif near and "not found" in line:
-        instead = f"{prefix}{key}={PurePath(value).with_name(near[1])}"
+    elif "not found" in line and (file := NEAREST_FILE.search(line)):
+        instead = f"{prefix}{key}={PurePath(value).with_name(file[1])}"
     elif near and found:
         instead = f"{prefix}{key}={value.replace(found, near[1])}"
     else:

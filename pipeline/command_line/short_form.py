@@ -7,10 +7,11 @@ settings that a short form stands for are printed; whatever is given beside it a
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command_line.correction import CommandLineError
+from pipeline.command_line.correction import NEAREST_FILE, CommandLineError
 from pipeline.command_line.override_text import exists, with_home
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import ConfigError
+from pipeline.paths import near_files
 
 SHORT_OPTIONS = {"--calib": "data", "--data": "data", "--eval": "eval"}
 SHORT_KEYS = ("path", "data", "eval")
@@ -43,17 +44,20 @@ def expanded(given: Sequence[str], settings: Sequence[str], places: Sequence[str
         left = [text for text in given if text not in (place, f"path={place}")]
         raise CommandLineError(f"{place}: {named[0]} names a model already.", left)
     if place is not None:
-        found = _model(place, values.get("model"))
+        found = _model(given, place, values.get("model"))
     elif not named and "model" not in values:
         key = "data" if "data" in short else "eval"
         told = f"{key}: of which model? Name one: path=<model.onnx>, or an option: model=vocoder."
         raise CommandLineError(told, ["model=vocoder", *given])
     model = values.get("model") or found.get("model") or "matcha"
+    for key in ("data", "eval"):
+        if key in short:
+            _must_be_there(given, short[key], key)
     found |= _data(model, place, short.get("data"), short.get("eval"), values)
     return [*(f"{key}={value}" for key, value in found.items() if key not in values), *rest]
 
 
-def _model(place: str, chosen: str | None) -> dict[str, str]:
+def _model(given: Sequence[str], place: str, chosen: str | None) -> dict[str, str]:
     """Return the settings of a model: its kind, and where it is."""
     if place.startswith(URLS):
         if chosen is None:
@@ -62,6 +66,7 @@ def _model(place: str, chosen: str | None) -> dict[str, str]:
                 ["model=onnx", f"model.url={place}"],
             )
         return {"model.url": place}
+    _must_be_there(given, place, "path", "*.onnx")
     path = Path(with_home(place))
     if chosen is not None:
         return {"model.dir" if path.is_dir() else "model.path": place}
@@ -69,6 +74,23 @@ def _model(place: str, chosen: str | None) -> dict[str, str]:
 
     kind = model_kind(path)
     return {"model": kind.model, kind.key: place if kind.place == path else str(kind.place)}
+
+
+def _must_be_there(given: Sequence[str], place: str, key: str, pattern: str = "*") -> None:
+    """Check that there is a file or a folder.
+
+    Raises:
+        CommandLineError: there is none; with the name that is nearest to it.
+    """
+    if exists(place):
+        return
+    told = near_files(Path(with_home(place)).absolute(), pattern)
+    close = NEAREST_FILE.search(told)
+    instead = str(Path(place).with_name(close[1])) if close else None
+    raise CommandLineError(
+        f"{key}: there is no file or folder {place}.{told}",
+        [text.replace(place, instead) if text.endswith(place) else text for text in given] if instead else ["--help"],
+    )
 
 
 def _data(model: str, place: str | None, data: str | None, judged: str | None, given: dict[str, str]) -> dict[str, str]:
@@ -104,6 +126,4 @@ def _mode(model: str, data: str | None) -> str:
 def _kind(path: str, key: str) -> CalibrationKind:
     from pipeline.data.utterance_sets import kind_of  # reads no audio, but imports what does
 
-    if not exists(path):
-        raise ConfigError(f"{key}: there is no file or folder {path}.")
     return kind_of(Path(with_home(path)))

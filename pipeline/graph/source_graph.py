@@ -1,6 +1,5 @@
 """A graph of a model as it was found: read once, hashed once, and checked."""
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from pipeline.graph.rehearsal import SHAPES, EndedError, rehearse
 from pipeline.graph.session import open_session, rehearse_model
 from pipeline.graph.subgraph_scopes import rename_in_bodies, tensors_in
 from pipeline.limits import MEGABYTE, limits
-from pipeline.paths import HashedFile, hash_files, resolve_path
+from pipeline.paths import HashedFile, hash_files, near_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
     {
@@ -96,11 +95,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     """
     file = resolve_path(path)
     if not file.is_file():
-        near = sorted(other.name for other in file.parent.glob("*.onnx")) if file.parent.is_dir() else []
-        hint = f" {file.parent} holds {', '.join(near)}." if near else ""
-        if close := difflib.get_close_matches(file.name, near, n=1):
-            hint += f" Did you mean {close[0]}?"
-        raise ModelError(f"model.path: file not found: {file}.{hint}")
+        raise ModelError(f"model.path: file not found: {file}.{near_files(file, '*.onnx')}")
     _check_size(file, [file])
     rehearse(str(file), 1, optimization=SHAPES)
     try:
