@@ -24,6 +24,7 @@ INT16 = np.iinfo(np.int16)
 POSITIONS = 64  # of each sample's output, drawn at random
 CHANNELS = 1024  # of each group's outputs, drawn at random where there are more
 FEW = 2  # samples
+SUMS_AT_ONCE = 1 << 20  # of two products
 AT_ONCE = 32  # nodes whose activations are held at first,
 HELD_BYTES = 128 << 20  # and later as many as take so much: each set of nodes needs a session of its own
 ROWS = 1024  # output channels that are looked at at one time
@@ -132,17 +133,27 @@ def sums_in_16_bits(activations: Array, rows: Array) -> tuple[Int32Array, int]:
     Returns:
         The sums (positions, outputs), and how many sums of two products have saturated.
     """
-    sums = activations.astype(np.int32) @ rows.astype(np.int32).T
-    pairs = in_pairs(rows.astype(np.int32))
-    above, below = np.maximum(pairs, 0).sum(axis=2), np.minimum(pairs, 0).sum(axis=2)
-    values = in_pairs(activations.astype(np.int32))
+    sums = np.asarray(activations.astype(np.int32) @ rows.astype(np.int32).T, np.int32)
     count = 0
-    for place in np.flatnonzero((np.maximum(above, -below) > ROOM).any(axis=0)):
-        products = values[:, place] @ pairs[:, place].T
-        excess = products - np.clip(products, INT16.min, INT16.max)
+    for outputs, excess in _excesses(activations, rows):
+        np.subtract.at(sums.T, outputs, excess.T)
         count += int(np.count_nonzero(excess))
-        sums -= excess
-    return sums.astype(np.int32), count
+    return sums, count
+
+
+def _excesses(activations: Array, rows: Array) -> Iterator[tuple[npt.NDArray[np.intp], Int32Array]]:
+    """Yield by how much sums of two products exceed 16 bits, of those that can: their outputs (n,), and (positions, n)."""
+    pairs = in_pairs(rows.astype(np.int32))  # (outputs, places, 2)
+    largest = np.maximum(np.maximum(pairs, 0).sum(axis=2), -np.minimum(pairs, 0).sum(axis=2))
+    outputs, places = np.nonzero(largest > ROOM)
+    values = in_pairs(activations.astype(np.int32))
+    first, second = np.ascontiguousarray(values[..., 0]), np.ascontiguousarray(values[..., 1])  # (positions, places)
+    at_once = max(1, SUMS_AT_ONCE // max(len(values), 1))
+    for start in range(0, len(outputs), at_once):
+        part = slice(start, start + at_once)
+        weights = pairs[outputs[part], places[part]]
+        sums = first[:, places[part]] * weights[:, 0] + second[:, places[part]] * weights[:, 1]
+        yield outputs[part], np.asarray(sums - np.clip(sums, INT16.min, INT16.max), np.int32)
 
 
 def patches(
@@ -254,5 +265,6 @@ def _count(product: Product, array: Array, zero_point: int) -> npt.NDArray[np.fl
     channels = split.shape[1]
     some = np.random.default_rng(0).choice(channels, CHANNELS, replace=False) if channels > CHANNELS else slice(None)
     split = split[:, some]
-    saturated = np.sum([sums_in_16_bits(seen, own)[1] for seen, own in zip(groups, split, strict=True)])
+    exceeding = (excess for seen, own in zip(groups, split, strict=True) for _, excess in _excesses(seen, own))
+    saturated = sum(int(np.count_nonzero(excess)) for excess in exceeding)
     return np.array([saturated, groups.shape[1] * split.shape[0] * split.shape[1] * -(-rows.shape[1] // 2)], np.float64)
