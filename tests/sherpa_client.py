@@ -5,7 +5,8 @@
 A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "argument"} or {"task": "speak", "acoustic",
 "vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}, with "voice" for "acoustic" and "vocoder" of VITS:
 version 2 has no espeak-ng any more and takes phonemes from outside. A recogniser of several files has {"files": {argument:
-path}} in the place of "model"; "options" are further arguments of the loader. The result
+path}} in the place of "model"; "options" are further arguments of the loader. A detector is {"task": "detect", "model", "part",
+"settings", "options", "audio"}, and so is a denoiser, but for options. The result
 holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and
 `sample_rate_hz`.
 """
@@ -65,6 +66,35 @@ def speak(job):
     return {**audio, "sample_rate_hz": np.array(tts.sample_rate)}
 
 
+def detect(job):
+    """Tell step by step whether somebody speaks: `speech_<k>` of each recording."""
+    part = getattr(sherpa_onnx, job["settings"])(model=job["model"], **job["options"])
+    config = sherpa_onnx.VadModelConfig(**{job["part"]: part}, sample_rate=16_000, num_threads=1)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    found = {}
+    for number, path in enumerate(job["audio"]):
+        audio, _ = soundfile.read(path, dtype="float32")
+        model = sherpa_onnx.VadModel.create(config)
+        size = model.window_size()
+        starts = range(0, len(audio) - size + 1, job["options"]["window_size"])
+        found[f"speech_{number}"] = np.array([model.is_speech(audio[start : start + size].tolist()) for start in starts])
+    return found
+
+
+def denoise(job):
+    """Give the audio that a denoiser makes of each recording."""
+    part = getattr(sherpa_onnx, job["settings"])(model=job["model"])
+    model = sherpa_onnx.OfflineSpeechDenoiserModelConfig(**{job["part"]: part}, num_threads=1)
+    config = sherpa_onnx.OfflineSpeechDenoiserConfig(model=model)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    denoiser = sherpa_onnx.OfflineSpeechDenoiser(config)
+    given = [denoiser.run(*soundfile.read(path, dtype="float32")) for path in job["audio"]]
+    audio = {f"audio_{k}": np.asarray(one.samples, np.float32) for k, one in enumerate(given)}
+    return {**audio, "sample_rate_hz": np.array(denoiser.sample_rate)}
+
+
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    np.savez(sys.argv[2], **{"hear": hear, "speak": speak}[wanted["task"]](wanted))
+    np.savez(sys.argv[2], **{"hear": hear, "speak": speak, "detect": detect, "denoise": denoise}[wanted["task"]](wanted))

@@ -12,6 +12,7 @@ from pipeline.sample import FloatArray
 Mel = npt.NDArray[np.float32]
 
 
+STEP = math.log(6.4) / 27.0  # of Slaney's scale above 1 kHz
 LOG_FLOOR = 1e-5  # of a mel band's magnitude, before the log
 
 
@@ -66,15 +67,21 @@ def band_sums(bands: FloatArray, spectrum: FloatArray) -> FloatArray:
 @lru_cache(maxsize=8)
 def mel_bands(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> FloatArray:
     """Triangles (n_mels, n_fft // 2 + 1) of area 1 on Slaney's scale: linear to 1 kHz, then 27 bands to 6.4 kHz."""
-    step = math.log(6.4) / 27.0
-
-    def to_mel(hz: float) -> float:
-        return hz * 3.0 / 200.0 if hz < 1000.0 else 15.0 + math.log(hz / 1000.0) / step
-
-    mels = np.linspace(to_mel(fmin_hz), to_mel(fmax_hz), n_mels + 2)
-    edges = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * step))
+    mels = np.linspace(mel_of_hz(fmin_hz), mel_of_hz(fmax_hz), n_mels + 2)
+    edges = hz_of_mel(mels)
     bins = np.linspace(0.0, sample_rate_hz / 2.0, n_fft // 2 + 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
     bands: FloatArray = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
     return bands
+
+
+def mel_of_hz(hz: float) -> float:
+    """Return a frequency on Slaney's scale."""
+    return hz * 3.0 / 200.0 if hz < 1000.0 else 15.0 + math.log(hz / 1000.0) / STEP
+
+
+def hz_of_mel(mels: FloatArray) -> FloatArray:
+    """Return frequencies of places on Slaney's scale."""
+    found: FloatArray = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * STEP))
+    return found

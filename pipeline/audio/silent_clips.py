@@ -29,10 +29,11 @@ def silent_clips(count: int, seed: int, sample_rate_hz: int) -> Iterator[tuple[s
         rng, kind = np.random.default_rng([seed, number]), KINDS[number % len(KINDS)]
         samples = int(rng.uniform(*SECONDS) * sample_rate_hz)
         level = 10.0 ** (rng.uniform(*LEVELS_DB) / 20.0)
-        yield f"{kind}_{number:03d}", np.clip(_clip(kind, samples, level, sample_rate_hz, rng), -1.0, 1.0).astype(np.float32)
+        yield f"{kind}_{number:03d}", np.clip(noise_of(kind, samples, level, sample_rate_hz, rng), -1.0, 1.0).astype(np.float32)
 
 
-def _clip(kind: str, samples: int, level: float, rate_hz: int, rng: np.random.Generator) -> FloatArray:
+def noise_of(kind: str, samples: int, level: float, rate_hz: int, rng: np.random.Generator) -> FloatArray:
+    """Return what is heard where nobody speaks (samples,): one of `KINDS`, of a root mean square where it has one."""
     match kind:
         case "silence":
             return np.zeros(samples)

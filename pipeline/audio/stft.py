@@ -33,8 +33,21 @@ def istft(mag: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, *, n_fft: int 
             f"An inverse STFT of {n_fft} points and hop {hop_length} needs {n_fft // 2 + 1} bins and a hop that "
             f"divides the points, but the spectrum has {len(magnitude)} bins."
         )
-    window = hann_window(n_fft)
-    pieces = np.fft.irfft(magnitude * (cosine + 1j * sine), n=n_fft, axis=0).T * window
+    return overlap_added(np.asarray(magnitude * (cosine + 1j * sine), np.complex128), hann_window(n_fft), hop_length)
+
+
+def overlap_added(spectrum: npt.NDArray[np.complex128], window: FloatArray, hop_length: int) -> Audio:
+    """Return the waveform ((frames - 1) * hop_length,) of a spectrum (bins, frames) of centred frames.
+
+    Each frame is windowed once more; overlap-add, division by the summed squared window, half a frame cut off either end.
+
+    Args:
+        spectrum: as `spectrum_of` gives it.
+        window: (n_fft,) of the frames; its length is a multiple of the hop.
+        hop_length: samples between frames.
+    """
+    n_fft = len(window)
+    pieces = np.fft.irfft(spectrum, n=n_fft, axis=0).T * window
     overlap, frames = n_fft // hop_length, len(pieces)
     audio, envelope = np.zeros((2, frames + overlap - 1, hop_length))
     for k in range(overlap):  # the k-th hop of every frame at once
@@ -56,6 +69,21 @@ def drop_batch_axes(array: npt.ArrayLike, rank: int, what: str) -> FloatArray:
     return values
 
 
+@lru_cache(maxsize=4)
+def root_hann_window(length: int) -> FloatArray:
+    """Return the square root of a periodic Hann window (length,): applied before and after, it is a Hann window."""
+    window: FloatArray = np.sqrt(hann_window(length))
+    return window
+
+
+@lru_cache(maxsize=4)
+def vorbis_window(length: int) -> FloatArray:
+    """Return the window (length,) of Vorbis I, whose square and that of its other half add up to one (specification, 4.3.1)."""
+    inner = np.sin(0.5 * np.pi * (np.arange(length) + 0.5) / (length / 2.0))
+    window: FloatArray = np.sin(0.5 * np.pi * inner**2)
+    return window
+
+
 @lru_cache(maxsize=8)
 def hann_window(length: int) -> FloatArray:
     """Return a periodic Hann window (length,)."""
@@ -67,6 +95,12 @@ def stft(audio: FloatArray, n_fft: int, hop_length: int, window_length: int) -> 
     """Complex spectrum (n_fft // 2 + 1, frames), frames centred on multiples of the hop, the window in their middle."""
     left = (n_fft - window_length) // 2
     window = np.pad(hann_window(window_length), (left, n_fft - window_length - left))
+    return spectrum_of(audio, window, hop_length)
+
+
+def spectrum_of(audio: FloatArray, window: FloatArray, hop_length: int) -> npt.NDArray[np.complex128]:
+    """Complex spectrum (n_fft // 2 + 1, frames) of frames of the window's length, centred on multiples of the hop."""
+    n_fft = len(window)
     padded = np.pad(audio, n_fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
     return np.asarray(np.fft.rfft(frames * window, axis=1).T, dtype=np.complex128)

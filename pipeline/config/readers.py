@@ -62,6 +62,10 @@ def _hears_evaluation(config: RunConfig) -> bool:
     return path is not None and Path(path).suffix != ".npz" and not _reads_text(config)
 
 
+def _makes_tracks(config: RunConfig) -> bool:
+    return getattr(config.model, "track_s", None) is not None
+
+
 def _method(method: RangeMethod) -> Callable[[RunConfig], bool]:
     return lambda config: getattr(config.mode, "method", None) is method
 
@@ -121,6 +125,7 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     "model.dir": (Reader("a model without model.url", _no_address),),
     "model.sha256": (Reader("a model at model.url", lambda run: run.model.url is not None),),
     "model.noise_scale_w": (CALIBRATED,),
+    "model.snr_db": (Reader("tracks that are made of recordings (model.track_s)", _makes_tracks),),
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
     "benchmark.host_python": (TIMED_ON_DEVICE,),
     "benchmark.ssh_config": (TIMED_ON_DEVICE,),

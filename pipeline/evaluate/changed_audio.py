@@ -26,6 +26,7 @@ class _Heard:
     change: float
     before: Audio
     after: Audio
+    said: Audio | None
 
 
 class ChangedAudio:
@@ -40,10 +41,12 @@ class ChangedAudio:
         """Whether there is anything to write."""
         return bool(self._kept)
 
-    def add(self, item: EvaluationSample, fidelity: Mapping[str, float], before: Audio, after: Audio) -> None:
-        """Take a sample's audio (samples,) of both models, and its metrics against fp32."""
+    def add(
+        self, item: EvaluationSample, fidelity: Mapping[str, float], before: Audio, after: Audio, said: Audio | None = None
+    ) -> None:
+        """Take a sample's audio (samples,) of both models, its metrics against fp32, and what stands for the recording."""
         change = next((fidelity[name] for name in sample_metrics() if name in fidelity), None)
-        heard = _Heard(item, _distance(before, after) if change is None else change, before, after)
+        heard = _Heard(item, _distance(before, after) if change is None else change, before, after, said)
         self._kept = sorted([*self._kept, heard], key=lambda one: -one.change)[: self._count]
 
     def write(self, directory: RunDirectory, suffix: str, sample_rate_hz: int, run_log: RunLog) -> None:
@@ -53,7 +56,8 @@ class ChangedAudio:
         """
         for heard in self._kept:
             audio = {BASELINE: heard.before, suffix: heard.after}
-            if (recording := _recording(heard.item, sample_rate_hz, run_log)) is not None:
+            recording = _recording(heard.item, sample_rate_hz, run_log) if heard.said is None else heard.said
+            if recording is not None:
                 audio[RECORDING] = recording
             folder = directory.path / SAMPLES
             folder.mkdir(exist_ok=True)

@@ -27,8 +27,8 @@ from pipeline.metrics.metric_registry import METRICS, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions
-from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import SpeechModel, TextToSpeech
+from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
@@ -134,7 +134,7 @@ def evaluate(
     pair = _Pair(model, artifacts)
     scored: list[SampleScores] = []
     outputs, of_states, one_call = OutputScores(), OutputScores(), OutputScores()
-    rollout = Rollout(pair.states if isinstance(model.adapter, OnnxFile) else {}, [item.sample for item in items])
+    rollout = Rollout(pair.states if isinstance(model.adapter, StepwiseModel) else {}, [item.sample for item in items])
     changed = ChangedAudio(config.listen)
     over_time, steps = OverTime(), 0
     for number, item in enumerate(items):
@@ -205,9 +205,9 @@ def _scored(
 ) -> SampleScores:
     """Score one sample, and keep what is heard of it."""
     scores = scorer.score(item, baseline, quantized)
-    heard = scores.notes.pop("audio", None)
+    heard, said = scores.notes.pop("audio", None), scores.notes.pop("said", None)
     if heard is not None:
-        changed.add(item, scores.fidelity, *heard)
+        changed.add(item, scores.fidelity, heard[0], heard[1], said)
     return scores
 
 

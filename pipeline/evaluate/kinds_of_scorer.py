@@ -9,7 +9,7 @@ from pipeline.evaluate import asr_scorer, audio_scorer, tensor_scorer, tts_score
 from pipeline.evaluate.sample_scores import Scorer
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
-from pipeline.models.speech_model import Speaks, SpeechModel, TextToSpeech, Transcribes
+from pipeline.models.speech_model import Detects, Speaks, SpeechModel, TextToSpeech, Transcribes
 from pipeline.record.run_log import RunLog
 
 
@@ -36,7 +36,7 @@ def scorer_of(
     """
     match config.kind:
         case EvaluationKind.tensors:
-            return tensor_scorer.TensorScorer()
+            return tensor_scorer.TensorScorer(model if isinstance(model, Detects) else None)
         case EvaluationKind.audio:
             assert isinstance(model, Speaks)
             reader = audio_reader(config.on_sample_rate, run_log)

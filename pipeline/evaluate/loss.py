@@ -29,8 +29,8 @@ from pipeline.metrics.tensor_metrics import broken_values
 from pipeline.metrics.text_metrics import posterior_kl
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions, SomeCalls
-from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
+from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.paths import settings_with_places
 from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
@@ -104,7 +104,7 @@ class LossEvaluator:
         self._model, self._adapter, self._config, self._seed = model, adapter, config, seed
         self.between_samples: Callable[[], None] = lambda: None  # may raise, to end a measurement
         self._before: list[Outputs] = []
-        self._states = adapter.fed_back(model[graph].model.graph) if isinstance(adapter, OnnxFile) else {}
+        self._states = adapter.fed_back(model[graph].model.graph) if isinstance(adapter, StepwiseModel) else {}
         self._anew: set[int] = set()  # numbers of samples that fp32 does not run on with the states of the call before
         rollout = self._rollout()
         self.calls: list[list[Call]] = []  # of a sequence of a streaming model, the first step and the middle one
@@ -201,7 +201,8 @@ class LossEvaluator:
                 scores = self._direct(before, after) if scorer is None else scorer.score(item, before, after)
             except LengthsDifferError:
                 return Loss(float("inf"), length_change(before, after))
-            scores.notes.pop("audio", None)  # large; an interval needs the others: transcripts, labels
+            for large in ("audio", "said"):  # an interval needs the others: transcripts, labels
+                scores.notes.pop(large, None)
             scored.append(scores)
             change = max(change, length_change(before, after))
         totals = {**outputs.totals(), **({} if scorer is None else scorer.totals())}

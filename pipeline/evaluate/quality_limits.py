@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.config.settings import EvaluationConfig
 from pipeline.evaluation_kind import EvaluationKind
-from pipeline.metrics.metric_registry import METRICS, default_metric, leading_metrics, metrics_of
-from pipeline.models.speech_model import SpeechModel, TextToSpeech
+from pipeline.metrics.metric_registry import METRICS, Source, default_metric, leading_metrics, metrics_of
+from pipeline.models.speech_model import Denoises, Detects, SpeechModel, TextToSpeech
 from pipeline.record.results import LimitCheck, MeasuredLoss, Outcome
 
 LENGTH_CHANGE = "length_change"
@@ -61,7 +61,7 @@ def limits_of(
             _add(found, Limit(metric, budget["max_loss"], asked=asked.get(graph) is not None))
         else:
             behind_mel = isinstance(model, TextToSpeech) and not model.mel_depends_on(graph)
-            metric = default_metric(kind, labels=config.labels is not None, audio_only=behind_mel)
+            metric = default_metric(kind, labels=config.labels is not None, audio_only=behind_mel, source=source_for(model))
             limit = METRICS[metric].default_limit
             assert limit is not None, f"{metric} is a default metric without a limit"
             _add(found, Limit(metric, limit))
@@ -69,10 +69,19 @@ def limits_of(
             _add(found, Limit(LENGTH_CHANGE, budget.get("max_length_change", MAX_LENGTH_CHANGE)))
     if not any(limit.asked for limit in found.values()):
         known = metrics_of(kind)
-        truth = next((name for name in leading_metrics() if name in known and METRICS[name].against_truth), None)
-        if truth is not None and truth not in found and (limit := METRICS[truth].default_limit) is not None:
+        enhanced = source_for(model) is Source.enhanced
+        truths = [name for name in leading_metrics() if name in known and METRICS[name].against_truth and name not in found]
+        truth = next((name for name in truths if (METRICS[name].source is Source.enhanced) == enhanced), None)
+        if truth is not None and (limit := METRICS[truth].default_limit) is not None:
             found[truth] = Limit(truth, limit, decides=False)
     return list(found.values())
+
+
+def source_for(model: SpeechModel) -> Source | None:
+    """Return what a model is judged by, where that is not what the kind of evaluation says."""
+    if isinstance(model, Denoises):
+        return Source.enhanced if model.track_s is not None else None
+    return Source.decisions if isinstance(model, Detects) else None
 
 
 def check_limit(limit: Limit, loss: MeasuredLoss | None, why_not: str = "") -> LimitCheck:

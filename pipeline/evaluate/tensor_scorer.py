@@ -4,7 +4,8 @@ import numpy as np
 
 from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import SampleScores
-from pipeline.metrics.decision_metrics import decision_auc, probabilities_of, segment_f1
+from pipeline.metrics.decision_metrics import decision_auc, f1_of_decisions, probabilities_of, segment_f1
+from pipeline.models.speech_model import Detects
 from pipeline.sample import Outputs
 
 
@@ -18,11 +19,20 @@ def _of_decisions(before: Outputs, after: Outputs) -> dict[str, float]:
     return {**({} if area is None else {"decision_auc": area}), "segment_f1": segment_f1(reference, test)}
 
 
+def _of_detector(model: Detects, before: Outputs, after: Outputs) -> dict[str, float]:
+    """Return the metrics of decisions as the client of a detector takes them."""
+    reference, test = (model.probabilities(outputs) for outputs in (before, after))
+    area = decision_auc(reference, test, model.speech_from)
+    same = f1_of_decisions(*(model.speech(probabilities) for probabilities in (reference, test)))
+    return {**({} if area is None else {"decision_auc": area}), "segment_f1": same}
+
+
 class TensorScorer:
     """Counts right classes, and compares decisions; the tensor metrics are computed for every kind of evaluation."""
 
-    def __init__(self) -> None:
-        """Start without samples."""
+    def __init__(self, detector: Detects | None = None) -> None:
+        """Start without samples; a detector knows what its client decides."""
+        self._detector = detector
         self.restart()
 
     def restart(self) -> None:
@@ -32,6 +42,8 @@ class TensorScorer:
 
     def score(self, item: EvaluationSample, baseline: Outputs, quantized: Outputs) -> SampleScores:
         """Compare the best class of the first output with the label; of a detector, its decisions with fp32's."""
+        if self._detector is not None:
+            return SampleScores(_of_detector(self._detector, baseline, quantized))
         if item.label is None:
             return SampleScores(_of_decisions(baseline, quantized))
         classes = [int(np.argmax(next(iter(outputs.values())))) for outputs in (baseline, quantized)]

@@ -29,13 +29,13 @@ def probabilities_of(output: Array) -> FloatArray | None:
     return values if bool(np.all((values >= 0) & (values <= 1))) else None
 
 
-def decision_auc(reference: FloatArray, test: FloatArray) -> float | None:
+def decision_auc(reference: FloatArray, test: FloatArray, threshold: float = THRESHOLD) -> float | None:
     """Area under the ROC curve of probabilities (steps,) against fp32's decisions: the Mann-Whitney statistic.
 
     It is the chance that an active step has a higher probability than one that is not; equal ones count half. 1 for the same
     probabilities; None where fp32 decides alike at all steps.
     """
-    active = reference >= THRESHOLD
+    active = reference >= threshold
     positives, negatives = int(active.sum()), int((~active).sum())
     if not positives or not negatives:
         return None
@@ -49,7 +49,12 @@ def segment_f1(reference: FloatArray, test: FloatArray) -> float:
 
     1 for the same decisions, and where neither has a segment.
     """
-    wanted, found = segments(reference >= THRESHOLD), segments(test >= THRESHOLD)
+    return f1_of_decisions(reference >= THRESHOLD, test >= THRESHOLD)
+
+
+def f1_of_decisions(reference: Active, test: Active) -> float:
+    """Return the F1 score of segments, of decisions (steps,) that were taken already."""
+    wanted, found = segments(reference), segments(test)
     if not wanted and not found:
         return 1.0
     left, same = list(found), 0

@@ -26,6 +26,7 @@ class Source(Enum):
     lengths = "predicted lengths"
     transcripts = "recognised text"
     decisions = "an output that holds one probability a step"
+    enhanced = "the audio of a denoiser, and the clean speech that noise was added to"
     tokens = "the tokens of a recogniser that goes on from its own, one by one"
     silence = "what a recogniser writes where nobody speaks: evaluation.silent_clips"
     classes = "the classes of a classifier, whose labels must be given"
@@ -118,16 +119,16 @@ _TABLE = (
     # Against the fp32 output, for any model.
     Metric(
         name="mse", description="mean squared difference from the fp32 output", source=Source.tensors, evaluations=EVERY_KIND,
-        version=2, priority=10,
+        version=2, priority=100,
     ),
     Metric(
         name="relative_error", description="mean |difference| over mean |fp32 output|; of integers, the share that differs",
-        source=Source.tensors, evaluations=EVERY_KIND, version=2, default_limit=0.05, default_of=(TENSORS,), priority=9,
+        source=Source.tensors, evaluations=EVERY_KIND, version=2, default_limit=0.05, default_of=(TENSORS,), priority=90,
     ),
     Metric(
         name="sqnr_db", description="power of the fp32 output over power of the difference, where there is one",
         source=Source.tensors, evaluations=EVERY_KIND, unit="dB", higher_is_better=True, version=3, baseline=math.inf,
-        priority=7, title="Signal to noise", compared="against fp32, higher is better", of_sample=True,
+        priority=70, title="Signal to noise", compared="against fp32, higher is better", of_sample=True,
     ),
     Metric(
         name="cosine", description="cosine similarity to the fp32 output", source=Source.tensors, evaluations=EVERY_KIND,
@@ -140,12 +141,12 @@ _TABLE = (
     Metric(
         name="agreement_percent", description="share of token ids, classes, decisions and lengths that are fp32's",
         source=Source.exact, evaluations=EVERY_KIND, unit="%", higher_is_better=True, baseline=100.0, default_limit=1.0,
-        proxy="relative_error", priority=11,
+        proxy="relative_error", priority=110,
     ),
     # Against the fp32 output: audio, mels, posteriors, durations.
     Metric(
         name="log_mel_l1", description="mean absolute difference of natural-log mels from fp32's", source=Source.spectrogram,
-        evaluations=(AUDIO, TTS), unit="nat", default_limit=0.1, default_of=(AUDIO, TTS), priority=6,
+        evaluations=(AUDIO, TTS), unit="nat", default_limit=0.1, default_of=(AUDIO, TTS), priority=60,
         title="Log-mels moved by",
     ),
     Metric(
@@ -154,11 +155,11 @@ _TABLE = (
     ),
     Metric(
         name="mr_stft", description="multi-resolution STFT distance from fp32's audio", source=Source.audio,
-        evaluations=(AUDIO, TTS), default_limit=0.2, priority=8,
+        evaluations=(AUDIO, TTS), default_limit=0.2, priority=80,
     ),
     Metric(
         name="posterior_kl", description="KL divergence of the posteriors from fp32's, mean over frames",
-        source=Source.posteriors, evaluations=(ASR,), unit="nat", default_limit=0.005, default_of=(ASR,), priority=5,
+        source=Source.posteriors, evaluations=(ASR,), unit="nat", default_limit=0.005, default_of=(ASR,), priority=50,
         title="Posteriors moved by", compared="KL divergence from fp32",
     ),
     Metric(
@@ -181,15 +182,25 @@ _TABLE = (
         default_limit=0.01,
     ),
     Metric(
-        name="segment_f1", description="F1 score of active segments, against fp32's, of probabilities at 0.5",
+        name="segment_f1", description="F1 score of active segments, against fp32's: as the client decides, or at 0.5",
         source=Source.decisions, evaluations=(TENSORS,), higher_is_better=True, baseline=1.0, proxy="relative_error",
-        default_limit=0.05,
+        default_limit=0.05, priority=45, title="Segments of speech found", compared="F1 against fp32’s, higher is better",
     ),
     # Against the truth: one value for fp32, one for the quantized model.
     Metric(
+        name="si_sdr_db", description="scale-invariant signal-to-distortion ratio against the clean speech",
+        source=Source.enhanced, evaluations=(AUDIO,), unit="dB", higher_is_better=True, baseline=None, proxy="relative_error",
+        default_limit=0.5, priority=42, title="Signal to distortion",
+    ),
+    Metric(
+        name="pause_floor_db", description="level of what is left where nothing is said, against full scale",
+        source=Source.enhanced, evaluations=(AUDIO,), unit="dB", baseline=None, proxy="relative_error", default_limit=3.0,
+        priority=43, title="Level in pauses",
+    ),
+    Metric(
         name="wer_percent", description="word error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="posterior_kl", default_limit=0.3,
-        priority=1, title="Word error rate", expected=(20.0, 50.0), hub_name="wer",
+        priority=10, title="Word error rate", expected=(20.0, 50.0), hub_name="wer",
     ),
     Metric(
         name="cer_percent", description="character error rate of the recognised text", source=Source.transcripts,
@@ -203,17 +214,17 @@ _TABLE = (
     Metric(
         name="roundtrip_wer_percent", description="word error rate of an ASR that hears the synthesised speech",
         source=Source.audio, evaluations=(TTS,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="log_mel_l1",
-        default_limit=1.0, priority=2, title="Word error rate, heard", expected=(20.0, 50.0),
+        default_limit=1.0, priority=20, title="Word error rate, heard", expected=(20.0, 50.0),
     ),
     Metric(
         name="accuracy_percent", description="share of the classes that are right", source=Source.classes,
         evaluations=(TENSORS,), unit="%", higher_is_better=True, baseline=None, proxy="relative_error", default_limit=0.5,
-        priority=3, title="Accuracy",
+        priority=30, title="Accuracy",
     ),
     Metric(
         name="truth_log_mel_l1", description="mean absolute difference of natural-log mels from the recording's",
         source=Source.spectrogram, evaluations=(AUDIO,), unit="nat", baseline=None, proxy="log_mel_l1", default_limit=0.03,
-        priority=4, title="Log-mel error", expected=(0.4, 0.6),
+        priority=40, title="Log-mel error", expected=(0.4, 0.6),
     ),
     Metric(
         name="truth_mr_stft", description="multi-resolution STFT distance from the recording", source=Source.audio,
@@ -255,17 +266,22 @@ def proxy_of(name: str) -> str:
     return METRICS[name].proxy or name
 
 
-def default_metric(kind: EvaluationKind, *, labels: bool = False, audio_only: bool = False) -> str:
+def default_metric(
+    kind: EvaluationKind, *, labels: bool = False, audio_only: bool = False, source: Source | None = None
+) -> str:
     """Return the metric that a search keeps to where the user names none.
 
     Args:
         kind: of the evaluation.
         labels: the classes of the samples are known.
         audio_only: nothing but the audio depends on the graph: a vocoder of a text-to-speech model.
+        source: what a model of this sort is judged by, where that is not what the kind of evaluation says.
     """
     of_kind = [METRICS[name] for name in metrics_of(kind)]
     if audio_only:
         return next(metric.name for metric in of_kind if metric.needs_audio and not metric.against_truth)
+    if source is not None and any(metric.source is source for metric in of_kind):
+        return next(metric.name for metric in of_kind if metric.source is source and metric.title is not None)
     if labels:
         return next(metric.name for metric in of_kind if metric.source is Source.classes)
     return next(metric.name for metric in of_kind if kind in metric.default_of)

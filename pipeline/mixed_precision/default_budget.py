@@ -4,6 +4,7 @@ from pipeline.config.mode_settings import AutoConfig
 from pipeline.config.settings import EvaluationConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import check_metric
+from pipeline.evaluate.quality_limits import source_for
 from pipeline.metrics.metric_registry import METRICS, default_metric
 from pipeline.mixed_precision.candidates import Budget
 from pipeline.models.speech_model import SpeechModel, TextToSpeech
@@ -22,7 +23,9 @@ def budget_of(mode: AutoConfig, evaluation: EvaluationConfig, model: SpeechModel
         ConfigError: the metric cannot limit a loss, or has no default limit and none is given.
     """
     behind_mel = isinstance(model, TextToSpeech) and not model.mel_depends_on(graph)
-    usual = default_metric(evaluation.kind, labels=evaluation.labels is not None, audio_only=behind_mel)
+    usual = default_metric(
+        evaluation.kind, labels=evaluation.labels is not None, audio_only=behind_mel, source=source_for(model)
+    )
     metric = mode.metric or usual
     check_metric(metric, evaluation.kind, "mode.metric")
     limit = mode.max_loss

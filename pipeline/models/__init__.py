@@ -13,7 +13,10 @@
     nemo_transducer.py  transducers of NeMo: an LSTM with states as decoder, durations
     word_recogniser.py  what recognisers with a token table in plain text share
     whisper.py         Whisper: an encoder, and a decoder that writes token by token
+    vad.py             detectors of speech
+    denoiser.py        denoisers, frame by frame over a spectrum
     onnx_file.py       any ONNX file
+    stepwise_model.py  what models have in common that hear a sequence step by step
     state_loop.py      a streaming model step by step, each with the states that the step before has left
     collected_steps.py the outputs of all steps
     loop_settings.py   the settings of a streaming model against its graph

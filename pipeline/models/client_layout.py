@@ -6,7 +6,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from pipeline.models.speech_model import SpeechModel
+from pipeline.audio.noisy_track import Track
+from pipeline.models.speech_model import ReadAudio, SpeechModel
 from pipeline.utterance import Utterance
 
 
@@ -15,6 +16,8 @@ class Task(Enum):
 
     listen = "listen"
     speak = "speak"
+    detect = "detect"
+    denoise = "denoise"
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class ClientLayout:
 
     Attributes:
         task: what it does.
-        loader: for `listen`, a method of `sherpa_onnx.OfflineRecognizer`; for `speak`, the field of `OfflineTtsModelConfig`.
-        kotlin: the class of the model's settings in Kotlin; for `speak` also in Python.
+        loader: for `listen`, a method of `sherpa_onnx.OfflineRecognizer`; else the field of `OfflineTtsModelConfig`,
+            `VadModelConfig` or `OfflineSpeechDenoiserModelConfig`.
+        kotlin: the class of the model's settings in Kotlin; but for `listen` also in Python.
         files: what it is given.
         copied: files and directories that lie beside these and are found by none of its settings, such as test recordings.
         options: further settings: argument -> value.
@@ -61,6 +65,18 @@ class ClientLayout:
     options: Mapping[str, float | str] = field(default_factory=dict)
     has_phonemes: bool = False
     model_type: str | None = None
+
+
+@runtime_checkable
+class HearsTracks(Protocol):
+    """A model that is tried on tracks which are made of recordings."""
+
+    @property
+    def rate_of_audio_hz(self) -> int:
+        """Their sample rate."""
+
+    def track(self, utterance: Utterance, read_audio: ReadAudio) -> Track:
+        """Return what is heard of an utterance."""
 
 
 @runtime_checkable

@@ -7,8 +7,10 @@ import onnx
 
 from pipeline.errors import ModelError
 from pipeline.graph.value_info import dims_of, dtype_of
+from pipeline.models.denoiser import denoiser_of
 from pipeline.models.model_files import header_of, metadata_of
 from pipeline.models.recogniser_families import FAMILIES
+from pipeline.models.vad import detector_of
 from pipeline.models.vocoder import VOCOS_OUTPUTS
 
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
@@ -101,7 +103,7 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     model_type = metadata.get("model_type", "")
     if model_type == "vits" or any(names > inputs for inputs in VITS_INPUTS):
         return "vits", f"it takes {', '.join(value.name for value in inputs)}"
-    if told := _of_names(names, outputs, metadata):
+    if told := _of_names(model.graph, names, metadata):
         return told
     family = next((family for family in FAMILIES.values() if model_type in family.model_types), None)
     expected = (family.inputs if family else ()) or ("x", "x_lens")
@@ -114,17 +116,22 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     return "onnx", "its inputs and outputs are of no kind that is known"
 
 
-def _of_names(names: set[str], outputs: set[str], metadata: dict[str, str]) -> tuple[str, str] | None:
+def _of_names(graph: onnx.GraphProto, names: set[str], metadata: dict[str, str]) -> tuple[str, str] | None:
     """Return the kind of a graph whose inputs, outputs or metadata have names that no other kind has, and why."""
-    if names >= MATCHA_INPUTS:
-        return "matcha", f"it takes {', '.join(sorted(MATCHA_INPUTS))}"
-    if (outputs | names) >= CROSS_ATTENTION:
-        return "whisper", f"it {'gives' if outputs >= CROSS_ATTENTION else 'takes'} {' and '.join(sorted(CROSS_ATTENTION))}"
-    if metadata.keys() >= NEMO_METADATA and len(names) == 2:
-        return "nemo_transducer", f"its metadata has {', '.join(sorted(NEMO_METADATA))}"
-    if set(VOCOS_OUTPUTS) <= outputs:
-        return "vocoder", f"it gives {', '.join(VOCOS_OUTPUTS)}"
-    return None
+    outputs = {value.name for value in graph.output}
+    crossing, detector = outputs >= CROSS_ATTENTION, detector_of(graph, metadata)
+    told = {
+        "denoiser": denoiser_of(graph, metadata) and "its metadata or its inputs are those of a denoiser that sherpa-onnx runs",
+        "vad": detector and f"it takes and gives what {detector.name} does",
+        "matcha": names >= MATCHA_INPUTS and f"it takes {', '.join(sorted(MATCHA_INPUTS))}",
+        "whisper": (outputs | names) >= CROSS_ATTENTION
+        and f"it {'gives' if crossing else 'takes'} {' and '.join(sorted(CROSS_ATTENTION))}",
+        "nemo_transducer": metadata.keys() >= NEMO_METADATA
+        and len(names) == 2
+        and f"its metadata has {', '.join(sorted(NEMO_METADATA))}",
+        "vocoder": set(VOCOS_OUTPUTS) <= outputs and f"it gives {', '.join(VOCOS_OUTPUTS)}",
+    }
+    return next(((kind, because) for kind, because in told.items() if because), None)
 
 
 def _makes_audio_of_a_mel(graph: onnx.GraphProto, inputs: list[onnx.ValueInfoProto]) -> bool:

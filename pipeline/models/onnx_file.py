@@ -4,7 +4,7 @@ A streaming model is run over whole sequences, each step with the states that th
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,17 +16,16 @@ from pipeline.errors import DataError, ModelError
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.states import states_of
-from pipeline.models.collected_steps import Collected
 from pipeline.models.loop_settings import check_states, loop_of, step_seconds
-from pipeline.models.model_files import ModelFiles
-from pipeline.models.speech_model import ReadAudio, Run
+from pipeline.models.speech_model import ReadAudio
 from pipeline.models.state_loop import Cut, StateLoop
+from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.sample import Outputs, Sample
 from pipeline.utterance import Utterance
 
 
 @dataclass
-class OnnxFile(ModelFiles):
+class OnnxFile(StepwiseModel):
     """A model that the pipeline knows nothing about.
 
     Attributes:
@@ -88,38 +87,6 @@ class OnnxFile(ModelFiles):
         """Return the outputs that become inputs of the next call: those of the setting, or those that are found."""
         return states_of(graph) if self.states is None else check_states(graph, self.states)
 
-    def steps(self, sample: Sample) -> int | None:
-        """Return how many steps a sample has, where it is a sequence; None where it is what one call takes."""
-        return self._loop.steps(sample) if self._loop is not None and self._loop.takes(sample) else None
-
-    def first_call(self, sample: Sample) -> Sample:
-        """Return what the graph is given first: at the first step of a sequence, or all of the sample."""
-        return self._loop.first(sample) if self._loop is not None and self._loop.takes(sample) else sample
-
-    def of_noise(self, sample: Sample, seed: Sequence[int]) -> Sample:
-        """Return a sequence of noise for a call of noise, where states go from step to step."""
-        return sample if self._loop is None else self._loop.of_noise(sample, seed)
-
-    def collector(self, sample: Sample) -> Collected:
-        """Return what collects the outputs of a sequence."""
-        assert self._loop is not None
-        return self._loop.collector(sample)
-
-    def start_words(self, sample: Sample) -> str:
-        """Return what the states of a sequence start from, in words; nothing where nothing is fed back."""
-        return "" if self._loop is None else self._loop.start_words(sample)
-
-    def shortened(self, sample: Sample, steps: int) -> Sample:
-        """Return the beginning of a sequence: so many steps at most."""
-        assert self._loop is not None
-        return self._loop.shortened(sample, steps)
-
-    def infer(self, sample: Sample, run: Run) -> Outputs:
-        """Run the one graph: once, or over all steps of a sequence."""
-        if self._loop is not None and self._loop.takes(sample):
-            return self._loop.infer(sample, run)
-        return run("model", sample)
-
     def sample(self, utterance: Utterance, read_audio: ReadAudio) -> Sample:
         """Refuse: how an utterance becomes this model's inputs is not known.
 
@@ -132,11 +99,6 @@ class OnnxFile(ModelFiles):
             "arrays: calibration.path=<npz> evaluation.path=<npz>, named <sample>/<input name>. Or is it a vocoder "
             "(model=vocoder, model=hifigan), a recogniser (model=zipformer_ctc) or a text-to-speech model (model=matcha)?"
         )
-
-    def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
-        """Return how much audio a step takes, where that is known."""
-        del sample, outputs
-        return self._step_seconds
 
     def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the first output, flattened, as audio (samples,): for `evaluation=audio`.

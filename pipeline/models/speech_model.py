@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from pipeline.audio.noisy_track import Track
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.models.collected_steps import Collected
-from pipeline.sample import Outputs, Sample
+from pipeline.sample import FloatArray, Outputs, Sample
 from pipeline.utterance import Utterance
 
 if TYPE_CHECKING:  # adapters are known before anything that opens a graph is imported
@@ -199,6 +200,38 @@ class HearsAudio(Protocol):
 
     def sample_of_audio(self, name: str, audio: npt.NDArray[np.float32]) -> Sample:
         """Return the inputs for mono audio (samples,) in [-1, 1]."""
+
+
+@runtime_checkable
+class Detects(Protocol):
+    """A detector of speech: what its client makes of its probabilities is what counts."""
+
+    @property
+    def speech_from(self) -> float:
+        """From which probability on it is speech."""
+
+    def probabilities(self, outputs: Outputs) -> FloatArray:
+        """Return the probabilities of speech (steps,)."""
+
+    def speech(self, probabilities: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return where the client says that somebody speaks (steps,)."""
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A model whose outputs are what it heard, without noise.
+
+    Attributes:
+        track_s: length of the tracks that noise is added to; None: what is heard is noisy already.
+    """
+
+    track_s: float | None
+
+    def track(self, utterance: Utterance, read_audio: ReadAudio) -> Track:
+        """Return what is heard of an utterance, and what was said."""
+
+    def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return mono audio (samples,) in [-1, 1]."""
 
 
 @runtime_checkable

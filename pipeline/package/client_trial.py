@@ -7,25 +7,30 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from pipeline.data.datasets import EvaluationSample
+from pipeline.config.choices import SampleRateMismatch
+from pipeline.data.datasets import EvaluationSample, audio_reader
 from pipeline.errors import ConfigError, StageError
 from pipeline.evaluate.tts_scorer import listener_of
 from pipeline.interruption import run_and_end_with_us
+from pipeline.metrics.tensor_metrics import sqnr_db
 from pipeline.metrics.text_metrics import spoken_words, wer_percent
-from pipeline.models.client_layout import ClientLayout, RunsInSherpaOnnx, Task
+from pipeline.models.client_layout import ClientLayout, HearsTracks, RunsInSherpaOnnx, Task
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import ModelSessions
-from pipeline.models.speech_model import TextToSpeech, Transcribes
+from pipeline.models.speech_model import Detects, Speaks, TextToSpeech, Transcribes
 from pipeline.package.collect_files import PackagedGraph
 from pipeline.record.packaged import ClientTrial
+from pipeline.record.run_log import RunLog
 
 LIBRARY = "sherpa-onnx"
+MOST_APART_DB = 150.0  # of float32: no difference
 CHILD = Path(__file__).with_name("sherpa_onnx_child.py")
 INSTALL = (
     f"pip install {LIBRARY}, or name the Python of an environment that has it and soundfile: package.python=venv/bin/python"
@@ -74,13 +79,15 @@ def try_in_client(
     """
     adapter = model.adapter
     assert isinstance(adapter, RunsInSherpaOnnx)
-    utterances = [item.utterance for item in items if item.utterance is not None]
     names = {graph.role: graph.name for graph in graphs}
     arguments = {
         file.argument: str(folder / (names[file.graph] if file.graph is not None else file.name)) for file in layout.files
     }
     if layout.model_type is not None:
         arguments["model_type"] = layout.model_type
+    if layout.task in (Task.detect, Task.denoise):
+        return _of_tracks(python, folder, layout, arguments | dict(layout.options), graphs, model, items, seed)
+    utterances = [item.utterance for item in items if item.utterance is not None]
     with tempfile.TemporaryDirectory() as place:
         if layout.task is Task.listen:
             given: list[dict[str, Any]] = [{"audio": adapter.client_input(utterance)} for utterance in utterances]
@@ -105,6 +112,51 @@ def try_in_client(
         round(wer_percent(truth, [spoken_words(text) for text in heard or []]), 3) if known else None,
         round(wer_percent(truth, [spoken_words(text) for text in own or []]), 3) if known else None,
     )
+
+
+def _of_tracks(
+    python: str,
+    folder: Path,
+    layout: ClientLayout,
+    arguments: Mapping[str, Any],
+    graphs: Sequence[PackagedGraph],
+    model: LoadedModel,
+    items: Sequence[EvaluationSample],
+    seed: int,
+) -> ClientTrial:
+    """Try a detector or a denoiser: what the client makes of tracks, beside what the pipeline does with the same graphs."""
+    adapter, heard = model.adapter, [item for item in items if item.utterance is not None]
+    assert isinstance(adapter, HearsTracks)
+    read = audio_reader(SampleRateMismatch.resample, RunLog(), adapter.resample)
+    sessions = ModelSessions(model, model.threads, _changed(graphs))
+    own = [adapter.infer(item.sample, sessions.runner([seed, number])) for number, item in enumerate(heard)]
+    with tempfile.TemporaryDirectory() as place:
+        given = []
+        for number, item in enumerate(heard):
+            assert item.utterance is not None
+            paths = {name: str(Path(place) / f"{number}.{name}.wav") for name in ("audio", "wav")}
+            track = adapter.track(item.utterance, read)
+            soundfile.write(paths["audio"], track.audio, adapter.rate_of_audio_hz, subtype="FLOAT")
+            given.append(paths)
+        answer = _answer(python, layout, arguments, given, Path(place), folder)
+        trial = ClientTrial(f"{LIBRARY} {answer['version']}", answer["onnxruntime"], len(heard))
+        if isinstance(adapter, Detects):
+            decided = [adapter.speech(adapter.probabilities(outputs)) for outputs in own]
+            return replace(trial, same_percent=_same_percent(decided, answer["speech"]))
+        assert isinstance(adapter, Speaks)
+        pairs = [(adapter.audio(outputs), _read(Path(paths["wav"]))) for outputs, paths in zip(own, given, strict=True)]
+    levels = [sqnr_db(ours[: len(theirs)], theirs[: len(ours)]) for ours, theirs in pairs]
+    return replace(trial, apart_db=round(min(*levels, MOST_APART_DB), 1))
+
+
+def _same_percent(ours: Sequence[np.ndarray], theirs: Sequence[Sequence[bool]]) -> float:
+    """Return of how many steps the same is said; a step that one side does not have counts as another."""
+    same = sum(int(np.sum(one[: len(other)] == np.array(other[: len(one)]))) for one, other in zip(ours, theirs, strict=True))
+    return round(100.0 * same / max(1, sum(max(len(one), len(other)) for one, other in zip(ours, theirs, strict=True))), 3)
+
+
+def _changed(graphs: Sequence[PackagedGraph]) -> dict[str, Path]:
+    return {graph.role: graph.source for graph in graphs if graph.quantized}
 
 
 def _without_noise(layout: ClientLayout) -> dict[str, float | str]:
@@ -148,7 +200,7 @@ def _own_texts(
     model: LoadedModel, graphs: Sequence[PackagedGraph], items: Sequence[EvaluationSample], seed: int
 ) -> list[str] | None:
     """Return what the pipeline hears with the same graphs, or what is heard in its speech; None where it cannot tell."""
-    sessions = ModelSessions(model, model.threads, {graph.role: graph.source for graph in graphs if graph.quantized})
+    sessions = ModelSessions(model, model.threads, _changed(graphs))
     adapter = model.adapter
     texts = []
     if isinstance(adapter, Transcribes):

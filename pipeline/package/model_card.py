@@ -8,12 +8,16 @@ from typing import Any
 
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.metric_registry import METRICS, in_reading_order
-from pipeline.models.client_layout import ClientFile, ClientLayout, Task
+from pipeline.models.client_layout import ClientLayout, Task
+from pipeline.package.client_usage import how_to_run
 from pipeline.package.collect_files import CHECKSUMS, ORIGINAL_README, PackagedGraph
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.packaged import ClientTrial
 
-PIPELINE_TAGS = {Task.listen: "automatic-speech-recognition", Task.speak: "text-to-speech"}
+PIPELINE_TAGS = {
+    Task.listen: "automatic-speech-recognition", Task.speak: "text-to-speech", Task.detect: "voice-activity-detection",
+    Task.denoise: "audio-to-audio",
+}  # fmt: skip
 LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
 
 
@@ -60,7 +64,7 @@ def model_card(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: Client
     parts = [_front_matter(facts, layout), f"# {facts.name}, quantized ({facts.mode})", _what_it_is(facts, layout, original)]
     parts += [_figures(facts)]
     if layout is not None:
-        parts += [_how_to_run(facts, graphs, layout)]
+        parts += [how_to_run(facts.name, graphs, layout)]
     parts += [
         f"## Files\n\nThe files are as they were made if `sha256sum -c {CHECKSUMS}` says so. Each graph is one file unless it "
         "is larger than 2 GB: sherpa-onnx 1.10 does not read weights beside a graph, and 1.12.26 looks for them in the current "
@@ -138,92 +142,3 @@ def _figures(facts: CardFacts) -> str:
 
 def _number(value: Any, unit: str) -> str:  # noqa: ANN401
     return "" if value is None else f"{value:.4g}{unit}"
-
-
-def _how_to_run(facts: CardFacts, graphs: Sequence[PackagedGraph], layout: ClientLayout) -> str:
-    names = {graph.role: graph.name for graph in graphs}
-
-    def name_of(file: ClientFile) -> str:
-        return names[file.graph] if file.graph is not None else file.name
-
-    program = "sherpa-onnx-offline" if layout.task is Task.listen else "sherpa-onnx-offline-tts"
-    flags = [f"--{file.flag}={name_of(file)}" for file in layout.files]
-    last = ["recording.wav"] if layout.task is Task.listen else ["--output-filename=speech.wav", '"Text to speak."']
-    chosen = layout.options if layout.task is Task.listen else {}  # of speech, the scales of noise are left as they are
-    flags += [f"--{layout.loader.removeprefix('from_').replace('_', '-')}-{key}={value}" for key, value in chosen.items()]
-    told = {} if layout.model_type is None else {"model_type": layout.model_type}
-    flags += [f"--{key.replace('_', '-')}={value}" for key, value in told.items()]
-    if layout.has_phonemes:
-        flags.append(f"--{layout.loader}-data-dir=espeak-ng-data")
-    command = " \\\n  ".join([program, *flags, *last])
-    given = [f"{file.argument}={name_of(file)!r}" for file in layout.files]
-    python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in {**chosen, **told}.items())])
-    *graphs_of, tokens = [f'{_camel(file.argument)} = "{facts.name}/{name_of(file)}"' for file in layout.files]
-    kotlin = ", ".join([*graphs_of, *(f'{_camel(key)} = "{value}"' for key, value in chosen.items()), tokens])
-    return "\n".join(
-        [
-            "## Run it with sherpa-onnx",
-            "",
-            "Command line, C++ (the options are fields of the C++ and C API of the same names):",
-            "",
-            f"```\n{command}\n```",
-            "",
-            "Python:",
-            "",
-            f"```python\n{_python(layout, python)}\n```",
-            "",
-            f"Android: put this directory into `app/src/main/assets/{facts.name}`, and build with",
-            "",
-            f"```kotlin\n{_kotlin(layout, kotlin, facts.name)}\n```",
-            *([_PHONEMES] if layout.has_phonemes else []),
-        ]
-    )
-
-
-_PHONEMES = """
-Versions before 2.0 turn text into phonemes themselves and need `espeak-ng-data`, which lies beside their models. Version 2.0
-has no espeak-ng: give the phonemes, as `phoneme_codepoints` of `GenerationConfig`."""
-
-
-def _python(layout: ClientLayout, arguments: str) -> str:
-    if layout.task is Task.listen:
-        return (
-            "import sherpa_onnx, soundfile\n\n"
-            f"recognizer = sherpa_onnx.OfflineRecognizer.{layout.loader}(\n    {arguments}\n)\n"
-            'audio, rate = soundfile.read("recording.wav", dtype="float32")\nstream = recognizer.create_stream()\n'
-            "stream.accept_waveform(rate, audio)\nrecognizer.decode_stream(stream)\nprint(stream.result.text)"
-        )
-    speak = 'speech = tts.generate("Text to speak.", sid=0, speed=1.0)'
-    if layout.has_phonemes:
-        speak = (
-            "request = sherpa_onnx.GenerationConfig()\nrequest.phoneme_codepoints = [[ord(symbol) for symbol in phonemes]]\n"
-            'speech = tts.generate("Text to speak.", request)'
-        )
-    return (
-        f"import sherpa_onnx, soundfile\n\nvoice = sherpa_onnx.{layout.kotlin}(\n    {arguments}\n)\n"
-        f"model = sherpa_onnx.OfflineTtsModelConfig({layout.loader}=voice)\n"
-        "tts = sherpa_onnx.OfflineTts(sherpa_onnx.OfflineTtsConfig(model=model))\n"
-        f'{speak}\nsoundfile.write("speech.wav", speech.samples, speech.sample_rate)'
-    )
-
-
-def _kotlin(layout: ClientLayout, arguments: str, name: str) -> str:
-    if layout.task is Task.speak:
-        data = f', dataDir = "{name}/espeak-ng-data"' if layout.has_phonemes else ""
-        return (
-            f"val model = OfflineTtsModelConfig({layout.loader} = {layout.kotlin}({arguments}{data}))\n"
-            "val tts = OfflineTts(assetManager = application.assets, config = OfflineTtsConfig(model = model))"
-        )
-    *graphs, tokens = arguments.split(", ")
-    tokens += "" if layout.model_type is None else f', modelType = "{layout.model_type}"'
-    field = layout.kotlin.removeprefix("Offline").removesuffix("ModelConfig")
-    return (
-        f"val model = OfflineModelConfig({field[0].lower()}{field[1:]} = {layout.kotlin}({', '.join(graphs)}), {tokens})\n"
-        "val recognizer = OfflineRecognizer(\n    assetManager = application.assets,\n"
-        "    config = OfflineRecognizerConfig(modelConfig = model),\n)"
-    )
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

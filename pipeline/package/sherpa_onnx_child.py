@@ -2,9 +2,10 @@
 
     python sherpa_onnx_child.py job.json answer.json
 
-The job: `task` (listen, speak), `loader`, `kotlin`, `arguments`, and `inputs`, a list of
-{"audio": path} or {"text", "phonemes", "wav": the file to write}. The answer: `version`, `onnxruntime`, and `texts`, or
-`rate_hz`. It imports nothing of this project: the interpreter may be that of another environment.
+The job: `task` (listen, speak, detect, denoise), `loader`, `kotlin`, `arguments`, and `inputs`, a list of
+{"audio": path}, with {"wav": the file to write} of a denoiser, or {"text", "phonemes", "wav"}. The answer: `version`,
+`onnxruntime`, and `texts`, `rate_hz`, or `speech`, whether somebody speaks, step by step. It imports nothing of this
+project: the interpreter may be that of another environment.
 """
 
 import json
@@ -57,7 +58,38 @@ def speak(job: dict[str, Any]) -> dict[str, Any]:
     return {"rate_hz": tts.sample_rate}
 
 
-TASKS = {"listen": listen, "speak": speak}
+def detect(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what a detector decides, step by step, of each recording."""
+    part = getattr(sherpa_onnx, job["kotlin"])(**job["arguments"])
+    config = sherpa_onnx.VadModelConfig(**{job["loader"]: part}, sample_rate=16_000, num_threads=1)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    decided = []
+    for given in job["inputs"]:
+        audio, _ = soundfile.read(given["audio"], dtype="float32")
+        model = sherpa_onnx.VadModel.create(config)
+        size, hop = model.window_size(), job["arguments"]["window_size"]
+        starts = range(0, len(audio) - size + 1, hop)
+        decided.append([bool(model.is_speech(audio[start : start + size].tolist())) for start in starts])
+    return {"speech": decided}
+
+
+def denoise(job: dict[str, Any]) -> dict[str, Any]:
+    """Write recordings without noise as WAV files of floats; return their sample rate in Hz."""
+    part = getattr(sherpa_onnx, job["kotlin"])(**job["arguments"])
+    model = sherpa_onnx.OfflineSpeechDenoiserModelConfig(**{job["loader"]: part}, num_threads=1)
+    config = sherpa_onnx.OfflineSpeechDenoiserConfig(model=model)
+    if not config.validate():
+        sys.exit("sherpa-onnx refuses the configuration")
+    denoiser = sherpa_onnx.OfflineSpeechDenoiser(config)
+    for given in job["inputs"]:
+        audio, rate = soundfile.read(given["audio"], dtype="float32")
+        clean = denoiser.run(audio, rate)
+        soundfile.write(given["wav"], np.asarray(clean.samples, np.float32), clean.sample_rate, subtype="FLOAT")
+    return {"rate_hz": denoiser.sample_rate}
+
+
+TASKS = {"listen": listen, "speak": speak, "detect": detect, "denoise": denoise}
 
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -28,6 +28,8 @@ class ClientTrial:
         samples: how many recordings it heard, or texts it spoke.
         wer_percent: word error rate of what it heard, or of what was heard in its speech; None: nothing to compare with.
         own_wer_percent: of the pipeline with the same graphs on the same samples.
+        same_percent: of a detector, of how many steps it decides what the pipeline does with the same graph.
+        apart_db: of a denoiser, the power of the pipeline's audio over that of the difference from the client's, at worst.
     """
 
     client: str
@@ -35,12 +37,18 @@ class ClientTrial:
     samples: int
     wer_percent: float | None = None
     own_wer_percent: float | None = None
+    same_percent: float | None = None
+    apart_db: float | None = None
 
     @property
     def words(self) -> str:
         """The same in a sentence or two."""
         carried = f" (ONNX Runtime {self.onnxruntime})" if self.onnxruntime else ""
         said = f"Tried in {self.client}{carried} on {self.samples} samples."
+        if self.same_percent is not None:
+            return f"{said} It decides what the pipeline does in {self.same_percent:.2f} % of the steps."
+        if self.apart_db is not None:
+            return f"{said} Its audio is the pipeline's to within {self.apart_db:.0f} dB."
         if self.wer_percent is None or self.own_wer_percent is None:
             return said
         return (

@@ -13,7 +13,7 @@ from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, che
 from pipeline.evaluate.uncertainty import ERROR_COUNTS
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.metrics.metric_registry import METRICS
-from pipeline.models.onnx_file import OnnxFile
+from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.stages.context import RunContext
@@ -42,7 +42,7 @@ def _evaluated(context: RunContext) -> Evaluation:
             on_sample=advance,
         )  # fmt: skip
     adapter = context.loaded.adapter
-    if found.steps and isinstance(adapter, OnnxFile) and (start := adapter.start_words(items[0].sample)):
+    if found.steps and isinstance(adapter, StepwiseModel) and (start := adapter.start_words(items[0].sample)):
         context.run_log.note(f"sequences start with the states {start}.")
     _check_budgets(context, found)
     _check_fp32(context, found)

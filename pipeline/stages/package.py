@@ -23,6 +23,7 @@ from pipeline.stages.context import RunContext
 
 log = logging.getLogger(__name__)
 
+ODD_PERCENT, ODD_DB = 99.0, 20.0  # of decisions and of audio: kernels of another version round otherwise, and no more
 WORSE_POINTS = 0.5  # of word error rate in the client: more than that is no rounding
 
 
@@ -106,6 +107,9 @@ def _trial(
                 f"package: in {trial.client} the word error rate is {trial.wer_percent:.2f} %, {more:.2f} points more than "
                 "here with the same graphs: it computes something else, such as other features."
             )
+    odd = trial.same_percent is not None and trial.same_percent < ODD_PERCENT
+    if odd or (trial.apart_db is not None and trial.apart_db < ODD_DB):
+        context.run_log.warn(f"package: {trial.words} It computes something else, such as other features.")
     return trial, None
 
 
