@@ -52,7 +52,7 @@ class AudioScorer:
         if self._asks_for("mr_stft"):
             scores.fidelity["mr_stft"] = mr_stft(before, after)
         if isinstance(self._model, Denoises):
-            self._score_enhanced(self._model, item, before, after, scores)
+            self._score_enhanced(self._model, item, baseline, after, scores)
             return scores
         if not self._asks_for("truth_log_mel_l1", "truth_mr_stft"):
             return scores
@@ -87,6 +87,28 @@ class AudioScorer:
     def _mel(self, audio: Audio) -> Mel:
         return log_mel(audio, self._sample_rate_hz)
 
+    def _score_enhanced(
+        self, model: Denoises, item: EvaluationSample, baseline: Outputs, after: Audio, scores: SampleScores
+    ) -> None:
+        """Compare what a denoiser gives with the clean speech of its track, where that is known."""
+        utterance = item.utterance
+        if utterance is None or not self._asks_for("si_sdr_db", "pause_floor_db"):
+            return
+        clean = self._fp32.get(baseline, "clean", lambda: model.track(utterance, self._read_audio).clean)
+        if clean is None:
+            return
+        scores.notes["said"] = clean
+        measures: dict[str, Callable[[Audio, Audio], float | None]] = {
+            "si_sdr_db": _distortion,
+            "pause_floor_db": partial(_floor, self._sample_rate_hz),
+        }
+        before: Audio = scores.notes["audio"][0]
+        for name, measure in measures.items():
+            if self._asks_for(name):
+                pair = self._fp32.get(baseline, name, partial(measure, clean, before)), measure(clean, after)
+                if pair[0] is not None and pair[1] is not None:
+                    scores.truth[name] = pair[0], pair[1]
+
     def _asks_for(self, *metrics: str) -> bool:
         return self._only is None or self._only in metrics
 
@@ -103,6 +125,14 @@ class AudioScorer:
         shared, part = _common(recording, audio)
         mel = self._fp32.get(baseline, f"mel of the recording, {len(shared)} samples", lambda: self._mel(shared))
         return log_mel_l1(mel, self._mel(part))
+
+
+def _distortion(clean: Audio, audio: Audio) -> float | None:
+    return si_sdr_db(*_common(clean, audio)) if np.any(clean) else None
+
+
+def _floor(sample_rate_hz: int, clean: Audio, audio: Audio) -> float | None:
+    return pause_floor_db(clean, audio, sample_rate_hz)
 
 
 def _spectral_distance(recording: Audio, audio: Audio) -> float:

@@ -116,9 +116,11 @@ def test_each_evaluation_has_one_metric_that_a_search_keeps_to_and_it_has_a_limi
     assert METRICS[default_metric(kind)].default_limit is not None
 
 
-def test_a_search_keeps_to_the_classes_where_they_are_known_and_to_the_audio_of_a_vocoder():
+def test_a_search_keeps_to_classes_that_are_known_to_audio_to_decisions_and_to_clean_speech():
     assert default_metric(EvaluationKind.tensors, labels=True) == "accuracy_percent"
     assert default_metric(EvaluationKind.tts, audio_only=True) == "mr_stft"
+    assert default_metric(EvaluationKind.tensors, source=Source.decisions) == "segment_f1"
+    assert default_metric(EvaluationKind.audio, source=Source.enhanced) == "si_sdr_db"
 
 
 def test_a_report_is_read_by_what_users_know_first_and_by_what_changes_sooner_after_that():
