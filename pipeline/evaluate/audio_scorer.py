@@ -68,22 +68,6 @@ class AudioScorer:
                 scores.truth[name] = (self._fp32.get(baseline, name, partial(distance, before)), distance(after))
         return scores
 
-    def _score_enhanced(
-        self, model: Denoises, item: EvaluationSample, before: Audio, after: Audio, scores: SampleScores
-    ) -> None:
-        """Compare what a denoiser gives with the clean speech of its track, where that is known."""
-        if not self._asks_for("si_sdr_db", "pause_floor_db") or item.utterance is None:
-            return
-        clean = model.track(item.utterance, self._read_audio).clean
-        if clean is None:
-            return
-        scores.notes["said"] = clean
-        if np.any(clean):
-            scores.truth["si_sdr_db"] = (si_sdr_db(*_common(clean, before)), si_sdr_db(*_common(clean, after)))
-        floors = [pause_floor_db(clean, audio, self._sample_rate_hz) for audio in (before, after)]
-        if floors[0] is not None and floors[1] is not None:
-            scores.truth["pause_floor_db"] = (floors[0], floors[1])
-
     def _mel(self, audio: Audio) -> Mel:
         return log_mel(audio, self._sample_rate_hz)
 
