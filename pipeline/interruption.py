@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,6 @@ class Interrupted(KeyboardInterrupt):
         """Take the number of the signal."""
         super().__init__(number)
         self.number = number
-
-
-class Child(Protocol):
-    """A process that this one has started."""
-
-    def kill(self) -> None:
-        """End it."""
 
 
 @dataclass
@@ -72,7 +65,7 @@ class _State:
     boundaries: int = 0
     held_to_boundary: bool = False
     postponed: KeyboardInterrupt | None = None
-    children: set["Child"] = field(default_factory=set)
+    children: set["subprocess.Popen[Any]"] = field(default_factory=set)
 
 
 _state = _State()
@@ -181,7 +174,7 @@ def run_and_end_with_us(command: Sequence[str], **settings: Any) -> "subprocess.
 
 
 @contextlib.contextmanager
-def ended_with_us(process: "Child") -> Iterator[None]:
+def ended_with_us(process: "subprocess.Popen[Any]") -> Iterator[None]:
     """Enclose the work of a child: where a signal ends this process at once meanwhile, the child is ended first."""
     _state.children.add(process)
     try:

@@ -92,8 +92,6 @@ def become(command: dict) -> None:
     if added := [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]:
         sys.path[:0] = added
         Singleton._instances.pop(Plugins)  # Hydra looks for plugins there, too
-        for site in filter(Path.is_file, (Path(folder, "sitecustomize.py") for folder in added)):
-            runpy.run_path(str(site))
     sys.argv = [str(SCRIPT), *command["argv"]]
     code = 0
     try:

@@ -4,7 +4,6 @@ source_graph.py       a graph as it was found: file, hash, size
 session.py            ONNX Runtime sessions: their options, and how they are opened
 rehearsal.py          graphs are opened in another process first, whose end is an error
 rehearsal_child.py    that process
-process_copy.py       a copy of this process, to be it
 optimizer_crash.py    does opening a graph end the process?
 exact_products.py     int8 weights as uint8: sums of products do not saturate
 large_models.py       graphs above 2 GB: copies without weights, files with the weights beside them

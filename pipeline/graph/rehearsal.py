@@ -2,8 +2,7 @@
 
 A run holds one such process (`rehearsals`), which has ONNX Runtime imported before it is needed and is started again where it
 ends. `pipeline.graph.session.open_session` asks it before it opens a graph that has not been opened; outside of a run nobody
-is asked. It is a copy of this process where that has one thread, as at the beginning of a run, and a new interpreter where it
-may have others: of numba's, of ONNX Runtime's, of its caller's.
+is asked. A fresh interpreter, not a fork: this process may have threads of numba's, of ONNX Runtime's and of its caller's.
 """
 
 import contextlib
@@ -16,14 +15,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from pipeline.errors import ModelError, StageError
-from pipeline.graph.process_copy import ProcessCopy, can_be_copied
 from pipeline.interruption import ended_with_us, held
 from pipeline.limits import MEGABYTE, LimitsConfig, limits
 from pipeline.memory import memory_bytes
@@ -60,12 +57,12 @@ class Rehearsals:
     """The process that opens graphs first, for as long as a run lasts."""
 
     def __init__(self, allowed: LimitsConfig) -> None:
-        """Start the process, which may be ready in a quarter of a second; nothing waits for it."""
+        """Start the process, which is ready in a quarter of a second; nothing waits for it."""
         self._limits = allowed
         self._lock = threading.Lock()
         self._known: set[tuple[object, ...]] = set()
         self._last_will: bytes | None = None
-        self._process: subprocess.Popen[bytes] | ProcessCopy | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._printed: IO[bytes] | None = None
         self._start()
 
@@ -195,14 +192,11 @@ class Rehearsals:
         with contextlib.suppress(OSError):  # a full disk: last words are not that important
             printed = self._printed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed with the process
         with held():
-            if can_be_copied():
-                self._process = ProcessCopy(import_module(MODULE).serve, printed)  # which imports what imports this module
-            else:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", MODULE],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
-                )  # fmt: skip
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", MODULE],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
+            )  # fmt: skip
         if self._last_will is not None:
             with contextlib.suppress(OSError):
                 self._send(self._last_will)

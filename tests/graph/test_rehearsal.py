@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -21,8 +19,7 @@ from pipeline.sample import Sample
 
 SITE = """
 import os, signal, sys, time
-
-def be_the_other():
+if "pipeline.graph.rehearsal_child" in sys.orig_argv:
     import onnxruntime
 
     class Session(onnxruntime.InferenceSession):
@@ -33,24 +30,13 @@ def be_the_other():
             super().__init__(source, *arguments, **settings)
 
     onnxruntime.InferenceSession = Session
-
-if "pipeline.graph.rehearsal_child" in sys.orig_argv:
-    be_the_other()
-else:
-    os.register_at_fork(after_in_child=be_the_other)
 """
 OPENS_FILE = "isinstance(source, str)"
 ARTIFACT = "isinstance(source, str) and '.staging' in source"
 
 
 @pytest.fixture
-def by_a_new_interpreter(monkeypatch):
-    """Let this process not be copied, as where it has threads; commands have one."""
-    monkeypatch.setattr("pipeline.graph.rehearsal.can_be_copied", lambda: False)
-
-
-@pytest.fixture
-def other_process(tmp_path, by_a_new_interpreter):
+def other_process(tmp_path):
     """Return a function that lets the other process do something when it opens a graph; it returns PYTHONPATH."""
 
     def make(when, then="os.kill(os.getpid(), signal.SIGSEGV)"):
@@ -189,7 +175,6 @@ def test_texts_and_names_of_any_kind_reach_the_other_process(build):
     assert answers == [{"error": None}]
 
 
-@pytest.mark.usefixtures("by_a_new_interpreter")
 def test_a_process_that_cannot_be_started_is_told_of_with_its_last_words(file, monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no such library\\n')\nos._exit(7)\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -221,58 +206,6 @@ def test_an_exception_in_this_process_ends_the_other(file, monkeypatch, other_pr
         assert not psutil.pid_exists(first)
 
 
-COPIED = """
-import os, signal, sys, threading
-import numpy as np
-from pipeline.graph import rehearsal, rehearsal_child
-from pipeline.graph.process_copy import can_be_copied
-
-def infer_shapes(request, blobs):
-    if request["optimization"] == "all":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    names = ["/proc/self/fd/" + name for name in os.listdir("/proc/self/fd")]
-    links = [os.readlink(name) for name in names if os.path.exists(name)]
-    said = {"pid": os.getpid(), "files": links}
-    said |= {"handlers": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]}
-    return {"error": repr(said), "no_memory": False}
-
-rehearsal_child._rehearsed = infer_shapes
-signal.signal(signal.SIGALRM, lambda *_: None)
-kept = open(sys.argv[1])
-with rehearsal.rehearsals() as others:
-    answers, ask = [], others._ask
-    others._ask = lambda parts, what: answers.append(ask(parts, what)) or answers[-1]
-    first = others._process
-    for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal sends them to all
-        os.kill(first.pid, number)
-    rehearsal.rehearse(b"model", 1, optimization="none")
-    [answer] = answers
-    said = eval(answer["error"])
-    assert said["pid"] == first.pid != os.getpid()
-    assert len(said["files"]) == 5, said  # the standard three and two pipes
-    assert sys.argv[1] not in said["files"]
-    assert said["handlers"] == [str(signal.SIG_IGN), str(signal.SIG_IGN), str(signal.SIG_DFL)], said
-    try:
-        rehearsal.rehearse(b"model", 1, optimization="all")
-    except rehearsal.EndedError as error:
-        assert "SIGSEGV" in str(error)
-    assert others._process is None
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
-    assert not can_be_copied()
-    over.set()
-    thread.join()
-    print("done")
-"""
-
-
-def test_a_process_of_one_thread_is_copied_and_the_copy_has_none_of_its_files_and_handlers(file, repo):
-    line = [sys.executable, "-c", COPIED, str(file)]
-    done = subprocess.run(line, env=os.environ | {"PYTHONPATH": str(repo)}, capture_output=True, text=True, check=False)
-    assert done.stdout == "done\n", done.stderr
-
-
 TOLD = """
 import os, sys
 from pipeline.graph.rehearsal import rehearsals
@@ -292,8 +225,7 @@ def test_a_run_that_is_killed_is_said_to_have_failed_by_the_other_process(tmp_pa
     stages = [{"name": "load", "status": "done"}, {"name": "quantize", "status": "running"}]
     report.write_text(json.dumps({"schema": 2, "status": "running", "stages": stages}), encoding="utf-8")
     (tmp_path / ".staging").mkdir()
-    line = [sys.executable, "-c", TOLD, str(report), end]
-    subprocess.run(line, env=os.environ | {"PYTHONPATH": str(repo)}, check=False)
+    os.spawnve(os.P_WAIT, _python(), [_python(), "-c", TOLD, str(report), end], os.environ | {"PYTHONPATH": str(repo)})
     until = time.monotonic() + 60
     while "die" in end and time.monotonic() < until and "running" in report.read_text(encoding="utf-8"):
         time.sleep(0.05)
@@ -302,3 +234,9 @@ def test_a_run_that_is_killed_is_said_to_have_failed_by_the_other_process(tmp_pa
     assert ("in the stage quantize" in found.get("error", "")) == ("die" in end)
     with contextlib.suppress(FileNotFoundError):
         assert end == "end" or not list((tmp_path / ".staging").iterdir())
+
+
+def _python():
+    import sys
+
+    return sys.executable
