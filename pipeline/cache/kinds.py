@@ -23,10 +23,10 @@ class Kind:
 
 
 STATISTICS = Kind("statistics", 5, of_code=False)
-INFINITE = Kind("infinite_tensors", of_code=False)
+INFINITE = Kind("infinite_tensors")
 SAMPLES = Kind("samples", in_memory=True, cheap=True)
 CHECKED = Kind("checked_samples")
-OUTPUTS = Kind("outputs", of_code=False, in_memory=True, cheap=True)
+OUTPUTS = Kind("outputs", in_memory=True, cheap=True)
 INSPECTIONS = Kind("inspections")
 PREPARED = Kind("prepared_graphs")
 GRAPH_REWRITES = Kind("rewrites")
@@ -34,7 +34,7 @@ SENSITIVITIES = Kind("sensitivities")
 ARTIFACTS = Kind("artifacts")
 EVALUATIONS = Kind("evaluations")
 MEMORY = Kind("memory", of_code=False)
-PROFILES = Kind("profiles", of_code=False)
+PROFILES = Kind("profiles")
 TIMINGS = Kind("timings")
 
 KINDS = (

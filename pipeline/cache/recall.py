@@ -12,6 +12,7 @@ from pipeline.cache.cache_key import key_of
 from pipeline.cache.current_cache import MEMORY, current
 from pipeline.cache.entry_format import Entry, NotPlainError, packed, unpacked
 from pipeline.cache.kinds import Kind
+from pipeline.errors import PipelineError
 from pipeline.typed_json import from_json
 
 T = TypeVar("T")
@@ -48,12 +49,16 @@ def remembered(kind: Kind, depends_on: Callable[[], tuple[object, ...]], form: F
     Args:
         kind: what it is.
         depends_on: all that could change it, beside code, versions and the processor; not asked for where the cache is off.
+            Where it fails for a reason that a user is told of, `make` tells of it, at its own time.
         form: how it is kept.
         make: makes it. What it raises is raised, and nothing is kept.
     """
     if current().store is None:
         return make()
-    key = key_of(kind, *depends_on())
+    try:
+        key = key_of(kind, *depends_on())
+    except PipelineError:
+        return make()
     found = recalled(kind, key, form)
     if found is not None:
         return found

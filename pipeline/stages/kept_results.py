@@ -15,6 +15,7 @@ from pipeline.cache.recall import Form, remembered, renewed
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.data.datasets import identities
 from pipeline.evaluate.evaluation import Evaluation
+from pipeline.graph.model_digest import digest_of
 from pipeline.interruption import is_postponed
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.optimize.engine import Rewritten
@@ -47,7 +48,8 @@ def _quantized_from(context: RunContext) -> tuple[object, ...]:
     probes = {name: digests_of(selection.probes(name)) for name in model.graphs}
     calibrated = [name for name, mode in modes.items() if isinstance(mode, StaticConfig | AutoConfig)]
     samples = {name: digests_of(context.calibration_set[name]) for name in calibrated}
-    files = {name: str(graph.path) for name, graph in model.graphs.items()}
+    # What is declared of axes is dropped where samples contradict it: the graph is looked at once those were read.
+    graphs = {name: (str(graph.path), digest_of(graph.model)) for name, graph in model.graphs.items()}
     searched: tuple[object, ...] = ()
     if any(isinstance(mode, AutoConfig) for mode in modes.values()):
         searched = (
@@ -55,7 +57,7 @@ def _quantized_from(context: RunContext) -> tuple[object, ...]:
             identities(selection.samples),
             digests_of(context.calibration_set.entry),
         )
-    return model.identity, files, modes, probes, samples, searched, config.seed
+    return model.identity, graphs, modes, probes, samples, searched, config.seed
 
 
 def _entry_of_artifacts(found: Quantized) -> Entry | None:
