@@ -81,21 +81,27 @@ def nodes(tmp_path):
     head = [f"--port={address.partition(':')[2]}", "--head", "--include-dashboard=false", f"--temp-dir={folder}"]
     surroundings = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPO)}
     processes = []
+
+    def starts(more, said):
+        """Return whether a node is up; on a busy machine, Ray's own patience of 30 s may be too short."""
+        with said.open("w") as stream:
+            processes.append(subprocess.Popen([*start, *more], env=surroundings, stdout=stream, stderr=stream, cwd=tmp_path))
+        while processes[-1].poll() is None:
+            if "Ray runtime started" in said.read_text(encoding="utf-8"):
+                return True
+            time.sleep(0.1)
+        processes.pop()
+        assert "timed out during startup" in said.read_text(encoding="utf-8"), said.read_text(encoding="utf-8")[-2000:]
+        return False
+
     try:
-        for number, more in enumerate((head, [f"--address={address}"])):
-            said = tmp_path / f"node{number}"
-            with said.open("w") as stream:
-                processes.append(
-                    subprocess.Popen([*start, *more], env=surroundings, stdout=stream, stderr=stream, cwd=tmp_path)
-                )
-            until = time.monotonic() + COMMAND_LIMIT_S
-            while "Ray runtime started" not in said.read_text(encoding="utf-8"):
-                assert processes[-1].poll() is None and time.monotonic() < until, said.read_text(encoding="utf-8")[-2000:]
-                time.sleep(0.1)
+        for name, more in (("head", head), ("second", [f"--address={address}"])):
+            if not any(starts(more, tmp_path / f"{name}{attempt}") for attempt in range(3)):
+                pytest.skip("this machine is too busy for Ray: a node was not up in the 30 s that Ray gives it, three times")
         yield address, psutil.Process(processes[1].pid)
     finally:
         for process in processes:
-            for one in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            for one in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             process.kill()
@@ -121,7 +127,7 @@ def test_a_sweep_on_two_nodes_of_ray_ends_though_one_of_them_is_killed(nodes, us
             one.kill()
     said, complaint = sweep.communicate(timeout=COMMAND_LIMIT_S)
     assert sweep.returncode == 0, complaint[-3000:]
-    assert "comparison: sweep/comparison.html" in said
+    assert "sweep/comparison.html" in said
     rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
     assert [row["status"] for row in rows] == ["done"] * 6
     logs = list(user_files.glob("outputs/model/dynamic/*/run.log"))
