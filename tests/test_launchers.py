@@ -1,4 +1,7 @@
-"""A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed."""
+"""A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed.
+
+submitit waits 15 s for the result of each job that was killed: LAUNCHERS=all python -m pytest tests/test_launchers.py
+"""
 
 import contextlib
 import json
@@ -40,6 +43,24 @@ if "POISON" in os.environ:
 '''
 
 
+def available(launcher):
+    """Return the settings of a launcher; skip where it is not installed."""
+    module, settings = LAUNCHERS[launcher]
+    pytest.importorskip(module, reason=f"needs the launcher: pip install hydra-{launcher.partition('_')[0]}-launcher")
+    return settings
+
+
+def test_under_submitit_a_failed_job_is_told_by_table_page_and_exit_status(user_files, run_py, users_model):
+    settings = ("hydra/launcher=submitit_local", *available("submitit_local"))
+    ended = run_py("-m", *users_model, *QUICK, "mode.nodes_to_exclude=[conv_a],['conv_*']", *settings)
+    assert ended.exit_code == 2
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "1 of 2 jobs failed: #1" in ended.stdout
+    rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert (user_files / "sweep" / "comparison.html").is_file()
+
+
 @pytest.fixture
 def poison(tmp_path):
     """Return the environment in which every worker that begins job #1 is killed."""
@@ -53,8 +74,9 @@ def poison(tmp_path):
 def test_a_job_that_kills_its_worker_fails_alone_and_can_be_tried_again(
     user_files, run_py, users_model, poison, run_in, launcher
 ):
-    module, settings = LAUNCHERS[launcher]
-    pytest.importorskip(module, reason=f"needs the launcher: pip install hydra-{launcher.partition('_')[0]}-launcher")
+    if launcher == "submitit_local" and os.environ.get("LAUNCHERS") != "all":
+        pytest.skip("submitit waits 15 s for each job that was killed: LAUNCHERS=all runs it")
+    settings = available(launcher)
     ended = run_py("-m", *users_model, *QUICK, "seed=1,2", f"hydra/launcher={launcher}", *settings, **poison)
     assert ended.exit_code == 2
     assert "Traceback" not in ended.stderr
