@@ -1,4 +1,7 @@
-"""A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed."""
+"""A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed.
+
+submitit waits 15 s for the result of each job that was killed: LAUNCHERS=all python -m pytest tests/test_launchers.py
+"""
 
 import contextlib
 import json
@@ -40,6 +43,24 @@ if "POISON" in os.environ:
 '''
 
 
+def available(launcher):
+    """Return the settings of a launcher; skip where it is not installed."""
+    module, settings = LAUNCHERS[launcher]
+    pytest.importorskip(module, reason=f"needs the launcher: pip install hydra-{launcher.partition('_')[0]}-launcher")
+    return settings
+
+
+def test_under_submitit_a_failed_job_is_told_by_table_page_and_exit_status(user_files, run_py, users_model):
+    settings = ("hydra/launcher=submitit_local", *available("submitit_local"))
+    ended = run_py("-m", *users_model, *QUICK, "mode.nodes_to_exclude=[conv_a],['conv_*']", *settings)
+    assert ended.exit_code == 2
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "1 of 2 jobs failed: #1" in ended.stdout
+    rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert (user_files / "sweep" / "comparison.html").is_file()
+
+
 @pytest.fixture
 def poison(tmp_path):
     """Return the environment in which every worker that begins job #1 is killed."""
@@ -53,8 +74,9 @@ def poison(tmp_path):
 def test_a_job_that_kills_its_worker_fails_alone_and_can_be_tried_again(
     user_files, run_py, users_model, poison, run_in, launcher
 ):
-    module, settings = LAUNCHERS[launcher]
-    pytest.importorskip(module, reason=f"needs the launcher: pip install hydra-{launcher.partition('_')[0]}-launcher")
+    if launcher == "submitit_local" and os.environ.get("LAUNCHERS") != "all":
+        pytest.skip("submitit waits 15 s for each job that was killed: LAUNCHERS=all runs it")
+    settings = available(launcher)
     ended = run_py("-m", *users_model, *QUICK, "seed=1,2", f"hydra/launcher={launcher}", *settings, **poison)
     assert ended.exit_code == 2
     assert "Traceback" not in ended.stderr
@@ -81,21 +103,27 @@ def nodes(tmp_path):
     head = [f"--port={address.partition(':')[2]}", "--head", "--include-dashboard=false", f"--temp-dir={folder}"]
     surroundings = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPO)}
     processes = []
+
+    def starts(more, said):
+        """Return whether a node is up; on a busy machine, Ray's own patience of 30 s may be too short."""
+        with said.open("w") as stream:
+            processes.append(subprocess.Popen([*start, *more], env=surroundings, stdout=stream, stderr=stream, cwd=tmp_path))
+        while processes[-1].poll() is None:
+            if "Ray runtime started" in said.read_text(encoding="utf-8"):
+                return True
+            time.sleep(0.1)
+        processes.pop()
+        assert "timed out during startup" in said.read_text(encoding="utf-8"), said.read_text(encoding="utf-8")[-2000:]
+        return False
+
     try:
-        for number, more in enumerate((head, [f"--address={address}"])):
-            said = tmp_path / f"node{number}"
-            with said.open("w") as stream:
-                processes.append(
-                    subprocess.Popen([*start, *more], env=surroundings, stdout=stream, stderr=stream, cwd=tmp_path)
-                )
-            until = time.monotonic() + COMMAND_LIMIT_S
-            while "Ray runtime started" not in said.read_text(encoding="utf-8"):
-                assert processes[-1].poll() is None and time.monotonic() < until, said.read_text(encoding="utf-8")[-2000:]
-                time.sleep(0.1)
+        for name, more in (("head", head), ("second", [f"--address={address}"])):
+            if not any(starts(more, tmp_path / f"{name}{attempt}") for attempt in range(3)):
+                pytest.skip("this machine is too busy for Ray: a node was not up in the 30 s that Ray gives it, three times")
         yield address, psutil.Process(processes[1].pid)
     finally:
         for process in processes:
-            for one in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            for one in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             process.kill()
@@ -121,7 +149,7 @@ def test_a_sweep_on_two_nodes_of_ray_ends_though_one_of_them_is_killed(nodes, us
             one.kill()
     said, complaint = sweep.communicate(timeout=COMMAND_LIMIT_S)
     assert sweep.returncode == 0, complaint[-3000:]
-    assert "comparison: sweep/comparison.html" in said
+    assert "sweep/comparison.html" in said
     rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
     assert [row["status"] for row in rows] == ["done"] * 6
     logs = list(user_files.glob("outputs/model/dynamic/*/run.log"))
