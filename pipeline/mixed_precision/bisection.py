@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from pipeline.mixed_precision.greedy_knapsack import Step
 
-LITTLE = 0.005  # of the gain of a path, that is not worth a further measurement
+LITTLE = 0.015  # of the gain of a path, that is not worth a further measurement
 LEAST_SHARE = 8  # one of so many steps is decided by each measurement
 
 

@@ -36,6 +36,7 @@ STEPS = (
     "the first Convs as float", "scales from calibration for products",
 )  # fmt: skip
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+HARDLY = 1.02  # times what is allowed, that a group is expected to lead to which is not worth a trial
 LITTLE_GAIN = 0.001  # of a path, for which a group is not worth a trial of its own
 OF_FLOAT = 2  # samples: it was equalized, and loses nothing but rounding
 NEARLY_ALL = 0.9  # of the groups of the whole graph: who ends there loses about as much
@@ -43,6 +44,7 @@ FAR = 1.5  # times what is allowed, beyond which the end of a path is not measur
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
 REJECTED = 4  # in a row: those that follow cost more still
+SLOWER = 0.98  # of the speed of another one: clearly slower, given the noise of a quick measurement
 
 
 Path = Sequence[Step]
@@ -206,6 +208,10 @@ class CandidateSearch:
         """Put what is known of a candidate by now in the place of what was known before."""
         self._found[_key_of(candidate)] = candidate
 
+    def _slower(self, candidate: Candidate, other: Candidate) -> bool:
+        """Return whether a candidate was clearly slower than another one, so that going on in its direction is of no use."""
+        return (self._known(candidate).speedup or 0.0) < SLOWER * (self._known(other).speedup or 0.0)
+
     def _known(self, candidate: Candidate) -> Candidate:
         """Return what is known by now of a candidate."""
         return self._found[_key_of(candidate)]
@@ -243,6 +249,9 @@ class CandidateSearch:
         for step in beyond[:TRIED_BEYOND]:
             if rejected == REJECTED or self._budget.max_loss is None:
                 break
+            if current.loss + (self._scale or 0.0) * max(step.loss, 0.0) > HARDLY * self._budget.max_loss:
+                rejected += 1
+                continue
             choice = {**current.choice, step.group: step.precision}
             wider = self.scored(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
             if keeps_quality(wider, self._budget):
@@ -264,10 +273,13 @@ class CandidateSearch:
                 else:
                     low = middle
             return
+        latest = self.at(name, count)
         for share in LOOKED_BACK:
             before = self.at(name, int(share * count))
             if before.choice and keeps_quality(before, self._budget):
                 self.time([before])
+                if self._slower(before, latest):
+                    return
 
     def _leave_out_the_first(self, best: Candidate) -> None:
         """Time a choice without the Convs at its border to what is float in front of it.
@@ -280,11 +292,13 @@ class CandidateSearch:
             for group in self._trials.builder.groups
             if group.op_type == "Conv" and best.choice.get(group.name) is Precision.static_int8
         ]
-        shorter = []
         for count in range(1, min(LEFT_OUT, len(ends)) + 1):
             choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
-            shorter.append(self.scored(choice, f"{best.label}, first {count} Conv float"))
-        self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
+            shorter = self.scored(choice, f"{best.label}, first {count} Conv float")
+            if keeps_quality(shorter, self._budget):
+                self.time([shorter])
+                if self._slower(shorter, best):
+                    return
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""

@@ -27,8 +27,8 @@ TIMING_SECONDS = 1.0  # for each graph that is timed
 SESSION_S = 0.1  # to open one
 FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
 FIRST_SHARE = 0.05  # of the time, for each of them
-SCREENED = 5  # candidates are timed in all layouts: whole graphs, and the ends of paths; later ones in those that were fast
-FAST_LAYOUT = 0.93  # of the speed of the fastest
+SCREENED = 2  # candidates with integers and floats, at least, are timed in all layouts; later ones in those that were fast
+FAST_LAYOUT = 0.95  # of the speed of the fastest
 MOST_LAYOUTS = 16  # about, that a graph may take
 
 Forms = dict[Layout, onnx.ModelProto]
@@ -129,7 +129,9 @@ class CandidateTimer:
             layout = max(speeds, key=lambda layout: speeds[layout])
             log.info("%s: %.2f times as fast, %s", candidate.label, speeds[layout], " ".join(layout) or "as it is")
             timed.append(replace(candidate, speedup=speeds[layout], layout=layout))
-            self._screened.append({layout for layout, speed in speeds.items() if speed >= FAST_LAYOUT * max(speeds.values())})
+            if candidate.choice and not always:
+                best = max(speeds.values())
+                self._screened.append({layout for layout, speed in speeds.items() if speed >= FAST_LAYOUT * best})
         return timed
 
     def _fast_starts(self, starts: Mapping[str, Forms]) -> dict[str, Forms]:
