@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
-HOPELESS = 0.9  # of the speed of the fastest, after which a graph is not run again
-ROUNDS = 3  # sessions are built again: where weights happen to lie in memory moves a latency by percents
+LOOKS = 2  # runs of each sample, with which what is far from the fastest is told
+# Of the speed of the fastest, up to which a graph is left out of each of the three rounds that follow. Sessions are built again
+# in each, since where weights happen to lie in memory moves a latency by percents.
+HOPELESS = (0.85, 0.9, 0.95)
+ROUNDS = len(HOPELESS)
 
 
 def speedups(
@@ -36,8 +39,12 @@ def speedups(
     threads: int,
     seconds: float,
     until: float = math.inf,
+    rounds: int = ROUNDS,
 ) -> dict[Key, float]:
     """Return how many times as fast as the original each graph is; what is far from the fastest is not run to the end.
+
+    All are looked at first, with few runs, where there are several; then the fast ones are timed, in rounds, of which some
+    leave out more.
 
     A graph at which ONNX Runtime ends the process is 0 times as fast.
 
@@ -48,17 +55,20 @@ def speedups(
         threads: intra-op threads.
         seconds: for each graph; every graph runs every sample three times at least.
         until: on the clock of `own_time`: no further round is begun then; the first one is run in any case.
+        rounds: after the look; 0: a look is enough.
     """
     ratios: dict[Key, list[float]] = {
         key: [] if _survives(model, samples[0], threads) else [0.0] for key, model in models.items()
     }
     rng = np.random.default_rng(0)
     with machine_lock():
-        for number in range(ROUNDS):
-            if number and own_time() >= until:
+        first = 0 if len(models) > 1 or not rounds else 1  # a single graph is not looked at
+        for number in range(first, 1 + rounds):
+            if number > first and own_time() >= until:
                 break
             fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
-            left = [key for key, found in ratios.items() if not found or np.median(found) > HOPELESS * fastest]
+            hopeless = fastest * HOPELESS[max(number, 1) - 1]
+            left = [key for key, found in ratios.items() if not found or np.median(found) > hopeless]
             turns = timed_round(
                 [original, *(models[key] for key in left)],
                 samples,
@@ -66,9 +76,9 @@ def speedups(
                 threads=threads,
                 order=rng.permutation(len(left) + 1).tolist(),
                 rng=rng,
-                at_least=1,
+                at_least=1 if number else LOOKS * len(samples),
                 watch=time.perf_counter,  # on a busy machine, what is asked for is wall time too
-                seconds=min(seconds * (len(left) + 1) / ROUNDS, max(until - own_time(), 0.0)),
+                seconds=min(seconds * (len(left) + 1) / rounds, max(until - own_time(), 0.0)) if number else 0.0,
             )
             for original_ms, *spent_ms in turns:
                 for key, ms in zip(left, spent_ms, strict=True):

@@ -21,6 +21,7 @@ from pipeline.sample import FloatArray, Sample
 ROUNDS, MOST_ROUNDS = 4, 10  # pairs of sessions: where weights happen to lie in memory moves a latency by percents
 TIMED_SAMPLES = 2
 LEAST_GAIN = 1.005
+MOST_EXACT = 50  # values
 CERTAIN = 0.02  # chance of such ratios, or better ones, where nothing was gained
 CLEAR_GAIN, CLEAR = 1.02, 0.001  # more than where weights lie can make, with which no further round is timed
 
@@ -104,6 +105,26 @@ def _is_open(level: float, ratios: FloatArray) -> bool:
 
 
 def _chance(ratios: FloatArray, alternative: Literal["greater", "less"]) -> float:
-    from scipy.stats import wilcoxon
+    return signed_rank(ratios if alternative == "greater" else -ratios)
 
-    return float(wilcoxon(ratios, alternative=alternative).pvalue)
+
+def signed_rank(values: FloatArray) -> float:
+    """Return the chance of such values, or larger ones, where each sign is as likely as the other: Wilcoxon's signed-rank test.
+
+    That is scipy's `wilcoxon(values, alternative="greater")`, which takes a second of CPU time to import. Exact up to 50
+    values, with mean ranks for ties and without zeros; the normal approximation above.
+    """
+    values = values[values != 0]
+    _, place, ties = np.unique(np.abs(values), return_inverse=True, return_counts=True)
+    doubled = (2 * np.cumsum(ties) - ties + 1)[place]  # twice the mean rank
+    found = int(doubled[values > 0].sum())
+    if len(values) > MOST_EXACT:
+        deviation = math.sqrt(float(np.sum(doubled.astype(np.float64) ** 2)))
+        return 0.5 * math.erfc((2 * found - float(doubled.sum())) / deviation / math.sqrt(2.0))
+    ways = np.ones(1)  # that the ranks of positive values sum up to each number
+    for rank in doubled.tolist():
+        more = np.zeros(len(ways) + rank)
+        more[: len(ways)] += ways
+        more[rank:] += ways
+        ways = more / 2.0
+    return float(ways[found:].sum())

@@ -22,17 +22,18 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, postpone
 from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.candidate_builder import Builder
-from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext, graph_of
+from pipeline.mixed_precision.candidate_search import CandidateSearch
+from pipeline.mixed_precision.candidate_timing import TrialContext, graph_of
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
-from pipeline.mixed_precision.greedy_knapsack import front_to_back, path_of
+from pipeline.mixed_precision.greedy_knapsack import fastest_choice, front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
 from pipeline.mixed_precision.range_method import use_best_method, use_first_method
 from pipeline.mixed_precision.search_inputs import SearchInputs
-from pipeline.mixed_precision.search_report import answer, rows, warnings_of
-from pipeline.mixed_precision.sensitivity import Losses, sensitivities
+from pipeline.mixed_precision.search_report import answer, rows, unmeasured, warnings_of
+from pipeline.mixed_precision.sensitivity import FEWEST, Losses, sensitivities
 from pipeline.mixed_precision.time_limit import (
     CANDIDATES,
     OutOfTimeError,
@@ -46,7 +47,7 @@ from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.own_time import own_time
 from pipeline.ptq.algorithms import fold
-from pipeline.quantize.plan import Plan
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.results import Kept, MeasuredLoss
@@ -129,6 +130,7 @@ class _Search:
         self._selection = inputs.selection
         self._rewritten: Rewritten | None = None
         self._losses: Losses = {}
+        self._worthwhile: list[tuple[str, Precision]] = []
         self._gained: KernelSavings = {}
         self._first: Candidate | None = None
         self._found: CandidateSearch | None = None
@@ -259,8 +261,14 @@ class _Search:
         best_case = {key: max(found[key] for found in self._utilities) for key in self._utilities[0]}
         worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
         self._begin("measuring what each node loses")
-        until = self._limit.share(NODES_SHARE)
-        self._losses = sensitivities(builder, self._probes, worthwhile, threads, until=until)
+        until, samples = self._limit.share(NODES_SHARE), None
+        ends = [fastest_choice(self._groups, found) for found in self._utilities]
+        assert self._found is not None
+        if self._found.all_keep_quality(ends):  # then their order hardly matters, nor what lies between them and float
+            worthwhile = [one for one in worthwhile if any(end.get(one[0]) is one[1] for end in ends)]
+            samples = FEWEST
+        self._worthwhile = worthwhile
+        self._losses = sensitivities(builder, self._probes, worthwhile, threads, until=until, samples=samples)
 
     def _follow_paths(self) -> None:
         """Measure candidates along the paths that follow, and leave time to check the choice."""
@@ -268,7 +276,8 @@ class _Search:
         self._begin("measuring candidates")
         paths = [path_of(self._groups, self._losses, found) for found in self._utilities]
         paths.insert(2, front_to_back(self._groups, paths[1]))
-        self._limit.end -= min(self._model_s * len(self._selection), CONFIRMING_SHARE * self._mode.seconds)
+        sample_s = max(self._model_s, self._evaluator.seconds_per_sample)
+        self._limit.end -= min(2 * sample_s * len(self._selection), CONFIRMING_SHARE * self._mode.seconds)
         self._found.run(paths)
 
     def _confirm(self) -> tuple[Candidate, bool, MeasuredLoss]:
@@ -278,7 +287,8 @@ class _Search:
         self._begin("checking the choice, in its layout, on the whole selection part")
         self._limit.end = self._limit.start + self._mode.seconds
         items, evaluator = self._selection, self._evaluator
-        affordable = int(self._limit.left / (2 * self._model_s))  # fp32, and the choice
+        sample_s = max(self._model_s, evaluator.seconds_per_sample)  # the machine may be busier than it was
+        affordable = int(self._limit.left / (2 * sample_s))  # fp32, and the choice
         if len(items) > self._samples < affordable:
             evaluator = self._inputs.evaluator(self._source.name, self._budget.metric, items[:affordable])
         best, met = best_of(self._found.candidates, self._budget)
@@ -319,9 +329,11 @@ class _Search:
             return None
         if interrupted:
             return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {taken}."
+        untried = self._found.untried if self._found is not None else ()
+        left = "; ".join([*unmeasured(self._groups, self._gained, self._worthwhile, self._losses), *untried]) or "nothing"
         return (
-            f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {taken}. To let it finish, give "
-            f"mode.seconds={self._enough}."
+            f"stopped after mode.seconds={self._mode.seconds:g} while {stopped}: {taken}. Not tried: {left}. To let it finish, "
+            f"give mode.seconds={self._enough}."
         )
 
     @property

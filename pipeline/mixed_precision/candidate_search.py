@@ -8,30 +8,22 @@ that do. What was tried is kept.
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import onnx
-
-from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluate.loss import ANYTHING, Allowed
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import without_shapes
-from pipeline.measure.relative_speed import speedups
-from pipeline.mixed_precision.candidate_builder import Builder, most_integer
+from pipeline.mixed_precision.bisection import Bisection
+from pipeline.mixed_precision.candidate_builder import most_integer
+from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality
 from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
-from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
-from pipeline.optimize.layouts import Layout, in_layout, layouts_of
 from pipeline.quantize.plan import Precision
-from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
 
-TIMING_SECONDS = 1.5  # for each graph that is timed
-SESSION_S = 0.1  # to open one
-FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
-FIRST_SHARE = 0.05  # of the time, for each of them
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 ORDERS = {
     "A": "best bargain first",
@@ -39,52 +31,30 @@ ORDERS = {
     "C": "from the front",
     "D": "most bytes per loss first",
 }
+STEPS = (
+    "how many groups can be integers in each order", "the speed of these", "further groups one by one", "fewer groups",
+    "the first Convs as float", "scales from calibration for products",
+)  # fmt: skip
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+HARDLY = 1.02  # times what is allowed, that a group is expected to lead to which is not worth a trial
+LITTLE_GAIN = 0.001  # of a path, for which a group is not worth a trial of its own
+OF_FLOAT = 2  # samples: it was equalized, and loses nothing but rounding
+NEARLY_ALL = 0.9  # of the groups of the whole graph: who ends there loses about as much
+FAR = 1.5  # times what is allowed, beyond which the end of a path is not measured again
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
 REJECTED = 4  # in a row: those that follow cost more still
+SLOWER = 0.98  # of the speed of another one: clearly slower, given the noise of a quick measurement
 
 
 Path = Sequence[Step]
 
 
-@dataclass
-class TrialContext:
-    """What candidates are measured with.
-
-    Attributes:
-        original: the graph as the user gave it.
-        original_bytes: the size of its file.
-        builder: makes candidates.
-        evaluator: scores them.
-        samples: what they are timed on.
-        threads: intra-op threads.
-        layouts: names of the rewrites that may give nodes another layout.
-        limit: of time; behind it nothing is begun.
-        inference_s: about what one inference of the original takes, on one of the samples.
-    """
-
-    original: onnx.ModelProto
-    original_bytes: int
-    builder: Builder
-    evaluator: LossEvaluator
-    samples: Sequence[Sample]
-    threads: int
-    layouts: Collection[str]
-    limit: TimeLimit
-    inference_s: float = 0.0
-
-    def built(self, candidate: Candidate) -> onnx.ModelProto:
-        """Return a candidate's graph, in no layout."""
-        return built(self.builder, candidate)
-
-    def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
-        """Return a candidate's graph, in its layout."""
-        return graph_of(self.builder, candidate)
-
-
 class CandidateSearch:
     """Candidates, each measured once: whole graphs first, then along paths.
+
+    Attributes:
+        untried: what is left to be done, in words.
 
     Args:
         trials: what they are measured with.
@@ -93,7 +63,10 @@ class CandidateSearch:
 
     def __init__(self, trials: TrialContext, budget: Budget) -> None:
         self._trials, self._budget = trials, budget
+        self._timer = CandidateTimer(trials)
+        self.untried = list(STEPS)
         self._paths: dict[str, list[Step]] = {}
+        self._scale: float | None = None  # of real losses, relative to the sums of those of single groups
         self._found: dict[tuple[object, ...], Candidate] = {}
 
     @property
@@ -113,7 +86,23 @@ class CandidateSearch:
             if group.op_type in PRODUCTS and Precision.dynamic_int8 in group.precisions
         }
         wholes = {"float": {}, ALL_INTEGER: most_integer(groups)} | ({"all products dynamic": dynamic} if dynamic else {})
-        self.time([self.evaluatord(choice, label) for label, choice in wholes.items()], always=True)
+        scored = [
+            self.scored(choice, label, allowed=ANYTHING, samples=None if choice else OF_FLOAT)
+            for label, choice in wholes.items()
+        ]
+        self.time(scored, always=True)
+
+    def all_keep_quality(self, choices: Sequence[dict[str, Precision]]) -> bool:
+        """Return whether the quality that is asked for is kept by each of some choices, which paths end with."""
+        if self._budget.max_loss is None or not all(choices):
+            return False
+        for choice in choices:
+            whole = self._whole_of(choice)
+            if whole is not None and whole.loss > FAR * self._budget.max_loss:
+                return False
+            if not keeps_quality(self.scored(choice, f"all {len(choice)} groups that gain anything"), self._budget):
+                return False
+        return True
 
     def run(self, paths: Sequence[Path]) -> None:
         """Measure candidates along paths, and around the best of them.
@@ -125,18 +114,24 @@ class CandidateSearch:
             OutOfTimeError: the time is over before everything was tried; `candidates` has what was measured.
         """
         self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
-        self.time([self.evaluatord({}, "float")])
+        self.untried = list(STEPS)
+        self.time([self.scored({}, "float", allowed=ANYTHING)])
         ends = {name: self._furthest(name) for name in self._paths}
+        self.untried.pop(0)
         self.time([self.at(name, count) for name, count in ends.items()])
+        self.untried.pop(0)
         fastest = max(ends, key=lambda name: self.at(name, ends[name]).speedup or 0.0)
         filled = self._filled(fastest, ends[fastest])
         self.time([*filled[len(filled) // 2 :][:1], *filled[-1:]])  # what breaks a region up may cost more than it gains
+        self.untried.pop(0)
         fitting = [name for name, count in ends.items() if holds(self.at(name, count), self._budget)]
         back = fitting[0] if fitting and fastest not in fitting else fastest  # the fastest may not be small enough
         self._look_back(back, ends[back])
+        self.untried.pop(0)
         best, met = best_of(self.candidates, self._budget)
         if not met and best.choice:
-            corrected = self.evaluatord(best.choice, f"{best.label}, biases corrected", bias_correction=True)
+            label = f"{best.label}, biases corrected"
+            corrected = self.scored(best.choice, label, bias_correction=True, allowed=ANYTHING)
             if corrected.loss < best.loss:
                 self.keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
@@ -144,22 +139,42 @@ class CandidateSearch:
             if met:
                 refine(best)
                 best, met = best_of(self.candidates, self._budget)
+            self.untried.pop(0)
 
-    def evaluatord(
-        self, choice: dict[str, Precision], label: str, *, bias_correction: bool = False, fixed_scales: bool = False
+    def scored(
+        self,
+        choice: dict[str, Precision],
+        label: str,
+        *,
+        bias_correction: bool = False,
+        fixed_scales: bool = False,
+        allowed: Allowed | None = None,
+        samples: int | None = None,
     ) -> Candidate:
-        """Return a candidate with its loss."""
+        """Return a candidate with its loss: of all samples where it may keep the quality, of a few where it surely does not.
+
+        Args:
+            choice: what becomes an integer.
+            label: in words.
+            bias_correction: with biases corrected.
+            fixed_scales: with scales from calibration for products of matrices.
+            allowed: what it may lose to be scored on all samples; None: what the budget allows.
+            samples: on the first so many; None: on all.
+        """
         rounded = self._trials.builder.rounding
         key = _key(choice, bias_correction, fixed_scales, rounded)
         if key not in self._found:
             model = self._trials.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
-            verdict = self._trials.evaluator.loss(model)
+            limits = Allowed(self._budget.max_loss, self._budget.max_length_change) if allowed is None else allowed
+            verdict = self._trials.evaluator.loss(model, samples, allowed=limits)
             size = byte_size(without_shapes(model))
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._trials.original_bytes,
-                bias_correction=bias_correction, fixed_scales=fixed_scales, rounded=rounded,
+                bias_correction=bias_correction, fixed_scales=fixed_scales, rounded=rounded, samples=verdict.samples,
             )  # fmt: skip
-            log.info("%s: %s %.4g, %.2f of the size", label, self._budget.metric, candidate.loss, candidate.size_ratio)
+            few = f" on {verdict.samples} samples" if verdict.samples < len(self._trials.evaluator.items) else ""
+            loss = f"{self._budget.metric} {candidate.loss:.4g}{few}"
+            log.info("%s: %s, %.2f of the size", label, loss, candidate.size_ratio)
             self._found[key] = candidate
         return self._found[key]
 
@@ -173,44 +188,16 @@ class CandidateSearch:
         Raises:
             OutOfTimeError: there is no time for the next one.
         """
+        waiting = list({c.label: c for c in map(self._known, candidates) if not c.measured}.values())
         self._trials.limit.check(0.0 if not always else -math.inf)
-        waiting = {c.label: c for c in map(self._known, candidates) if not c.measured}
-        forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
-        left = self._trials.limit.left
-        for label, candidate in waiting.items():
-            model = self._trials.built(candidate)
-            forms[label, ()] = model
-            layouts = layouts_of(model, self._trials.layouts)
-            for layout in layouts[: FEW_LAYOUTS if always and self._takes(1 + len(layouts)) > FIRST_SHARE * left else None]:
-                forms[label, layout] = in_layout(model, layout)
-        if not forms:
-            return
-        if not always and self._takes(len(forms)) > left:
-            if len(waiting) == 1:
-                raise OutOfTimeError
-            for candidate in waiting.values():
-                self.time([candidate])
-            return
-        measured = speedups(
-            self._trials.original,
-            {key: without_shapes(form) for key, form in forms.items()},
-            self._trials.samples,
-            threads=self._trials.threads,
-            seconds=min(TIMING_SECONDS, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
-            until=self._trials.limit.end,
-        )
-        for label, candidate in waiting.items():
-            layout = max((key[1] for key in forms if key[0] == label), key=lambda layout: measured[label, layout])
-            log.info("%s: %.2f times as fast, %s", label, measured[label, layout], " ".join(layout) or "as it is")
-            self.keep(replace(candidate, speedup=measured[label, layout], layout=layout))
-
-    def _takes(self, forms: int) -> float:
-        """Return what the first round of timing takes about, in seconds: sessions, and two inferences in each."""
-        return (forms + 1) * (2 * self._trials.inference_s + SESSION_S)
+        while waiting:
+            for candidate in self._timer.timed(waiting, always=always):
+                self.keep(candidate)
+            waiting = [candidate for candidate in waiting if not self._known(candidate).measured]
 
     def at(self, name: str, count: int) -> Candidate:
         """Return the candidate after the first steps of a path."""
-        return self.evaluatord(choice_after(self._paths[name], count), self._label(name, count) if count else "float")
+        return self.scored(choice_after(self._paths[name], count), self._label(name, count) if count else "float")
 
     def _label(self, name: str, count: int) -> str:
         """Return what a candidate is in words: how many groups of nodes are int8, and in which order they were taken."""
@@ -221,48 +208,52 @@ class CandidateSearch:
         """Put what is known of a candidate by now in the place of what was known before."""
         self._found[_key_of(candidate)] = candidate
 
+    def _slower(self, candidate: Candidate, other: Candidate) -> bool:
+        """Return whether a candidate was clearly slower than another one, so that going on in its direction is of no use."""
+        return (self._known(candidate).speedup or 0.0) < SLOWER * (self._known(other).speedup or 0.0)
+
     def _known(self, candidate: Candidate) -> Candidate:
         """Return what is known by now of a candidate."""
         return self._found[_key_of(candidate)]
 
     def _furthest(self, name: str) -> int:
-        """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow."""
-        low, high = 0, len(self._paths[name])
-        if keeps_quality(self.at(name, high), self._budget):
-            return high
-        while high - low > 1:
-            middle = self._guess(name, low, high)
-            if keeps_quality(self.at(name, middle), self._budget):
-                low = middle
-            else:
-                high = middle
-        return low
+        """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow.
 
-    def _guess(self, name: str, low: int, high: int) -> int:
-        """Return where to look next between two points: the middle, or nearer to where losses that add up would say."""
-        sums = [0.0]
-        for step in self._paths[name]:
-            sums.append(sums[-1] + max(step.loss, 0.0))
-        limit, above = self._budget.max_loss, self.at(name, high).loss
-        if limit is None or not above > 0:
-            return (low + high) // 2
-        below = self.at(name, low).loss if low else 0.0
-        share = (limit - below) / max(above - below, 1e-12)
-        wanted = sums[low] + share * (sums[high] - sums[low])
-        guess = next((count for count in range(low + 1, high) if sums[count] > wanted), high) - 1
-        quarter = max((high - low) // 4, 1)
-        return min(max(guess, low + quarter), high - quarter) if high - low > 2 else low + 1
+        It ends where the steps that are left gain next to nothing: `_filled` tries them one by one.
+        """
+        path = self._paths[name]
+        bisection = Bisection(path, self._budget.max_loss, self._scale)
+        bisection.know(0, 0.0, kept=True)
+        far = self._whole_of(choice_after(path, len(path)))
+        if far is None or far.loss <= FAR * (self._budget.max_loss or math.inf):
+            far = self.at(name, len(path))
+        bisection.know(len(path), far.loss, kept=keeps_quality(far, self._budget))
+        while (middle := bisection.next()) is not None:
+            candidate = self.at(name, middle)
+            bisection.know(middle, candidate.loss, kept=keeps_quality(candidate, self._budget))
+        self._scale = bisection.scale or self._scale
+        return bisection.low
+
+    def _whole_of(self, choice: dict[str, Precision]) -> Candidate | None:
+        """Return the first whole quantized graph, where a choice is as good as all of it; None where it is not."""
+        whole = next((c for c in self.candidates if c.label == ALL_INTEGER), None)
+        return whole if whole is not None and len(choice) >= NEARLY_ALL * len(whole.choice) else None
 
     def _filled(self, name: str, count: int) -> list[Candidate]:
         """Return the furthest candidate with further steps that the quality allows, each on top of the others."""
         rejected = 0
         current = self.at(name, count)
         found: list[Candidate] = []
-        for step in self._paths[name][count : count + TRIED_BEYOND]:
+        total = sum(step.gain for step in self._paths[name])
+        beyond = [step for step in self._paths[name][count:] if step.gain > LITTLE_GAIN * total]
+        for step in beyond[:TRIED_BEYOND]:
             if rejected == REJECTED or self._budget.max_loss is None:
                 break
+            if current.loss + (self._scale or 0.0) * max(step.loss, 0.0) > HARDLY * self._budget.max_loss:
+                rejected += 1
+                continue
             choice = {**current.choice, step.group: step.precision}
-            wider = self.evaluatord(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
+            wider = self.scored(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
             if keeps_quality(wider, self._budget):
                 current, rejected = wider, 0
                 found.append(wider)
@@ -282,9 +273,13 @@ class CandidateSearch:
                 else:
                     low = middle
             return
+        latest = self.at(name, count)
         for share in LOOKED_BACK:
-            if (before := int(share * count)) > 0:
-                self.time([self.at(name, before)])
+            before = self.at(name, int(share * count))
+            if before.choice and keeps_quality(before, self._budget):
+                self.time([before])
+                if self._slower(before, latest):
+                    return
 
     def _leave_out_the_first(self, best: Candidate) -> None:
         """Time a choice without the Convs at its border to what is float in front of it.
@@ -297,32 +292,21 @@ class CandidateSearch:
             for group in self._trials.builder.groups
             if group.op_type == "Conv" and best.choice.get(group.name) is Precision.static_int8
         ]
-        shorter = []
         for count in range(1, min(LEFT_OUT, len(ends)) + 1):
             choice = {name: precision for name, precision in best.choice.items() if name not in ends[:count]}
-            shorter.append(self.evaluatord(choice, f"{best.label}, first {count} Conv float"))
-        self.time([candidate for candidate in shorter if keeps_quality(candidate, self._budget)])
+            shorter = self.scored(choice, f"{best.label}, first {count} Conv float")
+            if keeps_quality(shorter, self._budget):
+                self.time([shorter])
+                if self._slower(shorter, best):
+                    return
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""
         own_operators = "integer_channels_last" in self._trials.layouts  # of ONNX Runtime, not of ONNX
         if own_operators and Precision.dynamic_int8 in best.choice.values():
-            fixed = self.evaluatord(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
+            fixed = self.scored(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
-
-
-def built(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
-    """Return a candidate's graph, in no layout."""
-    return builder.build(
-        candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
-        fixed_scales=candidate.fixed_scales,
-    )  # fmt: skip
-
-
-def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
-    """Return a candidate's graph, in its layout."""
-    return in_layout(built(builder, candidate), candidate.layout)
 
 
 def _key(

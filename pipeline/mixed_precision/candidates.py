@@ -48,6 +48,7 @@ class Candidate:
         fixed_scales: products of matrices have scales from calibration.
         rounded: weights are rounded to keep the outputs of their nodes, where anything is quantized.
         scored: whether its loss is known; where it is not, it counts as infinite.
+        samples: that the loss is of; fewer than others have where it was surely too much.
     """
 
     label: str
@@ -62,6 +63,7 @@ class Candidate:
     fixed_scales: bool = False
     rounded: bool = True
     scored: bool = True
+    samples: int = 0
 
     @property
     def measured(self) -> bool:

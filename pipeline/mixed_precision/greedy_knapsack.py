@@ -86,6 +86,16 @@ def hull(
     return found
 
 
+def fastest_choice(groups: Sequence[Group], gains: Mapping[tuple[str, Precision], float]) -> dict[str, Precision]:
+    """Return where a path ends, whatever is lost: each group in the precision that gains most, where that is anything."""
+    found = {}
+    for group in groups:
+        best = max(group.precisions, key=lambda precision: gains.get((group.name, precision), 0.0))
+        if gains.get((group.name, best), 0.0) > 0:
+            found[group.name] = best
+    return found
+
+
 def choice_after(steps: Sequence[Step], count: int) -> dict[str, Precision]:
     """Return the choice after the first steps of a path."""
     choice: dict[str, Precision] = {}

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.config.choices import RangeMethod
 from pipeline.config.mode_settings import AutoConfig
-from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluate.loss import Allowed, LossEvaluator
 from pipeline.mixed_precision.candidate_builder import Builder, most_integer
 from pipeline.own_time import own_time
 
@@ -34,6 +34,7 @@ def use_best_method(builder: Builder, evaluator: LossEvaluator, *, until: float)
         if losses and own_time() >= until:
             break
         builder.use(method, percentile)
-        losses.append(evaluator.loss(builder.build(everything, rounding=False)).loss)
+        allowed = Allowed(min(losses, default=None))
+        losses.append(evaluator.loss(builder.build(everything, rounding=False), allowed=allowed).loss)
         log.info("ranges by %s %g: %.4g with every node quantized", method.name, percentile, losses[-1])
     builder.use(*METHODS[int(np.argmin(losses))])

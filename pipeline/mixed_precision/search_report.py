@@ -31,7 +31,7 @@ def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, 
             {
                 "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
                 "measured": c.measured, "scored": c.scored, "on_front": on_front(c, candidates), "layout": list(c.layout),
-                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice),
+                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice), "samples": c.samples,
             }
             for index, c in enumerate(candidates)
         ],
@@ -87,6 +87,23 @@ def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
         known = [p for p in group.precisions if (group.name, p) in gained] or group.precisions[:1]
         return max(known, key=lambda p: gained[group.name, p].ms if (group.name, p) in gained else 0.0)
     return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
+
+
+def unmeasured(
+    groups: Sequence[Group], gained: KernelSavings, worthwhile: Sequence[tuple[str, Precision]], losses: Losses
+) -> list[str]:
+    """Return what there was no time to measure of single groups, in words.
+
+    Args:
+        groups: all of them.
+        gained: what is known of what they gain.
+        worthwhile: those whose loss is wanted.
+        losses: what is known of these.
+    """
+    wanted = {"gain": {group.name for group in groups}, "lose": {group for group, _ in worthwhile}}
+    known = {"gain": {group for group, _ in gained}, "lose": {group for group, _ in losses}}
+    missing = {what: len(names - known[what]) for what, names in wanted.items()}
+    return [f"what {count} of {len(wanted[what])} groups {what}" for what, count in missing.items() if count]
 
 
 def warnings_of(

@@ -10,9 +10,11 @@ reads are those of the float graph.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -21,7 +23,7 @@ from pipeline.cache.current_cache import current
 from pipeline.cache.entry_format import Entry
 from pipeline.cache.kinds import SENSITIVITIES
 from pipeline.cache.recall import Form, keep, recalled
-from pipeline.evaluate.loss import LossEvaluator
+from pipeline.evaluate.loss import Loss, LossEvaluator
 from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.graph.noise_inputs import NoisyGraph, with_noise_inputs
 from pipeline.graph.rehearsal import EndedError
@@ -29,6 +31,7 @@ from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.precision_groups import Group
 from pipeline.own_time import own_time
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Outputs, Sample
@@ -36,6 +39,10 @@ from pipeline.sample import Array, Outputs, Sample
 log = logging.getLogger(__name__)
 
 AT_ONCE = 12  # groups whose inputs are held in memory together
+FIRST = 4  # groups that are measured on all samples, to know how many are needed
+EXACT = 0.1  # relative standard error of a loss, with which groups can be told apart
+FEWEST = 2
+LEAST = 1e-6  # of what groups lose on average, on a sample
 
 Tensors = dict[str, Array]
 Losses = dict[tuple[str, Precision], float]
@@ -49,6 +56,7 @@ def sensitivities(
     threads: int,
     *,
     until: float = math.inf,
+    samples: int | None = None,
     on_group: Callable[[], None] = lambda: None,
 ) -> Losses:
     """Return what groups cost, each alone.
@@ -59,79 +67,143 @@ def sensitivities(
         wanted: (group, precision) to measure, the most promising groups first; what would not be chosen need not be measured.
         threads: intra-op threads.
         until: on the clock of `own_time`: groups that are not measured by then are left out.
+        samples: on the first so many; None: on as many as tell groups apart.
         on_group: called after each group.
     """
-    known: Losses = {}
-    keys: dict[tuple[str, Precision], str] = {}
-    if current().store is not None:
-        basis = key_of(SENSITIVITIES, builder.identity, evaluator.identity, threads)
-        keys = {(name, precision): key_of(SENSITIVITIES, basis, name, precision) for name, precision in wanted}
-        found = {one: recalled(SENSITIVITIES, key, NUMBER) for one, key in keys.items()}
-        known = {one: loss for one, loss in found.items() if loss is not None}
-    left = [one for one in wanted if one not in known]
-    losses = known | _measured(builder, evaluator, left, threads, until, on_group, keys)
+    found: dict[tuple[str, Precision], Loss] = {}
+    count = samples  # that are needed: known after the first groups
+    known = _Known(builder, evaluator, threads)
+    base = with_noise_inputs(builder.model)
+    base = replace(base, model=with_shapes(base.model))
     groups = {group.name: group for group in builder.groups}
-    order = ((name, precision) for name in dict.fromkeys(name for name, _ in wanted) for precision in groups[name].precisions)
-    return {one: losses[one] for one in order if one in losses}
-
-
-NUMBER = Form[float](Entry, lambda entry: float(entry.facts))
-
-
-def _measured(
-    builder: Builder,
-    evaluator: LossEvaluator,
-    wanted: Sequence[tuple[str, Precision]],
-    threads: int,
-    until: float,
-    on_group: Callable[[], None],
-    keys: Mapping[tuple[str, Precision], str],
-) -> Losses:
-    """Measure what groups cost, and keep each under its key, where there are some."""
-    losses: Losses = {}
-    simple = evaluator.of_single_calls
-    noisy = with_noise_inputs(builder.model)
-    base = replace(noisy, model=with_shapes(noisy.model))
-    known = {group.name: group for group in builder.groups}
-    groups = [known[name] for name in dict.fromkeys(name for name, _ in wanted)]
-    chosen = set(wanted)
-    for start in range(0, len(groups), AT_ONCE):
-        chunk = groups[start : start + AT_ONCE]
-        parts = {group.name: downstream_of(base.model, group.outermost) for group in chunk} if simple else {}
-        read = dict.fromkeys(tensor for _, inputs in parts.values() for tensor in inputs)
-        tensors = list(_float_tensors(base, list(read), evaluator, threads))
-        # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
-        arrays = {name for name in read if all(name in found for found in tensors)}
-        for group in chunk:
-            if own_time() >= until:
-                return losses
-            for precision in (p for p in group.precisions if (group.name, p) in chosen):
-                choice, began = {group.name: precision}, time.perf_counter()
-                part, inputs = parts.get(group.name, (None, []))
-                try:
-                    if part is not None and arrays.issuperset(inputs):
-                        outputs = _outputs_behind(builder.build(choice, of=part), inputs, tensors, evaluator, threads)
-                        loss = evaluator.loss_of_outputs(outputs).loss
-                    else:
-                        loss = evaluator.loss(builder.build(choice)).loss
-                except EndedError as error:  # a choice that no process survives is none
-                    log.info("%s as %s: %s", group.name, precision.name, error.how)
-                    continue
-                losses[group.name, precision] = max(loss, 0.0)
-                if key := keys.get((group.name, precision)):
-                    keep(SENSITIVITIES, key, NUMBER, max(loss, 0.0), seconds=time.perf_counter() - began)
+    chosen, names = set(wanted), list(dict.fromkeys(name for name, _ in wanted))
+    for start, end in pairwise((0, *range(min(FIRST, len(names)), len(names), AT_ONCE), len(names))):
+        if start and count is None:
+            count = samples_needed([loss.of_samples for loss in found.values()], len(evaluator.items))
+        pairs = {name: [p for p in groups[name].precisions if (name, p) in chosen] for name in names[start:end]}
+        recalled_ones = {(name, p): known.get(name, p, count) for name, precisions in pairs.items() for p in precisions}
+        new = [groups[name] for name, precisions in pairs.items() if any(recalled_ones[name, p] is None for p in precisions)]
+        measure = _Chunk(builder, evaluator, base, new, threads, count)
+        for name, precisions in pairs.items():
+            if groups[name] in new and own_time() >= until:
+                return _means(found, count)
+            for precision in precisions:
+                loss, began = recalled_ones[name, precision], time.perf_counter()
+                if loss is None:
+                    try:
+                        loss = measure.loss(name, precision)
+                    except EndedError as error:  # a choice that no process survives is none
+                        log.info("%s as %s: %s", name, precision.name, error.how)
+                        continue
+                    known.keep(name, precision, loss, time.perf_counter() - began)
+                found[name, precision] = loss
             on_group()
-    return losses
+    return _means(found, count)
 
 
-def _float_tensors(base: NoisyGraph, names: Sequence[str], evaluator: LossEvaluator, threads: int) -> Iterator[Tensors]:
-    """Yield the named tensors of the float graph, for one sample after the other."""
+class _Known:
+    """What the cache knows of the losses of groups alone."""
+
+    def __init__(self, builder: Builder, evaluator: LossEvaluator, threads: int) -> None:
+        self._all = len(evaluator.items)
+        self._basis: str | None = None
+        if current().store is not None:
+            self._basis = key_of(SENSITIVITIES, builder.identity, evaluator.identity, threads)
+
+    def get(self, group: str, precision: Precision, count: int | None) -> Loss | None:
+        """Return a loss that was measured on so many samples, or on more that can be told apart; None where none was."""
+        needed = self._all if count is None else count
+        loss = None if self._basis is None else recalled(SENSITIVITIES, self._key(group, precision), OF_SAMPLES)
+        if loss is None or not (loss.loss == math.inf or loss.samples == needed or len(loss.of_samples) >= needed):
+            return None
+        return loss
+
+    def keep(self, group: str, precision: Precision, loss: Loss, seconds: float) -> None:
+        """Keep a loss."""
+        if self._basis is not None:
+            keep(SENSITIVITIES, self._key(group, precision), OF_SAMPLES, loss, seconds=seconds)
+
+    def _key(self, group: str, precision: Precision) -> str:
+        return key_of(SENSITIVITIES, self._basis, group, precision)
+
+
+OF_SAMPLES = Form[Loss](
+    lambda loss: Entry([loss.loss, loss.samples, list(loss.of_samples)]),
+    lambda entry: Loss(float(entry.facts[0]), 0.0, None, int(entry.facts[1]), tuple(map(float, entry.facts[2]))),
+)
+
+
+class _Chunk:
+    """Some groups, whose inputs in the float graph are held together."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        evaluator: LossEvaluator,
+        base: NoisyGraph,
+        groups: Sequence[Group],
+        threads: int,
+        count: int | None,
+    ) -> None:
+        self._builder, self._evaluator, self._threads, self._count = builder, evaluator, threads, count
+        simple = evaluator.of_single_calls
+        self._parts = {group.name: downstream_of(base.model, group.outermost) for group in groups} if simple else {}
+        read = dict.fromkeys(tensor for _, inputs in self._parts.values() for tensor in inputs)
+        self._tensors = list(_float_tensors(base, list(read), evaluator, threads, count))
+        # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
+        self._arrays = {name for name in read if all(name in given for given in self._tensors)}
+
+    def loss(self, group: str, precision: Precision) -> Loss:
+        """Measure one group in one precision.
+
+        Raises:
+            EndedError: no process survives it.
+        """
+        choice, evaluator = {group: precision}, self._evaluator
+        part, inputs = self._parts.get(group, (None, []))
+        if part is None or not self._arrays.issuperset(inputs):
+            return evaluator.loss(self._builder.build(choice), self._count)
+        graph = self._builder.build(choice, of=part)
+        return evaluator.loss_of_outputs(_outputs_behind(graph, inputs, self._tensors, evaluator, self._threads), self._count)
+
+
+def samples_needed(losses: Sequence[Sequence[float]], most: int) -> int | None:
+    """Return on how many samples groups can be told apart, by what some lose on each; None: not known.
+
+    Of a sample on which every group loses more, nothing follows for their order. What counts is by how much the loss of one
+    group moves relative to those of the others, from sample to sample: its standard deviation, of the group in the middle.
+
+    Args:
+        losses: of each group, on all samples; empty where they are not known.
+        most: the number of samples.
+    """
+    rows = np.asarray([row for row in losses if len(row) == most and np.mean(row) > 0], np.float64)
+    if most <= FEWEST or len(rows) < FEWEST:
+        return None
+    relative = rows / rows.mean(axis=1, keepdims=True)
+    moved = relative / np.maximum(np.median(relative, axis=0), LEAST) - 1.0
+    deviation = float(np.median(moved.std(axis=1, ddof=1)))
+    needed = min(max(math.ceil((deviation / EXACT) ** 2), FEWEST), most)
+    log.info("nodes are told apart on %d of %d samples", needed, most)
+    return needed
+
+
+def _means(found: dict[tuple[str, Precision], Loss], count: int | None) -> Losses:
+    """Return the loss of each group on the same samples, of those that are known of all of them."""
+    first = {key: loss.of_samples[:count] for key, loss in found.items()}
+    return {key: max(float(np.mean(first[key])) if first[key] else loss.loss, 0.0) for key, loss in found.items()}
+
+
+def _float_tensors(
+    base: NoisyGraph, names: Sequence[str], evaluator: LossEvaluator, threads: int, count: int | None
+) -> Iterator[Tensors]:
+    """Yield the named tensors of the float graph, for one sample after the other, up to a count."""
     if not names:
         return
     given = {value.name for value in base.model.graph.input}
     made = [name for name in names if name not in given]
     session = open_session(upstream_of(base.model, made), threads) if made else None
-    for number, calls in enumerate(evaluator.calls):
+    for number, calls in enumerate(evaluator.calls[:count]):
         feeds: Tensors = {**calls[0].sample.inputs, **base.noise(evaluator.rng(number))}
         found: Tensors = {name: feeds[name] for name in names if name in feeds}
         if session is not None:

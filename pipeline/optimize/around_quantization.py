@@ -13,7 +13,7 @@ from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.relative_speed import speedups
 from pipeline.optimize.engine import Rewritten, apply
-from pipeline.optimize.layouts import in_layout, layouts_of
+from pipeline.optimize.layouts import first_form
 from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
 from pipeline.own_time import own_time
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 OPENING = ("conv_transpose_to_conv", "conv1x1_to_matmul")  # rewrites that open nodes to a (better) integer kernel
 OPENING_MAY_COST = 0.97  # of the float speed
+OPENING_SECONDS = 1.0  # of timing, for each graph
 
 
 def in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
@@ -70,10 +71,10 @@ def opened(
         if own_time() >= until or isinstance(rewrite.apply(graph), Refusal):
             continue
         model = graph.finish()
-        forms = {"before": _in_first_layout(rewritten.model, mode), "opened": _in_first_layout(model, mode)}
-        measured = speedups(prepared.model, forms, shortest, threads=threads, seconds=2.0, until=until)
-        log.info("%s: %.2f times the speed of float without", rewrite.name, measured["opened"] / measured["before"])
-        if measured["opened"] >= OPENING_MAY_COST * measured["before"]:
+        before, opened = (first_form(form, layouts_for(mode)) for form in (rewritten.model, model))
+        found = speedups(before, {"opened": opened}, shortest, threads=threads, seconds=OPENING_SECONDS, until=until)
+        log.info("%s: %.2f times the speed of float without", rewrite.name, found["opened"])
+        if found["opened"] >= OPENING_MAY_COST:
             rewritten = replace(rewritten, model=model)
     return rewritten
 
@@ -90,8 +91,3 @@ def notes_on_assumptions(graph: str, rewritten: Rewritten) -> list[str]:
 def layouts_for(mode: AnyModeConfig) -> list[str]:
     """Return the names of the rewrites that may give nodes another layout."""
     return _names(LAYOUTS, mode) if mode.optimize else []
-
-
-def _in_first_layout(model: onnx.ModelProto, mode: AutoConfig) -> onnx.ModelProto:
-    layouts = layouts_of(model, layouts_for(mode))
-    return in_layout(model, layouts[0]) if layouts else model

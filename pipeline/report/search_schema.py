@@ -22,6 +22,7 @@ class TriedCandidate:
         meets_budget: whether it was timed and keeps to all that was asked for.
         int8_groups: how many groups of nodes are integers.
         layout: names of the layout rewrites it was fastest with.
+        samples: that its loss is of: fewer than of others where it was surely too much; None: not known.
     """
 
     index: int
@@ -35,6 +36,7 @@ class TriedCandidate:
     meets_budget: bool | None = None
     int8_groups: int | None = None
     layout: list[str] = field(default_factory=list)
+    samples: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from pipeline.mixed_precision import candidate_search
-from pipeline.mixed_precision.candidate_search import CandidateSearch, TrialContext
+from pipeline.evaluate.loss import Loss
+from pipeline.mixed_precision import candidate_timing
+from pipeline.mixed_precision.candidate_search import CandidateSearch
+from pipeline.mixed_precision.candidate_timing import TrialContext
 from pipeline.mixed_precision.candidates import Budget, best_of
 from pipeline.mixed_precision.greedy_knapsack import Step
 from pipeline.mixed_precision.precision_groups import Group
@@ -29,11 +31,15 @@ def search(monkeypatch):
         def speeds(_, forms, *args, **kwargs):
             return {key: speed_of(form.doc_string.split()) for key, form in forms.items()}
 
-        monkeypatch.setattr(candidate_search, "speedups", speeds)
-        monkeypatch.setattr(candidate_search, "layouts_of", lambda model, allowed: [])
-        verdict = lambda model: SimpleNamespace(loss=loss_of(model.doc_string.split()), length_change=0.0)  # noqa: E731
+        monkeypatch.setattr(candidate_timing, "speedups", speeds)
+
+        def verdict(model, samples, allowed):
+            return Loss(loss_of(model.doc_string.split()), 0.0, samples=1)
+
         builder = SimpleNamespace(groups=GROUPS, build=build, rounding=True)
-        bench = TrialContext(onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict), [], 1, (), TimeLimit(seconds))
+        bench = TrialContext(
+            onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict, items=[None]), [], 1, (), TimeLimit(seconds)
+        )
         path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in GROUPS]
         search = CandidateSearch(bench, Budget("log_mel_l1", max_loss=0.1))
         search.measure_wholes()

@@ -1,11 +1,14 @@
 """What one group loses, measured on the part of the graph behind it, is what the whole graph loses."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from pipeline.calibration.statistics_cache import cached_statistics
 from pipeline.config.choices import ModeKind, RangeMethod, SampleRateMismatch
@@ -17,12 +20,13 @@ from pipeline.data.utterance_sets import utterances_in
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.prepare import prepare
+from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import load_graph
 from pipeline.graph.subgraph import downstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.cost_model import kernel_savings
 from pipeline.mixed_precision.precision_groups import groups_of
-from pipeline.mixed_precision.sensitivity import sensitivities
+from pipeline.mixed_precision.sensitivity import samples_needed, sensitivities
 from pipeline.models.ctc import Ctc
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.matcha import Matcha
@@ -49,6 +53,7 @@ class Lab:
 
     builder: Builder
     evaluator: LossEvaluator
+    on_eight_parts: Callable[[], LossEvaluator]  # of samples, as a search scores single nodes
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +74,19 @@ def lab(repo):
                 return read_audio(path, rate, SampleRateMismatch.resample, [])
 
             found = islice(utterances_in(where, "calibration.path", lambda *_: None), 12)
-            samples = sorted((model.sample(utterance, read) for utterance in found), key=lambda sample: sample.size)[:2]
+            ordered = sorted((model.sample(utterance, read) for utterance in found), key=lambda sample: sample.size)
+            samples = ordered[:2]
             prepared = prepare(source, opset=None, needed_opset=13, preprocess=True)
             groups, _ = groups_of(prepared, STATIC)
             builder = Builder(prepared.model, groups, STATIC, samples, lambda m: cached_statistics(m, samples), threads=1)
-            items = [EvaluationSample(sample) for sample in samples[:1]]
             loaded = LoadedModel(model, {graph: source}, threads=1)
-            evaluator = LossEvaluator(loaded, graph, items, EvaluationConfig(kind=kind), metric, seed=0)
-            made[name] = Lab(builder, evaluator)
+
+            def scored_on(given):
+                items = [EvaluationSample(sample) for sample in given]
+                return LossEvaluator(loaded, graph, items, EvaluationConfig(kind=kind), metric, seed=0)
+
+            parts = partial(cropped, source.model, ordered[:8], 0.1, 32)
+            made[name] = Lab(builder, scored_on(samples[:1]), lambda: scored_on(parts()))
         return made[name]
 
     return make
@@ -173,3 +183,27 @@ def test_groups_behind_a_sequence_of_tensors_are_measured_too(build, make_weight
     losses = sensitivities(builder, evaluator, wanted, threads=1)
     assert set(losses) == set(wanted)
     assert all(0 < loss < 0.1 for loss in losses.values())
+
+
+def test_as_many_samples_are_taken_as_tell_groups_apart():
+    rng = np.random.default_rng(0)
+    level = rng.exponential(1.0, (20, 1))
+    hard = rng.lognormal(0.0, 1.0, 16)  # of some samples every group loses ten times as much: that says nothing of their order
+
+    def needed(noise):
+        return samples_needed([tuple(row) for row in level * hard * rng.lognormal(0.0, noise, (20, 16))], 16)
+
+    assert needed(0.01) == 2
+    assert needed(0.25) in range(5, 9)
+    assert needed(2.0) == 16
+    assert samples_needed([(), ()], 16) is None, "a metric that is no mean over samples"
+    assert samples_needed([(0.1, 0.2)] * 20, 2) is None, "all of two"
+
+
+def test_losses_on_fewer_samples_order_groups_as_all_do(lab):
+    here = lab("vocoder")
+    shorter = here.on_eight_parts()
+    wanted = [(group.name, Precision.static_int8) for group in here.builder.groups]
+    quick = sensitivities(here.builder, shorter, wanted, threads=1)
+    full = {key: shorter.loss(here.builder.build({key[0]: key[1]})).loss for key in wanted}
+    assert scipy.stats.spearmanr([quick[key] for key in wanted], [full[key] for key in wanted]).statistic > 0.9

@@ -1,0 +1,174 @@
+"""How fast candidates are, each in the layouts that it may take.
+
+A graph may take a dozen layouts. The first candidates are timed in all of them; what was about the fastest of any is what later
+ones, which differ from these in some nodes, are timed in.
+"""
+
+import itertools
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from pipeline.evaluate.loss import LossEvaluator
+from pipeline.graph.prepare import without_shapes
+from pipeline.measure.relative_speed import speedups
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidates import Candidate
+from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
+from pipeline.optimize.layouts import Layout, float_kept, further_forms, in_layout, starts_of
+from pipeline.own_time import own_time
+from pipeline.sample import Sample
+
+log = logging.getLogger(__name__)
+
+TIMING_SECONDS = 1.0  # for each graph that is timed
+SESSION_S = 0.1  # to open one
+FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
+FIRST_SHARE = 0.05  # of the time, for each of them
+SCREENED = 2  # candidates with integers and floats, at least, are timed in all layouts; later ones in those that were fast
+FAST_LAYOUT = 0.95  # of the speed of the fastest
+MOST_LAYOUTS = 16  # about, that a graph may take
+
+Forms = dict[Layout, onnx.ModelProto]
+
+
+@dataclass
+class TrialContext:
+    """What candidates are measured with.
+
+    Attributes:
+        original: the graph as the user gave it.
+        original_bytes: the size of its file.
+        builder: makes candidates.
+        evaluator: scores them.
+        samples: what they are timed on.
+        threads: intra-op threads.
+        layouts: names of the rewrites that may give nodes another layout.
+        limit: of time; behind it nothing is begun.
+        inference_s: about what one inference of the original takes, on one of the samples.
+    """
+
+    original: onnx.ModelProto
+    original_bytes: int
+    builder: Builder
+    evaluator: LossEvaluator
+    samples: Sequence[Sample]
+    threads: int
+    layouts: Collection[str]
+    limit: TimeLimit
+    inference_s: float = 0.0
+
+    def built(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in no layout."""
+        return built(self.builder, candidate)
+
+    def graph_of(self, candidate: Candidate) -> onnx.ModelProto:
+        """Return a candidate's graph, in its layout."""
+        return graph_of(self.builder, candidate)
+
+
+class CandidateTimer:
+    """Times candidates; learns which layouts are fast, and how long a graph takes.
+
+    Args:
+        trials: what they are measured with.
+    """
+
+    def __init__(self, trials: TrialContext) -> None:
+        self._trials = trials
+        self._screened: list[set[Layout]] = []  # of each candidate that was timed, the layouts that were fast
+        self._seen_s: list[float] = []  # that each graph took: its making, sessions, and the first runs
+
+    def timed(self, candidates: Sequence[Candidate], *, always: bool = False) -> list[Candidate]:
+        """Return candidates with their speed: together, or where that takes long as many as there is time for, one by one.
+
+        Args:
+            candidates: of unknown speed, with labels of their own.
+            always: whatever the time; where little is left, as they are.
+
+        Raises:
+            OutOfTimeError: there is no time for the first one.
+        """
+        left = self._trials.limit.left
+        forms = max(len(self._fast_layouts or ()), 1)
+        if not always and self._takes(forms * len(candidates)) > left:
+            if len(candidates) == 1:
+                raise OutOfTimeError
+            return self.timed(candidates[:1])
+        return self._measured(candidates, left, always=always)
+
+    def _measured(self, candidates: Sequence[Candidate], left: float, *, always: bool) -> list[Candidate]:
+        begun = own_time()
+        allowed, fast = self._trials.layouts, self._fast_layouts
+        starts = {c.label: starts_of(self._trials.built(c), allowed) for c in candidates}
+        room = FIRST_SHARE if always else 1 / len(candidates)
+        if fast is None and self._takes(MOST_LAYOUTS) < room * left:
+            starts = self._fast_starts(starts)
+        forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
+        for label, found in starts.items():
+            forms |= {(label, at): without_shapes(float_kept(form) if at else form) for at, form in found.items()}
+            further = itertools.chain.from_iterable(further_forms(form, at, allowed, fast) for at, form in found.items())
+            for number, (layout, form) in enumerate(further, start=len(found)):
+                if number > FEW_LAYOUTS and self._takes(1 + number) > room * left:
+                    break
+                forms[label, layout] = without_shapes(form)
+        measured = speedups(
+            self._trials.original,
+            forms,
+            self._trials.samples,
+            threads=self._trials.threads,
+            seconds=min(TIMING_SECONDS, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
+            until=self._trials.limit.end,
+        )
+        self._seen_s.append((own_time() - begun) / len(forms) - TIMING_SECONDS)
+        timed = []
+        for candidate in candidates:
+            speeds = {layout: measured[label, layout] for label, layout in forms if label == candidate.label}
+            layout = max(speeds, key=lambda layout: speeds[layout])
+            log.info("%s: %.2f times as fast, %s", candidate.label, speeds[layout], " ".join(layout) or "as it is")
+            timed.append(replace(candidate, speedup=speeds[layout], layout=layout))
+            if candidate.choice and not always:
+                best = max(speeds.values())
+                self._screened.append({layout for layout, speed in speeds.items() if speed >= FAST_LAYOUT * best})
+        return timed
+
+    def _fast_starts(self, starts: Mapping[str, Forms]) -> dict[str, Forms]:
+        """Return the starts without those that are clearly slower than the other start of the same candidate.
+
+        What is faster with its integers in their layout is so in any layout of what is float.
+        """
+        forms = {(label, at): without_shapes(float_kept(form)) for label, found in starts.items() for at, form in found.items()}
+        if len(forms) == len(starts):
+            return dict(starts)
+        trials = self._trials
+        measured = speedups(trials.original, forms, trials.samples, threads=trials.threads, seconds=0.0, rounds=0)
+        best = {label: max(measured[label, at] for at in found) for label, found in starts.items()}
+        return {
+            label: {at: form for at, form in found.items() if measured[label, at] >= FAST_LAYOUT * best[label]}
+            for label, found in starts.items()
+        }
+
+    @property
+    def _fast_layouts(self) -> set[Layout] | None:
+        """The layouts that were about the fastest of a candidate, once enough of them have been timed in all; None: all."""
+        return set().union(*self._screened) if len(self._screened) >= SCREENED else None
+
+    def _takes(self, forms: int) -> float:
+        """Return what graphs take about, in seconds, before any of them is timed in rounds; at best, since others may wait."""
+        usual = 2 * self._trials.inference_s + SESSION_S
+        return (forms + 1) * max(usual, min(self._seen_s, default=usual))
+
+
+def built(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
+    """Return a candidate's graph, in no layout."""
+    return builder.build(
+        candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
+        fixed_scales=candidate.fixed_scales,
+    )  # fmt: skip
+
+
+def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
+    """Return a candidate's graph, in its layout."""
+    return in_layout(built(builder, candidate), candidate.layout)
