@@ -155,9 +155,12 @@ def command_server():
 def run_in(command_server):
     """Return a function that runs the command in a directory of the caller's choice, without importing the libraries."""
 
-    def run(folder: Path, *overrides: str, **variables: str) -> Run:
+    def run(folder: Path, *overrides: str, pictures: bool = False, **variables: str) -> Run:
         before = _run_directories(folder)
-        command = {"argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder) | variables}
+        command = {
+            "argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder) | variables,
+            "pictures": pictures,
+        }  # fmt: skip
         printed = {name: folder / ".scratch" / name for name in ("stdout", "stderr")}
         for path in printed.values():
             path.write_bytes(b"")
@@ -219,7 +222,7 @@ def shipped_run(tmp_path_factory, run_in):
         printed = folder / ".printed.json"
         with alone(folder / ".lock"):
             if not printed.exists():
-                made = run_in(folder, f"model={model}", f"mode={mode}", *stages, *FEW)
+                made = run_in(folder, f"model={model}", f"mode={mode}", *stages, *FEW, pictures=True)
                 printed.write_text(json.dumps([made.exit_code, made.stdout, made.stderr]), encoding="utf-8")
         return _run(folder, [], *json.loads(printed.read_text(encoding="utf-8")))
 
