@@ -23,7 +23,8 @@ from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
 
-TIMING_SECONDS = 1.0  # for each graph that is timed
+TIMING_SECONDS = 1.0  # at most, for each graph that is timed
+LEAST_SECONDS, ENOUGH_RUNS = 0.3, 60  # below which it is not shortened, and inferences that tell graphs apart
 SESSION_S = 0.1  # to open one
 FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
 FIRST_SHARE = 0.05  # of the time, for each of them
@@ -119,10 +120,10 @@ class CandidateTimer:
             forms,
             self._trials.samples,
             threads=self._trials.threads,
-            seconds=min(TIMING_SECONDS, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
+            seconds=min(self._timing_s, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
             until=self._trials.limit.end,
         )
-        self._seen_s.append((own_time() - begun) / len(forms) - TIMING_SECONDS)
+        self._seen_s.append((own_time() - begun) / len(forms) - self._timing_s)
         timed = []
         for candidate in candidates:
             speeds = {layout: measured[label, layout] for label, layout in forms if label == candidate.label}
@@ -133,6 +134,11 @@ class CandidateTimer:
                 best = max(speeds.values())
                 self._screened.append({layout for layout, speed in speeds.items() if speed >= FAST_LAYOUT * best})
         return timed
+
+    @property
+    def _timing_s(self) -> float:
+        """For how long a graph is timed: a small one needs less."""
+        return min(TIMING_SECONDS, max(LEAST_SECONDS, ENOUGH_RUNS * self._trials.inference_s))
 
     def _fast_starts(self, starts: Mapping[str, Forms]) -> dict[str, Forms]:
         """Return the starts without those that are clearly slower than the other start of the same candidate.
