@@ -16,7 +16,7 @@ from pipeline.data.datasets import EvaluationSample
 from pipeline.evaluate.sample_scores import OfFp32, SampleScores, comparable
 from pipeline.graph.session import infer, open_session
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
-from pipeline.metrics.metric_registry import METRICS, Source
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.text_metrics import duration_mae_frames, spoken_words, wer_percent
 from pipeline.models.ctc import Ctc
 from pipeline.models.speech_model import TextToSpeech
@@ -69,7 +69,7 @@ class TtsScorer:
             again: the same samples will be scored again and again.
         """
         self._model, self._only, self._fp32 = model, only, OfFp32(keep=again)
-        self._listener = listener_of(model, threads) if only is None or METRICS[only].source is Source.transcripts else None
+        self._listener = listener_of(model, threads) if only is None or METRICS[only].is_error_rate else None
         self.restart()
 
     def restart(self) -> None:

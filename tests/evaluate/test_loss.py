@@ -4,21 +4,27 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from pipeline.audio.mel import log_mel
 from pipeline.config.choices import SampleRateMismatch
+from pipeline.config.compose import register_schemas, to_run_config
 from pipeline.config.settings import EvaluationConfig
 from pipeline.data.audio_files import read_audio
 from pipeline.data.datasets import EvaluationSample
+from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.data.utterance_sets import utterances_in
 from pipeline.evaluate import audio_scorer, kinds_of_scorer
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.source_graph import load_graph
+from pipeline.metrics.metric_registry import METRICS
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.onnx_file import OnnxFile
 from pipeline.models.vocoder import Vocoder
+from pipeline.record.run_log import RunLog
 from pipeline.sample import Sample
+from pipeline.stages.load import load
 from tests.conftest import SHIPPED
 
 FRAMES = """frames (float[1, n, 4] x) => (float[1, m, 4] y) { y = Slice (x, zero, end, axis) }"""
@@ -103,3 +109,18 @@ def test_what_follows_from_fp32_alone_is_computed_once_for_a_whole_search(repo, 
     assert losses == [0.0] * 3
     assert len(read) == 2, "each recording once"
     assert len(made) == 2 * (2 + 3), "of each: of the recording, of fp32's audio, and one for each of three losses"
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_search_can_be_limited_in_each_metric_that_a_run_of_the_model_reports(repo, shipped_run, model):
+    register_schemas()
+    with initialize_config_dir(str(repo / "conf"), version_base="1.3"):
+        config = to_run_config(compose("config", [f"model={model}", "evaluation.samples=2"]))
+    loaded = load(config.model)
+    [source] = loaded.graphs.values()
+    items = EvaluationSet(loaded, config.evaluation, config.seed, RunLog()).report.samples
+    reported = [name for name in shipped_run(model, "static").report["evaluation"]["metrics"] if METRICS[name].baseline is None]
+    assert reported
+    for metric in reported:
+        evaluator = LossEvaluator(loaded, source.name, items, config.evaluation, metric, seed=0)
+        assert evaluator.loss(source.path).loss == pytest.approx(0, abs=1e-6), metric
