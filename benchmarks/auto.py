@@ -16,9 +16,11 @@ import dataclasses
 import importlib.util
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,7 @@ def main() -> None:
         "--against", type=Path, nargs="*", default=[], help="other checkouts, whose choices are compared as well"
     )
     parser.add_argument("--limits", type=float, nargs="+", help="of the loss, in place of those of the table")
+    parser.add_argument("--search-seconds", type=float, help="mode.seconds, in place of the default")
     parser.add_argument("--no-tools", action="store_true", help="leave other tools out")
     parser.add_argument("--write", action="store_true", help=f"put each table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
@@ -158,6 +161,7 @@ def comparison(name: str, options: argparse.Namespace) -> str:
         runs = []
         for limit in limits:
             asked = [*overrides, "mode=auto", f"mode.metric={metric}", f"mode.max_loss={limit}"]
+            asked += [f"mode.seconds={options.search_seconds}"] if options.search_seconds else []
             runs.append((f"mode=auto, at most +{limit:g}", asked, ROOT))
             runs += [(f"mode=auto, at most +{limit:g}, of commit {_commit(other)}", asked, other) for other in options.against]
             if name in BOTH_DIRECTIONS and not options.against:
@@ -208,9 +212,9 @@ def _with_interval(loss: dict[str, float] | None) -> str:
 
 
 def by_command(overrides: list[str], folder: Path, checkout: Path) -> tuple[Path | str, str, str]:
-    """Return the artifact of the real command, or why there is none; how long a search took; and its loss where it chose.
+    """Return the artifact of the real command, or why there is none; how long it took; and its loss where it chose.
 
-    Of another checkout, whose report may have another form, only the artifact.
+    Of another checkout, whose report may have another form, the artifact and the time.
     """
     command = [
         sys.executable,
@@ -220,18 +224,28 @@ def by_command(overrides: list[str], folder: Path, checkout: Path) -> tuple[Path
         f"hydra.run.dir={folder}",
     ]
     own_code = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    begun, cpu_begun = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, env=own_code, check=False)
+    took = f"command {time.perf_counter() - begun:.0f} s, {_cpu_of_children() - cpu_begun:.0f} s of CPU"
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], "", ""
     if checkout != ROOT:
-        return folder / json.loads((folder / "report.json").read_text(encoding="utf-8"))["artifacts"][0]["file"], "", ""
+        file = json.loads((folder / "report.json").read_text(encoding="utf-8"))["artifacts"][0]["file"]
+        return folder / file, took, ""
     report = read_report(folder, "benchmarks/auto.py")
     file = folder / (report.artifacts or [])[0].file
     found = next(iter((report.search or {}).values()), None)
     if found is None:
-        return file, "", ""
-    note = f"{len(found.candidates)} candidates in {found.seconds:.0f} s{'' if found.met else '; budget not met'}"
+        return file, took, ""
+    tried = f"{len(found.candidates)} candidates in {found.seconds:.0f} s{'' if found.met else '; budget not met'}"
+    note = f"{tried}; {took}"
     return file, note, _with_interval(None if found.selection_loss is None else dataclasses.asdict(found.selection_loss))
+
+
+def _cpu_of_children() -> float:
+    """Return the CPU seconds of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _commit(checkout: Path) -> str:
