@@ -206,6 +206,10 @@ class AutoConfig(ModeConfig):
         method: how ranges follow from the calibration data; null: what loses least of minmax, percentile (two) and mse.
         percentile: with `method=percentile`: the share of values that must lie within a range, in percent.
         target: the processors that the model is for; `x86`: any of that family; null: this machine, whose speed is measured.
+        reconstruct: what is faster than the choice and loses up to half as much again as `max_loss` allows learns from
+            calibration data what fp32 gives; where it then keeps to the limit, it is the choice. Needs PyTorch (the extra
+            `reconstruct`) and minutes (docs/reconstruction.md).
+        reconstruct_seconds: that the learning may take, per graph, beside `seconds`.
     """
 
     metric: str | None = None
@@ -222,6 +226,8 @@ class AutoConfig(ModeConfig):
     percentile: float = 99.99
     target: Target | None = None
     optimize: bool = True
+    reconstruct: bool = False
+    reconstruct_seconds: float = 600.0
 
 
 AnyModeConfig = AutoConfig | DynamicConfig | StaticConfig | WeightOnlyConfig | Fp16Config | OptimizeConfig

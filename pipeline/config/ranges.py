@@ -162,6 +162,7 @@ def out_of_range(
                 (0 <= mode.size_weight <= 10, "mode.size_weight", mode.size_weight, "0 to 10"),
                 (mode.seconds > 0, "mode.seconds", mode.seconds, "above 0"),
                 (mode.samples is None or mode.samples >= 1, "mode.samples", mode.samples, "null or at least 1"),
+                (mode.reconstruct_seconds > 0, "mode.reconstruct_seconds", mode.reconstruct_seconds, "above 0"),
                 (mode.probes >= 1, "mode.probes", mode.probes, "at least 1"),
                 (50 < mode.percentile <= 100, "mode.percentile", mode.percentile, "above 50, at most 100"),
             ]

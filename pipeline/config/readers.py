@@ -112,7 +112,7 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     ),
     "mode.percentile": (Reader("mode.method=percentile", _method(RangeMethod.percentile)),),
     "mode.momentum": (Reader("mode.method=moving_average", _method(RangeMethod.moving_average)),),
-    "mode.reconstruct": (Reader("mode.format=qdq", lambda run: getattr(run.mode, "format", None) is Format.qdq),),
+    "mode.reconstruct": (Reader("mode.format=qdq", lambda run: getattr(run.mode, "format", Format.qdq) is Format.qdq),),
     "mode.reconstruct_seconds": (Reader("mode.reconstruct=true", lambda run: getattr(run.mode, "reconstruct", False)),),
     "mode.rewrites": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),
     "mode.assume": (Reader("mode.optimize=true", lambda run: run.mode.optimize),),

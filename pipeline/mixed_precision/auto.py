@@ -11,9 +11,8 @@ import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
-from pipeline.config.choices import ModeKind, RangeMethod
-from pipeline.config.mode_settings import Algorithms, AutoConfig, StaticConfig, with_settings_of
-from pipeline.evaluate.loss import LossEvaluator
+from pipeline.config.choices import RangeMethod
+from pipeline.config.mode_settings import Algorithms, AutoConfig
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -21,14 +20,16 @@ from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, postpone
 from pipeline.metrics.metric_registry import proxy_of
-from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.beyond_budget import BeyondBudget
+from pipeline.mixed_precision.candidate_builder import Builder, settings_of
 from pipeline.mixed_precision.candidate_search import CandidateSearch
 from pipeline.mixed_precision.candidate_timing import TrialContext, graph_of
-from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
+from pipeline.mixed_precision.candidates import Candidate, best_of
+from pipeline.mixed_precision.confirmation import confirmed
 from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
-from pipeline.mixed_precision.greedy_knapsack import fastest_choice, front_to_back, path_of
+from pipeline.mixed_precision.greedy_knapsack import Step, fastest_choice, front_to_back, path_of
 from pipeline.mixed_precision.precision_groups import groups_of, plan_of
 from pipeline.mixed_precision.range_method import use_best_method, use_first_method
 from pipeline.mixed_precision.search_inputs import SearchInputs
@@ -47,10 +48,11 @@ from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.own_time import own_time
 from pipeline.ptq.algorithms import fold
+from pipeline.ptq.reconstructed import check_samples, reconstructed
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
-from pipeline.record.results import Kept, MeasuredLoss
+from pipeline.record.results import Kept, MeasuredLoss, Reconstruction
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,6 @@ REWRITING_SHARE, METHODS_SHARE, GAINS_SHARE, NODES_SHARE = 0.25, 0.15, 0.3, 0.6
 SCORING_SHARE, LEAST_SAMPLES = 0.4, 4  # of all of the time, for candidates; on a slow machine they are scored on fewer samples
 ROUNDING_RUNS = 3.0  # times what calibration took: less time than that is better spent without rounding
 CONFIRMING_SHARE = 0.15  # of all of the time, kept for the check of the choice
-CONFIRMED = 4  # candidates at most that are checked on the whole evaluation set
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Found:
         rewritten: the float rewrites that were kept and refused.
         report: the report's `search.<graph>`.
         warnings: what a user must know first.
+        reconstruction: what was learned of its numbers, if that was asked for and is in it.
     """
 
     model: onnx.ModelProto
@@ -86,6 +88,7 @@ class Found:
     rewritten: Rewritten | None
     report: dict[str, Any]
     warnings: tuple[str, ...]
+    reconstruction: Reconstruction | None = None
 
 
 def search(source: SourceGraph, prepared: PreparedGraph, mode: AutoConfig, inputs: SearchInputs, *, threads: int) -> Found:
@@ -135,11 +138,13 @@ class _Search:
         self._first: Candidate | None = None
         self._found: CandidateSearch | None = None
         self._step, self._since = "", self._limit.start
+        self._paths: list[list[Step]] = []
+        self._learned: dict[str, Reconstruction] = {}
 
     def run(self) -> Found:
         """Search, and return the answer."""
         stopped: str | None = None
-        confirmed: tuple[Candidate, bool, MeasuredLoss] | None = None
+        checked: tuple[Candidate, bool, MeasuredLoss] | None = None
         try:
             self._estimate()
             self._make_ready()
@@ -149,7 +154,9 @@ class _Search:
                 self._follow_paths()
             except OutOfTimeError:
                 stopped = self._step
-            confirmed = self._confirm()
+            if self._mode.reconstruct:
+                self._reconstruct()
+            checked = self._confirm()
             self._begin("writing the choice")
         except KeyboardInterrupt as error:
             if not any(c.choice for c in self._candidates):
@@ -158,7 +165,7 @@ class _Search:
             stopped = self._step
         try:
             with held():
-                found = self._answer(confirmed, stopped, interrupted=confirmed is None)
+                found = self._answer(checked, stopped, interrupted=checked is None)
         except KeyboardInterrupt as error:  # that came meanwhile: the answer is there
             postpone(error)
         return found
@@ -181,6 +188,8 @@ class _Search:
         mode, inputs, source = self._mode, self._inputs, self._source
         self._begin("estimating how long it takes")
         given = inputs.calibration[source.name]
+        if mode.reconstruct:
+            check_samples(given)
         middle = sorted(self._selection, key=lambda item: item.sample.size)[len(self._selection) // 2]
         model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))
         session = open_session(source.path, self._threads)
@@ -213,7 +222,7 @@ class _Search:
             prepared = replace(prepared, model=with_shapes(self._rewritten.model))
         self._begin("calibrating")
         fold(prepared.model, Algorithms(fold_batch_norm=True))
-        static = _static(mode)
+        static = settings_of(mode)
         calibration = cropped(source.model, given, CALIBRATION_SHARE, CALIBRATION_LEAST, threads)
         infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
         groups, self._fixed = groups_of(prepared, static, infinite)
@@ -276,9 +285,35 @@ class _Search:
         self._begin("measuring candidates")
         paths = [path_of(self._groups, self._losses, found) for found in self._utilities]
         paths.insert(2, front_to_back(self._groups, paths[1]))
+        self._paths = paths
         sample_s = max(self._model_s, self._evaluator.seconds_per_sample)
         self._limit.end -= min(2 * sample_s * len(self._selection), CONFIRMING_SHARE * self._mode.seconds)
         self._found.run(paths)
+
+    def _reconstruct(self) -> None:
+        """Let candidates that the budget just excludes learn from calibration data; `mode.seconds` is not of that."""
+        assert self._found is not None
+        self._begin("reconstructing what the budget just excludes")
+        left = self._mode.reconstruct_seconds
+
+        def learn(
+            quantized: onnx.ModelProto, fitted: onnx.ModelProto, reference: onnx.ModelProto, share: float
+        ) -> Reconstruction:
+            nonlocal left
+            name, inputs, begun = self._source.name, self._inputs, own_time()
+            found = reconstructed(
+                quantized, fitted, reference, inputs.calibration[name], seconds=share * left,
+                bar=lambda part, steps: inputs.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
+                rate_hz=getattr(inputs.model.adapter, "rate_hz", None), seed=inputs.seed, threads=self._threads,
+            )  # fmt: skip
+            self._limit.leave_out(own_time() - begun)
+            left = max(left - found.seconds, 1.0)
+            self._evaluator.between_samples = lambda: None  # it was worth minutes, and is scored whatever the time
+            return found
+
+        beyond = BeyondBudget(self._found, self._trials, self._budget, learn)
+        beyond.run(self._paths)
+        self._learned = beyond.learned
 
     def _confirm(self) -> tuple[Candidate, bool, MeasuredLoss]:
         """Check the choice on as much of the selection part as there is time for."""
@@ -292,13 +327,11 @@ class _Search:
         if len(items) > self._samples < affordable:
             evaluator = self._inputs.evaluator(self._source.name, self._budget.metric, items[:affordable])
         best, met = best_of(self._found.candidates, self._budget)
-        return _confirmed(best, self._found, self._trials, evaluator, self._budget, met=met)
+        return confirmed(best, self._found, self._trials, evaluator, self._budget, met=met)
 
-    def _answer(
-        self, confirmed: tuple[Candidate, bool, MeasuredLoss] | None, stopped: str | None, *, interrupted: bool
-    ) -> Found:
+    def _answer(self, checked: tuple[Candidate, bool, MeasuredLoss] | None, stopped: str | None, *, interrupted: bool) -> Found:
         builder, budget, candidates = self._builder, self._budget, self._candidates
-        best, met, measured = confirmed or best_so_far(candidates, budget, self._samples)
+        best, met, measured = checked or best_so_far(candidates, budget, self._samples)
         chosen = graph_of(builder, best)
         why = self._why_stopped(stopped, taken(best, candidates), interrupted=interrupted)
         nodes = rows(
@@ -321,7 +354,7 @@ class _Search:
         silence = [f"{name}: {note_on_silence(builder.silent)}"] if builder.silent else []
         warnings = warnings_of(name, best, met, budget, candidates, why)
         log.info("The search for %s took %.1f s of mode.seconds=%g", name, self._limit.spent, self._mode.seconds)
-        return Found(chosen, plan, self._rewritten, report, (*warnings, *silence))
+        return Found(chosen, plan, self._rewritten, report, (*warnings, *silence), self._learned.get(best.label))
 
     def _why_stopped(self, stopped: str | None, taken: str, *, interrupted: bool) -> str | None:
         """Return what an early end cut off, and what to do; None: the search came to its end."""
@@ -340,47 +373,6 @@ class _Search:
     def _enough(self) -> int:
         """A value of `mode.seconds` that is enough."""
         return max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
-
-
-def _static(mode: AutoConfig) -> StaticConfig:
-    """Return the settings of the quantizer that makes candidates."""
-    return with_settings_of(
-        mode,
-        StaticConfig,
-        kind=ModeKind.static,
-        method=mode.method or RangeMethod.minmax,
-        dynamic_op_types=[],  # which operators get which precision is what the search decides
-        weight_only_op_types=[],
-        min_channels=1,  # the search measures what a narrow Conv gains
-        fold_batch_norm=False,
-        cross_layer_equalization=False,
-    )
-
-
-def _confirmed(
-    best: Candidate, found: CandidateSearch, trials: TrialContext, evaluator: LossEvaluator, budget: Budget, *, met: bool
-) -> tuple[Candidate, bool, MeasuredLoss]:
-    """Return the best candidate that keeps to the budget on the whole selection part, and its loss there.
-
-    Where none does, the one that was best on fewer samples, and False. It is the laid-out graph that is scored: what ONNX
-    Runtime's optimizer makes of it is part of the answer. Candidates get the loss that they have here.
-    """
-    allowed = sorted((c for c in found.candidates if c.measured and holds(c, budget)), key=lambda c: -worth(c, budget))
-    others = [c for c in allowed if c is not best and c.loss <= best.loss] if met else []
-    first: tuple[Candidate, MeasuredLoss] | None = None
-    for candidate in [best, *others][:CONFIRMED]:
-        if first is not None and trials.limit.passed:
-            break
-        loss = evaluator.loss(trials.graph_of(candidate), with_interval=True)
-        whole = replace(candidate, loss=loss.loss, length_change=loss.length_change)
-        found.keep(whole)
-        measured = loss.measured or MeasuredLoss(budget.metric, loss.loss, None, None, len(evaluator.items))
-        log.info("%s: %s %.4g on %d samples", candidate.label, budget.metric, whole.loss, len(evaluator.items))
-        if met and keeps_quality(whole, budget):
-            return whole, True, measured
-        first = first or (whole, measured)
-    assert first is not None
-    return first[0], False, first[1]
 
 
 def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> tuple[Sample, float]:

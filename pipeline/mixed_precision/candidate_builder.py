@@ -10,8 +10,8 @@ from dataclasses import replace
 import onnx
 
 from pipeline.calibration.statistics import Statistics
-from pipeline.config.choices import RangeMethod
-from pipeline.config.mode_settings import StaticConfig
+from pipeline.config.choices import ModeKind, RangeMethod
+from pipeline.config.mode_settings import AutoConfig, StaticConfig, with_settings_of
 from pipeline.graph.model_digest import digest_of
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
@@ -71,6 +71,11 @@ class Builder:
         self._rounded: dict[str, onnx.TensorProto] | None = None
 
     @property
+    def samples(self) -> Sequence[Sample]:
+        """Calibration data."""
+        return self._samples
+
+    @property
     def identity(self) -> tuple[object, ...]:
         """What the graph of a choice depends on: the float graph, what it was calibrated on, and how."""
         calibrated_on = digests_of(self._samples)
@@ -125,6 +130,28 @@ class Builder:
         Raises:
             StageError: a node cannot be quantized after all; names it.
         """
+        model, plan = (
+            self.fitted(choice, of=of, rounding=rounding, bias_correction=bias_correction),
+            plan_of(self.groups, choice),
+        )
+        if not plan.precisions:
+            return model
+        quantized = quantize_static(model, plan, self._static, self._ranges_of(model, plan))
+        if not fixed_scales:
+            return quantized
+        seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
+        whole = replace(self._static, method=RangeMethod.minmax)  # as with a dynamic range: nothing is clipped
+        return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
+
+    def fitted(
+        self,
+        choice: Choice,
+        *,
+        of: onnx.ModelProto | None = None,
+        rounding: bool | None = None,
+        bias_correction: bool = False,
+    ) -> onnx.ModelProto:
+        """Return the float graph that `build` writes the quantized graph of a choice from: with its weights and biases."""
         plan = plan_of(self.groups, choice)
         model = onnx.ModelProto()
         model.CopyFrom(of or self.model)
@@ -133,16 +160,9 @@ class Builder:
         ranges = self._ranges_of(model, plan)
         if self.rounding if rounding is None else rounding:
             self._round(model, [group for group in self.groups if group.name in choice])
-        if bias_correction:
-            model = correct_biases(
-                model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads
-            )
-        quantized = quantize_static(model, plan, self._static, ranges)
-        if not fixed_scales:
-            return quantized
-        seen = [tensor for tensor in tensors_with_scales_at_run_time(quantized) if tensor in self._statistics]
-        whole = replace(self._static, method=RangeMethod.minmax)  # as with a dynamic range: nothing is clipped
-        return fix_scales(quantized, ranges_from(self._statistics, seen, whole))
+        if not bias_correction:
+            return model
+        return correct_biases(model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads)
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
         """Return the quantized form of one node that was cut out of the float graph; `model` is not changed."""
@@ -178,3 +198,19 @@ def most_integer(groups: Sequence[Group]) -> dict[str, Precision]:
     """Return the choice in which each group computes in integers, where it can."""
     order = (Precision.static_int8, Precision.dynamic_int8, Precision.weight_int8)
     return {group.name: next(p for p in order if p in group.precisions) for group in groups}
+
+
+def settings_of(mode: AutoConfig) -> StaticConfig:
+    """Return the settings of the quantizer that makes candidates."""
+    return with_settings_of(
+        mode,
+        StaticConfig,
+        kind=ModeKind.static,
+        method=mode.method or RangeMethod.minmax,
+        dynamic_op_types=[],  # which operators get which precision is what the search decides
+        weight_only_op_types=[],
+        reconstruct=False,  # of candidates, not of each
+        min_channels=1,  # the search measures what a narrow Conv gains
+        fold_batch_norm=False,
+        cross_layer_equalization=False,
+    )

@@ -104,6 +104,14 @@ class CandidateSearch:
                 return False
         return True
 
+    def run_within(self, budget: Budget, paths: Sequence[Path]) -> None:
+        """Measure candidates along paths as `run` does, for another budget."""
+        own, self._budget = self._budget, budget
+        try:
+            self.run(paths)
+        finally:
+            self._budget = own
+
     def run(self, paths: Sequence[Path]) -> None:
         """Measure candidates along paths, and around the best of them.
 
@@ -163,7 +171,8 @@ class CandidateSearch:
         """
         rounded = self._trials.builder.rounding
         key = _key(choice, bias_correction, fixed_scales, rounded)
-        if key not in self._found:
+        known = self._found.get(key)
+        if known is None or (samples is None and choice and self._on_too_few(known)):
             model = self._trials.builder.build(choice, bias_correction=bias_correction, fixed_scales=fixed_scales)
             limits = Allowed(self._budget.max_loss, self._budget.max_length_change) if allowed is None else allowed
             verdict = self._trials.evaluator.loss(model, samples, allowed=limits)
@@ -171,12 +180,18 @@ class CandidateSearch:
             candidate = Candidate(
                 label, dict(choice), verdict.loss, verdict.length_change, size, size / self._trials.original_bytes,
                 bias_correction=bias_correction, fixed_scales=fixed_scales, rounded=rounded, samples=verdict.samples,
+                speedup=known.speedup if known else None, layout=known.layout if known else (),
             )  # fmt: skip
             few = f" on {verdict.samples} samples" if verdict.samples < len(self._trials.evaluator.items) else ""
             loss = f"{self._budget.metric} {candidate.loss:.4g}{few}"
             log.info("%s: %s, %.2f of the size", label, loss, candidate.size_ratio)
             self._found[key] = candidate
         return self._found[key]
+
+    def _on_too_few(self, candidate: Candidate) -> bool:
+        """Return whether a loss is of some samples alone, which was enough for a smaller budget than that of now."""
+        limit = self._budget.max_loss
+        return candidate.samples < len(self._trials.evaluator.items) and (limit is None or candidate.loss <= FAR * limit)
 
     def time(self, candidates: Sequence[Candidate], *, always: bool = False) -> None:
         """Measure the speed of candidates, in every layout that they may take: together, or where that takes long one by one.
@@ -317,4 +332,5 @@ def _key(
 
 
 def _key_of(candidate: Candidate) -> tuple[object, ...]:
-    return _key(candidate.choice, candidate.bias_correction, candidate.fixed_scales, candidate.rounded)
+    key = _key(candidate.choice, candidate.bias_correction, candidate.fixed_scales, candidate.rounded)
+    return (*key, candidate.label) if candidate.learned is not None else key

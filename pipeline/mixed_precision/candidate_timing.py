@@ -168,7 +168,11 @@ class CandidateTimer:
 
 
 def built(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
-    """Return a candidate's graph, in no layout."""
+    """Return a candidate's graph, in no layout; it may be changed."""
+    if candidate.learned is not None:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(candidate.learned)
+        return copy
     return builder.build(
         candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
         fixed_scales=candidate.fixed_scales,

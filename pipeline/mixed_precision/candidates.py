@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import onnx
+
 from pipeline.quantize.plan import Precision
 
 FASTER_THAN_FP32 = 0.99  # what counts as no slower, given the noise of a quick measurement
@@ -49,6 +51,7 @@ class Candidate:
         rounded: weights are rounded to keep the outputs of their nodes, where anything is quantized.
         scored: whether its loss is known; where it is not, it counts as infinite.
         samples: that the loss is of; fewer than others have where it was surely too much.
+        learned: the graph, where its numbers were learned (`mode.reconstruct`); None: `Builder.build` makes it.
     """
 
     label: str
@@ -64,6 +67,7 @@ class Candidate:
     rounded: bool = True
     scored: bool = True
     samples: int = 0
+    learned: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     @property
     def measured(self) -> bool:
@@ -87,9 +91,9 @@ def holds(candidate: Candidate, budget: Budget) -> bool:
 def best_of(candidates: Sequence[Candidate], budget: Budget) -> tuple[Candidate, bool]:
     """Return the best candidate whose speed is known, and whether it meets the budget.
 
-    With a limit on the loss, the fastest within it (and of two equally fast ones the smaller); without, the one that loses
-    least of those that are fast and small enough. None that is slower than fp32, where there is another. Where nothing
-    meets the budget, the candidate that misses it by the least.
+    With a limit on the loss, the fastest within it, of equally fast ones the smaller, and of these what loses less; without,
+    the one that loses least of those that are fast and small enough. None that is slower than fp32, where there is another.
+    Where nothing meets the budget, the candidate that misses it by the least.
     """
     known = [c for c in candidates if c.measured]
     meeting = [c for c in known if holds(c, budget)]
@@ -98,7 +102,7 @@ def best_of(candidates: Sequence[Candidate], budget: Budget) -> tuple[Candidate,
     meeting = [c for c in meeting if (c.speedup or 0) >= FASTER_THAN_FP32] or meeting
     if budget.max_loss is None:
         return min(meeting, key=lambda c: (c.loss, -worth(c, budget))), True
-    return max(meeting, key=lambda c: worth(c, budget)), True
+    return max(meeting, key=lambda c: (worth(c, budget), -c.loss)), True
 
 
 def least_short(candidates: Sequence[Candidate], budget: Budget) -> Candidate:

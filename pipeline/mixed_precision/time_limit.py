@@ -36,6 +36,11 @@ class TimeLimit:
         """Whether the end is behind us."""
         return own_time() >= self.end
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave out what has just passed, which had a limit of its own."""
+        self.start += seconds
+        self.end += seconds
+
     def share(self, share: float) -> float:
         """Return the point, on the clock of `own_time`, at which a share of what is left will have passed."""
         return own_time() + share * self.left

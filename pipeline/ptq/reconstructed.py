@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import onnx
 
-from pipeline.config.mode_settings import AnyModeConfig, StaticConfig
+from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.extras import how_to_install
 from pipeline.record.results import ReconstructedPart, Reconstruction
@@ -27,14 +27,14 @@ def check_torch(modes: Iterable[AnyModeConfig]) -> None:
     Raises:
         ConfigError: PyTorch is missing.
     """
-    asked = any(isinstance(mode, StaticConfig) and mode.reconstruct for mode in modes)
+    asked = any(isinstance(mode, StaticConfig | AutoConfig) and mode.reconstruct for mode in modes)
     if asked and importlib.util.find_spec("torch") is None:
         raise ConfigError(f"mode.reconstruct=true: needs PyTorch, which is not installed: {INSTALL}.")
 
 
 def reconstructed(
-    quantized: onnx.ModelProto, fitted: onnx.ModelProto, reference: onnx.ModelProto, mode: StaticConfig,
-    samples: Sequence[Sample], *, bar: Bar, rate_hz: int | None, seed: int, threads: int,
+    quantized: onnx.ModelProto, fitted: onnx.ModelProto, reference: onnx.ModelProto,
+    samples: Sequence[Sample], *, seconds: float, bar: Bar, rate_hz: int | None, seed: int, threads: int,
 ) -> Reconstruction:  # fmt: skip
     """Change the constants of a quantized graph, in place, so that it gives what the float graph gives.
 
@@ -42,8 +42,8 @@ def reconstructed(
         quantized: with Q/DQ pairs.
         fitted: the float graph that it was written from.
         reference: the float graph whose outputs are right; its tensors have the same names.
-        mode: how long it may take.
         samples: calibration data.
+        seconds: that it may take, about.
         bar: (what is done, steps) -> shows how far it is.
         rate_hz: sample rate, where the graph's output may be audio.
         seed: of pieces of samples and their order.
@@ -52,10 +52,7 @@ def reconstructed(
     Raises:
         ConfigError: there is one sample only, of which nothing can be held back, or PyTorch does not load.
     """
-    if len(samples) < 2:
-        raise ConfigError(
-            "calibration.samples: mode.reconstruct=true needs 2 or more: some are held back, to decide what is kept."
-        )
+    check_samples(samples)
     try:
         from pipeline.ptq.reconstruction.reconstruct import Effort, reconstruct
     except ImportError as error:  # a build for a graphics card whose libraries are missing
@@ -65,12 +62,24 @@ def reconstructed(
         fitted,
         reference,
         samples,
-        Effort(mode.reconstruct_seconds),
+        Effort(seconds),
         bar=bar,
         rate_hz=rate_hz,
         seed=seed,
         threads=threads,
     )
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Check that there is something to learn from, and something to hold back.
+
+    Raises:
+        ConfigError: there is one sample only.
+    """
+    if len(samples) < 2:
+        raise ConfigError(
+            "calibration.samples: mode.reconstruct=true needs 2 or more: some are held back, to decide what is kept."
+        )
 
 
 def notes_on(graph: str, found: Reconstruction) -> list[str]:

@@ -228,6 +228,8 @@ class _Job:
         self.searches[source.name] = found.report
         self.rewritten |= {source.name: found.rewritten} if found.rewritten is not None else {}
         self.urgent += found.warnings
+        if found.reconstruction is not None:
+            self._learned(source.name, found.reconstruction)
         self._save(found.model, source, prepared, found.plan, mode, suffix_of(mode) if found.plan.precisions else "fp32")
 
     def quantize(self, source: SourceGraph, prepared: PreparedGraph, mode: AnyModeConfig) -> None:
@@ -317,25 +319,26 @@ class _Job:
             if not (silent := silent_nodes(model, plan, mode, ranges)):
                 break
             self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
-            keep_in_float(
-                model, plan, mode, {name: f"{tensor!r} was zero in all of calibration" for name, tensor in silent.items()}
-            )
+            why = {node: f"{tensor!r} was zero in all of calibration" for node, tensor in silent.items()}
+            keep_in_float(model, plan, mode, why)
         fitted = fit(model, plan, mode, ranges, samples, threads=self.threads)
         if not mode.reconstruct:
             return quantize_static(fitted, plan, mode, ranges)
-        name, reference, before = source.name, onnx.ModelProto(), onnx.ModelProto()
-        reference.CopyFrom(model)
-        before.CopyFrom(fitted)
-        quantized = quantize_static(fitted, plan, mode, ranges)
+        copy, name = onnx.ModelProto(), source.name
+        copy.CopyFrom(fitted)
+        quantized = quantize_static(copy, plan, mode, ranges)
         found = reconstructed(
-            quantized, before, reference, mode, self.calibration[name],
+            quantized, fitted, model, self.calibration[name], seconds=mode.reconstruct_seconds,
             bar=lambda part, steps: self.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
             rate_hz=self.rate_hz, seed=self.seed, threads=self.threads,
         )  # fmt: skip
+        self._learned(name, found)
+        return quantized
+
+    def _learned(self, name: str, found: Reconstruction) -> None:
         self.reconstructions[name] = found
         self.notes += reconstruction_notes(name, found)
         self.warnings += warnings_on_reconstruction(name, found)
-        return quantized
 
 
 def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:

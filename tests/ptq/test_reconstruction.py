@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.config.mode_settings import StaticConfig
+from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import ConfigError
 from pipeline.ptq import reconstructed as stage
 
@@ -116,9 +116,12 @@ def test_torch_computes_what_the_quantized_graph_does(case, run):
 
 def test_without_pytorch_the_setting_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    stage.check_torch([StaticConfig()])
-    with pytest.raises(ConfigError, match=r"mode\.reconstruct=true.*pip install 'speech-quantization-pipeline\[reconstruct\]'"):
-        stage.check_torch([StaticConfig(reconstruct=True)])
+    stage.check_torch([StaticConfig(), AutoConfig()])
+    for asked in (StaticConfig(reconstruct=True), AutoConfig(reconstruct=True)):
+        with pytest.raises(
+            ConfigError, match=r"mode\.reconstruct=true.*pip install 'speech-quantization-pipeline\[reconstruct\]'"
+        ):
+            stage.check_torch([asked])
 
 
 def test_a_command_without_pytorch_ends_before_it_computes_anything(tmp_path):
@@ -133,6 +136,7 @@ def test_a_command_without_pytorch_ends_before_it_computes_anything(tmp_path):
     ("given", "reader"),
     [
         (["mode=static", "mode.reconstruct_seconds=60"], "mode.reconstruct=true"),
+        (["mode=auto", "mode.reconstruct_seconds=60"], "mode.reconstruct=true"),
         (["mode=static", "mode.format=qoperator", "mode.reconstruct=true"], "mode.format=qdq"),
     ],
 )
@@ -146,6 +150,5 @@ def test_one_sample_is_too_few(case):
     reference, original, samples = case
     with pytest.raises(ConfigError, match=r"calibration\.samples.*2 or more"):
         stage.reconstructed(
-            original, reference, reference, StaticConfig(reconstruct=True), samples[:1],
-            bar=silent, rate_hz=None, seed=0, threads=1,
+            original, reference, reference, samples[:1], seconds=60, bar=silent, rate_hz=None, seed=0, threads=1,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pieces of calibration samples at the inputs of a part, as batches.
+"""Pieces of calibration samples at the inputs of a part.
 
 A graph whose one input has a free length is given pieces of its samples from the start, so that every part runs on short data.
 In others (token ids, lengths beside features) pieces are cut where a part begins, along the axis that differs from sample to
@@ -21,8 +21,6 @@ from pipeline.sample import Array, Sample
 PIECE_ELEMENTS = 12_000_000  # of all tensors that a part makes of a piece: what a step of training costs follows from it
 LEAST_POSITIONS = 24
 TRAIN_PIECES, HELD_PIECES = 96, 16
-BATCH = 4
-CLOSE = 1e-3  # of the largest value: how far a batch may be from its samples one by one
 
 Feeds = Mapping[str, Array]
 
@@ -61,11 +59,11 @@ def pieces_of_inputs(
     return [part_of(samples[place], axes, int(rng.integers(0, lengths[place] - length + 1)), length) for place in chosen]
 
 
-def batches_of(
+def crops_of(
     part: Part, quantized: onnx.ModelProto, reference: onnx.ModelProto, samples: Sequence[Sample], count: int, *, cut: bool,
     seed: int, threads: int,
-) -> list[list[Crop]]:  # fmt: skip
-    """Return what a part is taught on: batches, each one Crop, or several that cannot be put together.
+) -> list[Crop]:  # fmt: skip
+    """Return what a part is taught on.
 
     Args:
         part: the part.
@@ -97,12 +95,12 @@ def batches_of(
                     dict(zip(part.outputs, original.run(_tensors(other), part.outputs), strict=True)),
                 )
             )
-    return _together(made) if _in_batches(original, part, [other for _, other in pairs]) else [[one] for one in made]
+    return made
 
 
 def following(
-    part: Part, before: Part, graph: TorchGraph, reference: onnx.ModelProto, batches: Sequence[Sequence[Crop]]
-) -> list[list[Crop]] | None:
+    part: Part, before: Part, graph: TorchGraph, reference: onnx.ModelProto, crops: Sequence[Crop]
+) -> list[Crop] | None:
     """Return what a part is taught on, out of what the part before it was; None where it reads something else.
 
     Args:
@@ -110,26 +108,19 @@ def following(
         before: the one before it.
         graph: its quantized nodes, with what they have learned.
         reference: the float graph.
-        batches: what that part was taught on.
+        crops: what that part was taught on.
     """
-    first = batches[0][0]
-    if not set(part.inputs) <= {*before.outputs, *first.quantized}:
+    if not set(part.inputs) <= {*before.outputs, *crops[0].quantized}:
         return None
     original = TorchGraph(reference, part.original)
-    found: list[list[Crop]] = []
+    found: list[Crop] = []
     with torch.no_grad():
-        for batch in batches:
-            found.append([])
-            for crop in batch:
-                made = dict(zip(before.outputs, graph.run(crop.quantized, before.outputs), strict=True))
-                mine, other = (
-                    {n: tensors[n] for n in part.inputs} for tensors in (crop.quantized | made, crop.original | crop.right)
-                )
-                try:
-                    right = original.run(other, part.outputs)
-                except (RuntimeError, IndexError, ValueError):  # it takes no batches
-                    return None
-                found[-1].append(Crop(mine, other, dict(zip(part.outputs, right, strict=True))))
+        for crop in crops:
+            made = dict(zip(before.outputs, graph.run(crop.quantized, before.outputs), strict=True))
+            mine, other = (
+                {n: tensors[n] for n in part.inputs} for tensors in (crop.quantized | made, crop.original | crop.right)
+            )
+            found.append(Crop(mine, other, dict(zip(part.outputs, original.run(other, part.outputs), strict=True))))
     return found
 
 
@@ -192,38 +183,6 @@ def _length(elements: float, lengths: Sequence[int]) -> int:
     """Return how many positions a piece has: what may be computed; a quarter of the samples at most are shorter."""
     wanted = max(round(PIECE_ELEMENTS / max(elements, 1.0)), LEAST_POSITIONS)
     return max(min(wanted, int(np.quantile(lengths, 0.25, method="lower"))), 1)
-
-
-def _in_batches(original: TorchGraph, part: Part, feeds: Sequence[Feeds]) -> bool:
-    """Return whether pieces may be put together along their first axis: the float part gives the same then."""
-    if len(feeds) < 2 or any(array.ndim == 0 or len(array) != 1 for one in feeds[:2] for array in one.values()):
-        return False
-    if len({tuple((name, array.shape) for name, array in one.items()) for one in feeds}) > 1:
-        return False
-    with torch.no_grad():
-        try:
-            alone = [original.run(_tensors(one), part.outputs) for one in feeds[:2]]
-            stacked = _stacked([_tensors(one) for one in feeds[:2]])
-            both = original.run(stacked, part.outputs)
-        except (RuntimeError, IndexError, ValueError):  # a Reshape to a batch of one
-            return False
-    pairs = [(torch.cat([one[place] for one in alone]), both[place]) for place in range(len(both)) if alone[0][place].dim()]
-    return len(pairs) == len(both) and all(
-        one.shape == other.shape and bool((one - other).abs().max() <= CLOSE * one.abs().max()) for one, other in pairs
-    )
-
-
-def _together(crops: Sequence[Crop]) -> list[list[Crop]]:
-    batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
-    return [[Crop(*(_stacked(same) for same in zip(*map(_fields, batch), strict=True)))] for batch in batches]
-
-
-def _fields(crop: Crop) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    return crop.quantized, crop.original, crop.right
-
-
-def _stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
 
 
 def _tensors(feeds: Feeds) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import onnx
 import torch
 
-from pipeline.ptq.reconstruction.crops import HELD_PIECES, TRAIN_PIECES, batches_of, following, held_back, pieces_of_inputs
+from pipeline.ptq.reconstruction.crops import HELD_PIECES, TRAIN_PIECES, crops_of, following, held_back, pieces_of_inputs
 from pipeline.ptq.reconstruction.fake_quantization import learned_of, write_back
 from pipeline.ptq.reconstruction.parts import Part, parts_of
 from pipeline.ptq.reconstruction.spectral_loss import LEAST_SAMPLES
@@ -25,11 +25,11 @@ from pipeline.ptq.reconstruction.training import Crop, Teacher
 from pipeline.record.results import ReconstructedPart, Reconstruction
 from pipeline.sample import Sample
 
-BLOCK_STEPS, WHOLE_STEPS = 60, 400
+BLOCK_STEPS, WHOLE_STEPS = 200, 1600
 BLOCKS_SHARE = 0.4  # of the time that is left, at most
 
-Data = tuple[list[list[Crop]], list[list[Crop]]]
-"""Batches to learn from, and those that are held back."""
+Data = tuple[list[Crop], list[Crop]]
+"""Pieces to learn from, and those that are held back."""
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """(what is done, steps) -> a block that gives what is to be called after each step."""
@@ -123,7 +123,7 @@ class _Job:
         first = self.learned.snapshot(self.learned.tensors())
         error = None if whole is None or ends is None else self._teacher(whole, ends).error(ends[1])
         data: Data | None = None
-        for place, part in enumerate(blocks if self.effort.block_steps else ()):
+        for place, part in enumerate(blocks if self.effort.block_steps and not self._makes_audio_from_its_inputs(ends) else ()):
             if not self.clock.left:
                 break
             if len(blocks) == 1 and whole is not None and whole.inputs == part.inputs:
@@ -143,16 +143,23 @@ class _Job:
         unfinished = not self.clock.left or any(not row.in_time for row in self.rows)
         return Reconstruction(self.rows, dict(self.parts.left), time.monotonic() - self.start, unfinished)
 
+    def _makes_audio_from_its_inputs(self, ends: Data | None) -> bool:
+        """Return whether all of the graph can be taught to make audio: its blocks alone lead no further then."""
+        whole = self.parts.whole
+        if whole is None or ends is None or self.rate_hz is None or not _is_audio(ends[0][0]):
+            return False
+        return set(whole.inputs) <= set(self.train[0].inputs)
+
     def _next(self, part: Part, before: Part, data: Data) -> Data:
         """Return what a block is taught on, out of what the one before it was, where that has all that it reads."""
         graph = TorchGraph(self.quantized, before.nodes, self.learned)
-        train, held = (following(part, before, graph, self.reference, batches) for batches in data)
+        train, held = (following(part, before, graph, self.reference, crops) for crops in data)
         return self._data(part) if train is None or held is None else (train, held)
 
     def _data(self, part: Part) -> Data:
         counts = (self.effort.train_pieces, self.effort.held_pieces)
         train, held = (
-            batches_of(
+            crops_of(
                 part, self.quantized, self.reference, samples, count, cut=self.cut, seed=self.seed + place, threads=self.threads
             )
             for place, (samples, count) in enumerate(zip((self.train, self.held), counts, strict=True))
@@ -160,7 +167,7 @@ class _Job:
         return train, held
 
     def _teacher(self, part: Part, data: Data) -> Teacher:
-        audio = self.rate_hz if part is self.parts.whole and _is_audio(data[0][0][0]) else None
+        audio = self.rate_hz if part is self.parts.whole and _is_audio(data[0][0]) else None
         return Teacher(part, TorchGraph(self.quantized, part.nodes, self.learned), self.learned, audio)
 
     def _teach(self, part: Part, data: Data, steps: int, clock: Clock) -> None:

@@ -94,16 +94,16 @@ class Teacher:
         return "squared error" if self._rate_hz is None else "log-mel distance"
 
     def teach(
-        self, train: Sequence[Sequence[Crop]], held: Sequence[Sequence[Crop]], steps: int, seed: int, clock: Clock,
+        self, train: Sequence[Crop], held: Sequence[Crop], steps: int, seed: int, clock: Clock,
         on_step: Callable[[], None],
     ) -> Outcome:  # fmt: skip
         """Change what is learned, where that makes the error on held-back data smaller.
 
         Args:
-            train: batches.
-            held: batches that decide what is kept.
+            train: pieces, each of them a step.
+            held: pieces that decide what is kept.
             steps: of the optimiser; where there is no time for all, as many as there is time for.
-            seed: of the order of the batches.
+            seed: of the order of the pieces.
             clock: the time.
             on_step: called after each step.
         """
@@ -118,9 +118,7 @@ class Teacher:
             for group in optimiser.param_groups:
                 group["lr"] = group["unit"] * rate
             optimiser.zero_grad(set_to_none=True)
-            for crop in train[next(order)]:
-                loss = self._loss(crop)
-                loss.backward()
+            self._loss(train[next(order)]).backward()
             optimiser.step()
             done += 1
             on_step()
@@ -140,8 +138,8 @@ class Teacher:
         while True:
             yield from rng.permutation(count)
 
-    def _groups(self, batch: Sequence[Crop]) -> list[dict[str, object]]:
-        loudness = self._loudness(batch)
+    def _groups(self, crop: Crop) -> list[dict[str, object]]:
+        loudness = self._loudness(crop)
         groups: list[dict[str, object]] = []
         for name, tensor in self._tensors.items():
             base, _, kind = name.rpartition("/")
@@ -157,7 +155,7 @@ class Teacher:
             groups.append({"params": [tensor], "unit": unit, "lr": unit})
         return groups
 
-    def _loudness(self, batch: Sequence[Crop]) -> Mapping[str, float]:
+    def _loudness(self, crop: Crop) -> Mapping[str, float]:
         """Return the root mean square of what each layer puts out, by the name of its bias."""
         layers = {
             node.input[2]: node.output[0]
@@ -166,7 +164,7 @@ class Teacher:
         }
         layers = {bias: output for bias, output in layers.items() if bias in self._learned.biases}
         with torch.no_grad():
-            found = self._graph.run(batch[0].quantized, list(layers.values()))
+            found = self._graph.run(crop.quantized, list(layers.values()))
         return {bias: float(values.square().mean().sqrt()) for bias, values in zip(layers, found, strict=True)}
 
     def _loss(self, crop: Crop) -> Tensor:
@@ -177,11 +175,11 @@ class Teacher:
         audio, right = audio.reshape(len(audio), -1), right.reshape(len(right), -1)
         return log_mel_distance(audio, right, self._rate_hz) + SQUARED_SHARE * squared_error([audio], [right])
 
-    def error(self, batches: Sequence[Sequence[Crop]]) -> float:
-        """Return the mean error over batches: log-mel L1 of audio, else squared error over the power of what is right."""
+    def error(self, crops: Sequence[Crop]) -> float:
+        """Return the mean error over pieces: log-mel L1 of audio, else squared error over the power of what is right."""
         errors = []
         with torch.no_grad():
-            for crop in (crop for batch in batches for crop in batch):
+            for crop in crops:
                 made, right = self._graph.run(crop.quantized, self._part.outputs), list(crop.right.values())
                 if self._rate_hz is None:
                     errors.append(float(squared_error(made, right)))
