@@ -17,7 +17,7 @@ from pipeline.graph.prepare import without_shapes
 from pipeline.mixed_precision.bisection import Bisection
 from pipeline.mixed_precision.candidate_builder import most_integer
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
-from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality
+from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
 from pipeline.quantize.plan import Precision
@@ -33,7 +33,7 @@ ORDERS = {
 }
 STEPS = (
     "how many groups can be integers in each order", "the speed of these", "further groups one by one", "fewer groups",
-    "the first Convs as float", "scales from calibration for products",
+    "the first Convs as float", "scales from calibration for products", "the fastest once more, together",
 )  # fmt: skip
 TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
 HARDLY = 1.02  # times what is allowed, that a group is expected to lead to which is not worth a trial
@@ -44,6 +44,7 @@ FAR = 1.5  # times what is allowed, beyond which the end of a path is not measur
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
 REJECTED = 4  # in a row: those that follow cost more still
+FINALISTS, CLOSE = 3, 0.96  # candidates that are timed once more, and of what the fastest is worth
 SLOWER = 0.98  # of the speed of another one: clearly slower, given the noise of a quick measurement
 
 
@@ -148,6 +149,8 @@ class CandidateSearch:
                 refine(best)
                 best, met = best_of(self.candidates, self._budget)
             self.untried.pop(0)
+        self._time_the_fastest_again()
+        self.untried.pop(0)
 
     def scored(
         self,
@@ -314,6 +317,15 @@ class CandidateSearch:
                 self.time([shorter])
                 if self._slower(shorter, best):
                     return
+
+    def _time_the_fastest_again(self) -> None:
+        """Time the best few once more, together: of many quick timings, the highest one flatters."""
+        fine = [c for c in self.candidates if c.measured and c.choice and holds(c, self._budget)]
+        ordered = sorted(fine, key=lambda c: -worth(c, self._budget))[:FINALISTS]
+        close = [c for c in ordered if worth(c, self._budget) >= CLOSE * worth(ordered[0], self._budget)]
+        if len(close) > 1:
+            for candidate in self._timer.timed_again(close):
+                self.keep(candidate)
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""

@@ -85,3 +85,17 @@ def test_without_any_time_whole_graphs_are_measured_and_nothing_else(search):
     assert [(c.label, len(c.choice), c.measured) for c in hurried.search.candidates] == [
         ("float", 0, True), ("all int8", 4, True),
     ]  # fmt: skip
+
+
+def test_the_fastest_are_timed_once_more_together_and_the_second_timing_decides(search):
+    timings = []
+
+    def speed_of(integer):  # the fourth is flattered, the first time that it is timed
+        timings.append(tuple(integer))
+        flattered = "fourth" in integer and timings.count(tuple(integer)) == 1
+        return 2.0 + 0.05 * flattered - 0.03 * ("fourth" in integer and not flattered) if len(integer) >= 3 else 1.0
+
+    best, met = search(lambda integer: 0.0, speed_of).run()
+    assert met
+    assert timings.count(("first", "second", "third", "fourth")) == 2
+    assert "fourth" not in best.choice
