@@ -22,14 +22,14 @@ from pipeline.ptq.reconstruction.torch_graph import TorchGraph
 Tensor = Any  # torch.Tensor: types are checked where PyTorch need not be installed
 Tensors = dict[str, Tensor]
 
-WEIGHT_RATE = 0.012  # of a step of the weight's grid
+WEIGHT_RATE = 0.009  # of a step of the weight's grid
 SCALE_RATE = 3e-3  # of the logarithm of a scale
 ZERO_RATE = 0.06  # of an integer
 BIAS_RATE = 6e-4  # of what the layer puts out
 WARM_UP = 10  # steps
 MEASURED = 5  # steps, until it is known how long one takes
 LOOKS = 4  # at held-back samples on the way
-SQUARED_SHARE = 0.5  # of the squared error beside a spectral one
+SQUARED_SHARE = 0.05  # of the squared error beside a spectral one: it keeps the phase
 
 
 class Clock(Protocol):
