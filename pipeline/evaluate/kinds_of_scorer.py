@@ -57,8 +57,16 @@ def sample_rate_of(model: SpeechModel, source: SourceGraph, config: EvaluationCo
     Raises:
         ConfigError: neither the settings nor the model tell it.
     """
-    metadata = {entry.key: entry.value for entry in source.model.metadata_props}
-    rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
+    rate = audio_rate_of(model, source, config)
     if rate is None:
         raise ConfigError("evaluation.sample_rate_hz: not set, and not in the model's metadata.")
-    return int(rate)
+    return rate
+
+
+def audio_rate_of(model: SpeechModel, source: SourceGraph, config: EvaluationConfig) -> int | None:
+    """Return the sample rate in Hz of the audio that a model makes; None: it is judged as something else, or nothing tells."""
+    if config.kind not in (EvaluationKind.audio, EvaluationKind.tts):
+        return None
+    metadata = {entry.key: entry.value for entry in source.model.metadata_props}
+    rate = config.sample_rate_hz or getattr(model, "rate_hz", None) or metadata.get("sample_rate")
+    return None if rate is None else int(rate)

@@ -13,6 +13,7 @@ from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
 from pipeline.config.choices import RangeMethod
 from pipeline.config.mode_settings import Algorithms, AutoConfig
+from pipeline.evaluate.kinds_of_scorer import audio_rate_of
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.shape_inference import with_shapes
@@ -304,7 +305,8 @@ class _Search:
             found = reconstructed(
                 quantized, fitted, reference, inputs.calibration[name], seconds=share * left,
                 bar=lambda part, steps: inputs.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
-                rate_hz=getattr(inputs.model.adapter, "rate_hz", None), seed=inputs.seed, threads=self._threads,
+                rate_hz=audio_rate_of(inputs.model.adapter, self._source, inputs.evaluation), seed=inputs.seed,
+                threads=self._threads,
             )  # fmt: skip
             self._limit.leave_out(own_time() - begun)
             left = max(left - found.seconds, 1.0)

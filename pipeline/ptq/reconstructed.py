@@ -82,7 +82,7 @@ def check_samples(samples: Sequence[Sample]) -> None:
         )
 
 
-def notes_on(graph: str, found: Reconstruction) -> list[str]:
+def notes_on_reconstruction(graph: str, found: Reconstruction) -> list[str]:
     """Return what was learned of a graph, in sentences."""
     kept = [part for part in found.parts if part.kept]
     layers = sum(part.layers for part in found.parts if part.name != "the whole")
@@ -93,7 +93,7 @@ def notes_on(graph: str, found: Reconstruction) -> list[str]:
     return notes + [f"{graph}: {name}: not reconstructed: {why}." for name, why in found.left.items()]
 
 
-def warnings_on(graph: str, found: Reconstruction) -> list[str]:
+def warnings_on_reconstruction(graph: str, found: Reconstruction) -> list[str]:
     """Return what a user must know: that there was not enough time, or nothing to learn."""
     if found.stopped_early:
         return [f"{graph}: mode.reconstruct_seconds ended the reconstruction; with more, the result may be better."]

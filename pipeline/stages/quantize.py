@@ -22,6 +22,7 @@ from pipeline.config.mode_settings import (
 )
 from pipeline.config.model_name import is_shipped
 from pipeline.errors import ConfigError, StageError, did_you_mean
+from pipeline.evaluate.kinds_of_scorer import audio_rate_of
 from pipeline.graph.prepare import PreparedGraph, prepare
 from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
@@ -32,9 +33,7 @@ from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
-from pipeline.ptq.reconstructed import notes_on as reconstruction_notes
-from pipeline.ptq.reconstructed import reconstructed
-from pipeline.ptq.reconstructed import warnings_on as warnings_on_reconstruction
+from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
 from pipeline.quantize.artifact import Artifact, save_artifact
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
@@ -86,7 +85,7 @@ def run(context: RunContext) -> Quantized:
         lambda: quantize(
             context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
             search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
-            rate_hz=getattr(context.loaded.adapter, "rate_hz", None),
+            rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
         ),
     )  # fmt: skip
     for name, text in config.model.client_files.items():
@@ -337,7 +336,7 @@ class _Job:
 
     def _learned(self, name: str, found: Reconstruction) -> None:
         self.reconstructions[name] = found
-        self.notes += reconstruction_notes(name, found)
+        self.notes += notes_on_reconstruction(name, found)
         self.warnings += warnings_on_reconstruction(name, found)
 
 

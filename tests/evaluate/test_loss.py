@@ -124,3 +124,13 @@ def test_a_search_can_be_limited_in_each_metric_that_a_run_of_the_model_reports(
     for metric in reported:
         evaluator = LossEvaluator(loaded, source.name, items, config.evaluation, metric, seed=0)
         assert evaluator.loss(source.path).loss == pytest.approx(0, abs=1e-6), metric
+
+
+def test_the_sample_rate_of_a_file_of_ones_own_is_that_of_its_evaluation(source_of, conv_net):
+    source = source_of(conv_net())
+    model, audio = OnnxFile("onnx", str(source.path)), EvaluationConfig(kind=EvaluationKind.audio, sample_rate_hz=22_050)
+    assert kinds_of_scorer.audio_rate_of(model, source, audio) == 22_050
+    assert kinds_of_scorer.audio_rate_of(model, source, EvaluationConfig(kind=EvaluationKind.audio)) is None
+    told = source_of(conv_net(sample_rate="16000"), "told")
+    assert kinds_of_scorer.audio_rate_of(model, told, EvaluationConfig(kind=EvaluationKind.audio)) == 16_000
+    assert kinds_of_scorer.audio_rate_of(model, told, EvaluationConfig(kind=EvaluationKind.tensors)) is None

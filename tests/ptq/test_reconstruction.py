@@ -96,7 +96,7 @@ def test_without_time_nothing_changes_and_the_report_says_so(case, learn):
     assert model.SerializeToString() == case[1].SerializeToString()
     assert found.stopped_early
     assert not any(part.kept for part in found.parts)
-    assert stage.warnings_on("net", found) == [
+    assert stage.warnings_on_reconstruction("net", found) == [
         "net: mode.reconstruct_seconds ended the reconstruction; with more, the result may be better."
     ]
 
