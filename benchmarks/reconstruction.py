@@ -1,6 +1,6 @@
 """What `mode.reconstruct=true` brings on a trained HiFi-GAN V2 with everything quantized that `mode=static` quantizes.
 
-    python benchmarks/reconstruction.py --steps 200 --block-steps 0      # prints the table of docs/reconstruction.md
+    python benchmarks/reconstruction.py      # prints the table of docs/reconstruction.md
 
 Needs PyTorch (the extra `reconstruct`) and the model and data of ../shared/real, which are not part of the repository. Log-mel
 L1 to fp32's audio on the four evaluation samples that a run reports on; seconds are of the processor, on one thread.
@@ -28,7 +28,7 @@ from pipeline.graph.prepare import prepare  # noqa: E402
 from pipeline.graph.session import infer, open_session  # noqa: E402
 from pipeline.metrics.audio_metrics import log_mel_l1_of_audio  # noqa: E402
 from pipeline.ptq.algorithms import fit, fold, rewrite  # noqa: E402
-from pipeline.ptq.reconstruction.reconstruct import Effort, reconstruct  # noqa: E402
+from pipeline.ptq.reconstruction.reconstruct import WHOLE_STEPS, Effort, reconstruct  # noqa: E402
 from pipeline.quantize.calibrated_ranges import measured_ranges  # noqa: E402
 from pipeline.quantize.static import plan_static, quantize_static, tensors_to_calibrate  # noqa: E402
 from pipeline.stages.load import load  # noqa: E402
@@ -41,15 +41,14 @@ METHODS = {"minmax": [], "percentile 99.99": ["mode.method=percentile", "mode.pe
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400, help="for all of the graph")
-    parser.add_argument("--block-steps", type=int, default=60, help="for each block")
+    parser.add_argument("--steps", type=int, default=WHOLE_STEPS, help="for all of the graph")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     register_schemas()
     print("| ranges | log-mel L1, as quantized | reconstructed | held-back calibration, before -> after | seconds |")
     print("|---|---|---|---|---|")
     for method in arguments.methods:
-        print(row_of(method, Effort(1e9, arguments.block_steps, arguments.steps)), flush=True)
+        print(row_of(method, Effort(1e9, whole_steps=arguments.steps)), flush=True)
 
 
 def row_of(method: str, effort: Effort) -> str:

@@ -302,13 +302,15 @@ class _Search:
         ) -> Reconstruction:
             nonlocal left
             name, inputs, begun = self._source.name, self._inputs, own_time()
-            found = reconstructed(
-                quantized, fitted, reference, inputs.calibration[name], seconds=share * left,
-                bar=lambda part, steps: inputs.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
-                rate_hz=audio_rate_of(inputs.model.adapter, self._source, inputs.evaluation), seed=inputs.seed,
-                threads=self._threads,
-            )  # fmt: skip
-            self._limit.leave_out(own_time() - begun)
+            try:
+                found = reconstructed(
+                    quantized, fitted, reference, inputs.calibration[name], seconds=share * left,
+                    bar=lambda part, steps: inputs.progress.bar(f"reconstruct {name}: {part}", steps, "steps"),
+                    rate_hz=audio_rate_of(inputs.model.adapter, self._source, inputs.evaluation), seed=inputs.seed,
+                    threads=self._threads,
+                )  # fmt: skip
+            finally:
+                self._limit.leave_out(own_time() - begun)
             left = max(left - found.seconds, 1.0)
             self._evaluator.between_samples = lambda: None  # it was worth minutes, and is scored whatever the time
             return found
