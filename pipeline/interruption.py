@@ -25,6 +25,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 SAME_SECONDS = 0.3  # within which a second signal is the same wish: make and timeout pass on what the terminal has sent too
+SECOND = "; a second Ctrl-C ends it at once"
 INSIST_SECONDS = 1.0  # after which an interruption that was lost (in a destructor, in foreign code) is raised again
 
 
@@ -53,7 +54,7 @@ class _State:
         held: how many blocks are open that must not be torn apart.
         boundaries: how many stages are open.
         held_to_boundary: whether signals wait for the end of the stage.
-        postponed: an interruption that was caught, to be raised at the end of the stage.
+        postponed: an interruption, or an error, that was caught, to be raised at the end of the stage.
         children: processes that must not outlive this one.
     """
 
@@ -64,7 +65,7 @@ class _State:
     held: int = 0
     boundaries: int = 0
     held_to_boundary: bool = False
-    postponed: KeyboardInterrupt | None = None
+    postponed: Exception | KeyboardInterrupt | None = None
     children: set["subprocess.Popen[Any]"] = field(default_factory=set)
 
 
@@ -109,13 +110,15 @@ def interruption_in(error: BaseException) -> KeyboardInterrupt | None:
     return found
 
 
-def postpone(error: KeyboardInterrupt) -> None:
-    """Go on to the end of the stage, to finish what it has so far; the interruption is raised there, outside of one at once."""
-    _notice()
+def postpone(error: Exception | KeyboardInterrupt) -> None:
+    """Go on to the end of the stage, to finish what it has so far; the error is raised there, outside of one at once."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if interrupted:
+        _notice()
     if not _state.boundaries:
         raise error
     if _state.postponed is None:
-        log.info("Interrupted: what there is so far is being written; a second Ctrl-C ends it at once")
+        log.info("%s: what there is so far is being written%s", *(("Interrupted", SECOND) if interrupted else (error, "")))
     _state.postponed = error
 
 
@@ -216,7 +219,7 @@ def _notice() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def _let_go() -> KeyboardInterrupt | None:
+def _let_go() -> Exception | KeyboardInterrupt | None:
     """Leave a stage; return what is to be raised at its end."""
     _state.boundaries -= 1
     _state.held_to_boundary = False

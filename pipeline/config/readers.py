@@ -45,6 +45,11 @@ def calibrates(config: RunConfig) -> bool:
     return any(isinstance(mode, StaticConfig | AutoConfig) for mode in _modes(config))
 
 
+def times_choices(config: RunConfig) -> bool:
+    """Return whether a mode of a run chooses by speed: a search, or rewrites that are kept where they are faster."""
+    return any(isinstance(mode, AutoConfig) or mode.optimize for mode in _modes(config))
+
+
 def _reads_text(config: RunConfig) -> bool:
     return hasattr(config.model, "asr_path")  # a text-to-speech model
 
@@ -79,7 +84,10 @@ def _no_address(config: RunConfig) -> bool:
 
 
 CALIBRATED = Reader(CALIBRATING, calibrates)
-TIMED_ON_DEVICE = Reader("benchmark.host=ssh://<user>@<host>", lambda run: run.benchmark.host is not None)
+TIMED_ON_DEVICE = Reader(
+    "benchmark.host=ssh://<user>@<host> or benchmark.host=adb://<serial>", lambda run: run.benchmark.host is not None
+)
+TIMED_BY_SSH = Reader("benchmark.host=ssh://<user>@<host>", lambda run: (run.benchmark.host or "").startswith("ssh://"))
 READERS: Mapping[str, tuple[Reader, ...]] = {
     "calibration": (CALIBRATED,),
     "calibration.kind": (CALIBRATED,),
@@ -128,7 +136,7 @@ READERS: Mapping[str, tuple[Reader, ...]] = {
     "model.snr_db": (Reader("tracks that are made of recordings (model.track_s)", _makes_tracks),),
     "model.asr_path": (Reader("evaluation=tts", lambda run: run.evaluation.kind is EvaluationKind.tts),),
     "benchmark.host_python": (TIMED_ON_DEVICE,),
-    "benchmark.ssh_config": (TIMED_ON_DEVICE,),
+    "benchmark.ssh_config": (TIMED_BY_SSH,),
     **{
         f"tracking.{setting.name}": (Reader("tracking=mlflow", lambda run: run.tracking.kind is not None),)
         for setting in fields(TrackingConfig)

@@ -94,8 +94,9 @@ class BenchmarkConfig:
             it; 0: never.
         runtime: time and check in this version of ONNX Runtime, such as 1.28.0, or in that of an environment, by its Python
             (venv/bin/python); null: in the installed one. What is fast differs between versions.
-        host: time on a device: ssh://user@pi, or with :port. It needs Python 3.11 with numpy and onnxruntime; models, samples
-            and the timer are sent there, the figures come back, and nothing stays.
+        host: time on a device: ssh://user@pi, or with :port; adb://serial of an Android device, or adb:// of the only one. It
+            needs Python 3.11 with numpy and onnxruntime; models, samples and the timer are sent there, the figures come back,
+            and nothing stays. What a mode chooses by speed is timed there as well: mode=auto, and mode.optimize=true.
         host_python: the Python on the device.
         ssh_config: a configuration file of OpenSSH in the place of ~/.ssh/config.
         self_check: also time the original against itself, the same way: that interval should hold 1.

@@ -3,7 +3,8 @@
 A process of its own, because a model can crash it (then nothing was timed, and the parent reports it), because the
 parent's threads and memory would disturb the figures, and because peak memory is a property of a process.
 
-FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}.
+FOLDER holds job.json and samples.npz; result.json is written there: the figures, or {"error": message}. With `--kept`, the
+process reads names of folders from standard input, one a line, and answers each with the exit status that it would have had.
 """
 
 import ctypes
@@ -29,11 +30,15 @@ try:
 except ImportError:  # a device has numpy and onnxruntime, and need not have it: what else the machine does is not known there
     psutil = None
 
-from pipeline.graph.session import ERROR, feeds_for, named_arrays, open_with, session_options
+from pipeline.graph.session import ERROR, feeds_for, infer, named_arrays, open_session, open_with, session_options
 from pipeline.measure import paired_timing
+from pipeline.measure.kernel_times import kernel_times
+from pipeline.measure.session_rounds import blocks_of, timed_round
 from pipeline.metrics.tensor_metrics import broken_values
-from pipeline.sample import Array
+from pipeline.sample import Array, Sample
 
+KEPT = "--kept"
+LINUX = ("linux", "android")  # what Python calls a kernel of Linux; Android's since 3.13
 LEAST_WATCHED_S = 1.0  # below which it is not known what else the machine did
 
 Feeds = dict[str, Array]
@@ -173,7 +178,7 @@ def peak_resident_bytes() -> int:
 
     Linux' ru_maxrss survives exec, so that a child starts with its parent's peak; VmHWM belongs to this program alone.
     """
-    if sys.platform == "linux":
+    if sys.platform in LINUX:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
     if sys.platform == "win32":
@@ -195,6 +200,33 @@ def profile(job: Json, samples: list[Feeds]) -> Json:
     return {"traces": traces}
 
 
+def open_graph(job: Json, samples: list[Feeds]) -> Json:
+    """Run a graph once: does this ONNX Runtime survive it?"""
+    infer(open_session(Path(job["model"]), job["threads"]), Sample("0", samples[0]))
+    return {}
+
+
+def one_round(job: Json, samples: list[Feeds]) -> Json:
+    """Time graphs in turn: one round of a choice among them (`pipeline.measure.session_rounds`)."""
+    turns = timed_round(
+        [Path(model) for model in job["models"]],
+        [Sample(str(number), feeds) for number, feeds in enumerate(samples)],
+        blocks_of(len(samples), together=job["together"]),
+        threads=job["threads"],
+        order=job["order"],
+        rng=np.random.default_rng(job["seed"]),
+        at_least=job["at_least"],
+        seconds=job["seconds"],
+        watch=time.perf_counter,
+    )
+    return {"turns": list(turns)}
+
+
+def kernels(job: Json, samples: list[Feeds]) -> Json:
+    """Return the time of a graph's kernels."""
+    return dataclasses.asdict(kernel_times(Path(job["model"]), Sample("0", samples[0]), job["threads"]))
+
+
 def _infer(session: ort.InferenceSession, samples: list[Feeds], index: int) -> object:
     return session.run(None, samples[index])
 
@@ -209,12 +241,15 @@ def _busy_seconds() -> float:
     return float(sum(machine) - idle - own.user - own.system)
 
 
-TASKS = {"time": time_models, "memory": measure_memory, "profile": profile}
+TASKS = {
+    "time": time_models, "memory": measure_memory, "profile": profile,
+    "open": open_graph, "round": one_round, "kernels": kernels,
+}  # fmt: skip
 
 
 def end_with_parent() -> None:
     """Let the system end this process where its parent is killed: nobody is left to read what it measures (on Linux)."""
-    if sys.platform == "linux":
+    if sys.platform in LINUX:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
@@ -232,6 +267,18 @@ def main(folder: Path) -> int:
     return 1 if "error" in result else 0
 
 
+def keep() -> None:
+    """Do one job after the other."""
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # where native code prints to standard output, that is no answer
+    for line in sys.stdin:
+        print(main(Path(line.rstrip("\n"))), file=answers, flush=True)
+        gc.collect()  # sessions
+
+
 if __name__ == "__main__":
     end_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
+    if sys.argv[1] == KEPT:
+        keep()
+    else:
+        sys.exit(main(Path(sys.argv[1])))

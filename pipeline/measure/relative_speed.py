@@ -1,26 +1,18 @@
 """How fast several graphs are relative to their original: runs of all of them in turn, ratios of neighbours, the median.
 
-For choosing among candidates, in this process and quick; see session_rounds.py.
+For choosing among candidates, in this process or on a device, and quick; see session_rounds.py.
 """
 
-import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
 import onnx
 
-from pipeline.graph.rehearsal import EndedError
-from pipeline.graph.session import rehearse_model
-from pipeline.measure.child_process import machine_lock
-from pipeline.measure.session_rounds import timed_round
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.own_time import own_time
 from pipeline.sample import Sample
-
-log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
@@ -40,6 +32,7 @@ def speedups(
     seconds: float,
     until: float = math.inf,
     rounds: int = ROUNDS,
+    place: Place = HERE,
 ) -> dict[Key, float]:
     """Return how many times as fast as the original each graph is; what is far from the fastest is not run to the end.
 
@@ -56,12 +49,16 @@ def speedups(
         seconds: for each graph; every graph runs every sample three times at least.
         until: on the clock of `own_time`: no further round is begun then; the first one is run in any case.
         rounds: after the look; 0: a look is enough.
+        place: where they are timed.
+
+    Raises:
+        StageError: a device is lost, or does not run the original.
     """
-    ratios: dict[Key, list[float]] = {
-        key: [] if _survives(model, samples[0], threads) else [0.0] for key, model in models.items()
-    }
+    bench = place.bench([original, *models.values()], samples, threads)
+    numbers = {key: number for number, key in enumerate(models, start=1)}
+    ratios: dict[Key, list[float]] = {key: [] if bench.survives(number) else [0.0] for key, number in numbers.items()}
     rng = np.random.default_rng(0)
-    with machine_lock():
+    with place.alone():
         first = 0 if len(models) > 1 or not rounds else 1  # a single graph is not looked at
         for number in range(first, 1 + rounds):
             if number > first and own_time() >= until:
@@ -69,27 +66,15 @@ def speedups(
             fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
             hopeless = fastest * HOPELESS[max(number, 1) - 1]
             left = [key for key, found in ratios.items() if not found or np.median(found) > hopeless]
-            turns = timed_round(
-                [original, *(models[key] for key in left)],
-                samples,
-                repeat(range(len(samples))),
-                threads=threads,
+            turns = bench.round(
+                [0, *(numbers[key] for key in left)],
+                together=True,
                 order=rng.permutation(len(left) + 1).tolist(),
                 rng=rng,
                 at_least=1 if number else LOOKS * len(samples),
-                watch=time.perf_counter,  # on a busy machine, what is asked for is wall time too
                 seconds=min(seconds * (len(left) + 1) / rounds, max(until - own_time(), 0.0)) if number else 0.0,
             )
             for original_ms, *spent_ms in turns:
                 for key, ms in zip(left, spent_ms, strict=True):
                     ratios[key].append(original_ms / ms)
     return {key: float(np.median(found)) for key, found in ratios.items()}
-
-
-def _survives(model: onnx.ModelProto, sample: Sample, threads: int) -> bool:
-    try:
-        rehearse_model(model, threads, sample=sample)
-    except EndedError as error:
-        log.info("a graph that would have been timed: %s", error.how)
-        return False
-    return True

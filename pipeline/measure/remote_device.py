@@ -4,7 +4,8 @@ It unpacks what it is sent into a directory of its own, runs jobs of `pipeline.m
 results back, and removes the directory when it is told to, or when the connection ends, whatever it is doing then.
 
 Standard input and output carry lines of JSON; `bytes` announces as many bytes after the line.
-To the device: {"op": "file", "name", "bytes"}, {"op": "run", "job": a folder with job.json}, {"op": "end"}.
+To the device: {"op": "file", "name", "bytes"}, {"op": "remove", "name"}, {"op": "run", "job": a folder with job.json, "kept":
+whether by the child that does one job after the other}, {"op": "end"}.
 From it: {"hello": what it is}, {"steps": done so far}, {"done": exit status, "stderr", "files": [{"name", "bytes"}, ...]}.
 """
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PYTHON = sys.argv[2] if len(sys.argv) > 2 else sys.executable  # as the user named it: it may be a program that starts one
@@ -30,6 +31,9 @@ STEPS_FILE = "steps"
 LOCK_FILE = "speech-quantization-benchmark.lock"  # that of `child_process.py`
 PREFIX = "speech-quantize-"
 CHILD = "pipeline.measure.benchmark_child"
+KEPT = "--kept"  # that of `benchmark_child.py`
+SHELLS_PLACE = "/data/local/tmp"  # where the user of Android's shell may write, which has no /tmp
+LAST_BYTES = 4000  # of what a child has printed
 ASK = "import json, numpy, onnxruntime; print(json.dumps(onnxruntime.__version__))"
 SENT = frozenset({"job.json", "samples.npz", STEPS_FILE})
 
@@ -124,24 +128,68 @@ def alone(given: Input) -> Iterator[None]:
         os.close(handle)
 
 
-def run(folder: Path, job: Path, given: Input) -> None:
-    """Do a job, and send what it has written."""
+class KeptChild:
+    """A child that does one job after the other; it is started again where a job has ended it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start none yet."""
+        self._folder, self._errors = folder, folder / "errors"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def do(self, job: Path, given: Input) -> tuple[int, str]:
+        """Let the child do a job; return the exit status, and where it was ended what it printed as errors."""
+        if self._process is None:
+            with self._errors.open("wb") as errors:
+                self._process = started(self._folder, KEPT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # then it has ended, and its output as well
+            process.stdin.write(f"{job}\n".encode())
+            process.stdin.flush()
+        answers = process.stdout.fileno()
+        while answers not in select.select([answers, 0], [], [])[0]:
+            given.check()
+        if answer := process.stdout.readline():
+            return int(answer), ""
+        return self.end(), self._errors.read_bytes()[-LAST_BYTES:].decode(errors="replace")
+
+    def end(self, *, kill: bool = False) -> int:
+        """Wait for the end of the child; return its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if kill:
+            process.kill()
+        assert process.stdin is not None and process.stdout is not None
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        return process.wait()
+
+
+def started(folder: Path, argument: str, **pipes: object) -> "subprocess.Popen[bytes]":
+    """Start a child."""
+    environment = os.environ | {"PYTHONPATH": str(folder / "code.zip"), "ORT_DISABLE_TELEMETRY": "1"}
+    return subprocess.Popen([PYTHON, "-m", CHILD, argument], cwd=folder, env=environment, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def run(job: Path, given: Input, do: Callable[[Path, Input], tuple[int, str]]) -> None:
+    """Do a job, send what it has written, and remove it."""
     with alone(given):
-        status, stderr = _done(folder, job, given)
+        status, stderr = do(job, given)
     files = [path for path in sorted(job.iterdir()) if path.is_file() and path.name not in SENT]
     tell(done=status, stderr=stderr, files=[{"name": path.name, "bytes": path.stat().st_size} for path in files])
     for path in files:
         with path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()
+    shutil.rmtree(job)
 
 
-def _done(folder: Path, job: Path, given: Input) -> tuple[int, str]:
-    """Do a job in a child; return its exit status, and what it printed as errors."""
-    process = subprocess.Popen(
-        [PYTHON, "-m", CHILD, str(job)], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(folder / "code.zip"), "ORT_DISABLE_TELEMETRY": "1"},
-    )  # fmt: skip
+def done_alone(job: Path, given: Input) -> tuple[int, str]:
+    """Do a job in a child of its own; return its exit status, and what it printed as errors."""
+    nothing = subprocess.DEVNULL
+    process = started(job.parent, str(job), stdin=nothing, stdout=nothing, stderr=subprocess.PIPE)
     try:
         told, stderr = 0, b""
         while True:
@@ -153,7 +201,7 @@ def _done(folder: Path, job: Path, given: Input) -> tuple[int, str]:
                 told = steps
                 tell(steps=steps)
             if process.returncode is not None:
-                return process.returncode, stderr.decode(errors="replace")[-4000:]
+                return process.returncode, stderr.decode(errors="replace")[-LAST_BYTES:]
     finally:
         if process.returncode is None:
             process.kill()
@@ -164,8 +212,12 @@ def main() -> None:
     """Serve one connection."""
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = SHELLS_PLACE
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    given = Input()
+    given, kept = Input(), KeptChild(folder)
     try:
         tell(hello={**hello(folder), "folder": str(folder)})
         while (message := given.line())["op"] != "end":
@@ -176,11 +228,14 @@ def main() -> None:
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 given.copy(int(str(message["bytes"])), target)
+            elif message["op"] == "remove":
+                shutil.rmtree(folder / name)
             else:
-                run(folder, folder / name, given)
+                run(folder / name, given, kept.do if message.get("kept") else done_alone)
     except (Gone, BrokenPipeError):
         pass
     finally:
+        kept.end(kill=True)
         shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(BrokenPipeError):
         tell(bye=not folder.exists())

@@ -1,40 +1,30 @@
-"""A device that a benchmark runs on: the models and the timer go there over ssh, the figures come back, nothing stays.
+"""A device that a benchmark runs on: the models and the timer go there, the figures come back, nothing stays.
 
-OpenSSH's client does the connection, with the user's own configuration: keys, ports and jump hosts stand in ~/.ssh/config. Keys
-of hosts are verified. What the remote shell is given is a constant but for the name of the Python, whose signs are restricted;
-everything else goes through the connection as data (`remote_device.py`).
+A program of the user's makes the connection: ssh or adb (`device_address.py`). Everything goes through it as data
+(`remote_device.py`).
 """
 
 import contextlib
 import io
 import json
 import logging
-import re
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError, StageError
+from pipeline.measure.device_address import KEY, command_of
 
 log = logging.getLogger(__name__)
 
-KEY = "benchmark.host"
-PYTHON = re.compile(r"[A-Za-z0-9_./-]+")
-WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 DEVICE_PROGRAM = Path(__file__).with_name("remote_device.py")
-OPTIONS = (
-    "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5",
-    "-o", "ServerAliveCountMax=3", "-o", "LogLevel=ERROR", "-T",
-)  # fmt: skip
-RECEIVE = (  # a shell's quotes hold it, so it is one line; nothing may be read beyond the program
-    "import os,sys;n=int(sys.argv[1]);b=bytearray();"
-    "[b.extend(os.read(0,n-len(b)) or sys.exit(1)) for _ in iter(lambda:len(b)<n,False)];"
-    "exec(compile(bytes(b),'remote_device.py','exec'))"
-)
+
+
+class LostDeviceError(StageError):
+    """The connection to a device broke."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,9 @@ class RemoteHost:
     _process: "subprocess.Popen[bytes]"
     _folder: str
     _sent: dict[Path, str] = field(default_factory=dict)
+    _places: int = 0
     _jobs: int = 0
+    _idle: bool = True  # the other end waits for a message
 
     def run(self, folder: Path, on_step: Callable[[], None]) -> tuple[int, str]:
         """Do the job of a folder on the device; what it writes appears in the folder.
@@ -90,13 +82,14 @@ class RemoteHost:
             StageError: the connection broke.
         """
         self._jobs += 1
+        self._idle = False
         there = f"job{self._jobs}"
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         try:
             moved = {key: self._moved(value, folder, there) for key, value in job.items()}
             self._send_bytes(f"{there}/job.json", json.dumps(moved).encode())
             self._send(f"{there}/samples.npz", folder / "samples.npz")
-            self._write({"op": "run", "job": there})
+            self._write({"op": "run", "job": there, "kept": bool(job.get("kept"))})
             told = 0
             while "done" not in (message := self._read()):
                 for _ in range(told, int(message["steps"])):
@@ -106,9 +99,8 @@ class RemoteHost:
                 with (folder / file["name"]).open("wb") as target:
                     self._receive(int(file["bytes"]), target)
         except (OSError, ValueError, KeyError) as error:
-            raise StageError(
-                f"{KEY}: the connection to {self.device.name} broke; nothing was timed. {self._last_words()}"
-            ) from error
+            raise self._lost() from error
+        self._idle = True
         result = folder / "result.json"
         if result.is_file():  # the names of traces
             text = result.read_text(encoding="utf-8").replace(f"{self._folder}/{there}", str(folder))
@@ -127,16 +119,65 @@ class RemoteHost:
     def _model(self, path: Path) -> str:
         """Return the name of a model on the device; it is sent where it is not there yet, with its weights beside it."""
         if path not in self._sent:
-            import onnx
-
-            from pipeline.graph.source_graph import external_files
-
-            place = f"model{len(self._sent)}"
-            for beside in external_files(onnx.load(path, load_external_data=False), path.parent):
-                self._send(f"{place}/{beside.relative_to(path.parent).as_posix()}", beside)  # where the graph looks for it
-            self._send(f"{place}/model.onnx", path)
-            self._sent[path] = f"{place}/model.onnx"
+            self._sent[path] = self._file(path)
         return self._sent[path]
+
+    def _file(self, path: Path) -> str:
+        import onnx
+
+        from pipeline.graph.source_graph import external_files
+
+        place = self._next_place()
+        for beside in external_files(onnx.load(path, load_external_data=False), path.parent):
+            self._send(f"{place}/{beside.relative_to(path.parent).as_posix()}", beside)  # where the graph looks for it
+        self._send(f"{place}/model.onnx", path)
+        return f"{place}/model.onnx"
+
+    def _next_place(self) -> str:
+        self._places += 1
+        return f"model{self._places}"
+
+    def send_file(self, path: Path) -> str:
+        """Send a model with its weights, and return its name on the device.
+
+        Raises:
+            LostDeviceError: the connection broke.
+        """
+        with self._connection():
+            return self._file(path)
+
+    def send_graph(self, content: bytes) -> str:
+        """Send the contents of a model, and return its name on the device.
+
+        Raises:
+            LostDeviceError: the connection broke.
+        """
+        name = f"{self._next_place()}/model.onnx"
+        with self._connection():
+            self._send_bytes(name, content)
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a model that was sent.
+
+        Raises:
+            LostDeviceError: the connection broke.
+        """
+        with self._connection():
+            self._write({"op": "remove", "name": name.partition("/")[0]})
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[None]:
+        self._idle = False
+        try:
+            yield
+        except OSError as error:
+            raise self._lost() from error
+        self._idle = True
+
+    def _lost(self) -> LostDeviceError:
+        said = _words_of(self._process)
+        return LostDeviceError(f"{KEY}: the connection to {self.device.name} broke; nothing was timed. {said}")
 
     def _send(self, name: str, path: Path) -> None:
         self._write({"op": "file", "name": name, "bytes": path.stat().st_size})
@@ -170,21 +211,27 @@ class RemoteHost:
                 raise ValueError("the end of the connection")
             count -= target.write(block)
 
-    def _last_words(self) -> str:
-        return _words_of(self._process)
-
     def close(self) -> None:
-        """End the program on the device, which removes its directory, and the connection."""
-        with contextlib.suppress(OSError, ValueError):
-            self._write({"op": "end"})
-            self._read()
+        """End the program on the device, which removes its directory, and the connection.
+
+        In the middle of a job or of a file, where an interruption has ended what waits for it, it is the end of the connection
+        that ends the program.
+        """
+        if self._idle:
+            with contextlib.suppress(OSError, ValueError):
+                self._write({"op": "end"})
+                self._read()
         end(self._process)
 
 
 def _words_of(process: "subprocess.Popen[bytes]") -> str:
     """Close a connection, and return why it has ended."""
     said = end(process)
-    return f"It said: {said}" if said else f"ssh ended with status {process.returncode}."
+    return f"It said: {said}" if said else f"{_program(process.args)} ended with status {process.returncode}."
+
+
+def _program(command: Any) -> str:  # noqa: ANN401  what subprocess takes
+    return str(command[0])
 
 
 def end(process: "subprocess.Popen[bytes]") -> str:
@@ -205,66 +252,25 @@ def end(process: "subprocess.Popen[bytes]") -> str:
     return lines[-1] if lines else ""
 
 
-def ssh_command(host: str, python: str, config: str | None) -> list[str]:
-    """Return the command of OpenSSH's client.
-
-    Args:
-        host: ssh://user@host or ssh://user@host:port.
-        python: the interpreter on the device.
-        config: a configuration file in the place of ~/.ssh/config; None: that one.
-
-    Raises:
-        ConfigError: one of them is not allowed.
-    """
-    parts = urlsplit(host)
-    named = [part for part in (parts.hostname, parts.username) if part is not None]
-    if parts.scheme != "ssh" or not parts.hostname or parts.path.strip("/") or not all(map(WORD.fullmatch, named)):
-        raise ConfigError(f"{KEY}: {host!r} is not an address of a device; give ssh://user@host, or ssh://user@host:port.")
-    if parts.password is not None:
-        raise ConfigError(
-            f"{KEY}: a password is not taken; use a key: ssh-copy-id {parts.username or 'user'}@{parts.hostname}."
-        )
-    if not PYTHON.fullmatch(python) or python.startswith("-"):
-        raise ConfigError(f"{KEY}_python: {python!r} is not allowed: letters, digits and _ . / - only.")
-    if config is not None and not Path(config).expanduser().is_file():
-        raise ConfigError(f"benchmark.ssh_config: there is no file {config}.")
-    try:
-        port = ["-p", str(parts.port)] if parts.port is not None else []
-    except ValueError as error:
-        raise ConfigError(f"{KEY}: {host!r}: the port is a number up to 65535.") from error
-    user = f"{parts.username}@" if parts.username else ""
-    own = ["-F", str(Path(config).expanduser().absolute())] if config is not None else []
-    program = len(DEVICE_PROGRAM.read_bytes())
-    return [
-        "ssh",
-        *own,
-        *OPTIONS,
-        *port,
-        "--",
-        f"{user}{parts.hostname}",
-        f'exec {python} -u -c "{RECEIVE}" {program} {python}',
-    ]
-
-
 @contextlib.contextmanager
 def connected(host: str, python: str = "python3", config: str | None = None) -> Iterator[RemoteHost]:
     """Open a connection to a device for a while.
 
     Args:
-        host: ssh://user@host or ssh://user@host:port.
+        host: ssh://user@host, ssh://user@host:port, adb://serial or adb://.
         python: an interpreter there that has numpy and onnxruntime.
         config: a configuration of OpenSSH in the place of ~/.ssh/config.
 
     Raises:
         ConfigError: there is no connection, or the device has no Python with ONNX Runtime.
     """
-    command = ssh_command(host, python, config)
+    command = command_of(host, python, config, len(DEVICE_PROGRAM.read_bytes()))
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:
-        raise ConfigError(f"{KEY}: OpenSSH's client, ssh, cannot be started here: {error}.") from error
+        raise ConfigError(f"{KEY}: {_program(command)}, which connects to {host}, cannot be started here: {error}.") from error
     assert process.stdin is not None and process.stdout is not None
     try:
         try:

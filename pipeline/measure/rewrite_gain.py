@@ -1,20 +1,18 @@
-"""Is one graph faster than another? Pairs of runs in this process, one right after the other, until it is clear.
+"""Is one graph faster than another? Pairs of runs in one process, one right after the other, until it is clear.
 
 For a choice among rewrites; see session_rounds.py.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Literal
 
 import numpy as np
 import onnx
 
 from pipeline.graph.prepare import without_shapes
-from pipeline.measure.session_rounds import timed_round
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.own_time import own_time
 from pipeline.sample import FloatArray, Sample
 
@@ -47,8 +45,9 @@ def measure_gain(
     min_pairs: int = 10,
     max_seconds: float = 1.6,
     until: float = math.inf,
+    place: Place = HERE,
 ) -> Gain:
-    """Time two graphs on the shortest samples of a probe.
+    """Time two graphs on the shortest samples of a probe, here or on a device.
 
     Each round opens both again, one first in one round and the other in the next: what is opened later runs some two percent
     faster (with a 2 ms conformer), which the two orders show and cancel. Faster means: by half a percent, with ratios that
@@ -58,22 +57,13 @@ def measure_gain(
     """
     models = [without_shapes(model) for model in (before, after)]  # as they ship
     samples = sorted(probe, key=lambda sample: sample.size)[:TIMED_SAMPLES]
+    bench = place.bench(models, samples, threads)
     rng = np.random.default_rng(0)
     logs: tuple[list[float], list[float]] = ([], [])
     pairs = -(-min_pairs // ROUNDS)
     for number in range(MOST_ROUNDS):
         order = (0, 1) if number % 2 == 0 else (1, 0)
-        turns = timed_round(
-            models,
-            samples,
-            ([sample] for sample in cycle(range(len(samples)))),
-            threads=threads,
-            order=order,
-            rng=rng,
-            at_least=pairs,
-            seconds=max_seconds / ROUNDS,
-            watch=time.perf_counter,
-        )
+        turns = bench.round(range(2), together=False, order=order, rng=rng, at_least=pairs, seconds=max_seconds / ROUNDS)
         logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
         if number % 2 == 1 and (len(logs[0]) + len(logs[1]) >= min_pairs or own_time() >= until):
             level, ratios = _without_order(*logs)

@@ -8,15 +8,19 @@ since the threads wait for each other.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import cycle, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from pipeline.graph.session import open_session
 from pipeline.measure.paired_timing import Clock, take_turns
 from pipeline.sample import Array, Sample
+
+if TYPE_CHECKING:  # a device opens files, and has no onnx
+    import onnx
 
 LEAST_MS = 1e-6  # that a run is taken to last, on a clock that has not moved
 
@@ -26,8 +30,13 @@ def clock_of(threads: int) -> Clock:
     return time.process_time if threads == 1 else time.perf_counter
 
 
+def blocks_of(samples: int, *, together: bool) -> Iterable[Sequence[int]]:
+    """Return all samples, again and again: as one block, or one by one (see `take_turns`)."""
+    return repeat(range(samples)) if together else ([sample] for sample in cycle(range(samples)))
+
+
 def timed_round(
-    models: Sequence[onnx.ModelProto | Path],
+    models: "Sequence[onnx.ModelProto | Path]",
     samples: Sequence[Sample],
     blocks: Iterable[Sequence[int]],
     *,

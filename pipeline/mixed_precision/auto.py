@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, postpone
+from pipeline.measure.remote_host import LostDeviceError
 from pipeline.metrics.metric_registry import proxy_of
 from pipeline.mixed_precision.beyond_budget import BeyondBudget
 from pipeline.mixed_precision.candidate_builder import Builder, settings_of
@@ -27,7 +28,7 @@ from pipeline.mixed_precision.candidate_search import CandidateSearch
 from pipeline.mixed_precision.candidate_timing import TrialContext, graph_of
 from pipeline.mixed_precision.candidates import Candidate, best_of
 from pipeline.mixed_precision.confirmation import confirmed
-from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings, kernel_times
+from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
 from pipeline.mixed_precision.greedy_knapsack import Step, fastest_choice, front_to_back, path_of
@@ -44,6 +45,7 @@ from pipeline.mixed_precision.time_limit import (
     estimated_seconds,
     in_words,
 )  # fmt: skip
+from pipeline.mixed_precision.typical_sample import typical
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
@@ -54,13 +56,11 @@ from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.silent_tensors import note_on_silence
 from pipeline.quantize.static_matmul_scales import nodes_with_fixed_scales
 from pipeline.record.results import Kept, MeasuredLoss, Reconstruction
-from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 24  # of the evaluation set, that candidates are measured on
 SAMPLES_IN_STEPS = 100  # where the metric moves in steps, of a word or a class
-LONG_SECONDS = 0.5  # of one inference
 PROBE_SHARE, PROBE_LEAST = 0.1, 32  # of a sample's length, and positions, that each node is measured on
 CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 # Of the time that is left, after which a step is ended: rewriting, choosing how ranges follow, measuring what nodes gain and
@@ -138,7 +138,7 @@ class _Search:
         self._gained: KernelSavings = {}
         self._first: Candidate | None = None
         self._found: CandidateSearch | None = None
-        self._step, self._since = "", self._limit.start
+        self._step, self._since, self._how = "", self._limit.start, ""
         self._paths: list[list[Step]] = []
         self._learned: dict[str, Reconstruction] = {}
 
@@ -159,9 +159,10 @@ class _Search:
                 self._reconstruct()
             checked = self._confirm()
             self._begin("writing the choice")
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, LostDeviceError) as error:
             if not any(c.choice for c in self._candidates):
                 raise
+            self._how = "lost its device" if isinstance(error, LostDeviceError) else "interrupted"
             postpone(error)
             stopped = self._step
         try:
@@ -219,7 +220,8 @@ class _Search:
         prepared = self._prepared
         if mode.optimize:
             self._begin("rewriting float operators")
-            self._rewritten = opened(prepared, mode, given[:3], threads, until=self._limit.share(REWRITING_SHARE))
+            until = self._limit.share(REWRITING_SHARE)
+            self._rewritten = opened(prepared, mode, given[:3], threads, until=until, place=inputs.place)
             prepared = replace(prepared, model=with_shapes(self._rewritten.model))
         self._begin("calibrating")
         fold(prepared.model, Algorithms(fold_batch_norm=True))
@@ -245,10 +247,11 @@ class _Search:
         self._begin("measuring whole graphs")
         source, builder = self._source, self._builder
         self._evaluator = self._inputs.evaluator(source.name, self._budget.metric, self._selection[: self._samples])
-        sample, seconds = _typical([call.sample for calls in self._evaluator.calls for call in calls], source, self._threads)
+        given = [call.sample for calls in self._evaluator.calls for call in calls]
+        sample, seconds = typical(given, source.model, self._threads, self._inputs.place)
         self._trials = TrialContext(
             source.model, source.size_bytes, builder, self._evaluator, [sample], self._threads, layouts_for(self._mode),
-            self._limit, inference_s=seconds,
+            self._limit, inference_s=seconds, place=self._inputs.place,
         )  # fmt: skip
         self._found = CandidateSearch(self._trials, self._budget)
         builder.rounding = False  # it can wait
@@ -260,13 +263,14 @@ class _Search:
     def _measure_nodes(self) -> None:
         """Measure what each group gains, and what it loses."""
         self._evaluator.between_samples = self._limit.check
-        builder, threads = self._builder, self._threads
+        builder, threads, place = self._builder, self._threads, self._inputs.place
         [sample] = self._trials.samples
         self._begin("measuring what each node gains")
         self._limit.check()
         until = self._limit.share(GAINS_SHARE)
-        self._gained = kernel_savings(builder, sample, threads=threads, layouts=layouts_for(self._mode), until=until)
-        total_ms = kernel_times(builder.model, sample, threads).all
+        layouts = layouts_for(self._mode)
+        self._gained = kernel_savings(builder, sample, threads=threads, layouts=layouts, until=until, place=place)
+        total_ms = place.kernel_times(builder.model, sample, threads).all
         self._utilities = utilities_of(self._gained, total_ms, self._source, self._budget)
         best_case = {key: max(found[key] for found in self._utilities) for key in self._utilities[0]}
         worthwhile = sorted((key for key, utility in best_case.items() if utility > 0), key=lambda key: -best_case[key])
@@ -347,6 +351,7 @@ class _Search:
             "seconds": round(self._limit.spent, 1),
             "stopped_early": why is not None,
             "stopped": why,
+            "timed_on": self._inputs.place.words,
             "enough_seconds": self._enough if why is not None and not interrupted else None,
             "method": builder.static.method.name,
             "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
@@ -365,7 +370,7 @@ class _Search:
         if stopped is None:
             return None
         if interrupted:
-            return f"interrupted after {self._limit.spent:.0f} s while {stopped}: {taken}."
+            return f"{self._how} after {self._limit.spent:.0f} s while {stopped}: {taken}."
         untried = self._found.untried if self._found is not None else ()
         left = "; ".join([*unmeasured(self._groups, self._gained, self._worthwhile, self._losses), *untried]) or "nothing"
         return (
@@ -377,16 +382,6 @@ class _Search:
     def _enough(self) -> int:
         """A value of `mode.seconds` that is enough."""
         return max(enough_seconds(sum(self._parts.values())), enough_seconds(1.6 * self._mode.seconds))
-
-
-def _typical(samples: Sequence[Sample], source: SourceGraph, threads: int) -> tuple[Sample, float]:
-    """Return the sample of median size, or the smallest where that takes long, as it is run a thousand times; and its time."""
-    ordered = sorted(samples, key=lambda sample: sample.size)
-    middle, session = ordered[len(ordered) // 2], open_session(source.path, threads)
-    infer(session, middle)
-    if (seconds := _seconds_of(lambda: infer(session, middle))) < LONG_SECONDS:
-        return middle, seconds
-    return ordered[0], _seconds_of(lambda: infer(session, ordered[0]))
 
 
 def _seconds_of(run: Callable[[], object]) -> float:

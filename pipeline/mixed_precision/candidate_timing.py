@@ -14,6 +14,7 @@ import onnx
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.prepare import without_shapes
 from pipeline.measure.relative_speed import speedups
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
@@ -49,6 +50,7 @@ class TrialContext:
         layouts: names of the rewrites that may give nodes another layout.
         limit: of time; behind it nothing is begun.
         inference_s: about what one inference of the original takes, on one of the samples.
+        place: where they are timed.
     """
 
     original: onnx.ModelProto
@@ -60,6 +62,7 @@ class TrialContext:
     layouts: Collection[str]
     limit: TimeLimit
     inference_s: float = 0.0
+    place: Place = HERE
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in no layout."""
@@ -141,6 +144,7 @@ class CandidateTimer:
             threads=self._trials.threads,
             seconds=min(self._timing_s, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
             until=self._trials.limit.end,
+            place=self._trials.place,
         )
         self._seen_s.append((own_time() - begun) / len(forms) - self._timing_s)
         timed = []
@@ -168,7 +172,9 @@ class CandidateTimer:
         if len(forms) == len(starts):
             return dict(starts)
         trials = self._trials
-        measured = speedups(trials.original, forms, trials.samples, threads=trials.threads, seconds=0.0, rounds=0)
+        measured = speedups(
+            trials.original, forms, trials.samples, threads=trials.threads, seconds=0.0, rounds=0, place=trials.place
+        )
         best = {label: max(measured[label, at] for at in found) for label, found in starts.items()}
         return {
             label: {at: form for at, form in found.items() if measured[label, at] >= FAST_LAYOUT * best[label]}

@@ -1,4 +1,4 @@
-"""What each group gains in time and in bytes, measured on this machine: its nodes run alone, in float and quantized.
+"""What each group gains in time and in bytes, measured where the search times: its nodes run alone, in float and quantized.
 
 Each node is cut out with the tensor that it reads in the float graph, quantized as it would be in the whole, and run under
 ONNX Runtime's profiler; the time is that of its kernels. Between float neighbours, conversions to and from integers belong to
@@ -10,11 +10,8 @@ since it will be as fast as the fastest. Nodes of the same shapes are measured o
 import contextlib
 import logging
 import math
-import tempfile
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -28,7 +25,8 @@ from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import extract, upstream_of
-from pipeline.measure.ort_trace import inferences_of, read_events
+from pipeline.measure.kernel_times import Times
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.optimize.outcome import Sites
@@ -38,22 +36,6 @@ from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Sample
 
 log = logging.getLogger(__name__)
-
-RUNS, LONG_RUNS, LONG_SECONDS = 10, 4, 0.005  # of each node alone; fewer where one takes so long that little disturbs it
-CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
-
-
-@dataclass(frozen=True)
-class Times:
-    """The time of one inference, in milliseconds.
-
-    Attributes:
-        all: of all kernels.
-        computing: without those that convert to integers and back.
-    """
-
-    all: float
-    computing: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,13 @@ KernelSavings = dict[tuple[str, Precision], KernelSaving]
 
 
 def kernel_savings(
-    builder: Builder, sample: Sample, *, threads: int, layouts: Collection[str], until: float = math.inf
+    builder: Builder,
+    sample: Sample,
+    *,
+    threads: int,
+    layouts: Collection[str],
+    until: float = math.inf,
+    place: Place = HERE,
 ) -> KernelSavings:
     """Return what each group gains in each precision that it may have: those that compute most first.
 
@@ -86,6 +74,7 @@ def kernel_savings(
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
         until: on the clock of `own_time`: groups that are not measured by then are left out.
+        place: where they are timed.
     """
     nodes = {node.name: node for node in builder.model.graph.node}
     constants = initializers_of(builder.model)
@@ -106,7 +95,7 @@ def kernel_savings(
             float_form = alone(builder.model, node, arrays)
             forms = [float_form] if precision is None else [builder.quantized_alone(float_form, name, precision)]
             forms += _in_layouts(forms[0], layouts)
-            times[signature] = _least(forms, Sample(name, arrays), threads)
+            times[signature] = _least(forms, Sample(name, arrays), threads, place)
         return times[signature]
 
     def products(group: Group) -> float:
@@ -147,34 +136,17 @@ def alone(model: onnx.ModelProto, node: onnx.NodeProto, arrays: Mapping[str, Arr
     return with_shapes(extract(model, [node], given, [output]))
 
 
-def _least(forms: Sequence[onnx.ModelProto], sample: Sample, threads: int) -> Times:
+def _least(forms: Sequence[onnx.ModelProto], sample: Sample, threads: int, place: Place) -> Times:
     """Return the times of the fastest of several forms of a graph; the first is as it is, the others have other layouts.
 
     Raises:
         EndedError: ONNX Runtime ends the process that opens or runs the first.
     """
-    found = [kernel_times(forms[0], sample, threads)]
+    found = [place.kernel_times(forms[0], sample, threads)]
     for form in forms[1:]:
         with contextlib.suppress(EndedError):
-            found.append(kernel_times(form, sample, threads))
+            found.append(place.kernel_times(form, sample, threads))
     return min(found, key=lambda times: times.all)
-
-
-def kernel_times(model: onnx.ModelProto, sample: Sample, threads: int) -> Times:
-    """Return the time that the kernels of a graph take in one inference: the least of several."""
-    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-        session = open_session(model, threads, profile=Path(folder) / "trace", sample=sample)
-        infer(session, sample)
-        start = time.perf_counter()
-        infer(session, sample)
-        for _ in range((RUNS if time.perf_counter() - start < LONG_SECONDS else LONG_RUNS) - 1):
-            infer(session, sample)
-        inferences = inferences_of(read_events(Path(session.end_profiling())))[1:]
-    spent = [sum(kernel.spent_us for kernel in inference.kernels) for inference in inferences]
-    computing = [
-        sum(kernel.spent_us for kernel in inference.kernels if kernel.op_type not in CONVERSIONS) for inference in inferences
-    ]
-    return Times(min(spent) / 1000.0, min(computing) / 1000.0)
 
 
 def _in_layouts(model: onnx.ModelProto, allowed: Collection[str]) -> list[onnx.ModelProto]:

@@ -11,6 +11,7 @@ from pipeline.data.evaluation_set import EvaluationSet
 from pipeline.errors import ConfigError
 from pipeline.evaluate.loss import LossEvaluator
 from pipeline.graph.shorten_samples import cropped
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Measured
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.record.progress_bars import ProgressBars
@@ -28,6 +29,7 @@ class SearchInputs:
         evaluation: what quality means.
         seed: of noise.
         progress: where to show what is done now.
+        place: where speed is measured.
     """
 
     model: LoadedModel
@@ -36,6 +38,7 @@ class SearchInputs:
     evaluation: EvaluationConfig
     seed: int
     progress: ProgressBars
+    place: Place = HERE
 
     @property
     def selection(self) -> list[EvaluationSample]:

@@ -12,6 +12,7 @@ from pipeline.graph.graph_editor import Graph
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.measure.relative_speed import speedups
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.optimize.engine import Rewritten, apply
 from pipeline.optimize.layouts import first_form
 from pipeline.optimize.outcome import Refusal
@@ -26,18 +27,20 @@ OPENING_MAY_COST = 0.97  # of the float speed
 OPENING_SECONDS = 1.0  # of timing, for each graph
 
 
-def in_float(prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int) -> Rewritten:
+def in_float(
+    prepared: PreparedGraph, mode: AnyModeConfig, probes: Sequence[Sample], threads: int, place: Place = HERE
+) -> Rewritten:
     """Return the graph with fast float operators; where Q/DQ pairs follow, in the layout that it has already."""
     check_names(mode.rewrites, "mode.rewrites")
     fitting = OPERATORS if isinstance(mode, StaticConfig) else REWRITES
-    return apply(prepared.model, probes, threads=threads, only=_names(fitting, mode), assume=mode.assume)
+    return apply(prepared.model, probes, threads=threads, only=_names(fitting, mode), assume=mode.assume, place=place)
 
 
 def laid_out(
-    model: onnx.ModelProto, before: Rewritten, mode: StaticConfig, probes: Sequence[Sample], threads: int
+    model: onnx.ModelProto, before: Rewritten, mode: StaticConfig, probes: Sequence[Sample], threads: int, place: Place = HERE
 ) -> tuple[onnx.ModelProto, Rewritten]:
     """Return a quantized graph in the layouts that are faster, and the rewrites before and after quantization."""
-    done = apply(model, probes, threads=threads, only=layouts_for(mode))
+    done = apply(model, probes, threads=threads, only=layouts_for(mode), place=place)
     applied, rejected = (*before.applied, *done.applied), (*before.rejected, *done.rejected)
     return done.model, Rewritten(done.model, applied, rejected)
 
@@ -47,7 +50,13 @@ def _names(rewrites: Sequence[Rewrite], mode: AnyModeConfig) -> list[str]:
 
 
 def opened(
-    prepared: PreparedGraph, mode: AutoConfig, probes: Sequence[Sample], threads: int, *, until: float = math.inf
+    prepared: PreparedGraph,
+    mode: AutoConfig,
+    probes: Sequence[Sample],
+    threads: int,
+    *,
+    until: float = math.inf,
+    place: Place = HERE,
 ) -> Rewritten:
     """Return the graph with faster float operators, and with operators that integer kernels exist for, at little or no cost.
 
@@ -59,12 +68,13 @@ def opened(
         probes: real inputs.
         threads: intra-op threads.
         until: on the clock of `own_time`: rewrites that are not tried by then are left out.
+        place: where they are timed.
     """
     check_names(mode.rewrites, "mode.rewrites")
     wanted = _names(OPERATORS, mode)
     plain = [name for name in wanted if name not in OPENING]
     left = None if until == math.inf else max(until - own_time(), 0.0)
-    rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left)
+    rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left, place=place)
     shortest = sorted(probes, key=lambda sample: sample.size)[:1]
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
         graph = Graph(with_shapes(rewritten.model))
@@ -72,7 +82,9 @@ def opened(
             continue
         model = graph.finish()
         before, opened = (first_form(form, layouts_for(mode)) for form in (rewritten.model, model))
-        found = speedups(before, {"opened": opened}, shortest, threads=threads, seconds=OPENING_SECONDS, until=until)
+        found = speedups(
+            before, {"opened": opened}, shortest, threads=threads, seconds=OPENING_SECONDS, until=until, place=place
+        )
         log.info("%s: %.2f times the speed of float without", rewrite.name, found["opened"])
         if found["opened"] >= OPENING_MAY_COST:
             rewritten = replace(rewritten, model=model)

@@ -1,4 +1,4 @@
-"""Rewrites of a graph that compute the same, each kept only where it measures faster on this machine.
+"""Rewrites of a graph that compute the same, each kept only where it measures faster, here or on a device.
 
 A rewrite states its equation and its source in its docstring, and how exact it is in `rewrite_registry.py`. `apply` tries them
 one after the other: a rewrite that finds a place is checked on real inputs (every output within 1e-4 of its scale) and timed
@@ -24,6 +24,7 @@ from pipeline.graph.model_digest import digest_of
 from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.rewrite_gain import Measure, measure_gain
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.optimize.equivalence import LIMIT, Reference
 from pipeline.optimize.outcome import Outcome, Refusal, Sites
 from pipeline.optimize.rewrite_registry import REWRITES, Exactness, Rewrite
@@ -60,6 +61,7 @@ def apply(
     assume: bool = False,
     measure: Measure | None = None,
     max_seconds: float | None = None,
+    place: Place = HERE,
 ) -> Rewritten:
     """Return the graph with every rewrite that computes the same and is faster.
 
@@ -72,6 +74,7 @@ def apply(
         assume: also change places that rest on an assumption about the inputs (`Rewrite.assumption`).
         measure: how to time two graphs; None: paired and interleaved, a second or two for each rewrite.
         max_seconds: begin no further rewrite after these; None: try all.
+        place: where they are timed.
 
     Raises:
         KeyError: `only` names an unknown rewrite.
@@ -80,9 +83,9 @@ def apply(
     waiting = [known[name] for name in only] if only is not None else list(REWRITES)
 
     def tried() -> Rewritten:
-        return _tried(model, probe, threads, waiting, assume, measure, max_seconds)
+        return _tried(model, probe, threads, waiting, assume, measure, max_seconds, place)
 
-    if measure is not None:  # another clock
+    if measure is not None or place is not HERE:  # another clock
         return tried()
     names = [rewrite.name for rewrite in waiting]
     end = own_time() + (np.inf if max_seconds is None else max_seconds)
@@ -111,10 +114,11 @@ def _tried(
     assume: bool,
     measure: Measure | None,
     max_seconds: float | None,
+    place: Place,
 ) -> Rewritten:
     end = own_time() + (np.inf if max_seconds is None else max_seconds)
     short = shorten(model, probe, threads)
-    search = _Search(model, short, threads, measure or partial(measure_gain, until=end), assume=assume)
+    search = _Search(model, short, threads, measure or partial(measure_gain, until=end, place=place), assume=assume)
     for _, neighbours in groupby(waiting, key=lambda rewrite: rewrite.timed_with or rewrite.name):
         group = list(neighbours)
         if own_time() < end:

@@ -1,12 +1,14 @@
 """Artifacts: saved with the metadata of the original, checked to run before they get their name."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from pipeline.config.model_name import is_shipped
 from pipeline.errors import StageError
 from pipeline.graph.input_defaults import put_defaults_back
 from pipeline.graph.large_models import is_large, save_with_external_data
@@ -249,3 +251,9 @@ def _check_promise(model: onnx.ModelProto, suffix: str) -> None:
             f"nothing in the quantized graph is {suffix}: no node of the plan was changed by the quantizer. Choose other nodes "
             "with mode.nodes_to_quantize or other types with mode.op_types."
         )
+
+
+def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:
+    """Return what the files of quantized graphs are called: as the user's own files are, else as the graph's role."""
+    stems = {name: name if is_shipped(str(source.path)) else source.path.stem for name, source in sources.items()}
+    return stems if len(set(stems.values())) == len(stems) else {name: name for name in sources}

@@ -122,6 +122,20 @@ def measured_elsewhere(target: Target | None) -> str | None:
     return f"measured on {names[0]}: says nothing of {names[1]}"
 
 
+def made_for_another(target: Target, machine: str) -> str | None:
+    """Return what to tell of a file for a target on a device of another family; None where it is of that family.
+
+    Args:
+        target: what the file is made for.
+        machine: the architecture of the device, such as aarch64.
+    """
+    on_arm = machine.lower() in ARM
+    if is_arm(target) == on_arm:
+        return None
+    fitting = "arm, or arm_i8mm" if on_arm else "x86"
+    return f"the device is {machine}, but the file is made for {target.name}: give mode.target={fitting}."
+
+
 def activation_type_of(activation_type: IntegerType | None, target: Target | None) -> IntegerType:
     """Return the type of activations: uint8 on all targets, unless the user names one.
 

@@ -70,6 +70,7 @@ class SearchReport:
         stopped_early: whether it ran out of time, or was interrupted.
         stopped: what that cut off and what to do, in a sentence.
         enough_seconds: where it ran out of time, a value of `mode.seconds` that is enough.
+        timed_on: the device that speed was measured on, and its ONNX Runtime; None: this machine.
         method: how ranges follow from calibration.
         percentile: of that method, where it has one.
         selection_loss: of the chosen candidate on the samples that it was chosen on.
@@ -89,6 +90,7 @@ class SearchReport:
     stopped_early: bool | None = None
     stopped: str | None = field(default=None, metadata=LEFT_OUT)
     enough_seconds: int | None = field(default=None, metadata=LEFT_OUT)
+    timed_on: str | None = field(default=None, metadata=LEFT_OUT)
     method: str | None = None
     percentile: float | None = None
     selection_loss: MeasuredLoss | None = field(default=None, metadata=LEFT_OUT)

@@ -155,6 +155,7 @@ def _search(graph: str, found: SearchReport) -> FittedTable:
             Column(f"loss of {found.metric}"),
         ),
     )  # fmt: skip
+    table.captions += [f"timed on {found.timed_on}"] if found.timed_on else []
     front = [candidate for candidate in found.candidates if candidate.on_front or candidate.index == found.chosen]
     for candidate in sorted(front, key=lambda candidate: math.inf if candidate.loss is None else candidate.loss):
         chosen = candidate.index == found.chosen

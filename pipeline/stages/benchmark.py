@@ -29,8 +29,6 @@ def _benchmarks(context: RunContext, runtime: OtherRuntime) -> dict[str, GraphBe
     config = context.config
     if runtime.note:
         context.run_log.warn(runtime.note)
-    if runtime.device is not None and runtime.device.emulated:
-        context.run_log.warn(f"benchmark.host: {runtime.device.words}.")
     results = {}
     for name, artifact in context.result.artifacts.items():
         source = context.loaded.graphs[name]

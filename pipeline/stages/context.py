@@ -6,13 +6,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipeline.config.mode_settings import AutoConfig, DynamicConfig, StaticConfig
+from pipeline.config.readers import times_choices
 from pipeline.config.settings import RunConfig
 from pipeline.data.calibration_set import CalibrationSet
 from pipeline.data.evaluation_set import FEW_SAMPLES, EvaluationSet
 from pipeline.measure.benchmark_result import GraphBenchmark
+from pipeline.measure.device_address import KEY
 from pipeline.measure.other_runtime import OtherRuntime, find_runtime
-from pipeline.measure.remote_host import connected
+from pipeline.measure.remote_host import Device, connected
 from pipeline.models.loaded_model import LoadedModel
+from pipeline.quantize.target import made_for_another, target_of
 from pipeline.record.diagnosis import Diagnosis
 from pipeline.record.packaged import Package
 from pipeline.record.progress_bars import ProgressBars
@@ -23,6 +27,7 @@ from pipeline.stages.quantized import Quantized
 
 if TYPE_CHECKING:
     from pipeline.evaluate.evaluation import Evaluation
+    from pipeline.measure.timing_place import Place
 
 PROBING = frozenset({"load", "inspect"})  # stages that look at one sample, of median size
 PROBED_SAMPLES = 2 * FEW_SAMPLES  # enough to tell which size that is, and for both parts
@@ -82,8 +87,20 @@ class RunContext:
         """The ONNX Runtime that speed is measured in; of a device, what it has: `connected_runtime` opens the connection."""
         if self.config.benchmark.host is not None:
             with self.connected_runtime() as runtime:
+                assert runtime.device is not None
+                self._warn_of(runtime.device)
                 return replace(runtime, remote=None)
         return find_runtime(self.config.benchmark.runtime)
+
+    def _warn_of(self, device: Device) -> None:
+        """Say what a device makes of figures that are measured on it."""
+        if device.emulated:
+            self.run_log.warn(f"{KEY}: {device.words}.")
+        modes = (self.config.mode, *self.config.graph_modes.values())
+        targets = {target_of(mode.target) for mode in modes if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig)}
+        for target in sorted(targets, key=lambda one: one.name):
+            if problem := made_for_another(target, device.machine):
+                self.run_log.warn(f"{KEY}: {problem}")
 
     @contextlib.contextmanager
     def connected_runtime(self) -> Iterator[OtherRuntime]:
@@ -94,6 +111,19 @@ class RunContext:
             return
         with connected(settings.host, settings.host_python, settings.ssh_config) as remote:
             yield OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
+
+    @contextlib.contextmanager
+    def timing_place(self) -> Iterator["Place"]:
+        """Give where a choice among graphs is timed: a device is connected where a mode of the run has such a choice."""
+        from pipeline.measure.device_place import DevicePlace
+        from pipeline.measure.timing_place import HERE
+
+        if self.config.benchmark.host is None or not times_choices(self.config):
+            yield HERE
+            return
+        with self.connected_runtime() as runtime:
+            assert runtime.remote is not None
+            yield DevicePlace(runtime.remote)
 
     @cached_property
     def calibration_set(self) -> CalibrationSet:

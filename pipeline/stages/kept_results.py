@@ -13,6 +13,7 @@ from pipeline.cache.entry_format import Entry
 from pipeline.cache.kinds import ARTIFACTS, EVALUATIONS, TIMINGS
 from pipeline.cache.recall import Form, remembered, renewed
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfig
+from pipeline.config.readers import times_choices
 from pipeline.data.datasets import identities
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.graph.model_digest import digest_of
@@ -57,7 +58,8 @@ def _quantized_from(context: RunContext) -> tuple[object, ...]:
             identities(selection.samples),
             digests_of(context.calibration_set.entry),
         )
-    return model.identity, graphs, modes, probes, samples, searched, config.seed
+    device = context.runtime.device if times_choices(config) else None
+    return model.identity, graphs, modes, probes, samples, searched, config.seed, device and dataclasses.astuple(device)
 
 
 def _entry_of_artifacts(found: Quantized) -> Entry | None:

@@ -20,7 +20,6 @@ from pipeline.config.mode_settings import (
     StaticConfig,
     WeightOnlyConfig,
 )
-from pipeline.config.model_name import is_shipped
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.kinds_of_scorer import audio_rate_of
 from pipeline.graph.prepare import PreparedGraph, prepare
@@ -28,13 +27,15 @@ from pipeline.graph.runtime_versions import opset_for
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, hold, is_postponed, postpone
+from pipeline.measure.remote_host import LostDeviceError
+from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
-from pipeline.quantize.artifact import Artifact, save_artifact
+from pipeline.quantize.artifact import Artifact, save_artifact, stems_of
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
@@ -78,16 +79,18 @@ def run(context: RunContext) -> Quantized:
     for graph in config.graph_modes:
         if graph not in context.loaded.graphs:
             raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, context.loaded.graphs)}")
-    inputs = SearchInputs(context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
+    data = (context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
     probes = {name: evaluation.selection.probes(name) for name in context.loaded.graphs}
-    quantized = quantized_before(
-        context,
-        lambda: quantize(
-            context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
-            search_inputs=inputs, threads=config.runtime.threads, seed=config.seed, progress=context.progress,
-            rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
-        ),
-    )  # fmt: skip
+
+    def made() -> Quantized:
+        with context.timing_place() as place:
+            return quantize(
+                context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
+                search_inputs=SearchInputs(*data, place), threads=config.runtime.threads, seed=config.seed,
+                progress=context.progress, rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
+            )  # fmt: skip
+
+    quantized = quantized_before(context, made)
     for name, text in config.model.client_files.items():
         context.directory.write_text(name, text)
         context.run_log.note(f"{name}: written beside the artifact, for sherpa-onnx.")
@@ -135,13 +138,15 @@ def quantize(
         StageError: nothing would change, or the result does not run.
         KeyboardInterrupt: the run was interrupted before a graph was finished. Later, the graphs that are finished are given,
             and the interruption is postponed (`pipeline.interruption`).
+        LostDeviceError: likewise, where speed is measured on a device.
     """
-    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), rate_hz, stems=stems_of(sources))
+    place = HERE if search_inputs is None else search_inputs.place
+    job = _Job(calibration, probes, directory, threads, seed, progress or ProgressBars(), rate_hz, stems_of(sources), place)
     modes = modes_of_graphs(sources, mode, graph_modes, needed_opset(mode))
     try:
         for name, source in sources.items():
             job.run(source, modes[name], search_inputs)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, LostDeviceError) as error:
         if not job.staged:
             raise
         postpone(error)  # the graphs that are finished are kept
@@ -175,6 +180,8 @@ class _Job:
         seed: of noise.
         progress: bars.
         rate_hz: of the model's audio.
+        stems: graph name -> what the name of its file begins with.
+        place: where speed is measured.
         staged: graph name -> finished artifact, not yet published.
         rewritten: graph name -> the rewrites that were kept and refused.
         searches: graph name -> the report of a search.
@@ -183,7 +190,6 @@ class _Job:
         warnings: what else a user must know.
         notes: what was done as is usual.
         unchanged: of each graph that stays as it is, why.
-        stems: graph name -> what the name of its file begins with.
     """
 
     calibration: SamplesOf
@@ -193,6 +199,8 @@ class _Job:
     seed: int
     progress: ProgressBars
     rate_hz: int | None
+    stems: Mapping[str, str]
+    place: Place
     staged: dict[str, Artifact] = field(default_factory=dict)
     rewritten: dict[str, Rewritten] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -201,7 +209,6 @@ class _Job:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
-    stems: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, source: SourceGraph, mode: AnyModeConfig, search_inputs: SearchInputs | None) -> None:
         """Do with one graph what its mode says; after an interruption that was postponed, nothing."""
@@ -235,7 +242,7 @@ class _Job:
         """Plan and rewrite one graph."""
         name = source.name
         if mode.optimize:
-            self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads)
+            self.rewritten[name] = in_float(prepared, mode, self.probes[name], self.threads, self.place)
             prepared = replace(prepared, model=with_shapes(self.rewritten[name].model))
         self.notes += [
             f"{name}: folded {node}." for node in fold(prepared.model, mode if isinstance(mode, StaticConfig) else Algorithms())
@@ -248,7 +255,8 @@ class _Job:
             return
         model = self._quantized(source, prepared.model, plan, mode, infinite)
         if mode.optimize and isinstance(mode, StaticConfig):
-            model, self.rewritten[name] = laid_out(model, self.rewritten[name], mode, self.probes[name], self.threads)
+            before, probes = self.rewritten[name], self.probes[name]
+            model, self.rewritten[name] = laid_out(model, before, mode, probes, self.threads, self.place)
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
 
     def _save(
@@ -338,12 +346,6 @@ class _Job:
         self.reconstructions[name] = found
         self.notes += notes_on_reconstruction(name, found)
         self.warnings += warnings_on_reconstruction(name, found)
-
-
-def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:
-    """Return what the files of quantized graphs are called: as the user's own files are, else as the graph's role."""
-    stems = {name: name if is_shipped(str(source.path)) else source.path.stem for name, source in sources.items()}
-    return stems if len(set(stems.values())) == len(stems) else {name: name for name in sources}
 
 
 def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:

@@ -19,9 +19,10 @@ import pytest
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.benchmark_graph import benchmark_graph
+from pipeline.measure.device_address import command_of
 from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.measure.remote_device import PREFIX
-from pipeline.measure.remote_host import connected, ssh_command
+from pipeline.measure.remote_host import connected
 from pipeline.sample import Sample
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
@@ -247,4 +248,4 @@ def test_what_runs_on_a_device_needs_numpy_and_onnx_runtime_alone():
 )
 def test_nothing_that_a_shell_could_read_is_taken(host, python, said):
     with pytest.raises(ConfigError, match=said):
-        ssh_command(host, python, None)
+        command_of(host, python, None, 1)

@@ -54,6 +54,7 @@ class SearchView:
         node_loss: what losses of single nodes are in.
         met: whether they are kept; None: not known.
         seconds: how long the search took.
+        timed_on: the device that speed was measured on; None: this machine.
         tried: candidates.
         measured: candidates that were timed.
         chosen: the chosen candidate.
@@ -72,6 +73,7 @@ class SearchView:
     node_loss: str
     met: bool | None
     seconds: float | None
+    timed_on: str | None
     tried: int
     measured: int
     chosen: CandidateRow | None
@@ -101,6 +103,7 @@ def searches(report: Report) -> list[SearchView]:
                 node_loss=_with_unit(search.node_metric or search.metric),
                 met=search.met,
                 seconds=search.seconds,
+                timed_on=search.timed_on,
                 tried=len(search.candidates),
                 measured=sum(one.measured for one in search.candidates),
                 chosen=None if chosen is None else _candidate(chosen, chosen, search.unit),
