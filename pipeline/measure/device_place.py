@@ -3,10 +3,10 @@
 Rounds are the same as in this process (`session_rounds.py`), and so is what is made of them.
 """
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,16 @@ class DevicePlace:
         """What it is, with its ONNX Runtime."""
         return f"{self._remote.device.words}; ONNX Runtime {self._remote.device.onnxruntime}"
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Do nothing: each job sees to it on the device."""
-        return nullcontext()
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other benchmarks out on the device.
+
+        Raises:
+            LostDeviceError: the connection broke.
+        """
+        self._remote.alone(wanted=True)
+        yield
+        self._remote.alone(wanted=False)
 
     def bench(self, models: Sequence[onnx.ModelProto], samples: Sequence[Sample], threads: int) -> Bench:
         """Return what times these graphs; they are sent where the device has not got them, and others are removed there."""

@@ -5,8 +5,10 @@ results back, and removes the directory when it is told to, or when the connecti
 
 Standard input and output carry lines of JSON; `bytes` announces as many bytes after the line.
 To the device: {"op": "file", "name", "bytes"}, {"op": "remove", "name"}, {"op": "run", "job": a folder with job.json, "kept":
-whether by the child that does one job after the other}, {"op": "end"}.
-From it: {"hello": what it is}, {"steps": done so far}, {"done": exit status, "stderr", "files": [{"name", "bytes"}, ...]}.
+whether by the child that does one job after the other}, {"op": "alone", "wanted": whether other benchmarks are to be kept
+out from now on}, {"op": "end"}. Jobs that are not done by the kept child keep others out themselves.
+From it: {"hello": what it is}, {"alone": as wanted}, {"steps": done so far}, {"done": exit status, "stderr", "files": [{"name",
+"bytes"}, ...]}.
 """
 
 import contextlib
@@ -175,8 +177,7 @@ def started(folder: Path, argument: str, **pipes: object) -> "subprocess.Popen[b
 
 def run(job: Path, given: Input, do: Callable[[Path, Input], tuple[int, str]]) -> None:
     """Do a job, send what it has written, and remove it."""
-    with alone(given):
-        status, stderr = do(job, given)
+    status, stderr = do(job, given)
     files = [path for path in sorted(job.iterdir()) if path.is_file() and path.name not in SENT]
     tell(done=status, stderr=stderr, files=[{"name": path.name, "bytes": path.stat().st_size} for path in files])
     for path in files:
@@ -217,7 +218,7 @@ def main() -> None:
     except FileNotFoundError:
         tempfile.tempdir = SHELLS_PLACE
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    given, kept = Input(), KeptChild(folder)
+    given, kept, lock = Input(), KeptChild(folder), contextlib.ExitStack()
     try:
         tell(hello={**hello(folder), "folder": str(folder)})
         while (message := given.line())["op"] != "end":
@@ -230,11 +231,20 @@ def main() -> None:
                 given.copy(int(str(message["bytes"])), target)
             elif message["op"] == "remove":
                 shutil.rmtree(folder / name)
+            elif message["op"] == "alone":
+                lock.close()
+                if message["wanted"]:
+                    lock.enter_context(alone(given))
+                tell(alone=message["wanted"])
+            elif message.get("kept"):
+                run(folder / name, given, kept.do)
             else:
-                run(folder / name, given, kept.do if message.get("kept") else done_alone)
+                with alone(given):
+                    run(folder / name, given, done_alone)
     except (Gone, BrokenPipeError):
         pass
     finally:
+        lock.close()
         kept.end(kill=True)
         shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(BrokenPipeError):

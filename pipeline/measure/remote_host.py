@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.device_address import KEY, command_of
+from pipeline.own_time import waiting
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +167,22 @@ class RemoteHost:
         with self._connection():
             self._write({"op": "remove", "name": name.partition("/")[0]})
 
+    def alone(self, *, wanted: bool) -> None:
+        """Keep other benchmarks out on the device from now on, or no longer; wait until none is there.
+
+        Raises:
+            LostDeviceError: the connection broke.
+        """
+        with self._connection(), waiting():
+            self._write({"op": "alone", "wanted": wanted})
+            self._read()
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:
         self._idle = False
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._lost() from error
         self._idle = True
 

@@ -1,20 +1,12 @@
 """Timing on a device over ssh: against a real sshd on loopback, with a key and a configuration of its own."""
 
-import contextlib
-import getpass
 import os
 import random
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import onnx
-import psutil
 import pytest
 
 from pipeline.errors import ConfigError, StageError
@@ -25,75 +17,7 @@ from pipeline.measure.remote_device import PREFIX
 from pipeline.measure.remote_host import connected
 from pipeline.sample import Sample
 
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 WAIT_LIMIT_S = 60
-DAEMON = """
-Port {port}
-ListenAddress 127.0.0.1
-HostKey {folder}/host_key
-PidFile {folder}/sshd.pid
-AuthorizedKeysFile {folder}/user_key.pub
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
-StrictModes no
-UsePAM no
-"""
-CLIENT = """
-Host *
-  IdentityFile {folder}/user_key
-  IdentitiesOnly yes
-  UserKnownHostsFile {folder}/known_hosts
-  GlobalKnownHostsFile /dev/null
-"""
-
-
-@pytest.fixture(scope="module")
-def device(tmp_path_factory):
-    """Return address and configuration of a device that is this machine."""
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs OpenSSH's client and server")
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host_key", "user_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (folder / "sshd_config").write_text(DAEMON.format(port=port, folder=folder))
-    (folder / "ssh_config").write_text(CLIENT.format(folder=folder))
-    key = (folder / "host_key.pub").read_text().split()[:2]
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(key)}\n")
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where it separates its privileges
-    daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE)
-    until = time.monotonic() + WAIT_LIMIT_S
-    while time.monotonic() < until and daemon.poll() is None:
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    else:
-        daemon.kill()
-        pytest.skip(f"sshd does not start here: {daemon.communicate()[1].decode()[-300:]}")
-    yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}", str(folder / "ssh_config")
-    daemon.terminate()
-    daemon.wait()
-    daemon.stderr.close()
-
-
-@pytest.fixture
-def left():
-    """Return a function that gives what benchmarks have left on the device since the test began."""
-    places = Path(tempfile.gettempdir())
-    before = set(places.glob(f"{PREFIX}*"))
-
-    def what():
-        until = time.monotonic() + WAIT_LIMIT_S
-        while (found := set(places.glob(f"{PREFIX}*")) - before) and time.monotonic() < until:
-            time.sleep(0.1)
-        return found
-
-    return what
 
 
 @pytest.fixture
@@ -102,15 +26,15 @@ def files(tmp_path, make_user_files, make_noise):
     return make_user_files(tmp_path) / "model.onnx", [Sample(f"{k}", {"x": make_noise(20 + k, k)}) for k in range(2)]
 
 
-def test_a_device_times_as_this_machine_does_and_keeps_nothing(device, files, left):
+def test_a_device_times_as_this_machine_does_and_keeps_nothing(device, python_there, files, left, there):
     model, samples = files
-    with connected(device[0], sys.executable, device[1]) as remote:
+    with connected(device[0], python_there, device[1]) as remote:
         runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
         steps = []
         found = benchmark_graph(
             model, model, samples, min_pairs=8, min_seconds=0.1, rounds=2, runtime=runtime, on_step=lambda: steps.append(1)
         )
-        assert list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")), "it works in a directory there"
+        assert list(there.glob(f"{PREFIX}*")), "it works in a directory there"
     assert found.pairs >= 8
     assert found.speedup.low <= 1.0 <= found.speedup.high or 0.5 < found.speedup.median < 2.0, "the same model twice"
     assert found.device.startswith(f"{device[0]}: ")
@@ -119,7 +43,7 @@ def test_a_device_times_as_this_machine_does_and_keeps_nothing(device, files, le
     assert left() == set()
 
 
-def test_weights_beside_a_model_go_along_wherever_they_lie(device, files, tmp_path, left):
+def test_weights_beside_a_model_go_along_wherever_they_lie(device, python_there, files, tmp_path, left):
     model, samples = files
     (tmp_path / "权重 w").mkdir()
     onnx.save(
@@ -129,36 +53,21 @@ def test_weights_beside_a_model_go_along_wherever_they_lie(device, files, tmp_pa
         location="权重 w/all of it.bin",
         size_threshold=0,
     )
-    with connected(device[0], sys.executable, device[1]) as remote:
+    with connected(device[0], python_there, device[1]) as remote:
         runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
         outside = tmp_path / "outside.onnx"
         assert benchmark_graph(model, outside, samples, min_pairs=2, min_seconds=0.1, rounds=1, runtime=runtime).pairs >= 2
     assert left() == set()
 
 
-def test_a_run_is_timed_on_a_device_and_says_which(device, user_files, run_quickly, users_model, left):
-    host = (f"benchmark.host={device[0]}", f"benchmark.ssh_config={device[1]}", f"benchmark.host_python={sys.executable}")
+def test_a_run_is_timed_on_a_device_and_says_which(device, on_device, user_files, run_quickly, users_model, left):
     quick = ("benchmark.runs=6", "benchmark.seconds=0.1", "benchmark.rounds=2")
-    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,quantize,benchmark]", *host, *quick).succeeded()
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,quantize,benchmark]", *on_device, *quick).succeeded()
     measured = run.report["benchmark"]["model"]
     assert measured["device"].startswith(device[0])
     assert f"on {device[0]}: " in run.stdout.replace("\n", " ")
     assert measured["op_times"], "traces come back"
     assert left() == set()
-
-
-def cut(process, rng):
-    """End the connection of a benchmark as a cable that is pulled: at a random moment, from outside."""
-    until = time.monotonic() + WAIT_LIMIT_S
-    while time.monotonic() < until:
-        found = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "ssh"]
-        if found:
-            time.sleep(rng.uniform(0.0, 4.0))
-            for one in found:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.send_signal(signal.SIGKILL)
-            return
-        time.sleep(0.01)
 
 
 RUN = """
@@ -170,10 +79,10 @@ from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.other_runtime import OtherRuntime
 from pipeline.measure.remote_host import connected
 from pipeline.sample import Sample
-host, config, model = sys.argv[1:]
+host, config, python, model = sys.argv[1:]
 samples = [Sample("a", {"x": np.ones((1, 16, 20), np.float32)})]
 try:
-    with connected(host, sys.executable, config) as remote:
+    with connected(host, python, config) as remote:
         runtime = OtherRuntime(remote.device.onnxruntime, device=remote.device, remote=remote)
         benchmark_graph(Path(model), Path(model), samples, min_seconds=60, runtime=runtime)
 except PipelineError as error:
@@ -182,15 +91,15 @@ except PipelineError as error:
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CUTS", "2"))))
-def test_a_connection_that_is_cut_fails_clearly_and_leaves_nothing(device, files, left, repo, seed):
+def test_a_connection_that_is_cut_fails_clearly_and_leaves_nothing(device, python_there, files, left, repo, cut, seed):
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, *device, str(files[0])],
+        [sys.executable, "-c", RUN, *device, python_there, str(files[0])],
         cwd=repo,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(repo)},
     )
-    cut(process, random.Random(seed))
+    cut(process, random.Random(seed).uniform(0.0, 4.0))
     _, said = process.communicate(timeout=WAIT_LIMIT_S)
     assert process.returncode == 1
     assert "error: benchmark.host: " in said and "Traceback" not in said
@@ -211,12 +120,12 @@ def test_a_python_without_onnx_runtime_is_named(device, tmp_path):
         connected(device[0], f"{tmp_path}/venv/bin/python", device[1]).__enter__()
 
 
-def test_a_model_that_the_device_refuses_is_an_error_that_says_so(device, files):
+def test_a_model_that_the_device_refuses_is_an_error_that_says_so(device, python_there, files):
     model, samples = files
     broken = model.with_name("broken.onnx")
     broken.write_bytes(b"")
     with (
-        connected(device[0], sys.executable, device[1]) as remote,
+        connected(device[0], python_there, device[1]) as remote,
         pytest.raises(StageError, match=r"broken.onnx .* nothing was timed"),
     ):
         runtime = OtherRuntime("0", device=remote.device, remote=remote)
