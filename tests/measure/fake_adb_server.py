@@ -1,7 +1,7 @@
 """A server of adb on loopback with one device, which is this machine: what adb's own client connects to.
 
 It speaks the part of the protocol that `adb shell -T` uses (OVERVIEW.TXT, SERVICES.TXT and shell_protocol.h of adb's source):
-requests with four hex digits of length before them, answered by OKAY or FAIL; then packets of a shell, one byte of kind and four
+requests with four hex digits of length before them, answered by OKAY or FAIL; then a shell's packets, one byte of kind and four
 of length before each. As on Android, the shell begins in a directory that its user need not be able to write to.
 """
 
