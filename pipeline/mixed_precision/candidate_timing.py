@@ -117,6 +117,7 @@ class CandidateTimer:
             threads=self._trials.threads,
             seconds=2 * self._timing_s,
             until=self._trials.limit.end,
+            place=self._trials.place,
         )
         for candidate in candidates:
             log.info("%s: %.2f times as fast, timed again", candidate.label, measured[candidate.label])

@@ -87,7 +87,8 @@ def run(context: RunContext) -> Quantized:
             return quantize(
                 context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
                 search_inputs=SearchInputs(*data, place), threads=config.runtime.threads, seed=config.seed,
-                progress=context.progress, rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
+                progress=context.progress,
+                rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
             )  # fmt: skip
 
     quantized = quantized_before(context, made)
