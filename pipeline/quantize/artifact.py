@@ -4,10 +4,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import onnx
 
+from pipeline.config.choices import IntegerType
+from pipeline.config.mode_settings import (
+    AnyModeConfig,
+    AutoConfig,
+    DynamicConfig,
+    Fp16Config,
+    OptimizeConfig,
+    StaticConfig,
+    WeightOnlyConfig,
+)
 from pipeline.config.model_name import is_shipped
 from pipeline.errors import StageError
 from pipeline.graph.input_defaults import put_defaults_back
@@ -257,3 +268,20 @@ def stems_of(sources: Mapping[str, SourceGraph]) -> dict[str, str]:
     """Return what the files of quantized graphs are called: as the user's own files are, else as the graph's role."""
     stems = {name: name if is_shipped(str(source.path)) else source.path.stem for name, source in sources.items()}
     return stems if len(set(stems.values())) == len(stems) else {name: name for name in sources}
+
+
+def suffix_of(mode: AnyModeConfig) -> str:
+    """Return the type in an artifact's name: `<graph>.<suffix>.onnx`."""
+    match mode:
+        case StaticConfig():
+            return (mode.weight_type or IntegerType.int8).name.removeprefix("u")
+        case DynamicConfig() | AutoConfig():
+            return "int8"
+        case WeightOnlyConfig():
+            return f"int{mode.bits}"
+        case Fp16Config():
+            return "fp16"
+        case OptimizeConfig():
+            return "fp32"
+        case _:
+            assert_never(mode)

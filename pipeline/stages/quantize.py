@@ -35,7 +35,7 @@ from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_a
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
-from pipeline.quantize.artifact import Artifact, save_artifact, stems_of
+from pipeline.quantize.artifact import Artifact, save_artifact, stems_of, suffix_of
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
@@ -381,22 +381,5 @@ def needed_opset(mode: AnyModeConfig) -> int:
             return 13
         case Fp16Config() | OptimizeConfig():
             return 7
-        case _:
-            assert_never(mode)
-
-
-def suffix_of(mode: AnyModeConfig) -> str:
-    """Return the type in an artifact's name: `<graph>.<suffix>.onnx`."""
-    match mode:
-        case StaticConfig():
-            return (mode.weight_type or IntegerType.int8).name.removeprefix("u")
-        case DynamicConfig() | AutoConfig():
-            return "int8"
-        case WeightOnlyConfig():
-            return f"int{mode.bits}"
-        case Fp16Config():
-            return "fp16"
-        case OptimizeConfig():
-            return "fp32"
         case _:
             assert_never(mode)

@@ -6,8 +6,9 @@ import pytest
 from pipeline.config.choices import IntegerType
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
+from pipeline.quantize.artifact import suffix_of
 from pipeline.quantize.plan import Precision
-from pipeline.stages.quantize import needed_opset, plan_for, suffix_of
+from pipeline.stages.quantize import needed_opset, plan_for
 
 
 @pytest.fixture
