@@ -153,12 +153,13 @@ def _run_config(composed: DictConfig) -> RunConfig:
             problems += out_of_range(mode, *groups)
         problems += [*limits_out_of_range(values["limits"]), *cache_out_of_range(values["cache"])]
         problems += [*package_out_of_range(values["package"]), *_stage_problems(stages)]
+        problems += [] if isinstance(seed, int) else [f"seed: {seed!r} is not a whole number; give one, such as seed=0."]
         problems += tracking_out_of_range(values["tracking"])
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
     selected = tuple(name for name in ALL_STAGES if name in stages or (packs and name == "package"))
-    return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
+    return RunConfig(**values, stages=selected, seed=seed, graph_modes=graph_modes)
 
 
 def to_cache_config(composed: DictConfig) -> CacheConfig:
