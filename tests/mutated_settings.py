@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.paths import with_portable_paths
 from pipeline.record.run_directory import RunDirectory
 from pipeline.runner import run_stages
-from tests.mutated_bytes import NUMBERS, mutated_bytes
+from tests.mutated_bytes import NUMBERS, REPO, mutated_bytes
 
 MODES = ("dynamic", "static", "weight_only", "fp16", "optimize")
 
@@ -24,8 +24,10 @@ MODES = ("dynamic", "static", "weight_only", "fp16", "optimize")
 def mutated_settings(seed: int) -> list[str]:
     """Return a command line of settings that exist, with values that may be anything."""
     rng = random.Random(seed)
-    model, mode = rng.choice(("onnx", "vocoder", "asr", "matcha")), rng.choice((*MODES, "auto"))
+    model, mode = rng.choice(("onnx", "onnx", "vocoder", "asr", "matcha")), rng.choice((*MODES, "auto"))
     given = [f"model={model}", f"mode={mode}"]
+    if model == "onnx":
+        given.append(f"model.path={REPO}/tests/exported/{rng.choice(('vocos', 'hifigan'))}.onnx")
     names = [*setting_names(model, mode), "graph_modes.encoder", "typo", "model._target_", "mode.kind"]
     numbers = [str(number) for number in NUMBERS]
     values = [
@@ -57,14 +59,19 @@ def setting_names(model: str, mode: str) -> list[str]:
 
 
 def run_config(seed: int, folder: Path) -> None:
-    """Compose mutated settings and run the load stage; or read a mutated config.yaml as `rerun` does."""
+    """Compose mutated settings and run the load stage, or a small model; or read a mutated config.yaml as `rerun` does."""
     rng = random.Random(f"how {seed}")
     if rng.random() < 0.25:
         text = composed_text()
         (folder / "config.yaml").write_bytes(mutated_bytes(text.encode(), rng))
         read_run_config(folder / "config.yaml")
         return
-    run_settings([*mutated_settings(seed), "stages=[load]"], folder)
+    settings = mutated_settings(seed)
+    if settings[0] == "model=onnx" and settings[1] != "mode=auto" and rng.random() < 0.5:
+        read = [f"calibration.{name}" for name in ("samples=2", "length=8") if settings[1] == "mode=static"]
+        run_settings([*settings, "evaluation.samples=2", *read, "stages=[load,quantize,evaluate]"], folder)
+    else:
+        run_settings([*settings, "stages=[load]"], folder)
 
 
 def composed_text() -> str:
