@@ -151,8 +151,8 @@ def _check_nodes(file: Path, graph: onnx.GraphProto) -> None:
     if nodes > limits().nodes:
         raise ModelError(
             f"limits.nodes: {limits().nodes}, but {file} has {nodes} operators. ONNX Runtime's optimisers take a time that "
-            "grows faster than their number: minutes at a hundred thousand, hours at a million. Export the model without "
-            f"unrolled loops, or wait: limits.nodes={nodes}, with a limits.opening_seconds that is long enough."
+            "grows faster than their number: more than a minute at a hundred thousand. Export the model without unrolled "
+            f"loops, or wait: limits.nodes={nodes}, with a limits.opening_seconds that is long enough."
         )
 
 
