@@ -13,6 +13,8 @@ class LimitsConfig:
 
     Attributes:
         model_mb: the size of a model's file with its weights, and of what an archive holds.
+        nodes: the number of operators of a graph, those of bodies included: ONNX Runtime's optimisers take time that grows
+            faster than it.
         sample_seconds: the length of a recording.
         sample_mb: the size of the arrays of one sample.
         stage_seconds: the time that each stage may take; null: as long as it needs.
@@ -22,6 +24,7 @@ class LimitsConfig:
     """
 
     model_mb: int = 16_000
+    nodes: int = 100_000
     sample_seconds: float = 1800.0
     sample_mb: int = 2000
     stage_seconds: float | None = None

@@ -25,7 +25,7 @@ def composed(**changes):
         "rerun": None,
     }
     for key, change in changes.items():
-        values[key] = {**values[key], **change} if isinstance(change, dict) else change
+        values[key] = {**values.get(key, {}), **change} if isinstance(change, dict) else change
     return OmegaConf.create(values)
 
 
@@ -79,6 +79,14 @@ def weight_only(**changes):
         ({"calibration": {"samples": "many"}}, r"calibration\.samples.*many"),
         ({"stages": ["load", "evaluat"]}, r"stages: no stage 'evaluat'.*evaluate"),
         ({"stages": []}, r"stages: empty"),
+        ({"stages": "load"}, r"stages: 'load' is no list"),
+        ({"stages": 7}, r"stages: 7 is no list"),
+        ({"stages": [7, {"load": 1}]}, r"stages: no stage 7"),
+        ({"seed": None}, r"seed: None is out of limits; allowed: a whole number, 0 or more"),  # ~seed
+        ({"seed": -1}, r"seed: -1 is out of limits"),
+        ({"runtime": {"threads": 2**31 - 1}}, r"runtime\.threads: 2147483647 is out of limits; allowed: 1 to 1024"),
+        ({"limits": {"opening_seconds": float("inf")}}, r"limits\.opening_seconds: inf is out of limits"),
+        ({"limits": {"memory_mb": 2**62}}, r"limits\.memory_mb: \d+ is out of limits; allowed: above 0, at most 10+\."),
         ({"model": {"_target_": "os.system"}}, r"model\._target_: 'os\.system' is not allowed"),
         ({"model": {"_target_": "pipeline.models.vocoder.Vocodr"}}, r"model\._target_.*cannot be imported"),
         ({"model": {"_target_": "pipeline.models.speech_model.Path"}}, r"model\._target_.*is not an adapter"),

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.mutated_models import mutated_model
+
 
 @pytest.mark.parametrize(("kind", "count"), [("models", 25), ("configs", 25), ("data", 100)])
 def test_what_is_mutated_ends_well_or_in_an_error_that_a_user_can_act_on(repo, tmp_path, kind, count):
@@ -16,7 +18,5 @@ def test_what_is_mutated_ends_well_or_in_an_error_that_a_user_can_act_on(repo, t
 
 
 def test_a_seed_gives_the_same_bytes_again():
-    from tests.fuzz import mutated_model
-
     assert [mutated_model(seed) for seed in range(8)] == [mutated_model(seed) for seed in range(8)]
     assert len({mutated_model(seed) for seed in range(8)}) == 8

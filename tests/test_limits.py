@@ -38,6 +38,20 @@ def test_a_model_that_is_too_large_is_refused_with_its_size_and_its_weights_coun
     refused(run_quickly(*users_model, "mode=dynamic", "stages=[load]", "limits.model_mb=1"), "limits.model_mb: 1", "has 2 MB")
 
 
+def test_a_graph_of_too_many_operators_is_refused_with_their_number_and_those_in_bodies_count(
+    run_quickly, user_files, users_model, build
+):
+    branches = (
+        "<then_branch = t () => (float[n] a) { b = Neg (x) a = Neg (b) }, else_branch = e () => (float[n] c) { c = Abs (x) }>"
+    )
+    onnx.save(
+        build(f"g (float[n] x, bool k) => (float[n] y) {{ z = If (k) {branches} y = Neg (z) }}"), user_files / "model.onnx"
+    )
+    command = (*users_model, "mode=dynamic", "stages=[load]")
+    refused(run_quickly(*command, "limits.nodes=4"), "limits.nodes: 4", "model.onnx has 5 operators", "limits.nodes=5")
+    run_quickly(*command, "limits.nodes=5", "hydra.run.dir=again").succeeded()
+
+
 def test_a_recording_that_is_too_long_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "long.flac"
     soundfile.write(path, np.zeros(16_000 * 3, np.int16), 16_000)

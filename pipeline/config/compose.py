@@ -7,6 +7,7 @@ for the `config.yaml` of a past run.
 
 import dataclasses
 import inspect
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -30,6 +31,7 @@ from pipeline.config.ranges import (
     limits_out_of_range,
     out_of_range,
     package_out_of_range,
+    seed_problems,
     tracking_out_of_range,
 )
 from pipeline.config.saved_settings import read_settings
@@ -153,12 +155,13 @@ def _run_config(composed: DictConfig) -> RunConfig:
             problems += out_of_range(mode, *groups)
         problems += [*limits_out_of_range(values["limits"]), *cache_out_of_range(values["cache"])]
         problems += [*package_out_of_range(values["package"]), *_stage_problems(stages)]
+        problems += seed_problems(seed)
         problems += tracking_out_of_range(values["tracking"])
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
     selected = tuple(name for name in ALL_STAGES if name in stages or (packs and name == "package"))
-    return RunConfig(**values, stages=selected, seed=int(seed), graph_modes=graph_modes)
+    return RunConfig(**values, stages=selected, seed=seed, graph_modes=graph_modes)
 
 
 def to_cache_config(composed: DictConfig) -> CacheConfig:
@@ -314,4 +317,6 @@ def _first_line(error: BaseException) -> str:
 def _stage_problems(stages: Any) -> list[str]:  # noqa: ANN401
     if not stages:
         return [f"stages: empty; name at least one of {', '.join(ALL_STAGES)}."]
-    return [f"stages: no stage {name!r}.{did_you_mean(name, ALL_STAGES)}" for name in stages if name not in ALL_STAGES]
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        return [f"stages: {stages!r} is no list; name some of {', '.join(ALL_STAGES)}: stages=[load,quantize]."]
+    return [f"stages: no stage {name!r}.{did_you_mean(str(name), ALL_STAGES)}" for name in stages if name not in ALL_STAGES]

@@ -28,15 +28,25 @@ from pipeline.errors import ConfigError
 from pipeline.extras import how_to_install
 from pipeline.limits import LimitsConfig
 
+LARGEST_LIMIT = 10**9  # of seconds or megabytes: what systems are asked to keep to must fit into their numbers
+MOST_THREADS = 1024  # ONNX Runtime starts them all
+
 
 def limits_out_of_range(limits: LimitsConfig) -> list[str]:
     """Return a sentence for each limit that is none."""
     given = dataclasses.asdict(limits)
     return [
-        f"limits.{name}: {value} is out of limits; allowed: above 0."
+        f"limits.{name}: {value} is out of limits; allowed: above 0, at most {LARGEST_LIMIT}."
         for name, value in given.items()
-        if value is not None and not value > 0
+        if value is not None and not 0 < value <= LARGEST_LIMIT
     ]
+
+
+def seed_problems(seed: object) -> list[str]:
+    """Return a sentence where a seed is none."""
+    if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
+        return []
+    return [f"seed: {seed!r} is out of limits; allowed: a whole number, 0 or more."]
 
 
 def cache_out_of_range(cache: CacheConfig) -> list[str]:
@@ -94,9 +104,9 @@ def out_of_range(
             _are_thread_counts(benchmark.threads),
             "benchmark.threads",
             benchmark.threads,
-            "a list of numbers of at least 1, each once",
+            f"a list of numbers from 1 to {MOST_THREADS}, each once",
         ),
-        (runtime.threads >= 1, "runtime.threads", runtime.threads, "at least 1"),
+        (1 <= runtime.threads <= MOST_THREADS, "runtime.threads", runtime.threads, f"1 to {MOST_THREADS}"),
         (
             benchmark.host is None or benchmark.runtime is None,
             "benchmark.runtime",
@@ -191,4 +201,4 @@ def _unknown_runtime(mode: AnyModeConfig) -> list[str]:
 
 
 def _are_thread_counts(counts: list[int]) -> bool:
-    return len(set(counts)) == len(counts) and all(count >= 1 for count in counts)
+    return len(set(counts)) == len(counts) and all(1 <= count <= MOST_THREADS for count in counts)

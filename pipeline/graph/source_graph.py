@@ -25,7 +25,7 @@ from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise
 from pipeline.graph.opset import opset_of, use_one_default_domain
 from pipeline.graph.rehearsal import SHAPES, EndedError, rehearse
 from pipeline.graph.session import open_session, rehearse_model
-from pipeline.graph.subgraph_scopes import rename_in_bodies, tensors_in
+from pipeline.graph.subgraph_scopes import graphs_of, rename_in_bodies, tensors_in
 from pipeline.limits import MEGABYTE, limits
 from pipeline.paths import HashedFile, hash_files, near_files, resolve_path
 
@@ -90,8 +90,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         fixed: inputs that become constants, and their values.
 
     Raises:
-        ModelError: the file is missing, corrupt, too large, refused by ONNX Runtime, or already quantized, or has no such input
-            to fix; or ONNX Runtime ends the process that opens it.
+        ModelError: the file is missing, corrupt, too large, refused by ONNX Runtime, or already quantized, or has too many
+            operators, or no such input to fix; or ONNX Runtime ends the process that opens it.
     """
     file = resolve_path(path)
     if not file.is_file():
@@ -100,6 +100,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     rehearse(str(file), 1, optimization=SHAPES)
     try:
         proto = onnx.load(file, load_external_data=False)
+        _check_nodes(file, proto.graph)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         _check_size(file, paths)
         load_external_data_for_model(proto, str(file.parent))
@@ -141,6 +142,17 @@ def _check_size(model: Path, files: Sequence[Path]) -> None:
         raise ModelError(
             f"limits.model_mb: {limits().model_mb}, but {model} has {-(-size // MEGABYTE)} MB with its weights. Raise the "
             "limit if the machine has several times as much memory."
+        )
+
+
+def _check_nodes(file: Path, graph: onnx.GraphProto) -> None:
+    """Refuse a graph that would be optimised for so long that nobody would wait for it."""
+    nodes = sum(len(scope.node) for scope in graphs_of(graph))
+    if nodes > limits().nodes:
+        raise ModelError(
+            f"limits.nodes: {limits().nodes}, but {file} has {nodes} operators. ONNX Runtime's optimisers take a time that "
+            "grows faster than their number: more than a minute at a hundred thousand. Export the model without unrolled "
+            f"loops, or wait: limits.nodes={nodes}, with a limits.opening_seconds that is long enough."
         )
 
 
