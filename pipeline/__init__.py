@@ -5,11 +5,13 @@
     errors.py           errors that a user can act on
     own_time.py         a clock that stands still while another process is waited for
     stage_time.py       the time that a stage may take
-    paths.py            files that settings name: where they are, their hash
     extras.py           libraries that are installed on request
+    limits.py           what a run may take
+    urls.py             URLs in the place of paths, which fsspec opens
+    remote_files.py     copies of what is at them
+    paths.py            files that settings name: where they are, their hash
     processor.py        the processor of this machine
     memory.py           its memory
-    limits.py           what a run may take
     outside_errors.py   those of them that come from around the program: a full disk, memory that is used up
     shell_words.py      commands as they are pasted into a shell
     sample.py           one sample: the arrays that one call of a graph takes
@@ -37,6 +39,7 @@
     runner.py           the chain of stages, its order and its promises
     interrupted_run.py  what an interrupted run leaves
     tracking.py         a run is logged to MLflow as well
+    results_copy.py     a run's directory, and a sweep's, are copied to a URL
     rerun.py            what differs when a past run is run again
     verify.py           what has changed since a run
     try_models.py       the models of a past run speak and listen

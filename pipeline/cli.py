@@ -35,9 +35,11 @@ from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
 from pipeline.record.run_directory import locked
 from pipeline.record.sweep_record import INTERRUPTED, has_noted, note_job
+from pipeline.remote_files import ask_again
 from pipeline.report.objective import Objective, check_names, objective_names, objective_of
 from pipeline.report.schema import Report
 from pipeline.report.unfinished import has_begun, is_finished
+from pipeline.urls import refuse_secrets
 
 if TYPE_CHECKING:
     from pipeline.record.run_directory import RunDirectory
@@ -46,7 +48,6 @@ _given: list[str] = []
 """The arguments of this process, as they were given."""
 
 _freeze_once = functools.cache(gc.freeze)
-TRACKING = "tracking"
 DOCTOR, SERVE, CACHE = "doctor", "serve", "cache"
 STATUS_WORSE = 3  # with fail_if_worse
 
@@ -98,6 +99,7 @@ def _arguments(given: list[str]) -> list[str]:
         from pipeline.command_line.cache_command import cache
 
         cache(given[1:])
+    refuse_secrets(given)
     if given[:1] == [DOCTOR]:
         given = _examination(given[1:])
     _given[:] = given
@@ -225,12 +227,15 @@ def execute(composed: DictConfig, folder: Path, overrides: list[str], *, again: 
         KeyboardInterrupt: Ctrl-C or SIGTERM; the report then says `interrupted`, and it and the page hold what there is.
     """
     from pipeline.record.run_directory import RunDirectory
+    from pipeline.results_copy import copied
     from pipeline.tracking import tracked
 
+    ask_again()
     if composed.resume is not None and HydraConfig.get().mode is not RunMode.MULTIRUN:
         return _resume(composed, folder, overrides)
     goes_on = again and has_begun(folder)
-    with RunDirectory.claimed(folder, again=goes_on, held=held) as directory, tracked(composed, folder):
+    claimed = RunDirectory.claimed(folder, again=goes_on, held=held)
+    with claimed as directory, copied(composed, folder), tracked(composed, folder):
         return _executed(composed, directory, overrides, goes_on=goes_on)
 
 
@@ -239,16 +244,18 @@ def _resume(composed: DictConfig, folder: Path, overrides: list[str]) -> "Report
     from pipeline.past_runs import refuse_others, remove_empty_run
     from pipeline.record.run_directory import RunDirectory, past_config_file
     from pipeline.report.report_file import read_report
-    from pipeline.resume import log_in
+    from pipeline.results_copy import copied
+    from pipeline.resume import OF_COMMAND, log_in
     from pipeline.tracking import tracked
 
     place = Path(composed.resume)
     try:
-        refuse_others("resume", overrides, but=TRACKING)
+        refuse_others("resume", overrides, but=OF_COMMAND)
         past_config_file(composed.resume, "resume")
         if is_finished(place):
             return read_report(place, "resume")
-        with RunDirectory.claimed(place, again=True) as directory, log_in(place), tracked(composed, place):
+        claimed = RunDirectory.claimed(place, again=True)
+        with claimed as directory, log_in(place), copied(composed, place), tracked(composed, place):
             return _executed(composed, directory, overrides, goes_on=True)
     finally:
         remove_empty_run(folder)
@@ -284,7 +291,7 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
     from pipeline.report.report_file import read_report, write_report
     from pipeline.report.schema import Report
     from pipeline.report.unfinished import begin_unfinished
-    from pipeline.resume import finish, own_overrides
+    from pipeline.resume import OF_COMMAND, finish, own_overrides
     from pipeline.runner import run_stages
 
     overrides = own_overrides(overrides)
@@ -309,7 +316,7 @@ def _execute(composed: DictConfig, directory: "RunDirectory", overrides: list[st
         write_report(directory, Report("failed", error=str(error)))
         raise
     begin_unfinished(directory, overrides, composed.rerun, fail_if_worse=composed.fail_if_worse)
-    kept = {key: value for key, value in plain.items() if key != TRACKING}  # it is the command's, not the run's
+    kept = {key: value for key, value in plain.items() if key not in OF_COMMAND}
     directory.write_text(CONFIG_FILE, save_config(with_portable_paths(kept | {"resume": None, "resume_failed": False})))
     report = run_stages(config, directory, warnings=without_effect)
     return finish(directory, report, config, overrides, composed.rerun)
@@ -358,9 +365,10 @@ def _report_failure(message: str, folder: Path | None = None, error: BaseExcepti
 
 def _only_rerun(overrides: list[str]) -> None:
     """Refuse other settings beside `rerun`: a run that is repeated has its own."""
-    if others := [
-        override for override in overrides if not override.startswith(("rerun=", "optimize_for=", "fail_if_worse=", TRACKING))
-    ]:
+    from pipeline.resume import OF_COMMAND
+
+    allowed = ("rerun=", "optimize_for=", "fail_if_worse=", *OF_COMMAND)
+    if others := [override for override in overrides if not override.startswith(allowed)]:
         raise ConfigError(
             f"rerun: {', '.join(others)} beside rerun would have no effect: a past run is repeated with its own settings. "
             "To run with others, give them without rerun."

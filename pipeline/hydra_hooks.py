@@ -169,7 +169,7 @@ def _begin_sweep(config: DictConfig) -> None:
         else:
             forget_jobs(place)
             write_plan(place, _plan(config))
-    _open.append(_Sweep(place, config.sort_by, config.report.language.name))
+    _open.append(_Sweep(place, config.sort_by, config.report.language.name, config.results.url))
     _let_workers_import_this_checkout()
     begin()  # what was run is compared, even if the sweep is interrupted
 
@@ -263,6 +263,7 @@ class _Sweep:
     directory: Path
     sort_by: str | None
     language: str
+    results: str | None = None
 
 
 _open: list[_Sweep] = []  # at most one; a sweep that fails never comes to `on_multirun_end`
@@ -296,6 +297,10 @@ def end_sweep(*, interrupted: bool = False) -> int:
     try:
         if jobs:
             _show(jobs, failed, sweep.directory, sweep.sort_by, sweep.language)
+        if jobs and sweep.results is not None:
+            from pipeline.results_copy import copy_sweep
+
+            copy_sweep(sweep.directory, sweep.results)
         if (planned or 0) > len(jobs):
             told = f"{(planned or 0) - len(jobs)} of {planned} jobs have not begun: resume={sweep.directory} runs them"
             result_console().print(Paragraph(told, "bold red"), crop=False)

@@ -21,6 +21,7 @@ from pipeline.paths import config_directory
 from pipeline.report.index_file import refresh_index
 from pipeline.report.schema import Report
 from pipeline.resume import log_in
+from pipeline.urls import refuse_secrets
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -31,6 +32,7 @@ def run(overrides: Sequence[str] = ()) -> Report:
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: {overrides!r} is a text; give a list, such as ['model=vocoder', 'mode=dynamic'].")
     overrides = [protected(override) for override in overrides]
+    refuse_secrets(overrides)
     with _hydra() as hydra:
         try:
             if hydra.get_mode("config", list(overrides)) is RunMode.MULTIRUN:

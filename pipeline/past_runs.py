@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -59,9 +60,9 @@ def verify_run(composed: DictConfig, folder: Path, overrides: list[str], *, in_s
         sys.exit(2)
 
 
-def refuse_others(key: str, overrides: list[str], *, but: str | None = None) -> None:
-    """Refuse other settings beside one that names a past run, which has its own; but those of a group."""
-    allowed = (f"{key}=",) if but is None else (f"{key}=", f"{but}=", f"{but}.")
+def refuse_others(key: str, overrides: list[str], *, but: Sequence[str] = ()) -> None:
+    """Refuse other settings beside one that names a past run, which has its own; but those of some groups."""
+    allowed = (f"{key}=", *(f"{group}{sign}" for group in but for sign in "=."))
     if others := [text for text in overrides if not text.startswith(allowed)]:
         raise ConfigError(
             f"{key}: {', '.join(others)} beside {key} would have no effect: a past run has its own settings. Leave it out."

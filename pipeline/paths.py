@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.remote_files import beside, local_copy, origin_of
+from pipeline.urls import is_url
 
 NAMED_FILES = 8  # in a message, at most
+COPIES = "copies"  # of what is at URLs, in the directory of the cache
 PACKED = "packed"  # the folder of the package that setup.py puts `conf/` and `data/` into
 
 
 def resolve_path(path: str) -> Path:
     """Return the absolute path of a file that a setting names: relative to the working directory, else to the project.
 
+    What a URL names is copied first, once in a run.
+
     Raises:
-        ConfigError: no file can have such a name.
+        ConfigError: no file can have such a name; or a URL that cannot be used.
+        DataError: there is nothing at a URL, or its server does not give it.
     """
+    if is_url(path):
+        return local_copy(path, cache_directory() / COPIES)
     given = Path(path)
     with contextlib.suppress(RuntimeError):  # `~name` of nobody: a file of that name
         given = given.expanduser()
@@ -70,14 +78,30 @@ def _project_root() -> Path:
 
 
 def portable(file: Path) -> str:
-    """Return a path relative to the project where the file is part of it, else absolute."""
+    """Return a path relative to the project where the file is part of it, else absolute; of a copy, the URL."""
+    if (url := origin_of(file)) is not None:
+        return url
     root = _project_root()
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def from_portable(path: str) -> Path:
     """Return the file that `portable` has made a text of."""
-    return _project_root() / path  # an absolute path stays what it is
+    return resolve_path(path) if is_url(path) else _project_root() / path  # an absolute path stays what it is
+
+
+def file_beside(folder: Path, name: str) -> Path:
+    """Return the file that a file in a folder names; where that is a copy of what is at a URL, it is copied from beside it.
+
+    Raises:
+        DataError: at a URL, it is outside of the folder, or its server does not give it.
+    """
+    return beside(folder, name, cache_directory() / COPIES)
+
+
+def shown(file: Path) -> str:
+    """Return a file as messages name it: a copy by its URL."""
+    return origin_of(file) or str(file)
 
 
 def settings_with_places(settings: object) -> tuple[str, dict[str, object]]:
@@ -88,25 +112,30 @@ def settings_with_places(settings: object) -> tuple[str, dict[str, object]]:
 
 
 def _place(key: str, value: object) -> Path | None:
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and (is_place(key, value) or not is_url(value)):
         with contextlib.suppress(OSError, ConfigError):  # no file can have such a name
             place = resolve_path(value)
-            return place if place.is_file() or _is_path(key, value) else None
+            return place if place.is_file() or is_place(key, value) else None
     return None
 
 
 def with_portable_paths(plain: dict[str, Any]) -> dict[str, Any]:
     """Return settings whose paths mean the same files from any working directory: what config.yaml holds."""
     return {
-        group: {key: portable(resolve_path(value)) if _is_path(key, value) else value for key, value in settings.items()}
+        group: {key: _portable_setting(value) if is_place(key, value) else value for key, value in settings.items()}
         if group in ("model", "calibration", "evaluation")
         else settings
         for group, settings in plain.items()
     }
 
 
-def _is_path(key: str, value: object) -> bool:
-    return isinstance(value, str) and (key in ("path", "dir", "labels") or key.endswith("_path"))
+def _portable_setting(value: str) -> str:
+    return value if is_url(value) else portable(resolve_path(value))
+
+
+def is_place(key: str, value: object) -> bool:
+    """Return whether a setting of a model or of data names a file or a folder."""
+    return isinstance(value, str) and (key in ("path", "dir", "labels", "initial_states") or key.endswith("_path"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.paths import from_portable, hash_files
 from pipeline.report.schema import ArtifactReport, Environment, InputFile, Report, RerunDifferences
+from pipeline.urls import AbsentError
 
 NOISE_FREE_TOLERANCE = 1e-9  # relative; a metric that moved by less is the same number computed in another order
 
@@ -32,7 +33,10 @@ def files_changed(inputs: Sequence[InputFile]) -> list[str]:
     """Return the files that a run has read and that are gone or are others now, each in a few words."""
     found = []
     for entry in inputs:
-        path = from_portable(entry.path)
+        try:
+            path = from_portable(entry.path)
+        except AbsentError:
+            path = Path(entry.path)
         if not path.is_file():
             found.append(f"{entry.path}: is gone")
         elif hash_files(path)[1] != entry.sha256:

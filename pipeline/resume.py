@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pipeline.report.schema import Report
 
 LOG_FILE = "run.log"
+OF_COMMAND = ("tracking", "results")  # groups of settings that are no run's own
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # Hydra's
 
 
@@ -116,7 +117,7 @@ def left_of(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> Lef
             raise ConfigError(
                 "resume_failed: is for the failed runs of a sweep; a run that is named goes on anyway. Leave it out."
             )
-        refuse_others("resume", list(overrides), but="tracking")
+        refuse_others("resume", list(overrides), but=OF_COMMAND)
         if is_finished(place):
             remove_empty_run(folder)
             return Left(to_do=False, told=f"{place} is done: nothing is left to do.")

@@ -24,6 +24,7 @@ from pipeline.own_time import own_time
 from pipeline.record.environment import environment
 from pipeline.record.report_end import mark_failed
 from pipeline.record.run_directory import REPORT_FILE, RunDirectory
+from pipeline.remote_files import copying
 from pipeline.report.report_file import write_report
 from pipeline.report.restored import Restored
 from pipeline.report.schema import Report, StageRun
@@ -115,7 +116,7 @@ def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], re
         check_evaluation(config.model, config.evaluation)
         if "benchmark" in config.stages:
             _ = context.runtime  # one that is not to be had ends the run before anything is computed
-        with context.progress:
+        with context.progress, copying(context.progress.megabytes):
             for stage in stages:
                 if stage.name not in {run.name for run in done}:
                     done.append(_run_stage(stage, context))

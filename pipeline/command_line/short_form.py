@@ -12,6 +12,7 @@ from pipeline.command_line.override_text import exists, with_home
 from pipeline.config.choices import CalibrationKind
 from pipeline.errors import ConfigError
 from pipeline.paths import near_files
+from pipeline.urls import is_url
 
 SHORT_OPTIONS = {"--calib": "data", "--data": "data", "--eval": "eval"}
 SHORT_KEYS = ("path", "data", "eval")
@@ -66,6 +67,13 @@ def _model(given: Sequence[str], place: str, chosen: str | None) -> dict[str, st
                 ["model=onnx", f"model.url={place}"],
             )
         return {"model.url": place}
+    if is_url(place):
+        if chosen is None:
+            raise CommandLineError(
+                f"{place}: what a model at a URL is cannot be seen before it is there; name its kind.",
+                ["model=onnx", f"model.path={place}"],
+            )
+        return {"model.path": place}
     _must_be_there(given, place, "path", "*.onnx")
     path = Path(with_home(place))
     if chosen is not None:
@@ -84,6 +92,9 @@ def _must_be_there(given: Sequence[str], place: str, key: str, pattern: str = "*
     """
     if exists(place):
         return
+    if is_url(place):
+        setting = "evaluation.path" if key == "eval" else "calibration.path"
+        raise ConfigError(f"{key}: {place} is a URL, at which short forms do not look. Give it as {setting}={place}.")
     told = near_files(Path(with_home(place)).absolute(), pattern)
     close = NEAREST_FILE.search(told)
     instead = str(Path(place).with_name(close[1])) if close else None

@@ -27,6 +27,7 @@ SWEEPERS = ("basic", "search")
 LEFT = re.compile(r"hydra\.(mode|sweep\.dir|run\.dir)")  # given anew, or of no use
 OPTION = re.compile(r"[\w-]+")
 SETTING = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*(@[\w.]+)?")
+GET_ALL = ("tracking.uri", "results.url")  # a stranger's would get all that is run
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -70,7 +71,7 @@ def _repeated(prepared: Prepared, sweep: Path, rest: Sequence[str]) -> Prepared:
 
 def _resumed(prepared: Prepared, sweep: Path, rest: Sequence[str]) -> Prepared:
     """Return the command of a past sweep in the same directory; `resume` tells its jobs that they may have begun."""
-    if others := [text for text in rest if not text.startswith(("resume_failed=", "hydra", "tracking"))]:
+    if others := [text for text in rest if not text.startswith(("resume_failed=", "hydra", "tracking", "results."))]:
         raise ConfigError(
             f"resume: {', '.join(others)} beside resume would have no effect: a sweep has its own settings. Leave it out."
         )
@@ -119,7 +120,7 @@ def _check(sweep: Path, text: str) -> None:
         fine = fine and OF_HYDRA.fullmatch(key) is not None and (key != "hydra/sweeper" or value in SWEEPERS)
         fine = fine and (key != "hydra.sweep.subdir" or not (value.startswith(("/", "~", "'", '"')) or ".." in value))
     else:
-        fine = fine and SETTING.fullmatch(key) is not None and key != "tracking.uri"  # a stranger's would get all that is run
+        fine = fine and SETTING.fullmatch(key) is not None and key not in GET_ALL
     if re.split("[@/]", key)[0] in GROUPS or "/" in key:  # a file is read for each option
         fine = fine and all(OPTION.fullmatch(option) for option in pieces(value))
     if not fine:

@@ -31,8 +31,10 @@ from pipeline.config.ranges import (
     limits_out_of_range,
     out_of_range,
     package_out_of_range,
+    results_out_of_range,
     seed_problems,
     tracking_out_of_range,
+    urls_out_of_range,
 )
 from pipeline.config.saved_settings import read_settings
 from pipeline.config.settings import (
@@ -42,6 +44,7 @@ from pipeline.config.settings import (
     EvaluationConfig,
     PackageConfig,
     ReportConfig,
+    ResultsConfig,
     RunConfig,
     RunSchema,
     RuntimeConfig,
@@ -54,6 +57,7 @@ ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` 
 
 GROUPS = (
     "model", "mode", "calibration", "evaluation", "benchmark", "runtime", "limits", "cache", "report", "package", "tracking",
+    "results",
 )  # fmt: skip
 
 RENAMED = {  # settings and options under a former name -> the present one
@@ -146,6 +150,7 @@ def _run_config(composed: DictConfig) -> RunConfig:
         "report": _convert(composed, "report", ReportConfig, problems),
         "package": _convert(composed, "package", PackageConfig, problems),
         "tracking": _convert(composed, "tracking", TrackingConfig, problems),
+        "results": _convert(composed, "results", ResultsConfig, problems),
     }
     graph_modes = _graph_modes(composed, problems)
     if not problems:
@@ -157,6 +162,9 @@ def _run_config(composed: DictConfig) -> RunConfig:
         problems += [*package_out_of_range(values["package"]), *_stage_problems(stages)]
         problems += seed_problems(seed)
         problems += tracking_out_of_range(values["tracking"])
+        problems += [
+            problem for key in ("model", "calibration", "evaluation") for problem in urls_out_of_range(key, values[key])
+        ]
     if problems:
         raise ConfigError("\n".join(problems))
     packs = values["package"].kind is not None  # choosing a package is asking for it
@@ -202,6 +210,22 @@ def to_tracking(composed: DictConfig) -> TrackingConfig:
         raise ConfigError("\n".join(problems))
     assert isinstance(tracking, TrackingConfig)
     return tracking
+
+
+def to_results(composed: DictConfig) -> ResultsConfig:
+    """Return where results are copied to: of the command alone, as `to_tracking`.
+
+    Raises:
+        ConfigError: the place is wrong, or a library is missing.
+    """
+    problems: list[str] = []
+    results = _convert(composed, "results", ResultsConfig, problems)
+    if not problems:
+        problems = results_out_of_range(results)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assert isinstance(results, ResultsConfig)
+    return results
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:

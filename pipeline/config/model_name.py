@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from pipeline.paths import portable, resolve_path
+from pipeline.urls import is_url
 
 GENERIC = frozenset({"model", "encoder", "vocoder", "generator", "acoustic", "onnx"})  # says nothing: the folder's name does
 ARCHIVES = re.compile(r"(\.tar\.(bz2|gz|xz)|\.tgz|\.zip|\.onnx)$", flags=re.IGNORECASE)
@@ -24,7 +25,7 @@ def model_name(option: str, path: str | None = None, folder: str | None = None, 
     if url:
         found = ARCHIVES.sub("", url.partition("?")[0].rstrip("/").rpartition("/")[2])
     elif folder:
-        found = resolve_path(folder).resolve().name
+        found = folder.rstrip("/").rpartition("/")[2] if is_url(folder) else resolve_path(folder).resolve().name
     elif path and not is_shipped(path):
         found = _stem(path)
     else:
@@ -34,7 +35,7 @@ def model_name(option: str, path: str | None = None, folder: str | None = None, 
 
 def is_shipped(path: str) -> bool:
     """Say whether a file is one of the models of this project."""
-    return Path(portable(resolve_path(path))).parts[:2] == SHIPPED
+    return not is_url(path) and Path(portable(resolve_path(path))).parts[:2] == SHIPPED
 
 
 def _stem(path: str) -> str:

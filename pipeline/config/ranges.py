@@ -1,6 +1,7 @@
 """Which values of a setting are allowed, where its type does not say it."""
 
 import dataclasses
+import re
 from enum import Enum
 from importlib.util import find_spec
 from urllib.parse import urlsplit
@@ -21,12 +22,15 @@ from pipeline.config.settings import (
     CalibrationConfig,
     EvaluationConfig,
     PackageConfig,
+    ResultsConfig,
     RuntimeConfig,
     TrackingConfig,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.extras import how_to_install
 from pipeline.limits import LimitsConfig
+from pipeline.paths import is_place
+from pipeline.urls import file_system, is_url, url_problem
 
 LARGEST_LIMIT = 10**9  # of seconds or megabytes: what systems are asked to keep to must fit into their numbers
 MOST_THREADS = 1024  # ONNX Runtime starts them all
@@ -54,6 +58,11 @@ def cache_out_of_range(cache: CacheConfig) -> list[str]:
     found = [] if cache.max_mb > 0 else [f"cache.max_mb: {cache.max_mb} is out of limits; allowed: above 0."]
     if cache.dir is not None and not cache.dir.strip():
         found.append("cache.dir: empty; give a directory, or leave it out. cache.enabled=false keeps nothing.")
+    if is_url(cache.dir):
+        found.append(
+            f"cache.dir: {without_password(str(cache.dir))} is a URL; the cache is a directory of this machine or of a network "
+            "file system, which jobs lock. Give its path."
+        )
     return found
 
 
@@ -65,6 +74,36 @@ def tracking_out_of_range(tracking: TrackingConfig) -> list[str]:
     if tracking.uri is not None and (wrong := address_problem(tracking.uri)) is not None:
         found.append(f"tracking.uri: {tracking.uri if 'password' not in wrong else 'the address'} {wrong}")
     return found
+
+
+def results_out_of_range(results: ResultsConfig) -> list[str]:
+    """Return what is wrong with the place that results are copied to; a library that is missing is that too."""
+    if results.url is None:
+        return []
+    if not is_url(results.url):
+        return [
+            f"results.url: {results.url!r} is no URL, such as s3://bucket/runs. Every run is in outputs/ anyway, or where "
+            "hydra.run.dir says."
+        ]
+    try:
+        file_system(results.url)
+    except (ConfigError, DataError) as error:
+        return [f"results.url: {error}"]
+    return []
+
+
+def urls_out_of_range(group: str, settings: object) -> list[str]:
+    """Return a sentence for each URL in the place of a path that cannot be one, or shows a password."""
+    found = []
+    for key, value in vars(settings).items():
+        if is_place(key, value) and is_url(value) and (problem := url_problem(value)) is not None:
+            found.append(f"{group}.{key}: {problem}")
+    return found
+
+
+def without_password(uri: str) -> str:
+    """Return an address as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def address_problem(uri: str) -> str | None:

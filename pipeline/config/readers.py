@@ -16,6 +16,7 @@ from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfi
 from pipeline.config.settings import PackageConfig, RunConfig, TrackingConfig
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.paths import resolve_path
+from pipeline.urls import is_url
 
 GIVEN = re.compile(r"\+{0,2}([\w.]+)=(.*)", flags=re.DOTALL)
 ASKS_FOR_NOTHING = frozenset({"null", "0", "0.0", "false", "[]", "{}", ""})
@@ -174,7 +175,7 @@ def unread(config: RunConfig, overrides: Sequence[str]) -> list[Unread]:
     """
     found = []
     data = config.calibration.path
-    needless = not calibrates(config) and data is not None and resolve_path(data).exists()
+    needless = not calibrates(config) and data is not None and (is_url(data) or resolve_path(data).exists())
     given = {match[1]: match[2] for match in map(GIVEN.fullmatch, overrides) if match}  # of two values the last one counts
     for key, value in given.items():
         lacking = next((reader for reader in READERS.get(key, ()) if not reader.reads(config)), None)

@@ -181,6 +181,19 @@ class TrackingConfig:
 
 
 @dataclass
+class ResultsConfig:
+    """Where results go beside `outputs/`. Of the command, and not of a run: `rerun` and `resume` take it beside them.
+
+    Attributes:
+        url: any URL of fsspec, such as s3://bucket/runs: at its end a run's directory is copied to
+            <url>/<model>/<mode>/<timestamp>, that of a sweep to <url>/sweeps/<timestamp>; also of a run that failed or was
+            interrupted. report.json goes last.
+    """
+
+    url: str | None = None
+
+
+@dataclass
 class RunSchema:
     """The top level, as Hydra composes it; `model`, `mode` and `benchmark` get their own types by group.
 
@@ -217,6 +230,7 @@ class RunSchema:
     report: ReportConfig = field(default_factory=ReportConfig)
     package: Any = field(default_factory=PackageConfig)
     tracking: Any = field(default_factory=TrackingConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
     stages: list[str] = field(default_factory=lambda: list(STAGE_NAMES))
     seed: int = 0
     rerun: str | None = None
@@ -249,6 +263,7 @@ class RunConfig:
     seed: int
     package: PackageConfig = field(default_factory=PackageConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
     graph_modes: dict[str, AnyModeConfig] = field(default_factory=dict)  # of graphs that do not follow `mode`
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)

@@ -11,6 +11,7 @@ from pipeline.audio.resample import resample
 from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
 from pipeline.limits import limits
+from pipeline.paths import shown
 
 Audio = npt.NDArray[np.float32]
 Resample = Callable[[Audio, int, int], Audio]
@@ -34,7 +35,7 @@ def read_audio(
             refused.
     """
     if not path.is_file():
-        raise DataError(f"{path}: audio file not found.")
+        raise DataError(f"{shown(path)}: audio file not found.")
     try:
         header = soundfile.info(path)
         seconds, longest = header.frames / max(header.samplerate, 1), limits().sample_seconds
@@ -58,7 +59,7 @@ def read_audio(
             f"{path}: {rate} Hz, but the model takes {sample_rate_hz} Hz. Convert the file, or let it be resampled with "
             "calibration.on_sample_rate=resample and evaluation.on_sample_rate=resample."
         )
-    note = f"{path.parent}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
+    note = f"{shown(path.parent)}: audio of {rate} Hz was resampled to the model's {sample_rate_hz} Hz."
     if note not in notes:
         notes.append(note)
     return resampled(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.data.foreign_manifests import as_ours
 from pipeline.errors import DataError, did_you_mean
+from pipeline.paths import file_beside
 from pipeline.utterance import Utterance
 
 MANIFEST_KEYS = ("id", "text", "tokens", "audio")
@@ -73,5 +74,5 @@ def _utterance(line: str, where: str, folder: Path) -> Utterance:
     tokens = entry.get("tokens")
     if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
         raise DataError(f"{where}: tokens must be a list of integers.")
-    audio = folder / entry["audio"] if entry.get("audio") else None
+    audio = file_beside(folder, entry["audio"]) if entry.get("audio") else None
     return Utterance(entry["id"], entry.get("text"), None if tokens is None else tuple(tokens), audio)
