@@ -80,7 +80,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     if found := [f"{kind} {use.found} of {use.found + use.made}" for kind, use in (report.cache or {}).items() if use.found]:
         parts.append(Paragraph(f"from the cache: {', '.join(found)}", "dim"))
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
-    parts += [Text()] if report.notes else []
+    parts += [Text()] if found or report.notes else []
     return [*parts, *_try_next(report), *_files(report, directory)]
 
 
