@@ -150,8 +150,9 @@ def _search(graph: str, found: SearchReport) -> FittedTable:
     """Return the front that a search has found, the chosen candidate marked."""
     seconds = "" if found.seconds is None else f", {found.seconds:.0f} s"
     early = ", stopped early" if found.stopped_early else ""
+    several = "s" if len(found.candidates) > 1 else ""
     table = FittedTable(
-        f"Search for {graph}: {len(found.candidates)} candidates{seconds}{early}",
+        f"Search for {graph}: {len(found.candidates)} candidate{several}{seconds}{early}",
         (
             Column("candidate", left=True, names=True), Column("", left=True, names=True), Column("speed"), Column("size"),
             Column(f"loss of {found.metric}"),
