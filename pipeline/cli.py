@@ -32,7 +32,7 @@ from pipeline.interruption import begin, interruption_in, status_of
 from pipeline.outside_errors import outside_error
 from pipeline.past_runs import look_back
 from pipeline.paths import config_directory
-from pipeline.record.console import Paragraph, drop_output, log_console, result_console, say
+from pipeline.record.console import Paragraph, drop_output, log_console, log_without_readers, result_console, say
 from pipeline.record.run_directory import locked
 from pipeline.record.sweep_record import INTERRUPTED, has_noted, note_job
 from pipeline.remote_files import ask_again
@@ -65,6 +65,7 @@ def start(command: Callable[[], object]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach this place instead of Hydra's own handler
     register()
+    log_without_readers()
     compose_once()
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])

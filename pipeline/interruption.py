@@ -4,6 +4,10 @@ The first signal raises `Interrupted` in the main thread: what catches it keeps 
 process at once. A signal that arrives before a run has begun ends the process at once too: there is nothing to keep, and an
 exception in the midst of imports would be shown as a traceback.
 
+Python calls handlers in the main thread, and only between two of its instructions: while that computes in native code, which
+may be minutes, it hears nothing. A thread hears signals meanwhile: it ends an inference at the first one, the process at the
+second one.
+
 Only the command installs handlers. Where this package is imported by another program, KeyboardInterrupt comes as Python
 raises it, and is treated the same.
 
@@ -16,11 +20,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,7 @@ class _State:
     """What is known of signals in this process.
 
     Attributes:
+        installed: whether this process takes signals over.
         running: whether there is something to keep; before that, a signal ends the process at once.
         received: the first signal.
         at: when it came, on the clock of `time.monotonic`.
@@ -56,8 +65,11 @@ class _State:
         held_to_boundary: whether signals wait for the end of the stage.
         postponed: an interruption, or an error, that was caught, to be raised at the end of the stage.
         children: processes that must not outlive this one.
+        work: what ends each piece of native work that is under way.
+        wakes: what Python writes the number of each signal to, for the thread that hears them; None: there is no thread.
     """
 
+    installed: bool = False
     running: bool = False
     received: int | None = None
     at: float = 0.0
@@ -67,9 +79,12 @@ class _State:
     held_to_boundary: bool = False
     postponed: Exception | KeyboardInterrupt | None = None
     children: set["subprocess.Popen[Any]"] = field(default_factory=set)
+    work: list[Callable[[], None]] = field(default_factory=list)
+    wakes: "socket.socket | None" = None
 
 
 _state = _State()
+_ending = threading.Lock()
 
 
 def install() -> None:
@@ -77,6 +92,7 @@ def install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
+            _state.installed = True
     before = sys.unraisablehook
 
     def quiet(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -89,6 +105,8 @@ def install() -> None:
 def begin() -> None:
     """From here on there is something to keep: a signal raises `Interrupted`."""
     _state.running = True
+    if _state.installed and _state.wakes is None:
+        _listen()
 
 
 def status_of(error: KeyboardInterrupt) -> int:
@@ -177,6 +195,21 @@ def run_and_end_with_us(command: Sequence[str], **settings: Any) -> "subprocess.
 
 
 @contextlib.contextmanager
+def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Enclose work in native code that can be told to end: the first signal does so, unless it is to wait for what is held.
+
+    Args:
+        end: tells the work to end, from another thread; the work then raises an error of its own, in whose place `Interrupted`
+            comes.
+    """
+    _state.work.append(end)
+    try:
+        yield
+    finally:
+        _state.work.remove(end)
+
+
+@contextlib.contextmanager
 def ended_with_us(process: "subprocess.Popen[Any]") -> Iterator[None]:
     """Enclose the work of a child: where a signal ends this process at once meanwhile, the child is ended first."""
     _state.children.add(process)
@@ -200,6 +233,40 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, INSIST_SECONDS, INSIST_SECONDS)
     if _is_open():
         raise Interrupted(number)
+
+
+def _listen() -> None:
+    """Start the thread that hears signals while the main thread is in native code."""
+    import socket
+
+    receives, _state.wakes = socket.socketpair()
+    _state.wakes.setblocking(False)
+    signal.set_wakeup_fd(_state.wakes.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_hear, args=(receives,), name="signals", daemon=True).start()
+
+
+def _hear(receives: "socket.socket") -> None:
+    """Take the number of each signal as it comes."""
+    first: float | None = None
+    while True:
+        try:
+            numbers = receives.recv(64)
+        except TimeoutError:
+            receives.settimeout(None)
+            if _state.received is None:  # the main thread has not heard of it
+                log.info("Interrupted: ends when the computation that is under way is done; a second Ctrl-C ends it at once")
+            continue
+        for number in numbers:
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            if first is None:
+                first = time.monotonic()
+                receives.settimeout(INSIST_SECONDS)
+                if not (_state.held or _state.held_to_boundary or _state.noticed):
+                    for end in tuple(_state.work):
+                        end()
+            elif time.monotonic() - first >= SAME_SECONDS:
+                _end("interrupted again: ended at once", number)
 
 
 def _insist(number: int, frame: FrameType | None) -> None:
@@ -229,6 +296,8 @@ def _let_go() -> Exception | KeyboardInterrupt | None:
 
 def _end(message: str, number: int) -> None:
     """End the process here and now, and its children; nothing is unwound, so that nothing can complain."""
+    if not _ending.acquire(blocking=False):  # the main thread and the one that hears signals may both come here
+        time.sleep(INSIST_SECONDS)
     for process in _state.children:
         with contextlib.suppress(OSError):
             process.kill()

@@ -81,6 +81,7 @@ CORRECTED = [  # the error, and what is meant
     "model.onnx --eval 数据/评测",
     "path=modle.onnx data=calib.npz",
     "model.onnx --calib no/where.npz",
+    f"{OWN}=model.onnx mode=dynamic evaluation.path=数据/评.npz stages=[load,quantize]",
     f"{OWN}=model.onnx mode=dynamic calibration.path=数据/没有.npz",
     f"{OWN}=model.onnx 'mode.op_types=[Conv'",
     f"{OWN}=model.onnx benchmark=null",

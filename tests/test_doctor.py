@@ -40,6 +40,7 @@ def test_the_doctor_leaves_a_report_a_page_and_a_script_and_no_artifact(examined
     names = {path.name for path in examined.directory.iterdir()}
     assert {"report.json", "report.html", "make_calib.py"} <= names
     assert not any(name.endswith(".onnx") for name in names)
+    assert examined.stdout.splitlines()[-3] == f"script: {examined.directory}/make_calib.py"
     page = (examined.directory / "report.html").read_text(encoding="utf-8")
     assert "What was found" in page
     assert "mode=static: about" in page

@@ -209,7 +209,8 @@ begin()
 def run_python(code):
     return subprocess.run(
         [sys.executable, "-c", f"{TOLD}\n{code}"],
-        cwd=REPO, capture_output=True, text=True, check=False, preexec_fn=heed_signals,
+        cwd=REPO, capture_output=True, text=True, check=False, timeout=WAIT_LIMIT_S,
+        preexec_fn=heed_signals,
     )  # fmt: skip
 
 
@@ -218,6 +219,37 @@ def test_a_second_ctrl_c_ends_at_once():
     again = " print('noticed', flush=True); time.sleep(0.5); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
     done = run_python(f"{caught}\n{again}")
     assert (done.returncode, done.stdout, done.stderr) == (130, "noticed\n", "interrupted again: ended at once\n")
+
+
+NATIVE = """
+import threading
+def soon(*seconds):
+    for one in seconds:
+        threading.Timer(one, os.kill, (os.getpid(), signal.SIGINT)).start()
+"""
+ENDLESS = """
+import numpy as np
+from onnx.parser import parse_model
+from pipeline.graph.session import infer, open_session
+from pipeline.sample import Sample
+session = open_session(parse_model('''<ir_version: 8, opset_import: ["" : 17]>
+g (int64 n, bool c, float[1] x) => (float[1] y) {
+    y = Loop <body = b (int64 i, bool go, float[1] a) => (bool on, float[1] z) { on = Identity(go) z = Add(a, x) }> (n, c, x)
+}'''))
+soon(0.1)
+try: infer(session, Sample("0", {"n": np.array(10**15), "c": np.array(True), "x": np.ones(1, np.float32)}))
+except Interrupted as e: sys.exit(status_of(e))
+"""
+
+
+def test_a_second_ctrl_c_ends_native_code_too():
+    done = run_python(f"{NATIVE}\nimport hashlib\nsoon(0.1, 0.6)\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)")
+    assert (done.returncode, done.stderr) == (130, "interrupted again: ended at once\n")
+
+
+def test_the_first_ctrl_c_ends_an_inference_that_takes_long():
+    done = run_python(NATIVE + ENDLESS)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_a_signal_that_a_destructor_or_foreign_code_swallows_is_raised_again():

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.calibration.derived_tensors import Inferred, constants_of, infer, is_small
 from pipeline.errors import DataError
-from pipeline.graph.session import ORT_ERRORS, Optimization, feeds_for, open_with, session_options
+from pipeline.graph.session import ORT_ERRORS, Optimization, feeds_for, open_with, run_inference, session_options
 from pipeline.graph.subgraph import extract
 from pipeline.graph.subgraph_scopes import input_tensors
 from pipeline.graph.value_info import FLOAT_TYPES
@@ -166,7 +166,7 @@ def run_session(
         DoesNotRunError: the sample does not fit the graph.
     """
     try:
-        return list(session.run(list(outputs), feeds_for(session, inputs)))
+        return run_inference(session, outputs, feeds_for(session, inputs))
     except (*ORT_ERRORS, ValueError) as error:
         raise DoesNotRunError(f"Sample {sample.id!r} does not fit the graph: {error}") from error
 

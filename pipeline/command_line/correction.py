@@ -95,7 +95,7 @@ def _other_setting(prefix: str, key: str, value: str, line: str) -> str | None:
         instead = f"{parent}{dot}{near[1]}={value}"
     elif "a list is needed" in line:
         instead = f"{prefix}{key}=[{value.strip('[], ')}]"
-    elif "not found" in line and (file := NEAREST_FILE.search(line)):
+    elif ("not found" in line or "there is no file" in line) and (file := NEAREST_FILE.search(line)):
         instead = f"{prefix}{key}={PurePath(value).with_name(file[1])}"
     elif near and found:
         instead = f"{prefix}{key}={value.replace(found, near[1])}"

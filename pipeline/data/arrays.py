@@ -13,6 +13,7 @@ from numpy.lib.npyio import NpzFile
 from pipeline.errors import ConfigError, DataError, did_you_mean
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.limits import MEGABYTE, limits
+from pipeline.paths import near_files
 from pipeline.sample import Sample
 
 
@@ -23,7 +24,9 @@ def read_arrays(path: Path, key: str, limit: int) -> list[Sample]:
         DataError: the file is missing, not an .npz, empty, a sample is too large, or an array's name has no sample.
     """
     if not path.is_file():
-        raise DataError(f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.")
+        raise DataError(
+            f"{key}: there is no file {path}. It is an .npz whose arrays are named <sample>/<input name>.{near_files(path)}"
+        )
     samples: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
     sizes: Counter[str] = Counter()
     try:

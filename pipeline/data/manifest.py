@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.foreign_manifests import as_ours
 from pipeline.errors import DataError, did_you_mean
-from pipeline.paths import file_beside
+from pipeline.paths import file_beside, near_files
 from pipeline.utterance import Utterance
 
 MANIFEST_KEYS = ("id", "text", "tokens", "audio")
@@ -24,7 +24,8 @@ def manifest_lines(path: Path, key: str) -> Iterator[Utterance]:
     """
     if not path.is_file():
         raise DataError(
-            f"{key}: there is no file {path}. It is a JSON-lines manifest with the keys {', '.join(MANIFEST_KEYS)}."
+            f"{key}: there is no file or folder {path}. It is a folder of recordings, or a JSON-lines manifest with the keys "
+            f"{', '.join(MANIFEST_KEYS)}.{near_files(path)}"
         )
     seen: set[str] = set()
     for number, line in enumerate(text_lines(path, key), start=1):

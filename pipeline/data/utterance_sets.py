@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.config.choices import CalibrationKind
 from pipeline.data.manifest import manifest_lines, text_lines
 from pipeline.errors import DataError
+from pipeline.paths import near_files
 from pipeline.utterance import OnBadSample, Utterance
 
 AUDIO_SUFFIXES = frozenset(
@@ -85,7 +86,7 @@ def files_of(path: Path) -> list[Path]:
 
 def _sentences(path: Path, key: str) -> Iterator[Utterance]:
     if not path.is_file():
-        raise DataError(f"{key}: there is no file {path}. It is text with a sentence a line.")
+        raise DataError(f"{key}: there is no file {path}. It is text with a sentence a line.{near_files(path)}")
     for number, line in enumerate(text_lines(path, key), start=1):
         if line.strip():
             yield Utterance(f"{path.stem}_{number:03d}", text=line.strip())
@@ -124,7 +125,7 @@ def _kaldi(folder: Path, key: str, on_bad: OnBadSample) -> Iterator[Utterance]:
 def _table(path: Path, key: str) -> dict[str, str]:
     """Read lines of `<id> <value>`."""
     if not path.is_file():
-        raise DataError(f"{key}: there is no file {path}: a line '<id> <path>' for each recording.")
+        raise DataError(f"{key}: there is no file {path}: a line '<id> <path>' for each recording.{near_files(path)}")
     table: dict[str, str] = {}
     for number, line in enumerate(text_lines(path, key), start=1):
         if not line.strip():

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.errors import DataError
 from pipeline.graph.rehearsal import rehearse
+from pipeline.interruption import ended_by_signals
 from pipeline.sample import Array, Outputs, Sample
 
 if TYPE_CHECKING:  # the process that measures speed and memory opens files only, and does without onnx
@@ -179,6 +180,14 @@ def _register_shared_arena() -> None:
     onnxruntime.create_and_register_allocator(memory, capi.OrtArenaCfg(0, 0, -1, -1))
 
 
+def run_inference(session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
+    """Run one inference, which a signal ends, and return the outputs of some names."""
+    options = onnxruntime.RunOptions()
+    with ended_by_signals(partial(setattr, options, "terminate", True)):
+        found: list[Any] = session.run(list(names), dict(feeds), options)
+    return found
+
+
 def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
     """Run one inference and return its outputs by name: see `named_arrays`.
 
@@ -187,7 +196,7 @@ def infer(session: onnxruntime.InferenceSession, sample: Sample) -> Outputs:
     """
     names = [output.name for output in session.get_outputs()]
     try:
-        found = session.run(names, feeds_for(session, sample.inputs))
+        found = run_inference(session, names, feeds_for(session, sample.inputs))
     except (*ORT_ERRORS, ValueError, RuntimeError) as error:
         raise RunError(sample.id, error) from error
     return {name: array for output, value in zip(names, found, strict=True) for name, array in named_arrays(output, value)}

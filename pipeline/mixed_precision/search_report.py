@@ -133,7 +133,7 @@ def warnings_of(
             f"{budget.metric} {best.loss:+.4g}, {_speed(best)}, {best.bytes:,} bytes."
         )
     if stopped is not None:
-        found.append(f"{graph}: the search {stopped}")
+        found.append(f"{graph}: the search {'was ' if stopped.startswith('interrupted') else ''}{stopped}")
     if not best.choice:
         why = (
             "nothing that was measured by then keeps to the budget"

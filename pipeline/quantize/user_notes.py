@@ -102,8 +102,10 @@ def only_stored(source: SourceGraph, mode: AnyModeConfig, plan: Plan) -> list[st
     ]
 
 
-def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyModeConfig) -> str:
-    """Return that a file is larger than its original, and why."""
+def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyModeConfig) -> list[str]:
+    """Return that a file is larger than its original, and why; nothing of a search that left all in float, which says so."""
+    if not artifact.quantized_nodes and isinstance(mode, AutoConfig):
+        return []
     twice = _stored_twice(model)
     floats = sum(bytes_of(tensor) for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
     why = (
@@ -115,10 +117,10 @@ def why_larger(name: str, artifact: Artifact, model: onnx.ModelProto, mode: AnyM
         else f"{floats} bytes of constants stay float, and scales, zero points and nodes take more than integers save; "
         "quantize other nodes or types (mode.op_types), or fewer"
     )
-    return (
+    return [
         f"{name}: {artifact.path.name} is {artifact.size_bytes / artifact.baseline_bytes:.2f} times as large as the original "
         f"({artifact.size_bytes} of {artifact.baseline_bytes} bytes): {why}."
-    )
+    ]
 
 
 def why_hardly_smaller(name: str, artifact: Artifact, model: onnx.ModelProto, original: onnx.ModelProto) -> str:

@@ -77,6 +77,19 @@ def drop_output(descriptor: int) -> None:
     os.close(nowhere)
 
 
+def log_without_readers() -> None:
+    """Let what logging writes vanish where nobody reads it any more, in handlers of others too (Hydra's `--info | head`)."""
+    complain = logging.StreamHandler.handleError
+
+    def gone_or_wrong(handler: "logging.StreamHandler[TextIO]", record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            drop_output(handler.stream.fileno())
+        else:
+            complain(handler, record)
+
+    logging.StreamHandler.handleError = gone_or_wrong  # type: ignore[method-assign, assignment]
+
+
 class Paragraph:
     """Text whose words are never cut: a path or a name is whole on its line, however narrow the terminal.
 

@@ -62,7 +62,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     parts += [Paragraph(f"warning: {warning}", "yellow") for warning in report.warnings]
     parts += [Text()] if parts else []
     if report.inspect is not None:
-        parts.append(_inspection(report.inspect))
+        parts.append(_inspection(report.inspect, states=report.doctor is None))  # the doctor tells of them
     if report.doctor is not None:
         parts += [*(Paragraph(line) for line in doctor_lines(report)), Text()]
     parts += [_search(graph, found) for graph, found in (report.search or {}).items()]
@@ -80,7 +80,7 @@ def _parts(report: Report, directory: str) -> list[RenderableType]:
     if found := [f"{kind} {use.found} of {use.found + use.made}" for kind, use in (report.cache or {}).items() if use.found]:
         parts.append(Paragraph(f"from the cache: {', '.join(found)}", "dim"))
     parts += [Paragraph(f"note: {note}", "dim") for note in report.notes]
-    parts += [Text()] if report.notes else []
+    parts += [Text()] if found or report.notes else []
     return [*parts, *_try_next(report), *_files(report, directory)]
 
 
@@ -119,12 +119,14 @@ def _files(report: Report, directory: str) -> list[RenderableType]:
     """Return where the results are: a line for each file, which is the last thing that a run says."""
     models = [artifact.file for artifact in report.artifacts or []]
     named = [*(("model", file) for file in models), ("report", "report.json"), ("page", "report.html")]
+    if report.doctor is not None:
+        named.insert(0, ("script", report.doctor.script))
     if report.package is not None:
         named.append(("package", report.package.directory))
     return [Paragraph(f"{what}: {directory}/{file}") for what, file in named]
 
 
-def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
+def _inspection(inspected: Mapping[str, Inspection], *, states: bool) -> FittedTable:
     table = FittedTable(
         "Graph",
         (
@@ -137,7 +139,7 @@ def _inspection(inspected: Mapping[str, Inspection]) -> FittedTable:
         millions = sum(found.macs.values()) / 1e6
         macs = f"{millions:,.0f} M" if millions >= FEW_MILLIONS else f"{millions:.2g} M" if found.time_share else "-"
         table.add(graph, f"{found.nodes:,}", str(found.opset), f"{found.parameters / 1e6:.2f} M", macs, shares)
-        table.captions += [f"{graph}: {line}" for line in found.advice_on_states]
+        table.captions += [f"{graph}: {line}" for line in found.advice_on_states if states]
         table.captions.append(f"advised for {graph}: {found.advised_mode}, because {'; '.join(found.reasons)}")
     machines = dict.fromkeys(found.processor for found in inspected.values() if found.processor)
     table.captions += [f"this machine: {machine}" for machine in machines]
@@ -148,8 +150,9 @@ def _search(graph: str, found: SearchReport) -> FittedTable:
     """Return the front that a search has found, the chosen candidate marked."""
     seconds = "" if found.seconds is None else f", {found.seconds:.0f} s"
     early = ", stopped early" if found.stopped_early else ""
+    several = "s" if len(found.candidates) > 1 else ""
     table = FittedTable(
-        f"Search for {graph}: {len(found.candidates)} candidates{seconds}{early}",
+        f"Search for {graph}: {len(found.candidates)} candidate{several}{seconds}{early}",
         (
             Column("candidate", left=True, names=True), Column("", left=True, names=True), Column("speed"), Column("size"),
             Column(f"loss of {found.metric}"),

@@ -276,7 +276,7 @@ class _Job:
             fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
             self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
-            self.urgent.insert(0, why_larger(source.name, artifact, model, mode))
+            self.urgent[:0] = why_larger(source.name, artifact, model, mode)
         elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):
             self.warnings.append(why_hardly_smaller(source.name, artifact, model, prepared.model))
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]

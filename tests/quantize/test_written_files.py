@@ -2,6 +2,8 @@
 
 import os
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,8 +15,10 @@ from pipeline.errors import StageError
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.ptq.channel_search import channel_groups
+from pipeline.quantize.artifact import Artifact
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.plan_check import check_plan, named_bits, weight_bits
+from pipeline.quantize.user_notes import why_larger
 from pipeline.sample import Sample
 
 
@@ -322,6 +326,14 @@ def test_a_file_that_is_larger_than_its_original_is_the_first_warning(written, s
     artifact, _, result = written(build(text, w=make_weight(32, 32, 3)), settings("dynamic"), sample(x=(1, 32, 9)))
     assert artifact.size_bytes > artifact.baseline_bytes
     assert "times as large as the original" in result.urgent[0] and "'w'" in result.urgent[0]
+
+
+def test_a_larger_file_of_a_search_that_left_all_in_float_is_not_blamed_on_integers(settings, build, make_weight):
+    model = build("g (float[1, 32, n] x) => (float[1, 32, n] y) { y = Conv <pads = [1, 1]> (x, w) }", w=make_weight(32, 32, 3))
+    floats = Artifact("g", Path("g.fp32.onnx"), "", 101, 100, {}, (), {})
+    mixed = replace(floats, quantized_nodes={"conv": Precision.static_int8.value})
+    assert why_larger("g", floats, model, settings("auto")) == []
+    assert "integers" in why_larger("g", mixed, model, settings("auto"))[0]
 
 
 def test_a_body_may_read_what_is_moved_of_an_integer_tensor(written, settings, make_weight):

@@ -94,7 +94,9 @@ def test_what_usual_runs_say_is_said_in_chinese(shipped_run, model):
 
 
 def test_a_sentence_in_a_sentence_is_translated():
-    stopped = "vocoder: the search interrupted after 12 s while calibrating: 'all int8' is taken: its speed was not measured."
+    stopped = (
+        "vocoder: the search was interrupted after 12 s while calibrating: 'all int8' is taken: its speed was not measured."
+    )
     with in_language("zh"):
         assert said(stopped) == "vocoder：搜索在 12 秒后被中断，当时正在校准：取 all int8：未测其速度。"
 
