@@ -115,14 +115,19 @@ def command(folder, *overrides):
     )  # fmt: skip
 
 
+def wait_for(words, process, folder):
+    """Wait until a run has logged some words."""
+    log, until = folder / "run" / "run.log", time.monotonic() + WAIT_LIMIT_S
+    while not (log.is_file() and words in log.read_text()):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
+        time.sleep(0.02)
+
+
 def test_a_search_that_loses_its_device_keeps_the_best_so_far_and_fails(
     device, on_device, user_files, users_model, users_data, cut, left, tmp_path
 ):
     process = command(tmp_path, *users_model, *users_data, *on_device)
-    log, until = tmp_path / "run" / "run.log", time.monotonic() + WAIT_LIMIT_S
-    while not (log.is_file() and "measuring whole graphs took" in log.read_text()):
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
-        time.sleep(0.02)
+    wait_for("measuring whole graphs took", process, tmp_path)
     cut(process, 0.0)
     said, _ = process.communicate(timeout=WAIT_LIMIT_S)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -135,19 +140,26 @@ def test_a_search_that_loses_its_device_keeps_the_best_so_far_and_fails(
     assert left() == set()
 
 
+STEPS = (
+    "quantize", "calibrating took", "choosing how ranges follow took", "measuring whole graphs took",
+    "measuring what each node gains took", "measuring what each node loses took",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CUTS", "1"))))
 def test_a_search_whose_connection_is_cut_at_any_moment_fails_clearly_and_leaves_nothing(
     device, on_device, user_files, users_model, users_data, cut, left, tmp_path, seed
 ):
     process = command(tmp_path, *users_model, *users_data, *on_device)
     rng = random.Random(seed)
-    cut(process, rng.uniform(0.0, float(os.environ.get("CUT_SECONDS", "8"))), connections=rng.choice([1, 2, 2, 2]))
+    wait_for(rng.choice(STEPS), process, tmp_path)  # the last one is followed by two seconds of timing
+    cut(process, rng.uniform(0.0, 0.3))
     said, _ = process.communicate(timeout=WAIT_LIMIT_S)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert process.returncode == 2, said
     assert "Traceback" not in said and "error: benchmark.host: " in said
     assert report["status"] == "failed"
-    assert all((tmp_path / "run" / artifact["file"]).is_file() for artifact in report["artifacts"])
+    assert all((tmp_path / "run" / artifact["file"]).is_file() for artifact in report.get("artifacts", []))
     assert not list((tmp_path / "run").glob("*.part*"))
     assert left() == set()
 
