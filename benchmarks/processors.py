@@ -139,8 +139,14 @@ def _table(what: str, kinds: list[str], names: dict[str, str], found: dict[str, 
     lines = [f"| {what} | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     for key, name in names.items():
         cells = [found[f"{key} {kind}"] for kind in kinds]
-        lines.append(f"| {name} | " + " | ".join(f"{c['here']:.{digits}f}, {c['there']:.{digits}f}" for c in cells) + " |")
+        told = [", ".join(_told(cell[where], digits) for where in ("here", "there")) for cell in cells]
+        lines.append(f"| {name} | {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _told(value: float, digits: int) -> str:
+    """Return a number; of outputs whose length differs from fp32's, no SQNR is known."""
+    return "another length" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _without_vnni() -> tuple[str, ...]:
