@@ -123,7 +123,7 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         raise ModelError(
             f"model.path: ONNX Runtime {onnxruntime.__version__} cannot load {file}: {error}{_older_opset(str(error))}"
         ) from error
-    _check_constants(file, proto.graph)
+    _keep_constants_once(file, proto.graph)
     _drop_negative_dims(proto.graph)
     drop_contradicted_shapes(proto)
     files, sha256 = hash_files(*paths)
@@ -170,12 +170,24 @@ def _read_all_texts(message: Message) -> None:
                     text.decode("utf-8")
 
 
-def _check_constants(file: Path, graph: onnx.GraphProto) -> None:
-    """Refuse what ONNX Runtime accepts without a word: which of two constants of one name counts, the format does not say."""
-    known: dict[str, onnx.TensorProto] = {}
-    for tensor in graph.initializer:
-        if known.setdefault(tensor.name, tensor) != tensor:
-            raise ModelError(f"model.path: {file} holds two different constants of the name {tensor.name!r}. Export it again.")
+def _keep_constants_once(file: Path, graph: onnx.GraphProto) -> None:
+    """Drop constants that are there twice, in place; ONNX Runtime takes them, and what converts graphs does not.
+
+    Raises:
+        ModelError: two constants of one name differ; which one counts, the format does not say.
+    """
+    for scope in graphs_of(graph):
+        known: dict[str, onnx.TensorProto] = {}
+        for tensor in scope.initializer:
+            if known.setdefault(tensor.name, tensor) != tensor:
+                raise ModelError(
+                    f"model.path: {file} holds two different constants of the name {tensor.name!r}. Export it again."
+                )
+        if len(known) < len(scope.initializer):
+            first = {tensor.name: place for place, tensor in reversed(list(enumerate(scope.initializer)))}
+            for place in reversed(range(len(scope.initializer))):
+                if first[scope.initializer[place].name] != place:
+                    del scope.initializer[place]
 
 
 def external_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

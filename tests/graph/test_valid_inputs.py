@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.data.arrays import check_samples
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 from pipeline.graph.prepare import prepare
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import external_files, load_graph
@@ -179,3 +179,24 @@ def test_external_data_of_bodies_and_attributes_is_counted_and_hashed(tmp_path, 
     assert source.size_bytes > 3 * 64 * 64 * 4
     (tmp_path / "e").write_bytes(bytes(64 * 64 * 4))
     assert load_graph("model", str(path)).sha256 != source.sha256
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16"])
+def test_a_constant_that_is_there_twice_counts_once(run_quickly, users_data, user_files, mode):
+    model = onnx.load(user_files / "model.onnx")
+    model.graph.initializer.append(model.graph.initializer[0])
+    onnx.save(model, user_files / "twice.onnx")
+    data = users_data if mode == "static" else users_data[2:]
+    run = run_quickly("model=onnx", "model.path=twice.onnx", f"mode={mode}", *data, "stages=[load,quantize]").succeeded()
+    [artifact] = run.report["artifacts"]
+    names = [tensor.name for tensor in onnx.load(run.directory / artifact["file"]).graph.initializer]
+    assert len(names) == len(set(names))
+
+
+def test_two_constants_of_one_name_are_refused(tmp_path, conv_net):
+    model = conv_net()
+    twice = numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]) + 1, model.graph.initializer[0].name)
+    model.graph.initializer.append(twice)
+    onnx.save(model, tmp_path / "two.onnx")
+    with pytest.raises(ModelError, match=r"two different constants of the name '.+'\. Export it again"):
+        load_graph("model", str(tmp_path / "two.onnx"))
