@@ -111,7 +111,7 @@ def test_a_run_that_fails_still_tells_its_warnings_once(user_files, run_quickly,
     assert run.stdout == ""
 
 
-@pytest.mark.parametrize("look", [("--cfg", "job"), ("--info",), QUICK], ids=["settings", "info", "run"])
+@pytest.mark.parametrize("look", [("--cfg", "job"), ("--info", "all"), QUICK], ids=["settings", "info", "run"])
 def test_a_reader_that_goes_away_gets_no_complaint_and_the_run_goes_on(user_files, users_model, look):
     with subprocess.Popen(
         [sys.executable, str(REPO / "run.py"), *users_model, *look], cwd=user_files, env=_surroundings(user_files),

@@ -23,6 +23,9 @@ fsspec = pytest.importorskip("fsspec", reason="needs the extra `urls`: pip insta
 from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 
 
+lock = threading.Lock()
+
+
 class Shelf(MemoryFileSystem):
     """A server of this process: shelf://<place>/<name>."""
 
@@ -49,11 +52,12 @@ class Shelf(MemoryFileSystem):
         return sorted(name for name in self.store if name.startswith(f"{self._strip_protocol(path)}/"))
 
     def get_file(self, rpath, lpath, **kwargs):
-        """Note what is asked for."""
+        """Note what is asked for; threads that read one file at once would share its position in a file in memory."""
         Shelf.got.append(rpath)
         if Shelf.before_get is not None:
             Shelf.before_get(rpath)
-        return super().get_file(rpath, lpath, **kwargs)
+        with lock:
+            return super().get_file(rpath, lpath, **kwargs)
 
     def put_file(self, lpath, rpath, **kwargs):
         """Note what comes, and when."""
