@@ -27,10 +27,10 @@ class _Search:
         self.graph = model.graph
         self.constants = {name: tensor for name, tensor in initializers_of(model).items()}
         values = (*self.graph.input, *self.graph.value_info, *self.graph.output)
-        self.ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
-        self.lengths = {
-            v.name: [dim.dim_value or dim.dim_param or None for dim in v.type.tensor_type.shape.dim] for v in values
-        }
+        # A tensor may be declared twice, the second time without a shape.
+        shapes = {v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")}
+        self.ranks = {name: len(shape) for name, shape in shapes.items()}
+        self.lengths = {name: [dim.dim_value or dim.dim_param or None for dim in shape] for name, shape in shapes.items()}
         self.parent: dict[Axis | Side, Axis | Side] = {}
         self.blocked: set[Axis | Side] = set()
         self.closed: set[str] = set()  # tensors all of whose axes are blocked

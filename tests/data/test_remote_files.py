@@ -22,7 +22,6 @@ from pipeline.urls import AbsentError, is_url, refuse_secrets
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `urls`: pip install -e '.[urls]'")
 from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 
-
 lock = threading.Lock()
 
 

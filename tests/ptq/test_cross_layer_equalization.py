@@ -39,6 +39,14 @@ def test_a_residual_stream_shares_its_factors(residual_net):
     assert {side.constant for side in group.sides if side.power > 0} == {"wb", "wc"}
 
 
+def test_a_tensor_that_is_declared_again_without_a_shape_has_the_one_it_had(residual_net):
+    [group] = channel_groups(residual_net)
+    again = onnx.ModelProto.FromString(residual_net.SerializeToString())
+    for value in list(again.graph.value_info):
+        again.graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, None))
+    assert channel_groups(again) == [group]
+
+
 def test_equalization_makes_ranges_equal(build, infer_shapes, make_weight, make_samples, static, run):
     text = """pair (float[1, 8, n] x) => (float[1, 8, n] y) {
         [one] a = Conv <pads = [1, 1]> (x, wa, ba)
