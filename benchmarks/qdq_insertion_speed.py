@@ -45,7 +45,7 @@ def chain(length: int) -> tuple[onnx.ModelProto, Ranges]:
     values = [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [1, CHANNELS, "time"]) for tensor in tensors]
     graph = helper.make_graph(nodes, "chain", values[:1], values[-1:], constants, value_info=values[1:-1])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model, dict.fromkeys(tensors, (-3.0, 5.0))
+    return model, Ranges(dict.fromkeys(tensors, (-3.0, 5.0)))
 
 
 def ours(model: onnx.ModelProto, ranges: Ranges) -> None:

@@ -28,7 +28,7 @@ from pipeline.graph.source_graph import load_graph
 from pipeline.measure.rewrite_gain import Gain
 from pipeline.processor import cpu_flags
 from pipeline.quantize.paired_sums import ROOM, in_rows, largest_sums
-from pipeline.quantize.saturation import integer_products
+from pipeline.quantize.saturation import integer_products, saturating_shares
 from pipeline.quantize.target import exact_on_target_only, this_machine
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
@@ -187,8 +187,12 @@ def saturates(build):
 def test_paired_weights_are_kept_small_exactly_where_their_sums_would_saturate(sources, settings, saturates, tmp_path, name):
     """On the processor that runs this: any that a developer has, and below, one without VNNI."""
     _, mode, changes, _ = GRAPHS[name]
-    path = quantized(sources[name], settings(mode, **changes), sample_of(sources[name].model), tmp_path / "run").path
-    assert (largest_pair(path) > ROOM) == (not saturates and name not in EXACT_AT_8_BITS)
+    sample = sample_of(sources[name].model)
+    path = quantized(sources[name], settings(mode, **changes), sample, tmp_path / "run").path
+    if saturates and name.startswith("conv") and mode == "static":  # larger where activations of calibration allow it
+        assert not any(saturating_shares(onnx.load(path), [sample]).values())
+    else:
+        assert (largest_pair(path) > ROOM) == (not saturates and name not in EXACT_AT_8_BITS)
 
 
 @pytest.mark.parametrize("here", [{"avx2"}, {"avx2", "avx512_vnni"}, {"avx2", "avx512_vnni", "amx_int8"}])
@@ -273,6 +277,7 @@ def test_the_report_says_where_a_file_is_right_and_where_its_sums_saturate(
     assert fit.made_for == changes.get("target", Target.x86_avx2).name
     assert fit.saturates_on == saturates_on
     assert fit.right_on == [target.name for target in Target if target.name not in saturates_on]
+    assert fit.exact_in_range == ([] if changes else ["one", "two"])
     assert set(fit.weight_bits) == {"one", "two"}
     assert set(fit.weight_bits.values()) == ({7} if changes.get("reduce_range") else {8})
     assert all(0.001 < share < 1 for share in fit.saturating_sums.values())

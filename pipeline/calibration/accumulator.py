@@ -20,6 +20,7 @@ class TensorAccumulator:
         tensors: their names.
         masks: returns tensors that may have infinities, which the graph masks with; these are not counted.
         axes: tensor -> axis along which its statistics are wanted as well.
+        pairs: whether those are wanted of pairs of channels, too.
         sizes: values of each tensor, int64 (tensors,).
         channels: tensor -> its statistics along that axis.
     """
@@ -30,6 +31,8 @@ class TensorAccumulator:
         histograms: bool,
         masks: Callable[[], Collection[str]] = frozenset,
         axes: Mapping[str, int] | None = None,
+        *,
+        pairs: bool = False,
     ) -> None:
         """Begin with the tensors of some sample, which is not added.
 
@@ -42,6 +45,7 @@ class TensorAccumulator:
         self.tensors = tuple(tensors)
         self.masks = masks
         self.axes = {name: axis for name, axis in (axes or {}).items() if name in tensors}
+        self.pairs = pairs
         self.sizes = np.zeros(len(self.tensors), np.int64)
         self.channels: dict[str, ChannelStatistics] = {}
         self._lows, self._highs = bytearray(), bytearray()  # many small arrays would lie scattered, and pin what is freed
@@ -71,7 +75,9 @@ class TensorAccumulator:
         self._lows += low.tobytes()
         self._highs += high.tobytes()
         for name, axis in self.axes.items():
-            seen = ChannelStatistics.of(np.asarray(tensors[name], np.float32), axis)
+            if not tensors[name].size:
+                continue
+            seen = ChannelStatistics.of(np.asarray(tensors[name], np.float32), axis, pairs=self.pairs)
             self.channels[name] = self.channels[name].merge(seen) if name in self.channels else seen
 
     def bins(self) -> list[BinCounts]:

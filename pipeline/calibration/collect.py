@@ -33,6 +33,7 @@ def collect(
     threads: int = 1,
     histograms: bool = True,
     channel_axes: Mapping[str, int] | None = None,
+    channel_pairs: bool = False,
     seed: int = 0,
     on_sample: Callable[[int], None] | None = None,
 ) -> Statistics:
@@ -46,6 +47,7 @@ def collect(
         threads: of ONNX Runtime.
         histograms: count values too; False where minmax and moving_average are all that is wanted.
         channel_axes: tensor -> axis along which its statistics are wanted as well.
+        channel_pairs: whether these statistics are wanted of pairs of channels, too (`channel_pairs.reach_of`).
         seed: of the graph's random operators. (It is ONNX Runtime's, which is the same for the whole process.)
         on_sample: called with the number of samples done, after each.
 
@@ -83,15 +85,14 @@ def collect(
     seen_masks: set[str] = set()
     masked = cache(partial(masked_tensors, graph))  # seldom asked for: it looks at every constant
     parts: dict[tuple[str, ...], TensorAccumulator] = {}  # of the graph's inputs and of each segment
+    begun = partial(TensorAccumulator, histograms=histograms, masks=masks, axes=axes, pairs=channel_pairs)
     for sample in chain([first], stream):
         ids.append(sample.id)
         seen_masks.update(name for name, array in sample.inputs.items() if array.dtype.kind == "f" and (array == -np.inf).any())
         for name, array in sample.inputs.items():
             if name not in wanted and name not in seen_masks and array.dtype.kind == "f":
                 require_finite(name, array, sample)
-        while not _add(
-            sample, wanted, segmented, parts, partial(TensorAccumulator, histograms=histograms, masks=masks, axes=axes)
-        ):
+        while not _add(sample, wanted, segmented, parts, begun):
             parts.clear()  # the first sample, once or twice
         if on_sample is not None:
             on_sample(len(ids))

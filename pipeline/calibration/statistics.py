@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.calibration.bins import ROWS, BinCounts
+from pipeline.calibration.channel_pairs import Reach, reach_of
 from pipeline.calibration.derived_tensors import DerivedTensor, MonotoneOp
 from pipeline.calibration.histogram import Histogram
 from pipeline.errors import DataError, did_you_mean
@@ -24,6 +25,7 @@ class ChannelStatistics:
         high: the maximum of each channel, float32 (channels,).
         mean: the mean of each channel, float64 (channels,).
         count: values per channel.
+        reach: how far channels 0 and 1, 2 and 3, ... go together, as `channel_pairs.reach_of` says; None: not asked for.
     """
 
     axis: int
@@ -31,21 +33,23 @@ class ChannelStatistics:
     high: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float64]
     count: int
+    reach: Reach | None = None
 
     @classmethod
-    def of(cls, array: npt.NDArray[np.float32], axis: int) -> "ChannelStatistics":
-        """Return the statistics of one array along an axis."""
+    def of(cls, array: npt.NDArray[np.float32], axis: int, *, pairs: bool = False) -> "ChannelStatistics":
+        """Return the statistics of one array along an axis; of an even number of channels also in pairs, if asked to."""
         channels = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
         mean = channels.mean(axis=1, dtype=np.float64)
-        return cls(axis, channels.min(axis=1), channels.max(axis=1), mean, channels.shape[1])
+        reach = reach_of(channels) if pairs and not len(channels) % 2 else None
+        return cls(axis, channels.min(axis=1), channels.max(axis=1), mean, channels.shape[1], reach)
 
     def merge(self, other: "ChannelStatistics") -> "ChannelStatistics":
         """Return the statistics of both sets of samples."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / max(count, 1))
-        return replace(
-            self, low=np.minimum(self.low, other.low), high=np.maximum(self.high, other.high), mean=mean, count=count
-        )
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        reach = None if self.reach is None or other.reach is None else np.maximum(self.reach, other.reach)
+        return replace(self, low=low, high=high, mean=mean, count=count, reach=reach)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Statistics:
         return tensor in self.measured or tensor in self.images
 
     def save(self, file: Path | IO[bytes]) -> None:
-        """Write everything to one .npz, without pickles."""
+        """Write everything but the reach of channels to one .npz, without pickles."""
         parts = self.measured.values()
         kept = {tensor: part.channels for tensor, part in self.measured.items() if part.channels}
         counted = {tensor: part.bins for tensor, part in self.measured.items() if part.bins}

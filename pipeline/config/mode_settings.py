@@ -75,20 +75,21 @@ class Algorithms:
         cross_layer_equalization: channels of activations between linear operators get ranges of equal size; equal in
             real arithmetic.
         smooth_quant: outliers move from activations behind a normalization into the weights that read them.
-        rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer (GPTQ).
+        rounding: weights are rounded so that the outputs of their nodes are kept, not each to the nearest integer (GPTQ); null:
+            where the target adds two products in 16 bits, whose scales are coarser.
         bias_correction: biases take back what quantization adds to the mean of each channel.
     """
 
     fold_batch_norm: bool = False
     cross_layer_equalization: bool = False
     smooth_quant: bool = False
-    rounding: bool = False
+    rounding: bool | None = None
     bias_correction: bool = False
 
     @property
     def need_samples(self) -> bool:
         """Whether any of them learns from calibration samples."""
-        return self.cross_layer_equalization or self.smooth_quant or self.rounding or self.bias_correction
+        return self.cross_layer_equalization or self.smooth_quant or bool(self.rounding) or self.bias_correction
 
 
 @dataclass

@@ -230,7 +230,9 @@ class _Search:
         infinite = infinite_tensors(prepared.model, quantizable_tensors(prepared.model), calibration, threads=threads)
         groups, self._fixed = groups_of(prepared, static, infinite)
         measured = inputs.statistics_of(calibration, infinite)
-        self._builder = Builder(prepared.model, groups, static, calibration, measured, threads=threads)
+        self._builder = Builder(
+            prepared.model, groups, static, calibration, measured, threads=threads, seed=inputs.seed, pairs=not mode.reconstruct
+        )
         self._groups = list(self._builder.groups)  # without integers for tensors that calibration has seen nothing of
         use_first_method(self._builder, mode)
         self._calibration_s = own_time() - self._since

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import onnx
 
+from pipeline.calibration.channel_pairs import Reach
 from pipeline.calibration.statistics import Statistics
 from pipeline.config.choices import ModeKind, RangeMethod
 from pipeline.config.mode_settings import AutoConfig, StaticConfig, with_settings_of
 from pipeline.graph.model_digest import digest_of
 from pipeline.graph.prepare import initializers_of
 from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
+from pipeline.ptq.activation_pairs import looks_at_pairs, reaches_of, weight_grids
 from pipeline.ptq.bias_correction import correct_biases
 from pipeline.ptq.cross_layer_equalization import equalize
 from pipeline.ptq.gptq import round_weights
@@ -22,6 +24,7 @@ from pipeline.ptq.own_weights import separate_weights
 from pipeline.ptq.smooth_quant import smooth_quant
 from pipeline.quantize.calibrated_ranges import ranges_from
 from pipeline.quantize.plan import Plan, Precision
+from pipeline.quantize.qparams import QuantParams
 from pipeline.quantize.silent_tensors import nodes_touching
 from pipeline.quantize.static import Ranges, pair_settings, quantize_static, tensors_to_calibrate
 from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
@@ -47,6 +50,8 @@ class Builder:
         samples: calibration data.
         measured: collects the statistics.
         threads: of ONNX Runtime.
+        seed: of the graph's own noise.
+        pairs: whether weights may rest on what two activations were together (`pipeline.ptq.activation_pairs`).
     """
 
     def __init__(
@@ -58,8 +63,13 @@ class Builder:
         measured: Measured,
         *,
         threads: int,
+        seed: int = 0,
+        pairs: bool = True,
     ) -> None:
-        self._static, self._samples, self._threads = static, samples, threads
+        self._static, self._samples, self._threads, self._seed = static, samples, threads, seed
+        self._paired = pairs and looks_at_pairs(static)
+        self._reaches: dict[str, Reach] | None = None
+        self._grids: dict[str, QuantParams] | None = None
         everything = plan_of(groups, most_integer(groups))
         levelled = equalize(model, everything, samples, threads=threads)
         self.model = smooth_quant(levelled, everything, samples, threads=threads)
@@ -106,7 +116,7 @@ class Builder:
         if (method, percentile) == (self._static.method, self._static.percentile):
             return
         self._static = replace(self._static, method=method, percentile=percentile)
-        self._ranges, self._rounded = {}, None
+        self._ranges, self._rounded, self._grids = {}, None, None
 
     def build(
         self,
@@ -173,9 +183,26 @@ class Builder:
 
     def _ranges_of(self, model: onnx.ModelProto, plan: Plan) -> Ranges:
         tensors = tensors_to_calibrate(model, plan, self._static)
+        return Ranges(self._spans(tensors), self._weight_grids(plan))
+
+    def _spans(self, tensors: Sequence[str]) -> dict[str, tuple[float, float]]:
         missing = [tensor for tensor in tensors if tensor not in self._ranges]
         self._ranges.update(ranges_from(self._statistics, missing, self._static))
         return {tensor: self._ranges[tensor] for tensor in tensors}
+
+    def _weight_grids(self, plan: Plan) -> dict[str, QuantParams]:
+        """Return the grids of weights that depend on activations, of the nodes of a plan."""
+        nodes = plan.nodes(Precision.static_int8)
+        if not self._paired or not nodes:
+            return {}
+        everything = plan_of(self.groups, most_integer(self.groups))
+        most = everything.nodes(Precision.static_int8)
+        if self._reaches is None:
+            self._reaches = reaches_of(self.model, most, self._samples, threads=self._threads, seed=self._seed)
+        if self._grids is None:
+            spans = self._spans(tensors_to_calibrate(self.model, everything, self._static))
+            self._grids = weight_grids(self.model, most, self._static, Ranges(spans), self._reaches)
+        return {node: self._grids[node] for node in nodes if node in self._grids}
 
     def _round(self, model: onnx.ModelProto, groups: Sequence[Group]) -> None:
         """Put rounded weights in the place of those of some groups; what else reads one keeps it as it was."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import onnx
 
 from pipeline.config.mode_settings import Algorithms, StaticConfig
+from pipeline.ptq.activation_pairs import looks_at_pairs
 from pipeline.ptq.batch_norm_folding import fold_batch_normalization
 from pipeline.ptq.bias_correction import correct_biases
 from pipeline.ptq.cross_layer_equalization import equalize
@@ -36,12 +37,17 @@ def rewrite(
     return model
 
 
+def keeps_outputs(mode: StaticConfig) -> bool:
+    """Return whether weights are rounded so that outputs are kept: if asked to, and by default where scales are coarser."""
+    return looks_at_pairs(mode) if mode.rounding is None else mode.rounding
+
+
 def fit(
     model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges, samples: Sequence[Sample], *, threads: int = 1
 ) -> onnx.ModelProto:
     """Return the float graph with weights and biases chosen for these ranges; `model` is not changed."""
     reference = model
-    if mode.rounding:
+    if keeps_outputs(mode):
         model = round_weights(model, plan, mode, ranges, samples, threads=threads)
     if mode.bias_correction:
         model = correct_biases(model, plan, mode, ranges, samples, reference=reference, threads=threads)

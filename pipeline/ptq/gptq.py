@@ -7,10 +7,11 @@ in closed form: Frantar et al. 2022, "GPTQ" (arXiv:2210.17323). A convolution is
 
 The result lies on the grid of integers that a quantizer chooses by the largest weight of a channel, or by its largest pair of
 weights (`pipeline.quantize.paired_sums`): those stay at the end of the grid, so that the scale is the same as without
-rounding, and the quantizer finds exactly these integers.
+rounding, and the quantizer finds exactly these integers. Where `Ranges.weights` has the scale, nothing has to stay.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.own_weights import separate_weights
 from pipeline.ptq.second_moments import reads_patches, second_moments
 from pipeline.ptq.simulate import steps_of, weight_grid, weighted_nodes
-from pipeline.quantize.paired_sums import MOST, ROOM
+from pipeline.quantize.paired_sums import HIGHEST, LARGEST_SUM, MOST, ROOM, PairLimits
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.qparams import limits
 from pipeline.quantize.static import Ranges
@@ -67,14 +68,13 @@ def round_weights(
         for name, node in {node.input[1]: node for node in batch}.items():
             target = own[node.name]
             weight = numpy_helper.to_array(constants[target])
-            grid = weight_grid(weight, node, plan, mode)
+            grid = weight_grid(weight, node, plan, mode, ranges)
             if grid.kind is IntegerType.int8:
                 low, high = ranges.get(node.input[0], (0.0, 0.0))
                 noise = ((high - low) / (highest - lowest)) ** 2 / 12  # the variance of a uniform rounding error
-                new = reconstruct(
-                    weight, steps_of(grid, weight.ndim), moments[name], noise, transposed=node.op_type == "MatMul",
-                    partners=None if grid.pairing is None else partners_of(node, weight.shape),
-                )  # fmt: skip
+                pairs = None if grid.pairs is None else columns_in_pairs(node, weight.shape, grid.pairs)
+                steps, transposed = steps_of(grid, weight.ndim), node.op_type == "MatMul"
+                new = reconstruct(weight, steps, moments[name], noise, transposed=transposed, pairs=pairs)
                 constants[target].CopyFrom(numpy_helper.from_array(new, target))
     return rounded
 
@@ -86,7 +86,7 @@ def reconstruct(
     noise: float,
     *,
     transposed: bool,
-    partners: Indices | None = None,
+    pairs: "ColumnPairs | None" = None,
 ) -> Float32Array:
     """Return the weight on its grid.
 
@@ -96,7 +96,7 @@ def reconstruct(
         moments: E[x xᵀ] (groups, inputs, inputs).
         noise: variance of the rounding errors of inputs.
         transposed: outputs are the last axis.
-        partners: see `round_rows`.
+        pairs: see `round_rows`.
     """
     groups, size, _ = moments.shape
 
@@ -104,11 +104,36 @@ def reconstruct(
         return (array.T if transposed else array).reshape(groups, -1, size).astype(np.float64)
 
     steps = rows(np.broadcast_to(scale, weight.shape))[:, :, :1]
-    values = (round_rows(rows(weight) / steps, moments, noise, partners) * steps).astype(np.float32).reshape(-1, size)
+    values = (round_rows(rows(weight) / steps, moments, noise, pairs) * steps).astype(np.float32).reshape(-1, size)
     return np.ascontiguousarray((values.T if transposed else values).reshape(weight.shape))
 
 
-def partners_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Indices:
+@dataclass(frozen=True)
+class ColumnPairs:
+    """Which inputs of a row are multiplied and added in one step.
+
+    Attributes:
+        partners: (inputs,): the one that shares a sum of 16 bits with each, or -1.
+        corners: (groups, inputs, corners, 2): points around what the activations of an input and of its partner were together,
+            over 255; None: they may be 255 both.
+    """
+
+    partners: Indices
+    corners: FloatArray | None = None
+
+
+def columns_in_pairs(node: onnx.NodeProto, shape: tuple[int, ...], limits: PairLimits) -> ColumnPairs:
+    """Return the pairs of the inputs of a row, in the order of the weight: (channel, kernel position) of a Conv."""
+    partners = _partners_of(node, shape)
+    groups, channels, count, _ = limits.corners.shape
+    if channels == 1 and count == 1 and (limits.corners == HIGHEST).all():
+        return ColumnPairs(partners)
+    own = np.stack([limits.corners, limits.corners[..., ::-1]], axis=2)  # seen from the first of a pair, and from the second
+    each = own.reshape(groups, 2 * channels, count, 2) / HIGHEST
+    return ColumnPairs(partners, np.repeat(each, len(partners) // (2 * channels), axis=1))
+
+
+def _partners_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Indices:
     """Return which input is multiplied and added in one step with each input of a row, or -1: (inputs,)."""
     if node.op_type == "MatMul":
         order = np.arange(shape[0])
@@ -120,18 +145,18 @@ def partners_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Indices:
     return partners
 
 
-def round_rows(weights: FloatArray, moments: FloatArray, noise: float, partners: Indices | None = None) -> FloatArray:
+def round_rows(weights: FloatArray, moments: FloatArray, noise: float, pairs: ColumnPairs | None = None) -> FloatArray:
     """Return integers that keep the products of rows and inputs.
 
     Args:
         weights: in units of their scale: (groups, rows, inputs).
         moments: (groups, inputs, inputs).
         noise: added to the diagonal of the moments.
-        partners: (inputs,): the input that each shares a sum of 16 bits with, or -1; None: sums have more bits. Two partners of
-            one sign then sum up to `ROOM` at most.
+        pairs: inputs that share a sum of 16 bits; None: sums have more bits. Two partners of one sign then sum up to `ROOM` at
+            most, or their products with activations to 16 bits, where these are known; scales are then given, not found again.
     """
     size = weights.shape[2]
-    levels = np.rint(np.abs(weights).max()) if partners is None else float(MOST)
+    levels = np.rint(np.abs(weights).max()) if pairs is None else float(MOST)
     diagonal = np.einsum("gii->gi", moments)
     ridge = np.maximum(noise + DAMPING * diagonal.mean(axis=1), np.finfo(np.float32).tiny)
     order = np.argsort(-diagonal.sum(axis=0), kind="stable")  # the loudest inputs first: most are left to make up for them
@@ -144,16 +169,19 @@ def round_rows(weights: FloatArray, moments: FloatArray, noise: float, partners:
     fixed = ends * levels  # integers that define a scale; 0: to be chosen
     integers = np.zeros_like(rest)
     beside = np.full(size, -1)
-    if partners is not None:
+    corners = None
+    if pairs is not None:
         position = np.argsort(order)
-        beside = np.where(partners[order] < 0, -1, position[partners[order]])
-        fixed = np.where(fixed != 0, fixed, _largest_pairs(rest, beside))
+        beside = np.where(pairs.partners[order] < 0, -1, position[pairs.partners[order]])
+        corners = None if pairs.corners is None else pairs.corners[:, order]
+        fixed = np.where(fixed != 0, fixed, _largest_pairs(rest, beside)) if corners is None else np.zeros_like(rest)
         integers[...] = fixed  # what a partner chosen before it must leave room for
     for j in range(size):
         low, high = -levels, levels
         if beside[j] >= 0:
             other = integers[:, :, beside[j]]
-            low, high = np.maximum(low, -ROOM - np.minimum(other, 0)), np.minimum(high, ROOM - np.maximum(other, 0))
+            room = ROOM - np.abs(other) if corners is None else _room_beside(np.abs(other), corners[:, j])
+            low, high = np.where(other < 0, np.maximum(low, -room), low), np.where(other > 0, np.minimum(high, room), high)
         nearest = np.clip(np.rint(rest[:, :, j]), low, high)
         integers[:, :, j] = np.where(fixed[:, :, j] != 0, fixed[:, :, j], nearest)
         error = (rest[:, :, j] - integers[:, :, j]) / later[:, None, j, j]
@@ -161,6 +189,19 @@ def round_rows(weights: FloatArray, moments: FloatArray, noise: float, partners:
     restored = np.empty_like(integers)
     restored[:, :, order] = integers
     return restored
+
+
+def _room_beside(other: FloatArray, corners: FloatArray) -> FloatArray:
+    """Return the largest integers whose products, with those of partners of the same sign, fit 16 bits: (groups, rows).
+
+    Args:
+        other: magnitudes of the partners, (groups, rows).
+        corners: of the input and of its partner: (groups, corners, 2).
+    """
+    own, theirs = corners[:, None, :, 0], corners[:, None, :, 1]
+    left = LARGEST_SUM - other[:, :, None] * theirs
+    room: FloatArray = np.divide(left, own, out=np.full(left.shape, np.inf), where=own > 0).min(axis=2)
+    return np.floor(room)
 
 
 def _largest_pairs(weights: FloatArray, beside: Indices) -> FloatArray:

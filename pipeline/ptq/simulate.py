@@ -16,7 +16,7 @@ from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.op_sets import LAYERS
 from pipeline.graph.prepare import initializers_of
 from pipeline.ptq.own_weights import separate_weights
-from pipeline.quantize.paired_sums import pairing_of
+from pipeline.quantize.paired_sums import PairLimits, pairing_of
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.qdq_placement import Placement, place_pairs
 from pipeline.quantize.qdq_writer import activation_qparams
@@ -35,15 +35,18 @@ def weighted_nodes(model: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.name in planned and node.op_type in LAYERS and node.input[1] in constants]
 
 
-def weight_grid(weight: Float32Array, node: onnx.NodeProto, plan: Plan, mode: StaticConfig) -> QuantParams:
+def weight_grid(weight: Float32Array, node: onnx.NodeProto, plan: Plan, mode: StaticConfig, ranges: Ranges) -> QuantParams:
     """Return the integers that a quantizer will choose for the weight of a node."""
     settings = pair_settings(mode)
     axis: int | None = output_axis(node, weight.ndim)
     if plan.precisions[node.name] is Precision.weight_int8:
         return qparams_of_weights(weight, IntegerType.int8, axis=axis, reduced=False)
+    if plan.precisions[node.name] is Precision.static_int8 and node.name in ranges.weights:
+        return ranges.weights[node.name]
     pairing = pairing_of(node, weight.shape) if settings.in_16_bits else None
+    pairs = None if pairing is None else PairLimits(pairing)
     axis = axis if mode.per_channel else None
-    return qparams_of_weights(weight, settings.weights, axis=axis, reduced=settings.reduce_range, pairing=pairing)
+    return qparams_of_weights(weight, settings.weights, axis=axis, reduced=settings.reduce_range, pairs=pairs)
 
 
 def steps_of(grid: QuantParams, rank: int) -> Float32Array:
@@ -66,7 +69,7 @@ def simulate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ran
     constants = initializers_of(simulated)
     for name, node in {node.input[1]: node for node in weighted_nodes(simulated, plan)}.items():
         weight = numpy_helper.to_array(constants[name])
-        grid = weight_grid(weight, node, plan, mode)
+        grid = weight_grid(weight, node, plan, mode, ranges)
         zero = grid.zero_point.reshape(steps_of(grid, weight.ndim).shape)
         integers = grid.quantize(weight).astype(np.float32) - zero
         constants[name].CopyFrom(numpy_helper.from_array((integers * steps_of(grid, weight.ndim)).astype(np.float32), name))

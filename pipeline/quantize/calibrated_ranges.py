@@ -67,7 +67,7 @@ def ranges_from(statistics: Statistics, tensors: Sequence[str], mode: StaticConf
     symmetric = mode.symmetric and activations in SIGNED
     method = method_of(mode)
     found = tensor_ranges(statistics, tensors, method, levels=levels, symmetric=symmetric)
-    return {tensor: (span.low, span.high) for tensor, span in found.items()}
+    return Ranges((tensor, (span.low, span.high)) for tensor, span in found.items())
 
 
 def method_of(mode: StaticConfig) -> Method:

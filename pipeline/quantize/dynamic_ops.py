@@ -27,7 +27,7 @@ from pipeline.graph.attributes import int_attribute
 from pipeline.graph.opset import MICROSOFT, import_microsoft
 from pipeline.graph.subgraph_scopes import Names, bodies, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.operators import number_of
-from pipeline.quantize.paired_sums import Pairing
+from pipeline.quantize.paired_sums import Pairing, PairLimits
 from pipeline.quantize.qparams import numpy_type, qparams_of_weights, tensor_of
 from pipeline.sample import Float32Array
 
@@ -194,8 +194,8 @@ class _Rewriting:
                 values: Float32Array = numpy_helper.to_array(tensor)  # (directions, 4 * hidden, values)
                 rows = values.reshape(-1, values.shape[-1])
                 axis, shape = (0, values.shape[:2]) if self._settings.per_channel else (None, values.shape[:1])
-                reduced, pairing = self._settings.reduce_range, Pairing.rows if self._settings.in_16_bits else None
-                grid = qparams_of_weights(rows, IntegerType.int8, axis=axis, reduced=reduced, pairing=pairing)
+                reduced, pairs = self._settings.reduce_range, PairLimits(Pairing.rows) if self._settings.in_16_bits else None
+                grid = qparams_of_weights(rows, IntegerType.int8, axis=axis, reduced=reduced, pairs=pairs)
                 integers = grid.quantize(rows).reshape(values.shape).transpose(0, 2, 1)
                 self._weights[key] = _Weight(
                     self._put(np.ascontiguousarray(integers), f"{tensor.name}_quantized"),
@@ -227,7 +227,7 @@ class _Rewriting:
             paired = self._settings.in_16_bits and node.op_type != "Conv"  # the scalar kernel of ConvInteger is exact
             grid = qparams_of_weights(
                 values, kind, axis=axis, reduced=self._settings.reduce_range, one_zero_point=False,
-                pairing=Pairing.columns if paired else None,
+                pairs=PairLimits(Pairing.columns) if paired else None,
             )  # fmt: skip
             self._weights[key] = _Weight(
                 self._put(np.ascontiguousarray(grid.quantize(values)), f"{tensor.name}_quantized"),

@@ -11,7 +11,15 @@ from pipeline.errors import PipelineError
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.session import ORT_ERRORS
 from pipeline.quantize.saturation import integer_products, saturating_shares, weight_bits_of
-from pipeline.quantize.target import PROCESSORS, adds_in_16_bits, exact_on_target_only, is_arm, target_of, this_machine
+from pipeline.quantize.target import (
+    PROCESSORS,
+    adds_in_16_bits,
+    exact_on_target_only,
+    is_arm,
+    limits_pairs,
+    target_of,
+    this_machine,
+)
 from pipeline.record.results import ProcessorFit
 from pipeline.sample import Sample
 
@@ -35,12 +43,17 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
     found: dict[str, float | None] = {product.node.name: None for product in integer_products(model) if product.can_saturate}
     if found:
         found |= _shares(model, samples, threads)
+    reduce_range = mode.reduce_range if isinstance(mode, StaticConfig) else None
+    limited = isinstance(mode, StaticConfig | AutoConfig) and limits_pairs(reduce_range, mode.target)
+    in_range = [node for node, share in found.items() if limited and share == 0]  # by construction: see activation_pairs.py
+    found = {node: share for node, share in found.items() if node not in in_range}
     wrong = [target.name for target in Target if found and PROCESSORS[target].in_16_bits]
     return ProcessorFit(
         made_for=made_for,
         right_on=[target.name for target in Target if target.name not in wrong],
         saturates_on=wrong,
         saturating_sums={node.removesuffix(NAME_ENDS): share for node, share in found.items()},
+        exact_in_range=[node.removesuffix(NAME_ENDS) for node in in_range],
         weight_bits={node.removesuffix(NAME_ENDS): bits for node, bits in weight_bits_of(model).items()},
     )
 

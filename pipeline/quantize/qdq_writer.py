@@ -6,7 +6,7 @@ DequantizeLinear, each once for all that share it.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,11 @@ from onnx import helper, numpy_helper
 
 from pipeline.errors import StageError
 from pipeline.graph.subgraph_scopes import Names, drop_unread, replace_nodes
+from pipeline.quantize.paired_sums import PairLimits
 from pipeline.quantize.qdq_placement import PairSettings, Placement, Weight, place_pairs
 from pipeline.quantize.qparams import (
     QuantParams,
+    coarser,
     numpy_type,
     qparams_of_range,
     qparams_of_weights,
@@ -27,8 +29,23 @@ from pipeline.quantize.qparams import (
 )
 from pipeline.sample import Float32Array
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Tensor name -> (lowest, highest) value that its integers stand for."""
+
+class Ranges(dict[str, tuple[float, float]]):
+    """Tensor name -> (lowest, highest) value that its integers stand for.
+
+    Attributes:
+        weights: node name -> the grid of its weight, where calibration allows a finer one than the weight alone
+            (`pipeline.ptq.activation_pairs`).
+    """
+
+    def __init__(
+        self,
+        ranges: Mapping[str, tuple[float, float]] | Iterable[tuple[str, tuple[float, float]]] = (),
+        weights: Mapping[str, QuantParams] | None = None,
+    ) -> None:
+        """Take ranges, and the grids of some weights."""
+        super().__init__(ranges)
+        self.weights = dict(weights or {})
 
 
 def insert_pairs(model: onnx.ModelProto, nodes: Collection[str], settings: PairSettings, ranges: Ranges) -> None:
@@ -159,14 +176,20 @@ class _Writer:
         """Return one grid for each weight, with scales that suit the bias of each node that it has."""
         grids: dict[Weight, QuantParams] = {}
         for index, weight in self._placement.weights.items():
+            own = self._ranges.weights.get(nodes[index].name)
             if weight not in grids:
-                kind, reduced = self._settings.weights, self._settings.reduce_range
-                values, axis, pairing = self._values(weight), weight.axis, weight.pairing
-                grids[weight] = qparams_of_weights(values, kind, axis=axis, reduced=reduced, pairing=pairing)
+                grids[weight] = self._weight_grid(weight) if own is None else own
+            elif grids[weight] is not own:  # nodes that share it may differ in what they multiply it with
+                grids[weight] = coarser(grids[weight], self._weight_grid(weight) if own is None else own)
             if index in self._placement.biases:
                 bias = self._bias(nodes[index], index)
                 grids[weight] = widened_for_bias(grids[weight], self._scale_of_input(nodes[index]), bias)
         return grids
+
+    def _weight_grid(self, weight: Weight) -> QuantParams:
+        kind, reduced = self._settings.weights, self._settings.reduce_range
+        pairs = None if weight.pairing is None else PairLimits(weight.pairing)
+        return qparams_of_weights(self._values(weight), kind, axis=weight.axis, reduced=reduced, pairs=pairs)
 
     def _values(self, weight: Weight) -> Float32Array:
         values: Float32Array = numpy_helper.to_array(self._constants[weight.tensor])

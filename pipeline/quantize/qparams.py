@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.config.choices import IntegerType
-from pipeline.quantize.paired_sums import Pairing, finest_scales, made_to_fit
+from pipeline.quantize.paired_sums import PairLimits, finest_scales, made_to_fit
 from pipeline.sample import Float32Array
 
 Integers = npt.NDArray[np.generic]
@@ -33,14 +33,14 @@ class QuantParams:
         scale: float32, () or one per index of `axis`.
         zero_point: the integers of value 0, in the scale's shape.
         axis: the axis that has a scale per index; None: one scale.
-        pairing: of weights whose products are added two at a time in 16 bits: the pairs that must not be too large.
+        pairs: of weights whose products are added two at a time in 16 bits: the pairs that must not be too large.
     """
 
     kind: IntegerType
     scale: Float32Array
     zero_point: npt.NDArray[np.int64]
     axis: int | None = None
-    pairing: Pairing | None = None
+    pairs: PairLimits | None = None
 
     def quantize(self, values: Float32Array) -> Integers:
         """Return the nearest integers, saturated, in the values' shape and this grid's type."""
@@ -51,7 +51,7 @@ class QuantParams:
         integers = np.rint(values / self.scale.reshape(shape))
         integers += self.zero_point.reshape(shape).astype(integers.dtype)  # exact: values that are not are beyond the limits
         saturated: Integers = np.clip(integers, low, high).astype(numpy_type(self.kind))
-        return saturated if self.pairing is None else made_to_fit(saturated, self.pairing)
+        return saturated if self.pairs is None else made_to_fit(saturated, self.pairs)
 
 
 def numpy_type(kind: IntegerType) -> np.dtype[np.generic]:
@@ -125,7 +125,7 @@ def qparams_of_weights(
     axis: int | None,
     reduced: bool,
     one_zero_point: bool = True,
-    pairing: Pairing | None = None,
+    pairs: PairLimits | None = None,
 ) -> QuantParams:
     """Return the grid of constants: symmetric for signed types, and per channel where zero points must not differ.
 
@@ -135,19 +135,25 @@ def qparams_of_weights(
         axis: of its output channels; None: one scale.
         reduced: leave one bit unused.
         one_zero_point: of all channels.
-        pairing: how a kernel pairs them that adds two products in 16 bits: int8 weights then get the finest scales at which no
-            such sum can saturate.
+        pairs: which are too large for a kernel that adds two products in 16 bits: int8 weights then get the finest scales at
+            which no such sum can saturate.
     """
     others = None if axis is None else tuple(i for i in range(weights.ndim) if i != axis)
     low = weights.min(axis=others, initial=0.0)
     high = weights.max(axis=others, initial=0.0)
     symmetric = (axis is not None and one_zero_point) or not kind.name.startswith("u")
     grid = qparams_of_range(low, high, kind, symmetric=symmetric, reduced=reduced, axis=axis)
-    if pairing is None or reduced or kind is not IntegerType.int8:
+    if pairs is None or reduced or kind is not IntegerType.int8:
         return grid
-    needed = finest_scales(weights, pairing, per_channel=axis is not None)
+    needed = finest_scales(weights, pairs, per_channel=axis is not None)
     coarser = np.maximum(grid.scale, needed.astype(np.float32))
-    return replace(grid, scale=np.where(needed < TINY, grid.scale, coarser), pairing=pairing)
+    return replace(grid, scale=np.where(needed < TINY, grid.scale, coarser), pairs=pairs)
+
+
+def coarser(one: QuantParams, other: QuantParams) -> QuantParams:
+    """Return the grid of a weight that two nodes read, which the sums of both allow."""
+    pairs = one.pairs if other.pairs is None or one.pairs is None else one.pairs.joined(other.pairs)
+    return replace(one, scale=np.maximum(one.scale, other.scale), pairs=pairs)
 
 
 def widened_for_bias(weights: QuantParams, input_scale: Float32Array, bias: Float32Array) -> QuantParams:

@@ -86,6 +86,8 @@ class ProcessorFit:
         made_for: the target of its mode: `mode.target`, or this machine's kind; None: the mode knows none.
         right_on: the targets that compute its sums of integer products exactly.
         saturates_on: those on which some would saturate.
+        exact_in_range: nodes whose sums are exact there for activations as calibration has seen them, and 10 % beyond, but not
+            for all that uint8 can hold.
         saturating_sums: node -> the share of its sums of two products that would saturate there, 0 to 1, on calibration data;
             null: it was not counted.
         weight_bits: node -> bits that its int8 weights use: 7 or 8.
@@ -96,6 +98,7 @@ class ProcessorFit:
     saturates_on: list[str] = field(default_factory=list)
     saturating_sums: dict[str, float | None] = field(default_factory=dict)
     weight_bits: dict[str, int] = field(default_factory=dict)
+    exact_in_range: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

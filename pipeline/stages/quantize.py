@@ -33,6 +33,7 @@ from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
 from pipeline.optimize.engine import Rewritten
+from pipeline.ptq.activation_pairs import looks_at_pairs, reaches_of, weight_grids
 from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
 from pipeline.quantize.artifact import Artifact, save_artifact, stems_of, suffix_of
@@ -316,7 +317,7 @@ class _Job:
     ) -> onnx.ModelProto:
         samples = self.calibration[source.name] if mode.need_samples else ()
         model = rewrite(model, plan, mode, samples, threads=self.threads)
-        ranges: Ranges = {}
+        ranges = Ranges()
         while tensors := tensors_to_calibrate(model, plan, mode):
             samples = self.calibration[source.name]
             with self.progress.bar(f"calibrate {source.name}", len(samples)) as advance:
@@ -329,6 +330,11 @@ class _Job:
             self.urgent.append(f"{source.name}: {note_on_silence(silent)}")
             why = {node: f"{tensor!r} was zero in all of calibration" for node, tensor in silent.items()}
             keep_in_float(model, plan, mode, why)
+        nodes = plan.nodes(Precision.static_int8)
+        if nodes and looks_at_pairs(mode):
+            samples = self.calibration[source.name]
+            reaches = reaches_of(model, nodes, samples, threads=self.threads, seed=self.seed)
+            ranges.weights = weight_grids(model, nodes, mode, ranges, reaches)
         fitted = fit(model, plan, mode, ranges, samples, threads=self.threads)
         if not mode.reconstruct:
             return quantize_static(fitted, plan, mode, ranges)

@@ -20,7 +20,7 @@ from pipeline.optimize.layout.unroll_time import best_frame_count
 from pipeline.optimize.outcome import Refusal, Sites
 from pipeline.optimize.rules import conv_transpose_to_conv
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
-from pipeline.quantize.qdq_writer import insert_pairs
+from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.target import needs_reduced_range
 from pipeline.sample import Sample
 
@@ -45,7 +45,8 @@ def quantized(model, nodes=None, **settings):
     names = nodes or [node.name for node in whole.graph.node if node.op_type == "Conv"]
     pairs = PairSettings(reduce_range=needs_reduced_range(None, None), **settings)
     constants = {tensor.name for tensor in whole.graph.initializer}
-    insert_pairs(whole, names, pairs, dict.fromkeys(place_pairs(whole, names, pairs).measured(constants), (-6.0, 6.0)))
+    measured = place_pairs(whole, names, pairs).measured(constants)
+    insert_pairs(whole, names, pairs, Ranges(dict.fromkeys(measured, (-6.0, 6.0))))
     return whole
 
 

@@ -49,14 +49,14 @@ def test_the_output_error_is_below_that_of_rounding_to_nearest(
     plan, mode, ranges = static(model, samples, target=target)
     rounded = round_weights(model, plan, mode, ranges, samples)
     weight, new = constant(model, "w"), constant(rounded, "w")
-    grid = weight_grid(weight, model.graph.node[0], plan, mode)
+    grid = weight_grid(weight, model.graph.node[0], plan, mode, ranges)
     steps = steps_of(grid, 3)
     nearest = one_conv(attributes, inputs)
     nearest.graph.initializer[0].raw_data = (grid.quantize(weight) * steps).astype(np.float32).tobytes()
     assert output_error(model, rounded, samples, run) < 0.5 * output_error(model, nearest, samples, run)
     # on the grid, whose scale is the same as before
     np.testing.assert_allclose(new / steps, np.rint(new / steps), atol=1e-4)
-    again = weight_grid(new, model.graph.node[0], plan, mode)
+    again = weight_grid(new, model.graph.node[0], plan, mode, ranges)
     np.testing.assert_allclose(again.scale, grid.scale, rtol=1e-6)
     np.testing.assert_array_equal(again.quantize(new), np.rint(new / steps))
     largest = largest_sums(in_rows(again.quantize(new).astype(int), Pairing.conv)).max()
@@ -78,7 +78,7 @@ def test_a_depthwise_convolution_of_noise_cannot_be_improved(one_conv, make_samp
     model, samples = one_conv("group = 8", 1), make_samples(1, 8, 600)
     plan, mode, ranges = static(model, samples)
     weight, new = constant(model, "w"), constant(round_weights(model, plan, mode, ranges, samples), "w")
-    steps = steps_of(weight_grid(weight, model.graph.node[0], plan, mode), 3)
+    steps = steps_of(weight_grid(weight, model.graph.node[0], plan, mode, ranges), 3)
     np.testing.assert_allclose(new / steps, np.rint(weight / steps), atol=1e-4)
 
 

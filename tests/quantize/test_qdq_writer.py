@@ -13,7 +13,7 @@ from pipeline.errors import StageError
 from pipeline.graph.session import open_session
 from pipeline.quantize.ort_quantizer import quiet
 from pipeline.quantize.qdq_placement import PairSettings, place_pairs
-from pipeline.quantize.qdq_writer import insert_pairs
+from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.target import needs_reduced_range
 
 NET = """g (float[1, 16, 20] x) => (float[1, 16, 20] y) {
@@ -32,7 +32,7 @@ def net(build, make_weight):
 
 
 def ranges_of(model):
-    ranges = {"x": (-3.0, 3.0)}
+    ranges = Ranges({"x": (-3.0, 3.0)})
     for node in model.graph.node:
         ranges[node.output[0]] = (0.0, 4.0) if node.op_type == "Relu" else (-4.0, 5.0)
     return ranges
@@ -108,7 +108,7 @@ def test_float_readers_of_a_float_tensor_keep_it(build, make_weight):
         "g (float[1, 4, 9] x) => (float[1, 4, 9] y, float[1, 4, 9] z) { [conv] y = Conv (x, w) [other] z = Tanh (x) }",
         w=make_weight(4, 4, 1),
     )
-    insert_pairs(model, ["conv"], PairSettings(), {"x": (-1.0, 1.0), "y": (-2.0, 2.0)})
+    insert_pairs(model, ["conv"], PairSettings(), Ranges({"x": (-1.0, 1.0), "y": (-2.0, 2.0)}))
     assert next(node for node in model.graph.node if node.name == "other").input[0] == "x"
 
 
@@ -116,7 +116,7 @@ def test_a_bias_that_32_bits_cannot_hold_widens_the_scale_of_its_weights(build):
     weights, bias = np.full((2, 1, 1), 1e-9, np.float32), np.array([1e6, 0.0], np.float32)
     body = "g (float[1, 1, 5] x) => (float[1, 2, 5] y) { [conv] y = Conv (x, w, b) }"
     model = build(body, w=weights, b=bias)
-    insert_pairs(model, ["conv"], PairSettings(), {"x": (-1.0, 1.0), "y": (0.0, 1e6)})
+    insert_pairs(model, ["conv"], PairSettings(), Ranges({"x": (-1.0, 1.0), "y": (0.0, 1e6)}))
     made = constants(model)
     np.testing.assert_allclose(made["b_quantized"] * made["b_quantized_scale"].astype(np.float64), bias, rtol=1e-3)
 
@@ -127,7 +127,7 @@ def test_a_name_that_is_taken_is_not_taken_again(build, make_weight):
         "{ [scale] s = Mul (length, length_scale) [conv] c = Conv (length, w) [sum] y = Add (c, s) }",
         w=make_weight(4, 4, 1),
     )
-    insert_pairs(model, ["conv"], PairSettings(), {"length": (-1.0, 1.0), "c": (-2.0, 2.0)})
+    insert_pairs(model, ["conv"], PairSettings(), Ranges({"length": (-1.0, 1.0), "c": (-2.0, 2.0)}))
     onnx.checker.check_model(model)
     open_session(model)
 
@@ -138,7 +138,7 @@ def test_alpha_and_beta_of_a_gemm_go_into_its_constants(build, make_weight):
     x = {"x": np.random.default_rng(0).uniform(-1, 1, (2, 8)).astype(np.float32)}
     [expected] = open_session(model).run(None, x)
     settings = PairSettings(reduce_range=needs_reduced_range(None, None))  # 8 bits of a weight saturate without VNNI
-    insert_pairs(model, ["gemm"], settings, {"x": (-1.0, 1.0), "y": (expected.min(), expected.max())})
+    insert_pairs(model, ["gemm"], settings, Ranges({"x": (-1.0, 1.0), "y": (expected.min(), expected.max())}))
     [found] = open_session(model).run(None, x)
     np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
 
@@ -147,13 +147,13 @@ def test_what_cannot_be_quantized_is_said_and_nothing_changes(build, make_weight
     model = build("g (float[2, 8] x, float[8, 4] w) => (float[2, 4] y) { [gemm] y = Gemm (x, w) }")
     before = model.SerializeToString()
     with pytest.raises(StageError, match="gemm: its weight is not a constant"):
-        insert_pairs(model, ["gemm"], PairSettings(), {})
+        insert_pairs(model, ["gemm"], PairSettings(), Ranges({}))
     with pytest.raises(StageError, match="nobody: the graph has no such node"):
-        insert_pairs(model, ["nobody"], PairSettings(), {})
+        insert_pairs(model, ["nobody"], PairSettings(), Ranges({}))
     assert model.SerializeToString() == before
     assert place_pairs(model, ["gemm"], PairSettings()).skipped == {"gemm": "its weight is not a constant"}
 
 
 def test_a_missing_range_is_said(net):
     with pytest.raises(StageError, match="no range of the tensor 'x'"):
-        insert_pairs(net, ["first"], PairSettings(), {"r": (0.0, 1.0)})
+        insert_pairs(net, ["first"], PairSettings(), Ranges({"r": (0.0, 1.0)}))

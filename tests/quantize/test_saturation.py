@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 
 from pipeline.config.choices import IntegerType
 from pipeline.graph.shape_inference import with_shapes
-from pipeline.quantize.paired_sums import ROOM, Pairing, in_rows, largest_sums, pairing_of
+from pipeline.quantize.paired_sums import ROOM, Pairing, PairLimits, in_rows, largest_sums, pairing_of
 from pipeline.quantize.qdq_placement import PairSettings
-from pipeline.quantize.qdq_writer import insert_pairs
+from pipeline.quantize.qdq_writer import Ranges, insert_pairs
 from pipeline.quantize.qparams import qparams_of_weights
 from pipeline.quantize.saturation import integer_products, patches, saturating_shares, sums_in_16_bits
 from pipeline.sample import Sample
@@ -94,7 +94,7 @@ def test_scales_are_the_finest_at_which_no_sum_of_two_products_saturates(make_we
     for shape, axis, pairing in [((12, 17, 5), 0, Pairing.conv), ((85, 12), 1, Pairing.columns), ((12, 85), 0, Pairing.rows)]:
         values = weight.reshape(shape)
         grids = {
-            kind: qparams_of_weights(values, IntegerType.int8, axis=axis, reduced=kind == "seven", pairing=pairing)
+            kind: qparams_of_weights(values, IntegerType.int8, axis=axis, reduced=kind == "seven", pairs=PairLimits(pairing))
             for kind in ("seven", "paired")
         }
         integers = grids["paired"].quantize(values)
@@ -115,13 +115,13 @@ def restored(grid, values):
 
 def test_weights_of_opposite_signs_and_small_partners_keep_eight_bits():
     weight = np.tile(np.array([127.0, -127.0, 127.0, 1.0, -127.0, 90.0], np.float32), (3, 1))
-    grid = qparams_of_weights(weight, IntegerType.int8, axis=0, reduced=False, pairing=Pairing.rows)
+    grid = qparams_of_weights(weight, IntegerType.int8, axis=0, reduced=False, pairs=PairLimits(Pairing.rows))
     np.testing.assert_array_equal(grid.quantize(weight), weight)
 
 
 def test_a_sum_that_rounding_makes_too_large_is_made_to_fit():
     weight = np.array([[64.5, 63.5, 10.0, 3.0], [-70.6, -57.4, 5.0, 0.0]], np.float32)
-    grid = qparams_of_weights(weight, IntegerType.int8, axis=0, reduced=False, pairing=Pairing.rows)
+    grid = qparams_of_weights(weight, IntegerType.int8, axis=0, reduced=False, pairs=PairLimits(Pairing.rows))
     integers = grid.quantize(weight).astype(int)
     assert np.abs(integers[:, 0] + integers[:, 1]).max() <= ROOM
     assert np.abs(integers - weight).max() <= 1
@@ -130,7 +130,7 @@ def test_a_sum_that_rounding_makes_too_large_is_made_to_fit():
 def test_a_depthwise_conv_keeps_eight_bits_of_its_weights(build, make_weight):
     text = "g (float[1, 16, t] x) => (float[1, 16, t] y) { [one] y = Conv <pads = [1, 1], group = 16> (x, w) }"
     model = with_shapes(build(text, w=make_weight(16, 1, 3)))
-    insert_pairs(model, ["one"], PairSettings(in_16_bits=True), {"x": (-1.0, 1.0), "y": (-1.0, 1.0)})
+    insert_pairs(model, ["one"], PairSettings(in_16_bits=True), Ranges({"x": (-1.0, 1.0), "y": (-1.0, 1.0)}))
     [product] = integer_products(model)
     assert np.all(np.abs(product.weights.astype(int)).max(axis=(1, 2)) == 127)
     assert not product.can_saturate

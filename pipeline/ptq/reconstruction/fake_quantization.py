@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 
 from pipeline.graph.attributes import int_attribute
-from pipeline.quantize.paired_sums import Pairing, made_to_fit, pairing_of
+from pipeline.quantize.paired_sums import PairLimits, made_to_fit, pairing_of
 
 Tensor = Any  # torch.Tensor: types are checked where PyTorch need not be installed
 KINDS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
@@ -64,7 +64,7 @@ class WeightGrid:
         zero_point: its values, in the shape of the scale.
         axis: of the channels; None: one scale.
         limits: of the integers that it uses.
-        pairing: which sums of two must not be too large.
+        pairs: which of two must not be too large.
         log_scale: (channels,) or (1,), learned.
         latent: the weight before it is rounded, learned.
     """
@@ -74,7 +74,7 @@ class WeightGrid:
     zero_point: Tensor
     axis: int | None
     limits: tuple[int, int]
-    pairing: Pairing | None
+    pairs: PairLimits | None
     log_scale: Tensor
     latent: Tensor
 
@@ -99,7 +99,7 @@ class WeightGrid:
         shape[self.axis or 0] = -1
         steps, zero = self.log_scale.exp().reshape(shape), self.zero_point.reshape(shape)
         integers = torch.clamp(torch.round(self.latent / steps) + zero, *self.limits).detach().numpy().astype(np.int64)
-        return integers if self.pairing is None else made_to_fit(integers, self.pairing)
+        return integers if self.pairs is None else made_to_fit(integers, self.pairs)
 
 
 @dataclass
@@ -251,10 +251,11 @@ class _Finder:
                 near = np.abs(values - restored) <= 0.5001 * steps
                 latent = np.where(near, values, restored)
         pairing = pairing_of(first, integers.shape)
-        within = pairing is not None and np.array_equal(made_to_fit(integers.astype(np.int64), pairing), integers)
+        pairs = None if pairing is None else PairLimits(pairing)
+        within = pairs is not None and np.array_equal(made_to_fit(integers.astype(np.int64), pairs), integers)
         self.found.weights[node.output[0]] = WeightGrid(
             node.input[0], node.input[1], torch.from_numpy(zero.astype(np.float32).reshape(-1)), axis, limits,
-            pairing if within else None, parameter(np.log(scale.reshape(-1))), parameter(latent),
+            pairs if within else None, parameter(np.log(scale.reshape(-1))), parameter(latent),
         )  # fmt: skip
         self.found.users[node.output[0]] = {node.name, *(reader.name for reader in readers)}
         return True
