@@ -26,7 +26,7 @@ from pipeline.quantize.fp16_cleanup import (
     take_plain_outputs,
     tensors_of_constants,
 )
-from pipeline.quantize.plan import DECIDES_LENGTH, Plan, Precision
+from pipeline.quantize.plan import DECIDES_LENGTH, DECIDES_SHAPES, Plan, Precision
 from pipeline.record.results import Kept
 
 # They make, change or read a sequence of tensors, or a value that may be missing.
@@ -63,7 +63,7 @@ def plan_fp16(prepared: PreparedGraph, mode: Fp16Config) -> Plan:
             else "not in mode.nodes_to_quantize" if named and node.name not in named
             else f"{node.op_type} is in mode.ops_in_fp32" if node.op_type in mode.ops_in_fp32
             else f"{node.op_type} stays fp32" if node.op_type in ALWAYS_FP32 or node.name in random
-            else "decides shapes, or reads what was decided" if node.name in fixed
+            else DECIDES_SHAPES if node.name in fixed
             else DECIDES_LENGTH if node.name in lengths
             else "reads or writes a sequence of tensors, or a value that may be missing: these stay fp32"
             if node.op_type in HOLDING_TENSORS or (not bodies(node) and not held.isdisjoint([*node.input, *node.output]))

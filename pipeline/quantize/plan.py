@@ -19,7 +19,7 @@ from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 from pipeline.quantize.operators import computed_from_constants
-from pipeline.quantize.weight_storage import bytes_as_int8, scale_shape
+from pipeline.quantize.weight_storage import bytes_as_integers, scale_shape
 from pipeline.record.results import Kept
 
 FLOAT_BYTES = 4
@@ -31,6 +31,7 @@ FEW_ROWS, FEW_ROWS_VALUES = (
     4,
     1 << 16,
 )  # of a product with dynamic ranges that is slower than in float: 0.75 to 0.98 of its speed
+DECIDES_SHAPES = "decides shapes, or reads what was decided"
 DECIDES_LENGTH = "the length of the output follows from it (model.keep_durations)"
 LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
 
@@ -41,6 +42,7 @@ class Precision(Enum):
     static_int8 = "int8, static ranges"
     dynamic_int8 = "int8, dynamic ranges"
     weight_int8 = "int8 weight, float computation"
+    weight_int16 = "int16 weight, float computation"
     weight_blocks = "n-bit weight in blocks"
     fp16 = "fp16"
 
@@ -133,7 +135,7 @@ def plan_nodes(
             else f"{node.op_type} is not in mode.op_types" if node.op_type not in wanted
             else "excluded by mode.nodes_to_exclude" if node.name in excluded
             else "not in mode.nodes_to_quantize" if named and node.name not in named
-            else "decides shapes, or reads what was decided" if node.name in fixed
+            else DECIDES_SHAPES if node.name in fixed
             else DECIDES_LENGTH if node.name in lengths
             else "inside a body of If, Loop or Scan, whose tensors get no static ranges"
             if node.name in inner and precision is Precision.static_int8
@@ -311,7 +313,7 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         return f"its weight has only {values} values"
     if precision is Precision.weight_int8 and node.op_type in STORABLE:
         scales = sum(math.prod(scale_shape(node, tuple(weight.dims))) for weight in tensors)
-        if bytes_as_int8(values, scales) + NODE_BYTES * len(tensors) >= FLOAT_BYTES * values:
+        if bytes_as_integers(values, scales) + NODE_BYTES * len(tensors) >= FLOAT_BYTES * values:
             return "its weight would be no smaller as int8 with its scales"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
         channels = _channels(node, tensors[0])

@@ -125,7 +125,7 @@ def _label(precision: Precision, written: WrittenNode) -> str:
             return f"{bits} weight, int{written.activation_bits} activations, static ranges"
         case Precision.dynamic_int8:
             return f"{bits}, dynamic ranges"
-        case Precision.weight_int8:
+        case Precision.weight_int8 | Precision.weight_int16:
             return f"{bits} weight, float computation"
         case Precision.weight_blocks:
             blocks = f" in blocks of {written.block_size}" if written.block_size else ""

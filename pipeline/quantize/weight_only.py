@@ -12,7 +12,7 @@ from pipeline.graph.prepare import PreparedGraph, initializers_of
 from pipeline.quantize.block_weights import bytes_in_blocks, quantize_in_blocks
 from pipeline.quantize.matrix_form import HEAD
 from pipeline.quantize.plan import Plan, Precision, plan_nodes
-from pipeline.quantize.weight_storage import bytes_as_int8, store_weights
+from pipeline.quantize.weight_storage import bytes_as_integers, store_weights
 
 
 def plan_weight_only(prepared: PreparedGraph, mode: WeightOnlyConfig) -> Plan:
@@ -30,7 +30,7 @@ def _fits_blocks(weight: onnx.TensorProto, mode: WeightOnlyConfig) -> bool:
     if len(weight.dims) != 2 or HEAD in weight.name:  # rows of a table need their own scales, blocks lie across them
         return False
     rows, _ = weight.dims
-    return bool(rows >= mode.block_size or bytes_in_blocks(rows, mode) <= bytes_as_int8(rows, 1))
+    return bool(rows >= mode.block_size or bytes_in_blocks(rows, mode) <= bytes_as_integers(rows, 1))
 
 
 def quantize_weight_only(model: onnx.ModelProto, plan: Plan, mode: WeightOnlyConfig) -> onnx.ModelProto:

@@ -1,18 +1,17 @@
-"""Weights stored as int8, computation in float.
+"""Weights stored as integers, computation in float.
 
     weight = Cast(integers, to float) * scale        scale: one per output channel, in a shape that broadcasts
 
 ONNX Runtime folds both operators when it loads the model, so that the node gets a constant of float32 as before: the file has a
-quarter of the bytes, and speed and memory are those of fp32. A DequantizeLinear, which says the same, is never folded
-(constant_folding.cc): it computes the weight again at each inference, and keeps kernels from packing it beforehand (measured:
-0.45 of fp32's speed for an LSTM of one step, 0.6 for a Gemm of one row, 0.7 for a Conv).
+quarter of the bytes, or half with int16, and speed and memory are those of fp32. A DequantizeLinear, which says the same, is
+never folded (constant_folding.cc): it computes the weight again at each inference, and keeps kernels from packing it beforehand
+(measured: 0.45 of fp32's speed for an LSTM of one step, 0.6 for a Gemm of one row, 0.7 for a Conv).
 """
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,22 +19,23 @@ from pipeline.config.choices import IntegerType
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.op_sets import RECURRENT_LAYERS, weight_inputs
 from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of, replace_nodes
-from pipeline.quantize.qparams import qparams_of_weights
+from pipeline.quantize.qparams import Integers, limits, numpy_type, qparams_of_weights
 from pipeline.sample import Float32Array
 
 SCALE_BYTES = 4
 
 
-def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
-    """Store the weights of the named nodes as symmetric int8, one scale per output channel, in place.
+def store_weights(model: onnx.ModelProto, nodes: Collection[str], kind: IntegerType = IntegerType.int8) -> None:
+    """Store the weights of the named nodes as symmetric integers, one scale per output channel, in place.
 
-    Nodes that share a weight, or have equal ones, share its int8 form. They may lie in bodies of If, Loop and Scan; what is
+    Nodes that share a weight, or have equal ones, share its integer form. They may lie in bodies of If, Loop and Scan; what is
     stored goes where the weight was: what a body alone reads is a constant of it again, for whatever ONNX Runtime does with its
     own constants only.
 
     Args:
         model: a graph in which no two tensors have one name, those of bodies included.
         nodes: of the types that `weight_inputs` knows, with constant weights.
+        kind: int8 or int16.
     """
     scopes = list(graphs_of(model.graph))
     weights = {tensor.name: (index, tensor) for index, scope in enumerate(scopes) for tensor in scope.initializer}
@@ -51,8 +51,8 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str]) -> None:
     restoring: dict[int, list[onnx.NodeProto]] = {}
     for number, ((name, shape), uses) in enumerate(readers.items()):
         index, tensor = weights[name]
-        integers, scale = quantize_symmetric(numpy_helper.to_array(tensor), shape)
-        stored = names.fresh(f"{name}_int8")
+        integers, scale = quantize_symmetric(numpy_helper.to_array(tensor), shape, kind)
+        stored = names.fresh(f"{name}_{kind.name}")
         # The names of what follows are short: in a model of 100 kB those of an exporter would take as much as they save.
         restored, scales, cast = (names.fresh(f"{stem}_{number}") for stem in ("restored", "scale", "cast"))
         scopes[index].initializer.extend([numpy_helper.from_array(integers, stored), numpy_helper.from_array(scale, scales)])
@@ -105,7 +105,7 @@ def restored_weights(nodes: Iterable[onnx.NodeProto], constants: Mapping[str, Te
         elif node.op_type == "Transpose" and source in constants and constants[source].data_type == TensorProto.INT8:
             turned[node.output[0]] = source
         elif node.op_type == "Cast" and (source := turned.get(source, source)) in constants:
-            if constants[source].data_type == TensorProto.INT8:
+            if constants[source].data_type in (TensorProto.INT8, TensorProto.INT16):
                 cast[node.output[0]] = source
         elif node.op_type == "Mul" and source in cast and node.input[1] in constants:
             found[node.output[0]] = cast[source]
@@ -136,17 +136,19 @@ def scale_shape(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(size if index == axis else 1 for index, size in enumerate(shape))
 
 
-def bytes_as_int8(values: int, channels: int) -> int:
-    """Return how many bytes a weight takes as int8, its scales included."""
-    return values + SCALE_BYTES * channels
+def bytes_as_integers(values: int, channels: int, width: int = 1) -> int:
+    """Return how many bytes a weight takes as integers of so many bytes, its scales included."""
+    return width * values + SCALE_BYTES * channels
 
 
-def quantize_symmetric(weight: Float32Array, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], Float32Array]:
-    """Return int8 values of the weight's shape, and scales of the given shape, which broadcasts: weight ≈ values * scale."""
+def quantize_symmetric(
+    weight: Float32Array, shape: tuple[int, ...], kind: IntegerType = IntegerType.int8
+) -> tuple[Integers, Float32Array]:
+    """Return integers of the weight's shape, and scales of the given shape, which broadcasts: weight ≈ values * scale."""
     shared = tuple(index for index, size in enumerate(shape) if size == 1)
     own = tuple(index for index in range(weight.ndim) if index not in shared)
     rows = weight.transpose(*own, *shared).reshape(int(np.prod(shape)), -1)
-    grid = qparams_of_weights(rows, IntegerType.int8, axis=0, reduced=False)
+    grid = qparams_of_weights(rows, kind, axis=0, reduced=False)
     scale = grid.scale.reshape(shape)
-    integers = np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
-    return integers, scale
+    _, most = limits(kind)
+    return np.clip(np.rint(weight / scale), -most, most).astype(numpy_type(kind)), scale

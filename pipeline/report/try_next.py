@@ -20,6 +20,7 @@ BENCHMARKS = ("benchmark.seconds", "benchmark.runs", "benchmark.rounds")
 MOST = 2  # suggestions: more are not read
 MANY_FLOATS = 0.4  # of the quantized model's time in operators that int8 does not touch
 STEEP_DB = 3.0  # fall of the signal-to-noise ratio at one node that is worth naming
+SILENT_DB = 60.0  # what lies below is no loss: weights of int16 alone give 90
 USELESS_PERCENT = 80.0  # of words wrong in fp32
 ROOM = 0.7  # of a limit, asked for instead of all of it: the report part is not the selection part
 INTEGER_OR_PRODUCT = ("QLinear", "Integer", "Quantize", "NBits", "QGemm", "QAttention", "Conv", "MatMul", "Gemm", "LSTM", "GRU")
@@ -262,8 +263,9 @@ def _steepest(report: Report, count: int = 3) -> list[tuple[str, float]]:
     for error in report.evaluation.node_errors.get(artifact.graph, []):
         if error.sqnr_db is None:
             continue
-        if before is not None and error.node in artifact.quantized_nodes and before - error.sqnr_db > STEEP_DB:
-            falls.append((error.node, before - error.sqnr_db))
+        fall = 0.0 if before is None else min(before, SILENT_DB) - error.sqnr_db
+        if error.node in artifact.quantized_nodes and fall > STEEP_DB:
+            falls.append((error.node, fall))
         before = error.sqnr_db
     return sorted(falls, key=lambda pair: -pair[1])[:count]
 

@@ -35,6 +35,7 @@ from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_a
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.activation_pairs import looks_at_pairs, reaches_of, weight_grids
 from pipeline.ptq.algorithms import fit, fold, rewrite
+from pipeline.ptq.length_weights import store_length_weights
 from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
 from pipeline.quantize.artifact import Artifact, save_artifact, stems_of, suffix_of
 from pipeline.quantize.calibrated_ranges import measured_ranges
@@ -269,6 +270,8 @@ class _Job:
             plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
         seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
+        if not isinstance(mode, OptimizeConfig | Fp16Config):
+            self._store_length_weights(model, source.name, plan, seen[source.name])
         with held():  # what a graph was made of may have taken minutes; a second signal ends this too
             artifact = save_artifact(
                 model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
@@ -283,6 +286,11 @@ class _Job:
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
         self.warnings += only_stored(source, mode, plan)
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
+
+    def _store_length_weights(self, model: onnx.ModelProto, name: str, plan: Plan, samples: Sequence[Sample]) -> None:
+        why = store_length_weights(model, plan, samples, threads=self.threads)
+        if why is not None:
+            self.notes.append(f"{name}: {why}.")
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""

@@ -80,12 +80,18 @@ def with_flag(flag):
 
 
 @pytest.mark.parametrize("mode", ["weight_only", "dynamic", "static", "fp16"])
-def test_excluded_and_shape_deciding_nodes_are_float_in_the_file(mixed, written, settings, mode):
+def test_excluded_nodes_are_float_in_the_file_and_shape_deciding_ones_compute_in_float(mixed, written, settings, mode):
     artifact, model, _ = written(mixed, settings(mode, nodes_to_exclude=["excluded"]), with_flag(True), with_flag(False))
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    assert kinds["w2"] == kinds["wd"] == TensorProto.FLOAT
+    assert kinds["w2"] == TensorProto.FLOAT
     assert "w1" not in kinds or kinds["w1"] == TensorProto.FLOAT16
-    assert {"excluded", "duration"} <= {kept.node for kept in artifact.kept}
+    kept = {kept.node for kept in artifact.kept}
+    assert "excluded" in kept
+    if mode == "fp16":
+        assert kinds["wd"] == TensorProto.FLOAT and "duration" in kept
+    else:  # half the bytes, restored when the model is loaded
+        assert kinds["wd_int16"] == TensorProto.INT16 and "wd" not in kinds
+        assert artifact.quantized_nodes["duration"] == "int16 weight, float computation"
 
 
 def test_weights_in_bodies_stay_float_where_the_report_says_so(mixed, written, settings):

@@ -72,7 +72,8 @@ def test_a_static_model_beyond_its_limit_is_sent_to_the_search(report, suggest):
 
 def test_the_nodes_at_which_the_error_begins_are_named(report, suggest):
     judged(report, "beyond the limit", 0.373)
-    errors = [("/x", 60.0), ("/a/Conv", 30.0), ("/b", 29.0)]
+    report["artifacts"][0]["quantized_nodes"]["/stored/Conv"] = "int16 weight, float computation"
+    errors = [("/x", 130.0), ("/stored/Conv", 90.0), ("/a/Conv", 30.0), ("/b", 29.0)]
     report["evaluation"]["node_errors"] = {
         "encoder": [{"node": node, "op_type": "Conv", "sqnr_db": level} for node, level in errors]
     }
