@@ -16,7 +16,8 @@ from pipeline.models.vocoder import VOCOS_OUTPUTS
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
 VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
 CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
-CTC = ("zipformer_ctc", "sense_voice")
+CTC = ("zipformer_ctc", "sense_voice", "paraformer")
+OF_FUNASR = ("sense_voice", "paraformer")
 TRANSDUCERS = ("zipformer_transducer", "nemo_transducer")
 NEMO_METADATA = {"vocab_size", "pred_rnn_layers", "pred_hidden"}
 CTC_OUTPUTS = {"log_probs", "logits"}
@@ -111,7 +112,7 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     if "encoder_out" in outputs and "x" in names <= set(expected):
         return "zipformer_transducer", "it gives encoder_out"
     if names <= set(expected) and expected[0] in names and (outputs & CTC_OUTPUTS):
-        kind = "sense_voice" if family is FAMILIES["sense_voice"] else "zipformer_ctc"
+        kind = family.name if family and family.name in OF_FUNASR else "zipformer_ctc"
         return kind, f"its metadata says {model_type}" if family else f"it gives {', '.join(outputs & CTC_OUTPUTS)}"
     if _makes_audio_of_a_mel(model.graph, inputs):
         return "hifigan", "it makes audio of a spectrogram with transposed convolutions"
