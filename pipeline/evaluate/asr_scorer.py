@@ -8,7 +8,7 @@ from pipeline.metrics.text_metrics import (
     cer_percent,
     first_difference,
     next_token_percent,
-    posterior_kl,
+    posterior_kl_of_tokens,
     same_until_percent,
     spoken_words,
     wer_percent,
@@ -64,7 +64,8 @@ class AsrScorer:
     def _divergence(self, baseline: Outputs, quantized: Outputs) -> dict[str, float]:
         if not isinstance(self._model, HasPosteriors):  # those of a transducer depend on its output so far
             return {}
-        return {"posterior_kl": posterior_kl(self._model.posteriors(baseline), self._model.posteriors(quantized))}
+        found = posterior_kl_of_tokens(self._model.posteriors(baseline), self._model.posteriors(quantized))
+        return {} if found is None else {"posterior_kl": found}
 
     def _add_steps(self, scores: SampleScores, baseline: Outputs, quantized: Outputs) -> None:
         """Add how far the tokens are fp32's: each after fp32's, and until the first that differs, each after its own."""

@@ -29,7 +29,7 @@ from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import RunError
 from pipeline.metrics.metric_registry import METRICS, Aggregate, Source, metrics_of
 from pipeline.metrics.tensor_metrics import broken_values
-from pipeline.metrics.text_metrics import posterior_kl
+from pipeline.metrics.text_metrics import posterior_kl_of_tokens
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import Call, ModelSessions, SomeCalls
 from pipeline.models.speech_model import HasPosteriors, Run, TextToSpeech
@@ -314,5 +314,5 @@ class LossEvaluator:
         if METRICS[self.metric].source is not Source.posteriors:
             return SampleScores()  # `OutputScores` has it
         assert isinstance(self._adapter, HasPosteriors)
-        posteriors = [self._adapter.posteriors(outputs) for outputs in (before, after)]
-        return SampleScores({self.metric: posterior_kl(*posteriors)})
+        found = posterior_kl_of_tokens(*(self._adapter.posteriors(outputs) for outputs in (before, after)))
+        return SampleScores({} if found is None else {self.metric: found})

@@ -7,7 +7,9 @@ or speaks at another pace. Two sets of nodes must therefore stay as they are:
 - *deciding*: every path from the node ends in a decision. A decision is an operator that makes a number discrete (Ceil,
   Round, a comparison, a Cast to an integer) and whose result then is a shape (of Reshape, Expand, Range, ...) or meets
   continuous data as a mask. The duration predictor of a text-to-speech model is such a part; an encoder that also feeds
-  the decoder is not, and neither is a classifier that ends in an ArgMax.
+  the decoder is not, and neither is a classifier that ends in an ArgMax. Where a number becomes a shape but is data as well,
+  as a weight that continuous integrate-and-fire both counts tokens and sums frames with (Dong and Xu, CIF, 2020), the layer
+  that computes it decides too, and what does nothing but lead to it.
 - *decided*: the node touches a tensor that was computed from nothing but decisions: masks, alignment paths, positions.
   So are whole numbers that a model is given (characters, samples as int16) and waves of positions (sines and cosines, which
   attention knows its distances by). But a layer that multiplies any of them with its weight makes ordinary data of it. What
@@ -165,8 +167,64 @@ def _is_layer(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> 
     return bool(np.any(values != np.rint(values)))
 
 
+def _becoming_shapes(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str]) -> set[str]:
+    """Return the nodes that compute a number which becomes a shape, from the last layer on, whatever else reads it.
+
+    Goes upstream as long as nothing but that number is computed: from one tensor of data, besides constants and decisions.
+    """
+    makers = {tensor: step for step in steps for tensor in step.outputs if tensor}
+    constant = {"", *(tensor.name for tensor in graph.initializer)}
+    waiting = [step.inputs[index] for step in steps for index in SHAPE_INPUTS.get(step.op_type, ()) if index < len(step.inputs)]
+    seen: set[str] = set()
+    found: set[str] = set()
+    while waiting:
+        tensor = waiting.pop()
+        step = makers.get(tensor)
+        if step is None or tensor in seen or step.op_type in ("Shape", "Size") or step.outer_scope_inputs:
+            continue
+        seen.add(tensor)
+        aside = NO_DATA.get(step.op_type, ())
+        data = {name for index, name in enumerate(step.inputs) if index not in aside and not _is_fixed(name, makers, constant)}
+        continuous = data - discrete
+        if tensor not in discrete and len(continuous) == 1:
+            found.add(step.name)
+        if step.op_type in DENSE_LAYERS or step.op_type in RECURRENT_LAYERS:
+            continue
+        if tensor in discrete or len(continuous) == 1:
+            waiting += data
+    return found
+
+
+def _is_fixed(tensor: str, makers: Mapping[str, _Step], constant: set[str]) -> bool:
+    return tensor in constant or (tensor in makers and makers[tensor].op_type == "Constant")
+
+
 def _deciding(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str]) -> set[str]:
-    """Return the nodes whose every path ends in a decision, going through the graph from its end."""
+    """Return the nodes whose every path ends in a decision, or in a number that becomes a shape and is data as well.
+
+    Where all layers before such a number lead to nothing else, it is the model's output, whose layers are no mere decision.
+    """
+    numbers = _becoming_shapes(graph, steps, discrete)
+    found = _ending_in(graph, steps, discrete, numbers)
+    if not numbers or _leaves_a_layer(steps, numbers, found):
+        return found
+    return _ending_in(graph, steps, discrete, set())
+
+
+def _leaves_a_layer(steps: Sequence[_Step], numbers: set[str], found: set[str]) -> bool:
+    """Return whether a layer before some nodes is not among those found."""
+    wanted: set[str] = set()
+    for step in reversed(steps):
+        if step.name in numbers or not wanted.isdisjoint(step.outputs):
+            if step.name not in found and (step.op_type in DENSE_LAYERS or step.op_type in RECURRENT_LAYERS):
+                return True
+            wanted.update(step.inputs, step.outer_scope_inputs)
+            wanted.discard("")
+    return False
+
+
+def _ending_in(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str], numbers: set[str]) -> set[str]:
+    """Return the nodes whose every path ends in a decision or in given nodes, going through the graph from its end."""
     consumers: dict[str, list[tuple[_Step, int]]] = defaultdict(list)
     for step in steps:
         for index, tensor in enumerate(step.inputs):
@@ -175,7 +233,7 @@ def _deciding(graph: onnx.GraphProto, steps: Sequence[_Step], discrete: set[str]
         for tensor in step.outer_scope_inputs:
             consumers[tensor].append((step, IN_BODY))
     outputs = {output.name for output in graph.output}
-    deciding: set[str] = set()
+    deciding = set(numbers)
     consequential: set[str] = set()  # nodes whose discrete output becomes a shape or a mask
 
     def is_shape(consumer: _Step, index: int) -> bool:

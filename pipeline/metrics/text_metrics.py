@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
+from pipeline.metrics.audio_metrics import align_by_dtw
 from pipeline.sample import FloatArray
 
 
@@ -85,6 +86,28 @@ def posterior_kl(reference_log_probs: npt.ArrayLike, test_log_probs: npt.ArrayLi
     possible = p > -np.inf  # a token of probability zero adds nothing, whatever the other side says
     gap = np.subtract(p, q, out=np.zeros_like(p), where=possible)
     return float(np.mean(np.sum(np.exp(p) * gap, axis=-1)))
+
+
+def posterior_kl_of_tokens(reference: npt.NDArray[np.floating], test: npt.NDArray[np.floating]) -> float | None:
+    """`posterior_kl` of two models that may have heard another number of tokens, in nats; None where neither heard any.
+
+    Their probabilities are then aligned by dynamic time warping, as mels of other lengths are; where one side has no token at
+    all, it has heard nothing, and each token is as likely as any other.
+
+    Args:
+        reference: log-probabilities (tokens, vocabulary).
+        test: (other tokens, vocabulary).
+
+    Raises:
+        DataError: the vocabularies differ, or a value is NaN.
+    """
+    if len(reference) == len(test):
+        return posterior_kl(reference, test) if len(reference) else None
+    if not len(reference) or not len(test):
+        nothing = np.zeros((max(len(reference), len(test)), reference.shape[1]), reference.dtype)
+        return posterior_kl(reference, nothing) if len(reference) else posterior_kl(nothing, test)
+    i, j = align_by_dtw(np.exp(reference).T, np.exp(test).T)
+    return posterior_kl(reference[i], test[j])
 
 
 def next_token_percent(reference_logits: npt.NDArray[np.floating], test_logits: npt.NDArray[np.floating]) -> float:

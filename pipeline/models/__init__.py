@@ -9,6 +9,9 @@
     vocoder.py         Vocos and HiFi-GAN
     ctc.py             recognisers of one graph
     recogniser_families.py  what the clients of recognisers do before and after the graph
+    funasr.py          what SenseVoice and Paraformer share
+    paraformer.py      Paraformer: the graph decides how many tokens there are
+    sense_voice.py     SenseVoice: a language and a way of writing are asked for
     transducer.py      transducers: encoder, decoder and joiner
     nemo_transducer.py  transducers of NeMo: an LSTM with states as decoder, durations
     word_recogniser.py  what recognisers with a token table in plain text share

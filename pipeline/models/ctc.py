@@ -15,6 +15,7 @@ from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.model_files import header_of, metadata_of, number_in
 from pipeline.models.recogniser_families import Family, family_of
 from pipeline.models.speech_model import Run
+from pipeline.models.text.joined_units import joined_units
 from pipeline.models.word_recogniser import WordRecogniser
 from pipeline.paths import resolve_path
 from pipeline.sample import Outputs, Sample
@@ -167,9 +168,7 @@ class Ctc(Recogniser):
         if not self.family.stacked:
             length = int(outputs["log_probs_len"][0]) if "log_probs_len" in outputs else None
             return np.asarray(outputs["log_probs"][0, :length], dtype=np.float32)
-        scores, *lengths = outputs.values()  # logits, and the number of tokens where the graph predicts it
-        count = int(lengths[0].reshape(-1)[0]) if lengths and not self.family.is_ctc else None
-        logits = np.asarray(scores[0, :count], dtype=np.float32)
+        logits = np.asarray(next(iter(outputs.values()))[0], dtype=np.float32)
         shifted = logits - logits.max(axis=-1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
@@ -178,5 +177,5 @@ class Ctc(Recogniser):
         posteriors, family = self.posteriors(outputs), self.family
         if family.is_ctc:
             return self.words(ctc_greedy(posteriors, len(posteriors), blank_id=0)[family.skipped :])
-        ends = {index for index, token in enumerate(self.tokens) if token in ("</s>", "<s>", "<blank>")}
-        return self.words([int(index) for index in posteriors.argmax(axis=-1) if index not in ends])
+        best = [self.tokens[index] for index in posteriors.argmax(axis=-1)]
+        return joined_units(best[: best.index("</s>")] if "</s>" in best else best)

@@ -16,6 +16,8 @@ from pipeline.models.vocoder import VOCOS_OUTPUTS
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
 VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
 CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
+CTC = ("zipformer_ctc", "sense_voice", "paraformer")
+OF_FUNASR = ("sense_voice", "paraformer")
 TRANSDUCERS = ("zipformer_transducer", "nemo_transducer")
 NEMO_METADATA = {"vocab_size", "pred_rnn_layers", "pred_hidden"}
 CTC_OUTPUTS = {"log_probs", "logits"}
@@ -66,7 +68,7 @@ def _of_file(file: Path) -> ModelKind:
         return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
     if kind in TRANSDUCERS and any(file.parent.glob("*joiner*.onnx")):
         return ModelKind(kind, "model.dir", file.parent, because)
-    if kind in ("zipformer_ctc", *TRANSDUCERS) and not (kind == "zipformer_ctc" and (file.parent / "tokens.txt").is_file()):
+    if kind in (*CTC, *TRANSDUCERS) and not (kind in CTC and (file.parent / "tokens.txt").is_file()):
         return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
     return ModelKind(kind, "model.path", file, because)
 
@@ -82,7 +84,7 @@ def _of_directory(folder: Path) -> ModelKind:
             return ModelKind("nemo_transducer", "model.dir", folder, "it holds encoder, decoder and joiner of NeMo")
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
-    for kind in ("matcha", "vits", "zipformer_ctc", "whisper"):
+    for kind in ("matcha", "vits", *CTC, "whisper"):
         if first := next((each for each in found.values() if each.model == kind), None):
             return ModelKind(kind, "model.dir", folder, f"{first.place.name} {first.because.removeprefix('it ')}")
     if len(files) == 1:
@@ -110,7 +112,8 @@ def _of_graph(model: onnx.ModelProto, metadata: dict[str, str]) -> tuple[str, st
     if "encoder_out" in outputs and "x" in names <= set(expected):
         return "zipformer_transducer", "it gives encoder_out"
     if names <= set(expected) and expected[0] in names and (outputs & CTC_OUTPUTS):
-        return "zipformer_ctc", f"its metadata says {model_type}" if family else f"it gives {', '.join(outputs & CTC_OUTPUTS)}"
+        kind = family.name if family and family.name in OF_FUNASR else "zipformer_ctc"
+        return kind, f"its metadata says {model_type}" if family else f"it gives {', '.join(outputs & CTC_OUTPUTS)}"
     if _makes_audio_of_a_mel(model.graph, inputs):
         return "hifigan", "it makes audio of a spectrogram with transposed convolutions"
     return "onnx", "its inputs and outputs are of no kind that is known"

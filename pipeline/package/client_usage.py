@@ -13,6 +13,8 @@ PROGRAMS = {
     Task.denoise: ("sherpa-onnx-offline-denoiser", ["--input-wav=recording.wav", "--output-wav=clean.wav"]),
 }
 """What a user types, and behind the options."""
+IN_KOTLIN = {"use_itn": "useInverseTextNormalization"}
+"""Settings that have another name there."""
 
 
 def how_to_run(name: str, graphs: Sequence[PackagedGraph], layout: ClientLayout) -> str:
@@ -35,7 +37,7 @@ def how_to_run(name: str, graphs: Sequence[PackagedGraph], layout: ClientLayout)
     given = [f"{file.argument}={name_of(file)!r}" for file in layout.files]
     python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in {**chosen, **told}.items())])
     paths = [f'{_camel(file.argument)} = "{name}/{name_of(file)}"' for file in layout.files]
-    settings = [f"{_camel(key)} = {_in_kotlin(value)}" for key, value in chosen.items()]
+    settings = [f"{IN_KOTLIN.get(key) or _camel(key)} = {_in_kotlin(value)}" for key, value in chosen.items()]
     has_table = layout.task is Task.listen  # the token table, which comes last: it belongs to another class
     kotlin = ", ".join([*paths[:-1], *settings, paths[-1]] if has_table else [*paths, *settings])
     return "\n".join(
@@ -141,6 +143,8 @@ def _kotlin(layout: ClientLayout, arguments: str, name: str) -> str:
 
 def _in_kotlin(value: float | str) -> str:
     """Return a number or a text as Kotlin writes it: of numbers, those that are not whole are `Float`."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else f"{value}F" if isinstance(value, float) else str(value)
 
 

@@ -301,3 +301,36 @@ def test_lengths_that_follow_from_those_of_the_inputs_keep_no_layer(shipped):
         graph = shipped(model).model.graph
         lengths = length_deciding_nodes(graph)
         assert not [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and node.name in lengths]
+
+
+FIRED = """g (float[1, T, 8] x) => (float[1, U, 8] y, float[1, T, 1] told) {
+    [encode] h = MatMul (x, w_e)
+    [t_made] t = Transpose <perm = [0, 2, 1]> (h)
+    [look] c = Conv <kernel_shape = [3], pads = [1, 1]> (t, w_c)
+    [r_made] r = Relu (c)
+    [back_made] back = Transpose <perm = [0, 2, 1]> (r)
+    [weigh] logit = MatMul (back, w_o)
+    [biased_made] biased = Add (logit, bias)
+    [weight_made] weight = Sigmoid (biased)
+    [tail_made] tail = Add (weight, rest)
+    [sum_made] sum = ReduceSum <keepdims = 0> (tail)
+    [whole_made] whole = Floor (sum)
+    [count_made] count = Cast <to = 7> (whole)
+    [places_made] places = Range (zero, count, one)
+    [fired_made] fired = Mul (DATA, tail)
+    [run_made] run = CumSum (fired, axis)
+    [taken_made] taken = Gather <axis = 1> (run, places)
+    [decode] y = MatMul (taken, w_d)
+    [told_made] told = Identity (weight)
+}"""
+
+
+@pytest.mark.parametrize(("data", "found"), [("h", {"look", "weigh"}), ("tail", set())])
+def test_what_weighs_frames_and_counts_them_decides_unless_it_is_all_that_the_model_computes(build, make_weight, data, found):
+    """As in Paraformer, whose weights both sum frames and tell the number of tokens."""
+    model = build(
+        FIRED.replace("DATA", data), w_e=make_weight(8, 8), w_c=make_weight(8, 8, 3), w_o=make_weight(8, 1),
+        bias=make_weight(1), rest=np.float32(0.4), zero=np.int64(0), one=np.int64(1), axis=np.int64(1),
+        w_d=make_weight(8 if data == "h" else 1, 8),
+    )  # fmt: skip
+    assert shape_deciding_nodes(model.graph) & {"encode", "look", "weigh", "decode"} == found
