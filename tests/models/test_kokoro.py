@@ -1,6 +1,7 @@
 """Kokoro is called as sherpa-onnx calls it, with a style a voice and a length; what its durations follow from stays float."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.graph.session import infer, open_session
+from pipeline.graph.shape_deciding import length_deciding_nodes
 from pipeline.models.kokoro import Kokoro
 from pipeline.models.model_kind import model_kind
 from pipeline.utterance import Utterance
@@ -274,3 +276,20 @@ def test_what_the_graph_is_given_is_what_the_client_gives_it(kokoro, build, tmp_
         ours = sample_of(model, text=text).inputs
         expected = np.concatenate([ours["tokens"][0], ours["style"][0], ours["speed"]]).astype(np.float32)
         np.testing.assert_array_equal(theirs[f"audio_{number}"], expected)
+
+
+def test_of_the_real_architecture_albert_and_the_encoder_of_durations_stay_float_and_nothing_else():
+    """Set KOKORO to the model.onnx of data/recipes/export_kokoro.py; --random makes one without real weights."""
+    if "KOKORO" not in os.environ:
+        pytest.skip("needs a Kokoro: KOKORO=model.onnx, made by data/recipes/export_kokoro.py")
+    path = Path(os.environ["KOKORO"])
+    model = Kokoro("k", str(path))
+    model.check()
+    graph = onnx.load(path, load_external_data=False).graph
+    lengths = length_deciding_nodes(graph)
+    layers = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM")]
+    upstream = [name for name in layers if name in lengths]
+    parts = {name.strip("/").partition("/")[0] for name in upstream}
+    assert parts == {"bert", "bert_encoder", "text_encoder", "lstm", "duration_proj"}
+    assert not [name for name in upstream if "cnn" in name or name == "/text_encoder/lstm/LSTM"]
+    assert len([name for name in layers if name.startswith("/decoder/") and name not in lengths]) > 100
