@@ -7,7 +7,7 @@
 
 Each recipe's file is timed against the original, paired, on one thread, in the installed ONNX Runtime and in those that are
 named; sherpa-onnx 2.0.1 has 1.28.2. Quality is that of the family's own evaluation, on the same seeded noise. A family whose
-model is not installed keeps its rows. TEN VAD is no package: `TEN_VAD` names the file that sherpa-onnx publishes. Nor is Kokoro:
+model is not installed keeps its rows. TEN VAD is no package: `TEN_VAD` names the file that sherpa-onnx publishes. For Kokoro,
 `KOKORO` names the model.onnx that data/recipes/export_kokoro.py makes, with voices.bin and tokens.txt beside it.
 """
 
