@@ -7,7 +7,8 @@
 
 Each recipe's file is timed against the original, paired, on one thread, in the installed ONNX Runtime and in those that are
 named; sherpa-onnx 2.0.1 has 1.28.2. Quality is that of the family's own evaluation, on the same seeded noise. A family whose
-model is not installed keeps its rows. TEN VAD is no package: `TEN_VAD` names the file that sherpa-onnx publishes.
+model is not installed keeps its rows. TEN VAD is no package: `TEN_VAD` names the file that sherpa-onnx publishes. For Kokoro,
+`KOKORO` names the model.onnx that data/recipes/export_kokoro.py makes, with voices.bin and tokens.txt beside it.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from pipeline.evaluation_kind import EvaluationKind
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.other_runtime import find_runtime
 from pipeline.models.denoiser import Denoiser
+from pipeline.models.kokoro import Kokoro
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_files import ModelFiles
 from pipeline.models.model_sessions import ModelSessions
@@ -157,6 +159,16 @@ FAMILIES = [
         },
     ),
     Family(
+        "Kokoro-82M",
+        lambda: Path(os.environ["KOKORO"]) if "KOKORO" in os.environ else None,
+        "kokoro", Kokoro, "data/sentences/evaluation.jsonl", ("log-mel L1, nat", "lengths changed"), of_voices,
+        {
+            "quantize_dynamic, all operators, QUInt8 (sherpa-onnx)": all_operators,
+            "mode=static": ("mode=static", "calibration.samples=8"),
+            "mode=auto": ("mode=auto", "calibration.samples=8", "mode.seconds=900"),
+        },
+    ),
+    Family(
         "Silero VAD 6.2.3",
         lambda: installed("silero_vad", "data/silero_vad.onnx", "SILERO_VAD"), *OF_DECISIONS, {**TODAY, **MODES},
     ),
@@ -182,6 +194,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", help="only those whose names contain one of these")
     parser.add_argument("--samples", type=int, default=24, help="sentences or recordings that quality is measured on")
     parser.add_argument("--selection", type=int, default=64, help="that mode=auto has, half of which it searches on")
+    parser.add_argument("--pairs", type=int, default=10, help="of timings, at least, for each file and runtime")
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing, for each file and runtime")
     parser.add_argument("--write", action="store_true", help=f"write the sections into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
@@ -220,7 +233,13 @@ def _section(family: Family, path: Path, options: argparse.Namespace) -> Iterato
             speeds = []
             for version in runtimes:
                 timed = benchmark_graph(
-                    path, file, middle, min_pairs=10, min_seconds=options.seconds, rounds=3, runtime=find_runtime(version)
+                    path,
+                    file,
+                    middle,
+                    min_pairs=options.pairs,
+                    min_seconds=options.seconds,
+                    rounds=3,
+                    runtime=find_runtime(version),
                 ).speedup
                 speeds.append(f"{timed.median:.2f} ({timed.low:.2f} to {timed.high:.2f})")
         yield from _printed(f"| {name} | {share:.2f} | {' | '.join([*speeds, *scores])} |")

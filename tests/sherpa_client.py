@@ -3,12 +3,11 @@
     python sherpa_client.py <job.json> <result.npz>
 
 A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "argument"} or {"task": "speak", "acoustic",
-"vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}, with "voice" for "acoustic" and "vocoder" of VITS:
-version 2 has no espeak-ng any more and takes phonemes from outside. A recogniser of several files has {"files": {argument:
-path}} in the place of "model"; "options" are further arguments of the loader. A detector is {"task": "detect", "model", "part",
-"settings", "options", "audio"}, and so is a denoiser, but for options. The result
-holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and
-`sample_rate_hz`.
+"vocoder", "tokens", "noise_scale", "texts": [...], "phonemes": [...]}, with "voice" for "acoustic" and "vocoder" of VITS, and
+"kokoro" or "kitten", "voices" and "sid" of Kokoro: version 2 has no espeak-ng any more and takes phonemes from outside. A
+recogniser of several files has {"files": {argument: path}} in the place of "model"; "options" are further arguments of the
+loader. A detector is {"task": "detect", "model", "part", "settings", "options", "audio"}, and so is a denoiser, without
+options. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json
@@ -40,6 +39,11 @@ def spoken_by(job):
         scales = {"noise_scale": job["noise_scale"], "noise_scale_w": 0.0, "length_scale": job.get("length_scale", 1.0)}
         voice = sherpa_onnx.OfflineTtsVitsModelConfig(model=job["voice"], lexicon="", tokens=job["tokens"], **scales)
         return sherpa_onnx.OfflineTtsModelConfig(vits=voice, num_threads=1)
+    for kind in ("kokoro", "kitten"):
+        if kind in job:
+            part = getattr(sherpa_onnx, f"OfflineTts{kind.capitalize()}ModelConfig")
+            files = {"model": job[kind], "voices": job["voices"], "tokens": job["tokens"]}
+            return sherpa_onnx.OfflineTtsModelConfig(**{kind: part(**files, lexicon="")}, num_threads=1)
     matcha = sherpa_onnx.OfflineTtsMatchaModelConfig(
         acoustic_model=job["acoustic"], vocoder=job["vocoder"], lexicon="",
         tokens=job["tokens"],
@@ -58,6 +62,7 @@ def speak(job):
     spoken = []
     for text, phonemes in zip(job["texts"], job["phonemes"], strict=True):
         request = sherpa_onnx.GenerationConfig()
+        request.sid = job.get("sid", 0)
         request.phoneme_codepoints = [[ord(symbol) for symbol in phonemes]]
         request.extra = {"min_words_in_sentence": "1000"}  # or a comma would begin a new sentence
         request.silence_scale = 1.0

@@ -9,6 +9,7 @@ over_time.py       streaming models: whether the error grows over the steps of a
 rollout.py         samples that are calls of one stream: each call gets the states of the call before
 sample_scores.py   the scores of one sample, and how they become metrics
 uncertainty.py     intervals over samples, and the worst samples
+broken_speech.py   sentences at full scale or beside zero, where fp32's is not
 quality_limits.py  which limits a model is held to, and where its losses lie
 loss.py            the loss of a changed graph in one metric, again and again
 early_rejection.py a loss that is surely too much, from some of the samples

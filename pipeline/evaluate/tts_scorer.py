@@ -13,6 +13,7 @@ import onnxruntime
 from pipeline.audio.mel import Mel
 from pipeline.audio.resample import resample
 from pipeline.data.datasets import EvaluationSample
+from pipeline.evaluate import broken_speech
 from pipeline.evaluate.sample_scores import OfFp32, SampleScores, comparable
 from pipeline.graph.session import infer, open_session
 from pipeline.metrics.audio_metrics import log_mel_l1, mcd_db, mr_stft
@@ -83,6 +84,7 @@ class TtsScorer:
         if "audio" not in baseline:
             return scores
         speech = (np.asarray(baseline["audio"], np.float32), np.asarray(quantized["audio"], np.float32))
+        scores.truth |= broken_speech.measured(*speech, self._asks_for)
         scores.notes["audio"] = speech
         same_length = len(speech[0]) == len(speech[1])  # samples of speech of another length do not correspond
         if self._asks_for("mr_stft") and same_length:

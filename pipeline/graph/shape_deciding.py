@@ -31,7 +31,7 @@ from onnx import numpy_helper
 
 from pipeline.graph.attributes import attribute
 from pipeline.graph.op_sets import DENSE_LAYERS, RECURRENT_LAYERS
-from pipeline.graph.subgraph_scopes import outer_scope_inputs
+from pipeline.graph.subgraph_scopes import bodies, outer_scope_inputs
 from pipeline.graph.value_info import FLOAT_TYPES
 
 # op type -> inputs that are shapes, positions or counts
@@ -102,18 +102,34 @@ def length_deciding_nodes(graph: onnx.GraphProto) -> set[str]:
     frames. The shape of a tensor is not its values, so that nothing goes on through a Shape: where all lengths follow from
     those of the inputs, no layer is among the nodes.
     """
+    found = _lengths_follow_from(graph)[0]
+    return {node.name for number, node in enumerate(graph.node) if number in found}
+
+
+def _lengths_follow_from(graph: onnx.GraphProto) -> tuple[set[int], set[str]]:
+    """Return the places of the nodes that lengths follow from, and the tensors from outside of the graph that they do."""
     steps = _steps(graph)
     makers = {tensor: number for number, step in enumerate(steps) for tensor in step.outputs if tensor}
+    inner = makers.keys() | {tensor.name for tensor in graph.initializer}
     waiting = [step.inputs[index] for step in steps for index in SHAPE_INPUTS.get(step.op_type, ()) if index < len(step.inputs)]
+    for step in steps:
+        # In a body, as PyTorch's repeat_interleave is exported, what was captured is read as a length.
+        for body in bodies(step.node):
+            outer, own = _lengths_follow_from(body)[1], {value.name for value in body.input}
+            waiting += [*(outer - own), *(step.inputs if outer & own else ())]
     found: set[int] = set()
+    outside: set[str] = set()
     while waiting:
-        number = makers.get(waiting.pop())
+        tensor = waiting.pop()
+        number = makers.get(tensor)
+        if number is None and tensor not in inner:
+            outside.add(tensor)
         if number is None or number in found:
             continue
         found.add(number)
         if steps[number].op_type not in ("Shape", "Size"):
             waiting += [*steps[number].inputs, *steps[number].outer_scope_inputs]
-    return {steps[number].name for number in found}
+    return found, outside - {""}
 
 
 def _steps(graph: onnx.GraphProto) -> list[_Step]:

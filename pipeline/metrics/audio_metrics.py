@@ -17,6 +17,7 @@ from pipeline.metrics.tensor_metrics import checked_pair
 
 # FFT length, hop and window of the three resolutions: Yamamoto et al. 2020, "Parallel WaveGAN", table 1.
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+FULL_SCALE = 0.999  # of audio in [-1, 1]: the last 33 of the 32,768 steps of 16 bits
 
 
 def log_mel_l1(reference_mel: npt.ArrayLike, test_mel: npt.ArrayLike) -> float:
@@ -66,6 +67,18 @@ def mr_stft(reference: npt.ArrayLike, test: npt.ArrayLike) -> float:
         )
         total += float(np.linalg.norm(r - t) / np.linalg.norm(r) + np.mean(np.abs(np.log(r / t))))
     return total / len(STFT_RESOLUTIONS)
+
+
+def full_scale_percent(audio: npt.ArrayLike) -> float:
+    """Share of a waveform that lies at full scale or beyond it, in percent."""
+    wave = np.asarray(audio, dtype=np.float64).reshape(-1)
+    return float(100.0 * np.mean(np.abs(wave) >= FULL_SCALE)) if wave.size else 0.0
+
+
+def dc_offset(audio: npt.ArrayLike) -> float:
+    """How far the mean of a waveform is from zero, of full scale."""
+    wave = np.asarray(audio, dtype=np.float64).reshape(-1)
+    return float(abs(wave.mean())) if wave.size else 0.0
 
 
 def align_by_dtw(reference_mel: npt.ArrayLike, test_mel: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

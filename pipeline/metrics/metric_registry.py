@@ -22,6 +22,7 @@ class Source(Enum):
     exact = "outputs that are equal or are not: token ids, classes, decisions, lengths"
     spectrogram = "mel spectrograms"
     audio = "audio: a text-to-speech model needs its vocoder for it"
+    fault = "audio of which each sample is looked at for what no speech is"
     posteriors = "posteriors of a recogniser"
     lengths = "predicted lengths"
     transcripts = "recognised text"
@@ -100,7 +101,7 @@ class Metric:
     @property
     def needs_audio(self) -> bool:
         """Whether a text-to-speech model must make its speech audible first."""
-        return self.source is Source.audio
+        return self.source in (Source.audio, Source.fault)
 
     @property
     def of_outputs(self) -> bool:
@@ -215,6 +216,15 @@ _TABLE = (
         name="roundtrip_wer_percent", description="word error rate of an ASR that hears the synthesised speech",
         source=Source.audio, evaluations=(TTS,), unit="%", baseline=None, aggregate=Aggregate.word_rate, proxy="log_mel_l1",
         default_limit=1.0, priority=20, title="Word error rate, heard", expected=(20.0, 50.0),
+    ),
+    # What no speech is: of each sample, the worst of which counts (`evaluate/broken_speech.py`).
+    Metric(
+        name="full_scale_percent", description="share of the speech at full scale or beyond it", source=Source.fault,
+        evaluations=(TTS,), unit="%", baseline=None, proxy="log_mel_l1", default_limit=1.0,
+    ),
+    Metric(
+        name="dc_offset", description="distance of the mean of the speech from zero, of full scale", source=Source.fault,
+        evaluations=(TTS,), baseline=None, proxy="log_mel_l1", default_limit=0.02,
     ),
     Metric(
         name="accuracy_percent", description="share of the classes that are right", source=Source.classes,

@@ -5,6 +5,9 @@
     model_sessions.py  the graphs of one model, run as a whole
     matcha.py          acoustic model and vocoder of Matcha-TTS
     vits.py            voices of Piper, Coqui, icefall and Melo: one graph from tokens to audio
+    kokoro.py          Kokoro and KittenTTS: one graph from tokens, a style and a speed to audio
+    voice_styles.py    the styles of their voices
+    one_graph_voice.py what these voices have in common
     piper_voice.py     what Piper keeps beside a voice
     vocoder.py         Vocos and HiFi-GAN
     ctc.py             recognisers of one graph

@@ -15,6 +15,8 @@ from pipeline.models.vocoder import VOCOS_OUTPUTS
 
 MATCHA_INPUTS = {"x", "x_length", "noise_scale", "length_scale"}
 VITS_INPUTS = ({"input_lengths", "scales"}, {"noise_scale", "length_scale", "noise_scale_w"})
+KOKORO_INPUTS = ({"tokens", "style", "speed"}, {"input_ids", "style", "speed"})
+KOKORO_TYPES = ("kokoro", "kitten-tts")
 CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
 CTC = ("zipformer_ctc", "sense_voice", "paraformer")
 OF_FUNASR = ("sense_voice", "paraformer")
@@ -84,7 +86,7 @@ def _of_directory(folder: Path) -> ModelKind:
             return ModelKind("nemo_transducer", "model.dir", folder, "it holds encoder, decoder and joiner of NeMo")
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
-    for kind in ("matcha", "vits", *CTC, "whisper"):
+    for kind in ("matcha", "vits", "kokoro", *CTC, "whisper"):
         if first := next((each for each in found.values() if each.model == kind), None):
             return ModelKind(kind, "model.dir", folder, f"{first.place.name} {first.because.removeprefix('it ')}")
     if len(files) == 1:
@@ -123,7 +125,9 @@ def _of_names(graph: onnx.GraphProto, names: set[str], metadata: dict[str, str])
     """Return the kind of a graph whose inputs, outputs or metadata have names that no other kind has, and why."""
     outputs = {value.name for value in graph.output}
     crossing, detector = outputs >= CROSS_ATTENTION, detector_of(graph, metadata)
+    takes_style = metadata.get("model_type") in KOKORO_TYPES or names in KOKORO_INPUTS
     told = {
+        "kokoro": takes_style and f"it takes {', '.join(sorted(names))}",
         "denoiser": denoiser_of(graph, metadata) and "its metadata or its inputs are those of a denoiser that sherpa-onnx runs",
         "vad": detector and f"it takes and gives what {detector.name} does",
         "matcha": names >= MATCHA_INPUTS and f"it takes {', '.join(sorted(MATCHA_INPUTS))}",

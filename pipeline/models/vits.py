@@ -4,24 +4,21 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.audio.mel import log_mel
 from pipeline.errors import ConfigError, DataError, ModelError
-from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
-from pipeline.models.model_files import ModelFiles, agreed, header_of, looked_up_rows, metadata_of, number_in
+from pipeline.models.model_files import agreed, header_of, looked_up_rows, metadata_of, number_in
+from pipeline.models.one_graph_voice import OneGraphVoice
 from pipeline.models.piper_voice import BEGIN, END, PAD, PiperVoice, piper_voice
-from pipeline.models.speech_model import ReadAudio, Run
+from pipeline.models.speech_model import ReadAudio
 from pipeline.models.text.lexicon import Lexicon, read_lexicon
 from pipeline.models.text.phonemes import ids_of, spoken_symbols
 from pipeline.models.text.tokens import read_tokens, with_blanks
 from pipeline.paths import resolve_path
-from pipeline.sample import Array, Outputs, Sample
+from pipeline.sample import Array, Sample
 from pipeline.utterance import Utterance
 
 NOISE_SCALE, LENGTH_SCALE, NOISE_SCALE_W = 0.667, 1.0, 0.8  # what the authors speak with
@@ -31,52 +28,25 @@ FRONT_ENDS = "metadata with has_espeak=1 or frontend=characters, Piper's <voice>
 
 
 @dataclass
-class Vits(ModelFiles):
+class Vits(OneGraphVoice):
     """A voice: one graph from tokens to audio.
 
     Attributes:
         path: the ONNX file, whose metadata `comment` says whose it is: piper, coqui, melo, or another; as Piper publishes it,
             without metadata, with `<voice>.onnx.json` beside it.
         dir: a directory such as vits-piper-en_US-amy-low: the ONNX file and tokens.txt, or Piper's `.onnx.json`.
-        asr_path: a CTC recogniser, `tokens.txt` beside it, for the round-trip word error rate; null: no round trip.
         noise_scale: temperature of the noise that the speech is made from; null: the voice's own, else 0.667.
         length_scale: above 1 is slower speech; null: the voice's own, else 1.
         noise_scale_w: temperature of the noise in the durations while ranges are calibrated; null: the voice's own, else 0.8.
             Comparison and timing speak without it, so that a sentence is always equally long.
         speaker: of a voice of several.
-        keep_durations: what durations follow from stays in float, the text encoder included, so that speech keeps its length.
-        sample_rate_hz: of the speech; null: from the metadata.
-        n_fft: FFT and window length of the mels that are compared.
-        hop_length: samples per frame of these mels.
     """
 
     _: KW_ONLY
-    asr_path: str | None = None
     noise_scale: float | None = None
     length_scale: float | None = None
     noise_scale_w: float | None = None
     speaker: int = 0
-    keep_durations: bool = True
-    sample_rate_hz: int | None = None
-    n_fft: int = 1024
-    hop_length: int = 256
-    evaluations: ClassVar[frozenset[EvaluationKind]] = frozenset({EvaluationKind.tts, EvaluationKind.tensors})
-    reads_shipped_tokens: ClassVar[bool] = False
-
-    @property
-    def graphs(self) -> dict[str, str]:
-        """The one graph."""
-        return {"voice": self._file}
-
-    @property
-    def companions(self) -> dict[str, str]:
-        """The recogniser."""
-        return {} if self.asr_path is None else {"asr": self.asr_path}
-
-    @property
-    def keep_lengths(self) -> bool:
-        """Whether what durations follow from stays in float."""
-        return self.keep_durations
 
     @property
     def client_metadata(self) -> Mapping[str, str]:
@@ -193,38 +163,6 @@ class Vits(ModelFiles):
             return None
         where = f"utterance {utterance.id!r}"
         return "".join(spoken_symbols(utterance.text, self._metadata.get("voice", "en-us"), where, self.name))
-
-    def infer(self, sample: Sample, run: Run) -> Outputs:
-        """Return what the graph gives, and the audio (samples,)."""
-        outputs = run("voice", sample)
-        return {**outputs, "audio": self.audio(outputs)}
-
-    def audio(self, outputs: Outputs) -> npt.NDArray[np.float32]:
-        """Return the speech (samples,): the first output, as sherpa-onnx takes it; a second one holds durations."""
-        return np.asarray(next(iter(outputs.values())), dtype=np.float32).reshape(-1)
-
-    def mel(self, outputs: Outputs) -> npt.NDArray[np.float32]:
-        """Return the natural-log mel (80, frames) of the speech."""
-        speech = self.audio(outputs)
-        return np.asarray(log_mel(speech, self.rate_hz, n_fft=self.n_fft, hop_length=self.hop_length), dtype=np.float32)
-
-    def mel_depends_on(self, graph: str) -> bool:
-        """Return True: there is one graph."""
-        del graph
-        return True
-
-    def without_audio(self) -> "Vits":
-        """Return the voice without the recogniser."""
-        return replace(self, asr_path=None)
-
-    def audio_seconds(self, sample: Sample, outputs: Outputs) -> float | None:
-        """Return the duration of the speech that was synthesised."""
-        del sample
-        return float(self.audio(outputs).size / self.rate_hz)
-
-    @property
-    def _file(self) -> str:
-        return self.named("voice", "*.onnx")
 
     @cached_property
     def _piper(self) -> PiperVoice | None:

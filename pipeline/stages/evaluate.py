@@ -7,6 +7,7 @@ import onnx
 
 from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import PipelineError
+from pipeline.evaluate.broken_speech import broken_limits_of
 from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import errors_along
 from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, check_limit, limits_of
@@ -46,7 +47,10 @@ def _evaluated(context: RunContext) -> Evaluation:
         context.run_log.note(f"sequences start with the states {start}.")
     _check_budgets(context, found)
     _check_fp32(context, found)
-    found = replace(found, limits=_checked(context, limits, found))
+    broken, warning = broken_limits_of(found.per_sample)
+    if warning:
+        context.run_log.warn_first(warning)
+    found = replace(found, limits=[*_checked(context, limits, found), *broken])
     if not config.evaluation.node_samples:
         return found
     errors = {name: _node_errors(context, artifact) for name, artifact in context.result.artifacts.items()}

@@ -334,3 +334,36 @@ def test_what_weighs_frames_and_counts_them_decides_unless_it_is_all_that_the_mo
         w_d=make_weight(8 if data == "h" else 1, 8),
     )  # fmt: skip
     assert shape_deciding_nodes(model.graph) & {"encode", "look", "weigh", "decode"} == found
+
+
+REPEATED = """g (float[L, 4] x) => (float[T, 4] y) {
+    [encode] h = MatMul (x, w)
+    [predict] p = MatMul (h, w_p)
+    r = Round (p)
+    d = Cast <to = 7> (r)
+    durations = Reshape (d, flat)
+    [project] v = MatMul (h, w_v)
+    size = Shape (durations)
+    count = Squeeze (size)
+    [repeat] y = Loop <body = each (int64 i, bool go_on, float[S, 4] before) => (bool still, float[U, 4] after) {
+        place = Unsqueeze (i, axis)
+        times = Gather (durations, place)
+        shape = Concat <axis = 0> (times, width)
+        row = Gather (v, place)
+        rows = Expand (row, shape)
+        after = Concat <axis = 0> (before, rows)
+        still = Identity (go_on)
+    }> (count, yes, none)
+}"""
+
+
+def test_a_length_that_only_the_body_of_a_loop_reads_follows_from_what_was_captured(build):
+    """PyTorch exports repeat_interleave, which Kokoro repeats its frames with, as a Loop over Expand."""
+    weights = {name: np.eye(4, dtype=np.float32) for name in ("w", "w_v")}
+    model = build(
+        REPEATED, **weights, w_p=np.ones((4, 1), np.float32), flat=np.array([-1]), axis=np.array([0]), width=np.array([4]),
+        yes=np.array(True), none=np.zeros((0, 4), np.float32),
+    )  # fmt: skip
+    lengths = length_deciding_nodes(model.graph)
+    assert {"encode", "predict"} <= lengths
+    assert not {"project", "repeat"} & lengths

@@ -45,6 +45,8 @@ CONTRACT = [
     "cer_percent",
     "hallucination_percent",
     "roundtrip_wer_percent",
+    "full_scale_percent",
+    "dc_offset",
     "accuracy_percent",
     "truth_log_mel_l1",
     "truth_mr_stft",
