@@ -60,3 +60,15 @@ class Sample:
 def digests_of(samples: Iterable[Sample]) -> list[tuple[str, bytes]]:
     """Return what results depend on of samples: their ids, and hashes of their inputs."""
     return [(sample.id, sample.digest) for sample in samples]
+
+
+def samples_of(count: object, kind: object) -> str:
+    """Return a number of samples of a kind of calibration in words, such as `32 real samples` or `1 sample of arrays`."""
+    noun = "sample" if count == 1 else "samples"
+    match kind:
+        case "arrays" | "sentences":
+            return f"{count} {noun} of {kind}"
+        case "manifest":
+            return f"{count} {noun} of a manifest"
+        case _:
+            return f"{count} {kind} {noun}"

@@ -1,7 +1,7 @@
 """Commands as they are pasted into a shell."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 NOT_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
 
@@ -16,3 +16,22 @@ def shell_word(word: str) -> str:
     if "'" in word and not NOT_IN_DOUBLE_QUOTES & set(word):
         return f'"{word}"'  # shlex would end its quotes at each of these, and begin them again
     return shlex.quote(word)
+
+
+def settings_as_given(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as they are given on a command line: `key=value` each, with null, true and lists as Hydra has them."""
+    return [f"{key}={_value(value)}" for key, value in settings.items()]
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return f"[{','.join(map(_value, value))}]"
+        case _:
+            return str(value)

@@ -147,7 +147,7 @@ def test_ranges_see_the_states_of_the_beginning_the_middle_and_the_end(cell, sou
     _, states = by_hand(cell / "cell.onnx", x)
     for step, call in zip(steps[1:], calls[1:], strict=True):
         np.testing.assert_allclose(call.inputs["past"], states[step - 1], atol=1e-6)
-    assert found.description == "64 steps of 1 arrays samples"
+    assert found.description == "64 steps of 1 sample of arrays"
     assert [sample.id for sample in found.entry] == ["long"]
 
 

@@ -7,10 +7,10 @@ for the `config.yaml` of a past run.
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
@@ -52,6 +52,8 @@ from pipeline.config.settings import (
 )
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.limits import LimitsConfig
+
+T = TypeVar("T")
 
 ADAPTER_PREFIX = "pipeline.models."  # the only place that a model's `_target_` may name a class of
 
@@ -172,20 +174,6 @@ def _run_config(composed: DictConfig) -> RunConfig:
     return RunConfig(**values, stages=selected, seed=seed, graph_modes=graph_modes)
 
 
-def to_cache_config(composed: DictConfig) -> CacheConfig:
-    """Convert the settings of the cache alone.
-
-    Raises:
-        ConfigError: one is unknown, of the wrong type or out of its limits.
-    """
-    problems: list[str] = []
-    found: CacheConfig | None = _convert(composed, "cache", CacheConfig, problems)
-    problems += [] if found is None else cache_out_of_range(found)
-    if found is None or problems:
-        raise ConfigError("\n".join(problems))
-    return found
-
-
 def read_run_config(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """Read the `config.yaml` of a past run; return it typed, and as plain containers.
 
@@ -202,14 +190,7 @@ def to_tracking(composed: DictConfig) -> TrackingConfig:
     Raises:
         ConfigError: a setting is wrong, or the library is missing.
     """
-    problems: list[str] = []
-    tracking = _convert(composed, "tracking", TrackingConfig, problems)
-    if not problems:
-        problems = tracking_out_of_range(tracking)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    assert isinstance(tracking, TrackingConfig)
-    return tracking
+    return _of_command(composed, "tracking", TrackingConfig, tracking_out_of_range)
 
 
 def to_results(composed: DictConfig) -> ResultsConfig:
@@ -218,14 +199,26 @@ def to_results(composed: DictConfig) -> ResultsConfig:
     Raises:
         ConfigError: the place is wrong, or a library is missing.
     """
+    return _of_command(composed, "results", ResultsConfig, results_out_of_range)
+
+
+def to_cache_config(composed: DictConfig) -> CacheConfig:
+    """Convert the settings of the cache alone.
+
+    Raises:
+        ConfigError: one is unknown, of the wrong type or out of its limits.
+    """
+    return _of_command(composed, "cache", CacheConfig, cache_out_of_range)
+
+
+def _of_command(composed: DictConfig, key: str, schema: type[T], out_of_range: Callable[[T], Sequence[str]]) -> T:
+    """Convert and check one group of settings alone."""
     problems: list[str] = []
-    results = _convert(composed, "results", ResultsConfig, problems)
-    if not problems:
-        problems = results_out_of_range(results)
-    if problems:
+    found: T | None = _convert(composed, key, schema, problems)
+    problems += [] if found is None else out_of_range(found)
+    if found is None or problems:
         raise ConfigError("\n".join(problems))
-    assert isinstance(results, ResultsConfig)
-    return results
+    return found
 
 
 def to_plain(composed: DictConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.record.run_log import RunLog
-from pipeline.sample import Sample, digests_of
+from pipeline.sample import Sample, digests_of, samples_of
 
 CALLS_KEPT = 1024  # of all sequences of a streaming model together, at most
 FEWEST_STEPS, MOST_STEPS = 4, 64  # of one sequence
@@ -69,8 +69,8 @@ class CalibrationSet(Mapping[str, list[Sample]]):
             return None
         used = self._samples.get(self._model.adapter.entry) or next(iter(self._samples.values()))
         if self._sequences:
-            return f"{len(used)} steps of {len(self._sequences)} {self._config.kind.name} samples"
-        return f"{len(used)} {self._config.kind.name} samples"
+            return f"{len(used)} steps of {samples_of(len(self._sequences), self._config.kind.name)}"
+        return samples_of(len(used), self._config.kind.name)
 
     def _read(self, graph: str) -> list[Sample]:
         model, entry = self._model, self._model.adapter.entry

@@ -4,7 +4,7 @@ import contextlib
 
 import onnx
 
-from pipeline.graph.rehearsal import EndedError, is_rehearsed, rehearsals
+from pipeline.graph.rehearsal import EndedError, rehearsals, rehearsing
 from pipeline.graph.session import rehearse_model
 
 
@@ -15,7 +15,7 @@ def ends_the_process(model: onnx.ModelProto) -> bool:
         EndedError: it exceeds a limit.
     """
     with contextlib.ExitStack() as stack:
-        if not is_rehearsed():  # outside of a run
+        if rehearsing() is None:  # outside of a run
             stack.enter_context(rehearsals())
         try:
             rehearse_model(model)

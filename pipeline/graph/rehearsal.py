@@ -60,7 +60,7 @@ class Rehearsals:
         """Start the process, which is ready in a quarter of a second; nothing waits for it."""
         self._limits = allowed
         self._lock = threading.Lock()
-        self._known: set[tuple[object, ...]] = set()
+        self._known: dict[tuple[object, ...], bool] = {}
         self._last_will: bytes | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._printed: IO[bytes] | None = None
@@ -80,7 +80,7 @@ class Rehearsals:
         optimization: str,
         without: Sequence[str] = (),
         sample: Sample | None = None,
-    ) -> None:
+    ) -> bool:
         """Open a graph in the other process, unless it has survived that before, and run it where there is a sample.
 
         An error that ONNX Runtime raises there is none here: it will be raised again.
@@ -92,15 +92,17 @@ class Rehearsals:
             without: optimisers that are not to run.
             sample: what it is run on.
 
+        Returns:
+            Whether ONNX Runtime raised nothing there.
+
         Raises:
             EndedError: the process ended, or exceeded its limits.
         """
         if isinstance(model, str):
             model = str(Path(model).absolute())  # the other process may be in another directory
-        how = (optimization, tuple(without), sample is not None)
-        key = (*_identity(model), *how)
+        key = (*_identity(model), optimization, tuple(without), sample is not None)
         if key in self._known:
-            return
+            return self._known[key]
         blobs = [model] if isinstance(model, bytes) else []
         names: list[str] = []
         if sample is not None:
@@ -109,6 +111,7 @@ class Rehearsals:
         request = _line(
             {
                 "path": model if isinstance(model, str) else None,
+                "session": [*_identity(model), optimization, *without, threads] if isinstance(model, str) else None,
                 "blobs": [len(blob) for blob in blobs],
                 "threads": threads,
                 "optimization": optimization,
@@ -126,7 +129,28 @@ class Rehearsals:
             answer = self._ask([request, *blobs], what)
         if answer["error"] is not None and answer["no_memory"]:
             raise self._out_of_memory(what)
-        self._known.add(key)
+        self._known[key] = answer["error"] is None
+        return self._known[key]
+
+    def call(self, module: str, function: str, *arguments: str, what: str) -> Any:  # noqa: ANN401
+        """Call a function in the other process, which has ONNX Runtime imported, without a limit; return what it returns.
+
+        Args:
+            module: in which it is.
+            function: its name.
+            arguments: what it is given.
+            what: of the message where the process ends.
+
+        Raises:
+            EndedError: the process ended.
+            StageError: the function raised an error.
+        """
+        request = _line({"call": {"module": module, "function": function, "arguments": arguments}})
+        with self._lock:
+            answer = self._ask([request], what)
+        if answer["error"] is not None:
+            raise StageError(f"{what}: {answer['error']}")
+        return answer["value"]
 
     @property
     def _memory_bytes(self) -> int:
@@ -255,15 +279,15 @@ def rehearse(
     optimization: str,
     without: Sequence[str] = (),
     sample: Sample | None = None,
-) -> None:
+) -> bool:
     """Open a graph in the other process first, where there is one: see `Rehearsals.rehearse`."""
-    if _asked and _asked[-1][0] == os.getpid():  # a fork has the list, but not the process
-        _asked[-1][1].rehearse(model, threads, optimization=optimization, without=without, sample=sample)
+    asked = rehearsing()
+    return asked is not None and asked.rehearse(model, threads, optimization=optimization, without=without, sample=sample)
 
 
-def is_rehearsed() -> bool:
-    """Return whether graphs are opened in another process first."""
-    return bool(_asked) and _asked[-1][0] == os.getpid()
+def rehearsing() -> Rehearsals | None:
+    """Return the process that opens graphs first, where there is one."""
+    return _asked[-1][1] if _asked and _asked[-1][0] == os.getpid() else None  # a fork has the list, but not the process
 
 
 def _identity(model: str | bytes) -> tuple[object, ...]:

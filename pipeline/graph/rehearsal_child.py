@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import onnxruntime
 
 from pipeline.graph.rehearsal import NO_MEMORY
 from pipeline.graph.session import ORT_ERRORS, infer, open_session
 from pipeline.sample import Sample
+
+KEPT_BYTES = 64_000_000  # of a file whose session may stay open: it takes memory beside that of the parent
+_open: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}  # one at most
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -35,8 +39,11 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             if "on_death" in request:
                 last_will = request["on_death"]
                 continue
-            blobs = [_exactly(requests, size) for size in request["blobs"]]
-            answers.write(json.dumps(_rehearsed(request, blobs)).encode() + b"\n")
+            if "call" in request:
+                answer = _called(request["call"])
+            else:
+                answer = _rehearsed(request, [_exactly(requests, size) for size in request["blobs"]])
+            answers.write(json.dumps(answer).encode() + b"\n")
             answers.flush()
     if last_will is not None:
         getattr(import_module(last_will["module"]), last_will["function"])(*last_will["arguments"])
@@ -53,10 +60,7 @@ def _rehearsed(request: dict[str, Any], blobs: list[bytes]) -> dict[str, Any]:
 
             infer_file(Path(request["path"]))
             return {"error": None}
-        session = open_session(
-            Path(request["path"]) if request["path"] else blobs.pop(0), request["threads"],
-            optimization=request["optimization"], without=request["without"],
-        )  # fmt: skip
+        session = _session(request, blobs)
         if blobs:
             infer(session, _sample(request["sample"], request["names"], blobs[0]))
     except MemoryError as error:
@@ -68,6 +72,31 @@ def _rehearsed(request: dict[str, Any], blobs: list[bytes]) -> dict[str, Any]:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0.0)
     return {"error": None}
+
+
+def _session(request: dict[str, Any], blobs: list[bytes]) -> onnxruntime.InferenceSession:
+    """Open a graph; a file that was opened in this way last is open still, where it is small."""
+    if request["path"] is None:
+        return open_session(blobs.pop(0), request["threads"], optimization=request["optimization"], without=request["without"])
+    key, path = tuple(request["session"]), Path(request["path"])
+    if key not in _open:
+        _open.clear()
+        session = open_session(path, request["threads"], optimization=request["optimization"], without=request["without"])
+        if path.stat().st_size > KEPT_BYTES:
+            return session
+        _open[key] = session
+    return _open[key]
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    """Call a function."""
+    _open.clear()  # its threads and its memory could disturb
+    _limit_memory(None)
+    try:
+        value = getattr(import_module(call["module"]), call["function"])(*call["arguments"])
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": None, "value": value}
 
 
 def _sample(identifier: str, names: list[str], blob: bytes) -> Sample:

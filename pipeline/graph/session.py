@@ -136,14 +136,17 @@ def open_session(
 
 def rehearse_model(
     model: "Path | onnx.ModelProto", threads: int = 1, *, optimization: Optimization = "all", sample: Sample | None = None
-) -> None:
+) -> bool:
     """Open a graph in the other process alone, and run it where there is a sample.
+
+    Returns:
+        Whether there is another process, and ONNX Runtime raised nothing there.
 
     Raises:
         EndedError: it did not survive, or exceeded its limits. What ONNX Runtime raises is no error here.
     """
     with _source_of(model) as source:
-        rehearse(source, threads, optimization=optimization, sample=sample)
+        return rehearse(source, threads, optimization=optimization, sample=sample)
 
 
 def open_with(model: "Path | onnx.ModelProto", options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

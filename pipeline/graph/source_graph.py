@@ -115,7 +115,8 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
         counts = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
         raise ModelError(f"model.path: {file} is already quantized ({counts}). Give the original fp32 model.")
     try:
-        open_session(file, optimization="none")
+        if not rehearse_model(file, optimization="none"):  # where it could not be opened, this process gets the error
+            open_session(file, optimization="none")
         rehearse_model(file)  # with all optimizers, as every later session has it
     except EndedError:
         raise

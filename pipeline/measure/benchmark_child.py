@@ -12,13 +12,11 @@ import dataclasses
 import functools
 import gc
 import itertools
-import json
 import math
 import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,9 @@ try:
 except ImportError:  # a device has numpy and onnxruntime, and need not have it: what else the machine does is not known there
     psutil = None
 
-from pipeline.graph.session import ERROR, feeds_for, infer, named_arrays, open_session, open_with, session_options
+from pipeline.graph.session import feeds_for, infer, named_arrays, open_session
 from pipeline.measure import paired_timing
+from pipeline.measure.child_job import Feeds, Json, do_job, measured_session, profile
 from pipeline.measure.kernel_times import kernel_times
 from pipeline.measure.session_rounds import blocks_of, timed_round
 from pipeline.metrics.tensor_metrics import broken_values
@@ -40,32 +39,6 @@ from pipeline.sample import Array, Sample
 KEPT = "--kept"
 LINUX = ("linux", "android")  # what Python calls a kernel of Linux; Android's since 3.13
 LEAST_WATCHED_S = 1.0  # below which it is not known what else the machine did
-
-Feeds = dict[str, Array]
-Json = dict[str, Any]
-
-
-def measured_session(path: str, threads: int, *, as_written: bool = False, profile: Path | None = None) -> ort.InferenceSession:
-    """Build a session for measurement: with threads that do not spin.
-
-    ONNX Runtime's idle workers spin by default. With two sessions in one process, the idle one would burn the cores
-    that the running one is timed on, and the faster model would suffer more.
-
-    Args:
-        path: the model.
-        threads: intra-op threads.
-        as_written: without ONNX Runtime's optimisations, and without packed weights, which a trace leaves out.
-        profile: what the name of a trace begins with.
-    """
-    options = session_options(
-        threads,
-        optimization="none" if as_written else "all",
-        prepacking=not as_written,
-        profile=profile,
-        spinning=False,
-        log_level=ERROR,
-    )
-    return open_with(Path(path), options)
 
 
 def time_models(job: Json, samples: list[Feeds]) -> Json:
@@ -188,18 +161,6 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def profile(job: Json, samples: list[Feeds]) -> Json:
-    """Run one sample under ONNX Runtime's profiler, in one session after the other; their traces stay in the folder."""
-    traces = []
-    for number, wanted in enumerate(job["wanted"]):
-        prefix = Path(f"{job['prefix']}-{number}")
-        session = measured_session(job["model"], job["threads"], as_written=not wanted["optimize"], profile=prefix)
-        for _ in range(1 + wanted["runs"]):  # the first run also allocates; the reader of the trace leaves it out
-            session.run(None, feeds_for(session, samples[0]))
-        traces.append(session.end_profiling())
-    return {"traces": traces}
-
-
 def open_graph(job: Json, samples: list[Feeds]) -> Json:
     """Run a graph once: does this ONNX Runtime survive it?"""
     infer(open_session(Path(job["model"]), job["threads"]), Sample("0", samples[0]))
@@ -255,16 +216,7 @@ def end_with_parent() -> None:
 
 def main(folder: Path) -> int:
     """Do the job in the folder; return the exit status."""
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
-        samples = [{name: arrays[key] for name, key in sample.items()} for sample in job["samples"]]
-    try:
-        result = TASKS[job["task"]](job, samples)
-    except Exception as error:
-        traceback.print_exc()
-        result = {"error": f"{type(error).__name__}: {error}"}
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    return 1 if "error" in result else 0
+    return do_job(folder, TASKS)
 
 
 def keep() -> None:

@@ -9,11 +9,17 @@ MATRIX_PRODUCTS = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention")
 NOT_SURE = "not sure"
 STEADY = 0.15  # of the time: where two halves of a profile disagree by more, neither tells where the time goes
 MOSTLY_FLOAT = 0.6  # of the time in operators without integer kernels: int8 alone gains at most 1.7 times
+FEW_PARAMETERS = 1000  # below which half of their size is nothing
 WORTH_RANGES = 0.25  # of the time of convolutions and products in convolutions: static ranges pay
 
 
 def advise(
-    macs: Mapping[str, int], time_share: Mapping[str, float], calibration: CalibrationKind, spread: float = 0.0
+    macs: Mapping[str, int],
+    time_share: Mapping[str, float],
+    calibration: CalibrationKind,
+    spread: float = 0.0,
+    *,
+    parameters: int,
 ) -> tuple[str, list[str]]:
     """Return the mode that fits a graph, or `not sure`, and why.
 
@@ -25,8 +31,13 @@ def advise(
         time_share: operator type, as ONNX Runtime runs it -> share of the time of one inference, 0 to 1.
         calibration: where calibration data would come from: without data, there is nothing to take ranges from.
         spread: how far two halves of the profile disagree on the shares, 0 to 1.
+        parameters: values of all constants of float type.
     """
     total = sum(macs.values())
+    if not total and parameters < FEW_PARAMETERS:
+        return "optimize", [
+            "it has no convolution, no matrix product and hardly a weight: int8 and fp16 would gain nothing, rewrites may"
+        ]
     if not total:
         return "fp16", ["it has no convolution and no matrix product: int8 would gain nothing, fp16 halves its size"]
     real = calibration is not CalibrationKind.random

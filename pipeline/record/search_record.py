@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.shell_words import settings_as_given
 
 SEARCH_FILE = "search.json"
 STUDY_FILE = "study.db"  # Optuna's, SQLite
@@ -75,9 +76,7 @@ class SearchRecord:
 
 def settings_in_words(trial: TrialRecord) -> str:
     """Return what was chosen for a trial, as on a command line."""
-    return ", ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.settings.items()
-    )
+    return ", ".join(settings_as_given(trial.settings))
 
 
 def search_record_from(text: str) -> SearchRecord:

@@ -13,6 +13,7 @@ from pipeline.record.search_record import DONE, FAILED, SearchRecord, settings_i
 from pipeline.report.fitted_table import Cell, Column, FittedTable
 from pipeline.report.ranking import Comparison, Group, RankedRun
 from pipeline.report.terminal import QUALITY_STYLES, VERDICT_STYLES, format_number
+from pipeline.shell_words import settings_as_given
 
 METRICS_SHOWN = 3
 
@@ -86,7 +87,7 @@ def _name(run: RankedRun, group: Group) -> str:
     """Return what sets a run apart from the others: its mode and settings, or else its directory."""
     row = run.row
     names = [] if len({other.mode for other in group.rows}) == 1 and row.settings else [row.mode]
-    names += [f"{key}={value}" for key, value in row.settings.items()]
+    names += settings_as_given(row.settings)
     alike = [other for other in group.rows if (other.mode, other.settings) == (row.mode, row.settings)]
     return ", ".join([*names, *([Path(row.directory).name] if len(alike) > 1 else [])])
 

@@ -15,6 +15,7 @@ from pipeline.report.evaluation_schema import Bounds, MetricResult
 from pipeline.report.intervals import metric_interval
 from pipeline.report.schema import ArtifactReport, Report
 from pipeline.report.verdict import quality_outcome
+from pipeline.sample import samples_of
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "kaldi_native_fbank", "jiwer")  # those that move a number
 
@@ -190,7 +191,7 @@ def _calibrated_on(config: Mapping[str, Any]) -> str:
     calibration = config.get("calibration") or {}
     if (config.get("mode") or {}).get("kind") != "static" or not calibration:
         return "no data"
-    return f"{calibration.get('samples')} {calibration.get('kind')} samples"
+    return samples_of(calibration.get("samples"), calibration.get("kind"))
 
 
 def _config(directory: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def inspect_graph(source: SourceGraph, probe: Sample, calibration: CalibrationKi
     else:
         node_macs = _macs(graph, shapes.nodes)
         macs = _by_type(node_macs, shapes.nodes)
-        advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves))
+        advised, reasons = advise(macs, profile.ops, calibration, spread_of(profile.halves), parameters=_parameters(graph))
     return Inspection(
         inputs=[_describe(value) for value in graph_inputs(source)],
         outputs=_outputs(source),

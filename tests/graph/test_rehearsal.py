@@ -15,6 +15,8 @@ from pipeline.errors import StageError
 from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.rehearsal import EndedError, rehearsals
 from pipeline.graph.session import open_session, rehearse_model
+from pipeline.measure import child_process
+from pipeline.measure.ort_profile import profile_ops_and_shapes
 from pipeline.sample import Sample
 
 SITE = """
@@ -162,6 +164,52 @@ def test_what_onnx_runtime_raises_there_is_raised_here(build, tmp_path):
     with rehearsals() as others, pytest.raises(Exception, match="Frobnicate"):
         open_session(build("g (float[n] x) => (float[n] y) { y = Frobnicate (x) }"))
     assert others._process is None
+
+
+def test_whether_onnx_runtime_opened_a_graph_there_is_known_here(build, file):
+    with rehearsals():
+        assert rehearse_model(file)
+        assert rehearse_model(file)  # what is known
+        assert not rehearse_model(build("g (float[n] x) => (float[n] y) { y = Frobnicate (x) }"))
+    assert not rehearse_model(file)  # nobody is asked
+
+
+def test_a_session_that_is_open_there_runs_the_sample_that_comes_later(file, monkeypatch, other_process, make_noise):
+    """Each opening of the other process makes a file longer; another file, or other optimizers, are opened anew."""
+    opened = file.with_name("opened")
+    then = f"open({str(opened)!r}, 'a').write('x')"
+    monkeypatch.setenv("PYTHONPATH", other_process(OPENS_FILE, then))
+    sample = Sample("one", {"x": make_noise(20)})
+    with rehearsals():
+        rehearse_model(file)
+        rehearse_model(file, sample=sample)
+        assert len(opened.read_text(encoding="ascii")) == 1
+        rehearse_model(file, optimization="none", sample=sample)
+        assert len(opened.read_text(encoding="ascii")) == 2
+        file.write_bytes(file.read_bytes())  # the same contents, but who knows
+        rehearse_model(file, optimization="none")
+        assert len(opened.read_text(encoding="ascii")) == 3
+
+
+def test_a_profile_is_made_by_the_process_that_is_there(file, monkeypatch, make_noise):
+    sample = Sample("one", {"x": make_noise(20)})
+    with rehearsals():
+        monkeypatch.setattr(child_process, "run_and_end_with_us", None)  # which would start another one
+        profile, shapes = profile_ops_and_shapes(file, sample)
+    assert sum(profile.ops.values()) == pytest.approx(1)
+    assert sum(node.op_type == "Conv" for node in shapes.nodes) == 2
+
+
+def test_a_profile_at_which_the_process_ends_is_left_out_and_the_run_goes_on(
+    run_quickly, user_files, users_model, users_data, other_process
+):
+    site = other_process("isinstance(source, str) and arguments and arguments[0].enable_profiling")
+    stages = "stages=[load,inspect,quantize]"
+    run = run_quickly(*users_model, *users_data, "mode=static", stages, PYTHONPATH=site).succeeded()
+    found = run.report["inspect"]["model"]
+    assert (found["advised_mode"], found["time_share"]) == ("not sure", {})
+    assert "crashed (the process ended (SIGSEGV: a kernel fell over))" in found["reasons"][0]
+    assert list(run.directory.glob("*.int8.onnx"))
 
 
 def test_texts_and_names_of_any_kind_reach_the_other_process(build):

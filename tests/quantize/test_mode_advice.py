@@ -23,19 +23,25 @@ REAL, NONE = CalibrationKind.real, CalibrationKind.random
     ],
 )
 def test_the_advice_follows_from_where_the_time_goes_and_whether_there_is_data(macs, time, kind, mode):
-    advised, reasons = advise(macs, time, kind)
+    advised, reasons = advise(macs, time, kind, parameters=5000)
     assert advised == mode
     assert reasons
 
 
+def test_half_precision_is_advised_for_no_graph_that_has_no_weights_to_halve():
+    advised, [reason] = advise({}, {"Add": 1.0}, REAL, parameters=3)
+    assert advised == "optimize"
+    assert "hardly a weight" in reason
+
+
 def test_advice_against_int8_says_how_little_it_could_gain():
-    _, reasons = advise({"Conv": 100}, {"Conv": 0.04, "Slice": 0.96}, REAL)
+    _, reasons = advise({"Conv": 100}, {"Conv": 0.04, "Slice": 0.96}, REAL, parameters=100)
     assert "int8 alone could make it at most 1.04 times as fast" in reasons[-1]
     assert "96 % in other operators" in reasons[1]
 
 
 def test_a_profile_whose_halves_disagree_gives_no_advice_but_what_the_multiplications_say():
-    advised, reasons = advise({"Conv": 100}, {"Conv": 0.9, "Add": 0.1}, REAL, spread=0.31)
+    advised, reasons = advise({"Conv": 100}, {"Conv": 0.9, "Add": 0.1}, REAL, spread=0.31, parameters=100)
     assert advised == "not sure"
     assert "disagree on 31 % of the time: the machine was busy" in reasons[1]
     assert reasons[-1] == "by its multiplications alone it would be static"

@@ -96,6 +96,15 @@ def test_a_few_bytes_are_no_difference_in_size(report, save_run, tmp_path):
     assert group.orders["bytes"] == "1 ≈ 2"
 
 
+def test_settings_are_shown_as_they_are_given(report, save_run, tmp_path):
+    for name, given in (("a", "per_channel: null, fused: true, ops: [x, 1]"), ("b", "per_channel: 0.5, fused: false, ops: []")):
+        save_run(report, name, CONFIG.replace("method: minmax", given))
+    comparison = compare_runs([str(tmp_path / "outputs/*/*/*")])
+    for shown in (printed(comparison), comparison_page(comparison, tmp_path)):
+        for setting in ("per_channel=null", "fused=true", "ops=[x,1]", "per_channel=0.5", "fused=false", "ops=[]"):
+            assert f"mode.{setting}" in shown
+
+
 def different_machine(report):
     report["environment"]["cpu"] = "Another processor"
 

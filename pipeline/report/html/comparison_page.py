@@ -18,7 +18,7 @@ from pipeline.report.html.render import hydra_value, link_to, mib, ms, render, s
 from pipeline.report.ranking import Comparison, Group, RankedRun, higher_is_better, interval_of, value_of
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
-from pipeline.shell_words import shell_word
+from pipeline.shell_words import settings_as_given, shell_word
 
 SHOWN_METRICS = 4
 TITLES = {"speedup": "Speed-up", "bytes": "Size", "latency_ms": "Latency", "rtf": "Real-time factor", "load_ms": "Time to load",
@@ -205,7 +205,7 @@ def _run(run: RankedRun, columns: Sequence[str], folder: Path) -> RunView:
         for column in columns
     ]
     name, link = Path(run.row.directory).name, _link(run.row.directory, folder)
-    return RunView(run, cells, name, link, [f"{key}={value}" for key, value in run.row.settings.items()])
+    return RunView(run, cells, name, link, settings_as_given(run.row.settings))
 
 
 def _shown(row: Row, column: str) -> str:

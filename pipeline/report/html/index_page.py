@@ -19,6 +19,7 @@ from pipeline.report.ranking import Group, RankedRun, interval_of, value_of
 from pipeline.report.run_index import RunIndex
 from pipeline.report.run_rows import Row
 from pipeline.report.terminal import format_number
+from pipeline.shell_words import settings_as_given
 
 SHOWN_METRICS = 2  # of a model: the first against the truth, and the first against fp32
 TIME_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)")
@@ -108,7 +109,7 @@ def _leading(rows: Sequence[Row]) -> list[str]:
 
 def _row(run: RankedRun, id_: str, metrics: Sequence[str], root: Path, *, ranked: bool) -> IndexRow:
     row, speed = run.row, run.row.speedup
-    when, settings = _when(row.directory), [f"{key}={value}" for key, value in row.settings.items()]
+    when, settings = _when(row.directory), settings_as_given(row.settings)
     low_high = "" if speed is None else tr("{low} to {high}", low=factor(speed.low), high=factor(speed.high))
     return IndexRow(
         id=id_,
