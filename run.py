@@ -8,11 +8,13 @@
 """
 
 from pipeline.blas_threads import one_thread_each
+from pipeline.garbage import collect_seldom
 from pipeline.interruption import install
 
 if __name__ == "__main__":
     install()  # before the libraries are imported, which takes seconds
     one_thread_each()
+    collect_seldom()
 
 import hydra
 from omegaconf import DictConfig

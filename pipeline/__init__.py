@@ -2,6 +2,7 @@
 
     interruption.py     Ctrl-C and SIGTERM: what a run has so far is kept
     blas_threads.py     on how many threads numpy computes
+    garbage.py          when the collector of cycles runs
     errors.py           errors that a user can act on
     own_time.py         a clock that stands still while another process is waited for
     stage_time.py       the time that a stage may take

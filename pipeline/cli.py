@@ -4,8 +4,6 @@ Hydra composes the settings and calls `run_job`, once or, in a sweep, once per j
 """
 
 import contextlib
-import functools
-import gc
 import logging
 import os
 import re
@@ -27,6 +25,7 @@ from pipeline.config.composed_once import compose_once
 from pipeline.config.composition_error import composition_error
 from pipeline.config.help_text import INSTALLED_COMMAND, program_version
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.garbage import collect_as_usual
 from pipeline.hydra_hooks import BASIC_SWEEPER, SEARCH_SWEEPER, end_sweep, lost_workers, register
 from pipeline.interruption import begin, interruption_in, status_of
 from pipeline.outside_errors import outside_error
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 _given: list[str] = []
 """The arguments of this process, as they were given."""
 
-_freeze_once = functools.cache(gc.freeze)
 DOCTOR, SERVE, CACHE = "doctor", "serve", "cache"
 STATUS_WORSE = 3  # with fail_if_worse
 
@@ -153,7 +151,7 @@ def run_job(composed: DictConfig) -> Objective:
         os.chdir(settings.runtime.cwd)  # which paths are relative to; a process of a cluster may begin elsewhere
     optimises = in_sweep and not str(settings.sweeper._target_).endswith((BASIC_SWEEPER, SEARCH_SWEEPER))
     begin()
-    _freeze_once()  # modules stay to the end: the collector need not walk through them again and again
+    collect_as_usual()
     logging.captureWarnings(True)
     try:
         with locked(folder, wait=True) if in_sweep else contextlib.nullcontext():  # a launcher may run a job twice
