@@ -2,9 +2,11 @@
 
 The tests of bad input run the command more than a hundred times; nine tenths of such a run would be imports. Each command
 still has a process of its own, with its own arguments, working directory, environment, output and exit status.
-Reads a JSON object per line (argv, folder, environment, pictures, stdout, stderr) and answers each with its exit status.
+Its children are copies as well, where that is the same for them (copied_children.py).
+Reads a JSON object per line (argv, folder, environment, pictures, copies, stdout, stderr) and answers with exit statuses.
 """
 
+import copy
 import gc
 import importlib
 import json
@@ -15,6 +17,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from copied_children import copy_for_children
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 
@@ -50,6 +53,7 @@ def warm_up() -> None:
     for language in ("en", "zh"):
         for template in TEMPLATES.glob("*.j2"):
             environment_of(language).get_template(template.name)
+    remember_options()
     parser = OverridesParser.create()
     for override in OVERRIDES:
         if not override.startswith("-"):
@@ -57,6 +61,20 @@ def warm_up() -> None:
     settings = OmegaConf.create({"a": {"b": "${now:%Y-%m-%d}/${c}_x", "d": "${oc.env:HOME,''}"}, "c": "${e:${a.d},[1,2]}"})
     OmegaConf.to_yaml(settings)
     assert settings._get_node("c")._is_interpolation()
+
+
+def remember_options() -> None:
+    """Read the options that the pipeline comes with; a command gets a copy of each that it asks for."""
+    from omegaconf import OmegaConf
+
+    read = OmegaConf.load
+    known = {str(path): read(path) for path in (SCRIPT.parent / "conf").rglob("*.yaml")}
+
+    def load(file):
+        found = known.get(getattr(file, "name", ""))
+        return read(file) if found is None else copy.deepcopy(found)
+
+    OmegaConf.load = staticmethod(load)
 
 
 def serve() -> None:
@@ -98,6 +116,8 @@ def become(command: dict) -> None:
         from pipeline.report.html import svg
 
         svg.can_draw = lambda: False
+    if command["copies"]:
+        copy_for_children()
     sys.argv = [str(SCRIPT), *command["argv"]]
     code = 0
     try:

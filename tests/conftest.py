@@ -153,13 +153,16 @@ def command_server():
 
 @pytest.fixture(scope="session")
 def run_in(command_server):
-    """Return a function that runs the command in a directory of the caller's choice, without importing the libraries."""
+    """Return a function that runs the command in a directory of the caller's choice, without importing the libraries.
 
-    def run(folder: Path, *overrides: str, pictures: bool = False, **variables: str) -> Run:
+    pictures: whether its page has them. copies: whether its children may be copies of it, with the memory that it has.
+    """
+
+    def run(folder: Path, *overrides: str, pictures: bool = False, copies: bool = True, **variables: str) -> Run:
         before = _run_directories(folder)
         command = {
             "argv": fitting(overrides), "folder": str(folder), "environment": _surroundings(folder) | variables,
-            "pictures": pictures,
+            "pictures": pictures, "copies": copies,
         }  # fmt: skip
         printed = {name: folder / ".scratch" / name for name in ("stdout", "stderr")}
         for path in printed.values():
@@ -209,6 +212,7 @@ def run_quickly(tmp_path, run_in):
 def shipped_run(tmp_path_factory, run_in):
     """Return a function: (model that ships, mode) -> the run of that pair, made once; some with all stages, to save time.
 
+    Pictures are drawn for the mode whose pages tests look at.
     Once for all processes that share the tests: it lies where each of them looks.
     """
     base = tmp_path_factory.getbasetemp()
@@ -222,7 +226,7 @@ def shipped_run(tmp_path_factory, run_in):
         printed = folder / ".printed.json"
         with alone(folder / ".lock"):
             if not printed.exists():
-                made = run_in(folder, f"model={model}", f"mode={mode}", *stages, *FEW, pictures=True)
+                made = run_in(folder, f"model={model}", f"mode={mode}", *stages, *FEW, pictures=mode == "static")
                 printed.write_text(json.dumps([made.exit_code, made.stdout, made.stderr]), encoding="utf-8")
         return _run(folder, [], *json.loads(printed.read_text(encoding="utf-8")))
 

@@ -190,11 +190,13 @@ def _sizes(model: onnx.ModelProto, tensors: Collection[str], sample: Sample, thr
 
 def _batches(names: Sequence[str], sizes: dict[str, int], budget_bytes: int) -> Iterator[list[str]]:
     batch: list[str] = []
+    together = 0
     for name in names:
-        if batch and sum(sizes[other] for other in batch) + sizes[name] > budget_bytes:
+        if batch and together + sizes[name] > budget_bytes:
             yield batch
-            batch = []
+            batch, together = [], 0
         batch.append(name)
+        together += sizes[name]
     if batch:
         yield batch
 

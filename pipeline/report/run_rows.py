@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf._utils import get_yaml_loader
 
 from pipeline.measure.benchmark_result import GraphBenchmark, Speedup
 from pipeline.record.run_directory import CONFIG_FILE
@@ -197,10 +199,20 @@ def _calibrated_on(config: Mapping[str, Any]) -> str:
 def _config(directory: Path) -> dict[str, Any]:
     """Return a run's settings; empty where they cannot be read: then less is known, and less is claimed."""
     try:
-        found = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_FILE))
+        found = yaml.load((directory / CONFIG_FILE).read_text(encoding="utf-8"), _loader())
     except Exception:  # a file that is missing or damaged in whatever way; YAML's errors share no base with OmegaConf's
         return {}
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return a loader that reads numbers and dates as OmegaConf's does, in a tenth of its time: it is written in C."""
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # where PyYAML was built without C
+        yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
+
+    return Loader
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_a_graph_that_takes_too_much_memory_is_refused_with_the_setting(run_quic
     text = """g (float[1, 16, frames] x) => (float[1, 16, frames] y) {
         big = ConstantOfShape (shape) sum = ReduceSum <keepdims = 0> (big) y = Add (x, sum) }"""
     onnx.save(build(text, shape=np.array([4, 10**8])), user_files / "model.onnx")  # 1.6 GB
-    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,inspect]", "limits.memory_mb=400")
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load,inspect]", "limits.memory_mb=400", copies=False)
     failed(run, str(user_files / "model.onnx"), "400 MB", "limits.memory_mb")
 
 
@@ -102,7 +102,7 @@ def test_a_graph_whose_shapes_take_too_much_memory_to_infer_is_refused_with_the_
     """ONNX's inference keeps the values of a constant that may be a shape, however many they are."""
     text = "g (float[1] x) => (float[n] y) { big = ConstantOfShape (shape) y = Add (big, x) }"
     onnx.save(build(text, shape=np.array([10**8])), user_files / "model.onnx")
-    run = run_quickly(*users_model, "mode=dynamic", "stages=[load]", "limits.memory_mb=400")
+    run = run_quickly(*users_model, "mode=dynamic", "stages=[load]", "limits.memory_mb=400", copies=False)
     failed(run, str(user_files / "model.onnx"), "shapes", "400 MB", "limits.memory_mb")
 
 
