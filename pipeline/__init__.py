@@ -9,6 +9,7 @@
     extras.py           libraries that are installed on request
     limits.py           what a run may take
     urls.py             URLs in the place of paths, which fsspec opens
+    operator_count.py   how many operators a file has, before a library reads it
     remote_files.py     copies of what is at them
     paths.py            files that settings name: where they are, their hash
     processor.py        the processor of this machine

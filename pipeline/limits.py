@@ -13,8 +13,8 @@ class LimitsConfig:
 
     Attributes:
         model_mb: the size of a model's file with its weights, and of what an archive holds.
-        nodes: the number of operators of a graph, those of bodies included: ONNX Runtime's optimisers take time that grows
-            faster than it.
+        nodes: the number of operators of a graph, those of bodies included, and those that calls of functions stand for: ONNX
+            Runtime's optimisers take time that grows faster than it. A file of more than two million is never read.
         sample_seconds: the length of a recording.
         sample_mb: the size of the arrays of one sample.
         stage_seconds: the time that each stage may take; null: as long as it needs.

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.limits import MEGABYTE, limits
+from pipeline.operator_count import refuse_too_many
 from pipeline.urls import LOCAL, AbsentError, ask_anew, file_system, telling
 
 log = logging.getLogger(__name__)
@@ -264,6 +265,7 @@ def _external(file: Path) -> list[str]:
                 for part in [value] if isinstance(value, Message) else value:
                     yield from [part] if isinstance(part, onnx.TensorProto) else tensors(part)
 
+    refuse_too_many(file)
     try:
         model = onnx.load(file, load_external_data=False)
     except (DecodeError, ValueError):

@@ -15,9 +15,13 @@ from pipeline.config.choices import SampleRateMismatch
 from pipeline.data.arrays import read_arrays, read_labels
 from pipeline.data.audio_files import read_audio
 from pipeline.errors import DataError, StageError
+from pipeline.graph.local_functions import operators_when_inlined
+from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.limits import LimitsConfig, holding
+from pipeline.operator_count import has_more_operators
 from pipeline.own_time import waiting
 from pipeline.stage_time import at_most
+from tests.many_nodes import KINDS
 
 QUICK = "stages=[load,quantize]"
 
@@ -50,6 +54,51 @@ def test_a_graph_of_too_many_operators_is_refused_with_their_number_and_those_in
     command = (*users_model, "mode=dynamic", "stages=[load]")
     refused(run_quickly(*command, "limits.nodes=4"), "limits.nodes: 4", "model.onnx has 5 operators", "limits.nodes=5")
     run_quickly(*command, "limits.nodes=5", "hydra.run.dir=again").succeeded()
+
+
+def test_operators_that_calls_of_functions_stand_for_count(run_quickly, user_files, users_model):
+    (user_files / "model.onnx").write_bytes(KINDS["functions"](1024))
+    command = (*users_model, "mode=dynamic", "stages=[load]")
+    refused(run_quickly(*command, "limits.nodes=1024"), "limits.nodes: 1024", "has 1025 operators, once each call")
+    run_quickly(*command, "limits.nodes=1025", "hydra.run.dir=again").succeeded()
+    (user_files / "model.onnx").write_bytes(KINDS["functions"](2**60))
+    refused(run_quickly(*command), "has 2000001 operators or more", "without unrolled loops.")
+
+
+def test_functions_that_call_each_other_in_a_circle_are_no_operators(build):
+    model = build("g (float[n] x) => (float[n] y) { y = Neg (x) }")
+    for name, called in (("a", "b"), ("b", "a"), ("c", "c")):
+        inner = [onnx.helper.make_node(called, ["v"], ["w"], domain="own"), onnx.helper.make_node("Neg", ["w"], ["z"])]
+        model.functions.append(onnx.helper.make_function("own", name, ["v"], ["z"], inner, []))
+    model.graph.node.add(op_type="a", domain="own")
+    assert operators_when_inlined(model, 100) == 3  # Neg, and those of a and b
+
+
+@pytest.mark.parametrize("kind", ["chain", "bodies", "empty"])
+def test_operators_are_counted_in_a_file_that_no_library_has_read(tmp_path, kind):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(KINDS[kind](1000))
+    count = sum(len(scope.node) for scope in graphs_of(onnx.load(path).graph))
+    assert count >= 1000
+    assert has_more_operators(path, count - 1)
+    assert not has_more_operators(path, count)
+
+
+def test_what_is_no_model_has_no_operators(tmp_path):
+    for number, contents in enumerate(
+        (b"", b"\x3a", b"\x3a\xff" + b"\xff" * 20, b"\x0f" * 50, np.random.default_rng(0).bytes(5000))
+    ):
+        (tmp_path / f"{number}.onnx").write_bytes(contents)
+        assert not has_more_operators(tmp_path / f"{number}.onnx", 1)
+
+
+def test_a_file_of_more_operators_than_any_limit_allows_is_not_read(run_quickly, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(KINDS["empty"](2_000_000))
+    for settings in (("path=model.onnx",), ("model=onnx", "model.path=model.onnx", "limits.nodes=5000000")):
+        run = run_quickly(*settings, "mode=dynamic", "stages=[load]")
+        assert run.exit_code == 2
+        assert "more than 2000000 operators" in run.stderr
+        assert "Traceback" not in run.stderr
 
 
 def test_a_recording_that_is_too_long_is_refused_before_it_is_read(tmp_path):

@@ -19,7 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.declared_shapes import drop_contradicted_shapes
 from pipeline.graph.fixed_inputs import fix_inputs
 from pipeline.graph.input_defaults import split_defaults
-from pipeline.graph.local_functions import inline_functions
+from pipeline.graph.local_functions import inline_functions, operators_when_inlined
 from pipeline.graph.module_paths import Paths, module_paths
 from pipeline.graph.noise_inputs import NoisyGraph, expand_bernoulli, with_noise_inputs
 from pipeline.graph.opset import opset_of, use_one_default_domain
@@ -27,6 +27,7 @@ from pipeline.graph.rehearsal import SHAPES, EndedError, rehearse
 from pipeline.graph.session import open_session, rehearse_model
 from pipeline.graph.subgraph_scopes import graphs_of, rename_in_bodies, tensors_in
 from pipeline.limits import MEGABYTE, limits
+from pipeline.operator_count import MOST_OPERATORS, refuse_too_many
 from pipeline.paths import HashedFile, hash_files, near_files, resolve_path
 
 QUANTIZED_OPS = frozenset(
@@ -97,10 +98,11 @@ def load_graph(name: str, path: str, *, quantizable: bool = True, fixed: Mapping
     if not file.is_file():
         raise ModelError(f"model.path: file not found: {file}.{near_files(file, '*.onnx')}")
     _check_size(file, [file])
-    rehearse(str(file), 1, optimization=SHAPES)
     try:
+        refuse_too_many(file)
         proto = onnx.load(file, load_external_data=False)
-        _check_nodes(file, proto.graph)
+        _check_nodes(file, proto)
+        rehearse(str(file), 1, optimization=SHAPES)
         paths = [file, *external_files(proto, file.parent)]  # loading the weights makes the graph forget where they were
         _check_size(file, paths)
         load_external_data_for_model(proto, str(file.parent))
@@ -146,14 +148,20 @@ def _check_size(model: Path, files: Sequence[Path]) -> None:
         )
 
 
-def _check_nodes(file: Path, graph: onnx.GraphProto) -> None:
+def _check_nodes(file: Path, model: onnx.ModelProto) -> None:
     """Refuse a graph that would be optimised for so long that nobody would wait for it."""
-    nodes = sum(len(scope.node) for scope in graphs_of(graph))
+    nodes = sum(len(scope.node) for scope in graphs_of(model.graph))
+    called, wait = "", ""
+    if model.functions and nodes <= limits().nodes:  # what calls stand for comes in their place
+        nodes = operators_when_inlined(model, MOST_OPERATORS + 1)
+        called = ", once each call of a function is what the function holds"
     if nodes > limits().nodes:
+        if nodes <= MOST_OPERATORS:
+            wait = f", or wait: limits.nodes={nodes}, with a limits.opening_seconds that is long enough"
         raise ModelError(
-            f"limits.nodes: {limits().nodes}, but {file} has {nodes} operators. ONNX Runtime's optimisers take a time that "
-            "grows faster than their number: more than a minute at a hundred thousand. Export the model without unrolled "
-            f"loops, or wait: limits.nodes={nodes}, with a limits.opening_seconds that is long enough."
+            f"limits.nodes: {limits().nodes}, but {file} has {nodes} operators{'' if wait else ' or more'}{called}. ONNX "
+            "Runtime's optimisers take a time that grows faster than their number: more than a minute at a hundred thousand. "
+            f"Export the model without unrolled loops{wait}."
         )
 
 
@@ -219,6 +227,7 @@ def hash_of_graph(path: str) -> str:
     """
     file = resolve_path(path)
     _check_size(file, [file])
+    refuse_too_many(file)
     return hash_files(file, *external_files(onnx.load(file, load_external_data=False), file.parent))[1]
 
 

@@ -15,6 +15,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.states import states_of
 from pipeline.models.collected_steps import Collected
+from pipeline.operator_count import refuse_too_many
 from pipeline.paths import resolve_path
 from pipeline.sample import Sample
 
@@ -188,7 +189,11 @@ def metadata_of(path: str | Path) -> dict[str, str]:
 
 
 def header_of(path: str | Path) -> onnx.ModelProto | None:
-    """Return the parsed graph without its weights; None where it is not an ONNX file."""
+    """Return the parsed graph without its weights; None where it is not an ONNX file.
+
+    Raises:
+        ModelError: it has more operators than any limit allows.
+    """
     file = resolve_path(str(path))
     return _parsed(file, file.stat().st_mtime_ns) if file.is_file() else None
 
@@ -196,7 +201,10 @@ def header_of(path: str | Path) -> onnx.ModelProto | None:
 @cache
 def _parsed(file: Path, _modified: int) -> onnx.ModelProto | None:
     try:
+        refuse_too_many(file)
         model = onnx.load(file, load_external_data=False)
+    except ModelError:
+        raise
     except Exception:  # `load` reports what is wrong with it; protobuf's errors share no base class with onnx's
         return None
     for tensor in model.graph.initializer:
