@@ -18,7 +18,7 @@ SHORT_OPTIONS = {"--calib": "data", "--data": "data", "--eval": "eval"}
 SHORT_KEYS = ("path", "data", "eval")
 URLS = ("http://", "https://")
 CALIBRATING = {"static", "auto"}  # modes that read calibration data
-RECOGNISERS = ("asr", "nemo_transducer", "whisper", "zipformer_ctc", "zipformer_transducer")
+RECOGNISERS = ("asr", "nemo_transducer", "streaming_zipformer", "whisper", "zipformer_ctc", "zipformer_transducer")
 
 
 def expanded(given: Sequence[str], settings: Sequence[str], places: Sequence[str]) -> list[str]:
