@@ -2,6 +2,7 @@
 
     pip install --no-deps zipformer==0.1.3
     python -m data.recipes.streaming_zipformer --work WORK --out data/models/streaming_zipformer
+    python -m data.recipes.streaming_zipformer --small tests/exported/streaming_zipformer    # untrained, 130 kB, for tests
 
 Model, optimiser and export are those of the `zipformer` package (Yao et al., 2023); data and augmentation are those of the
 recogniser in `asr.py`, whose features WORK may hold already.
@@ -10,9 +11,11 @@ recogniser in `asr.py`, whose features WORK may hold already.
 import argparse
 import copy
 import functools
+import gzip
 import json
 import logging
 import sys
+import tempfile
 import types
 import warnings
 from collections.abc import Iterator
@@ -28,6 +31,7 @@ from data.recipes import asr
 from data.recipes.training import half_precision, prepare, train
 from data.recipes.word_pieces import WordPieces
 
+PARTS = ("encoder", "decoder", "joiner")
 STEPS, BATCH, PEAK, WARM_UP = 1000, 64, 0.04, 60
 CHUNK, LEFT_CONTEXT = 16, 64  # frames of 20 ms: what a step computes, and what it sees of the past
 CTC_SHARE = 0.2  # of the loss: CTC finds the alignment sooner
@@ -50,34 +54,36 @@ _UNUSED = (
 )
 
 
-def zipformer_model(vocabulary: int) -> nn.Module:
-    """Two stacks, at 50 and at 25 frames a second, one and two layers deep: 0.96 M parameters without the heads of training."""
+def zipformer_model(vocabulary: int, **sizes: str | int) -> nn.Module:
+    """Two stacks, at 50 and at 25 frames a second, one and two layers deep: 0.97 M parameters without the heads of training.
+
+    Args:
+        vocabulary: how many tokens there are, with the blank.
+        sizes: other ones than these.
+    """
     sys.modules |= {name: MagicMock() for name in _UNUSED}
     from zipformer.modules.model import AsrModel
 
     torch.compile = lambda function, *_, **__: function  # takes longer than it saves here
-    return AsrModel(
-        downsampling_factor="1,2",
-        num_encoder_layers="1,2",
-        encoder_dim="80,96",
-        encoder_unmasked_dim="80,96",
-        query_head_dim="16",
-        pos_head_dim="4",
-        value_head_dim="12",
-        num_heads="4",
-        feedforward_dim="128",
-        cnn_module_kernel="15",
-        pos_dim=48,
-        causal=True,
-        chunk_size=str(CHUNK),
-        left_context_frames=str(LEFT_CONTEXT),
-        use_ctc=True,
-        vocab_size=vocabulary,
-        decoder_dim=128,
-        joiner_dim=128,
-        dropout=0.05,
-        warmup_batches=2000,
-    )
+    usual: dict[str, str | int] = {
+        "downsampling_factor": "1,2",
+        "num_encoder_layers": "1,2",
+        "encoder_dim": "80,96",
+        "encoder_unmasked_dim": "80,96",
+        "query_head_dim": "16",
+        "pos_head_dim": "4",
+        "value_head_dim": "12",
+        "num_heads": "4",
+        "feedforward_dim": "128",
+        "cnn_module_kernel": "15",
+        "pos_dim": 48,
+        "chunk_size": str(CHUNK),
+        "left_context_frames": str(LEFT_CONTEXT),
+        "decoder_dim": 128,
+        "joiner_dim": 128,
+        "warmup_batches": 2000,
+    }
+    return AsrModel(causal=True, use_ctc=True, vocab_size=vocabulary, dropout=0.05, **usual | sizes)
 
 
 @functools.partial(torch.compile, dynamic=True)
@@ -320,7 +326,7 @@ def write_files(model: nn.Module, symbols: list[str], out: Path) -> None:
             export_onnx_streaming_transducer(settings, copy.deepcopy(model).eval())
     finally:
         torch.onnx.export = exporter
-    for part in ("encoder", "decoder", "joiner"):
+    for part in PARTS:
         path = out / f"{part}-fp32.onnx"
         graph = onnx.load(path)
         for node in graph.graph.node:
@@ -374,15 +380,51 @@ def learn(
     model.load_state_dict(trained.state_dict())
 
 
+SMALL = {
+    "encoder_dim": "16,24",
+    "encoder_unmasked_dim": "16,24",
+    "num_encoder_layers": "1,1",
+    "num_heads": "2",
+    "query_head_dim": "8",
+    "value_head_dim": "6",
+    "feedforward_dim": "32",
+    "cnn_module_kernel": "7",
+    "pos_dim": 16,
+    "decoder_dim": 24,
+    "joiner_dim": 24,
+    "left_context_frames": "32",
+}
+LARGE_BYTES = 256  # of weights that tests draw anew: they need no certain ones
+
+
+def write_small(out: Path) -> None:
+    """Write the three graphs with two small layers and without their weights, compressed; tests fill in random ones."""
+    prepare(seed=7)
+    with tempfile.TemporaryDirectory() as place:
+        write_files(zipformer_model(28, **SMALL), [f"t{number}" for number in range(28)], Path(place))
+        out.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            graph = onnx.load(Path(place) / f"{part}.onnx")
+            for tensor in graph.graph.initializer:
+                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.raw_data) > LARGE_BYTES:
+                    tensor.raw_data = b""
+            del graph.graph.value_info[:]
+            (out / f"{part}.onnx.gz").write_bytes(gzip.compress(graph.SerializeToString(), mtime=0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for data and weights")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for encoder.onnx, decoder.onnx, joiner.onnx, tokens.txt"
-    )
+    parser.add_argument("--work", type=Path, help="folder for data and weights")
+    parser.add_argument("--out", type=Path, help="folder for encoder.onnx, decoder.onnx, joiner.onnx, tokens.txt")
     parser.add_argument("--steps", type=int, default=STEPS, help="0: export random weights")
+    parser.add_argument("--small", type=Path, help="folder for graphs that tests use, and nothing else")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
+    if arguments.small:
+        write_small(arguments.small)
+        return
+    if not (arguments.work and arguments.out):
+        parser.error("--work and --out are needed")
     data, weights = arguments.work / "asr.npz", arguments.work / "streaming_zipformer.pt"
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not data.exists():

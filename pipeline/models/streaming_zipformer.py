@@ -75,7 +75,7 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
                 "model.dir: not set: name the directory that holds encoder-*.onnx, decoder-*.onnx, joiner-*.onnx, or the graph "
                 "of a CTC model."
             )
-        if self.dir is None or not any(resolve_path(self.dir).glob(f"*{part}*.onnx") for part in PARTS):
+        if self.dir is None or not any(file for part in PARTS for file in resolve_path(self.dir).glob(f"*{part}*.onnx")):
             return {"encoder": self.named("streaming CTC model", "ctc-*.onnx", "model*.onnx", "*.onnx")}
         return {part: self.named(part, f"{part}-*.onnx", f"{part}.onnx", f"*{part}*.onnx") for part in PARTS}
 
