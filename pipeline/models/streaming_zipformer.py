@@ -58,10 +58,13 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
         dir: a directory with encoder-*.onnx, decoder-*.onnx, joiner-*.onnx and tokens.txt; of CTC, with one graph.
         path: the graph of a CTC model.
         tail_s: silence behind each recording, as clients add it: what has not been said at its end is said then.
+        batch: 1: the graphs that are written take one recording at a time, as in an app, and what follows from that is computed
+            already; null: any number, as a server that decodes several streams in one call needs it.
     """
 
     _: KW_ONLY
     tail_s: float = 0.66
+    batch: int | None = None
 
     @cached_property
     def graphs(self) -> dict[str, str]:
@@ -83,6 +86,15 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
     def encoder(self) -> str:
         """The encoder's file."""
         return self.graphs["encoder"]
+
+    @property
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """The batch, where it is set: the first axis of what each graph takes."""
+        if self.batch is None:
+            return {}
+        models = [header_of(path) for path in self.graphs.values()]
+        firsts = [_inputs_of(model.graph)[0].type.tensor_type.shape.dim for model in models if model is not None]
+        return {axes[0].dim_param: self.batch for axes in firsts if axes and axes[0].dim_param}
 
     @property
     def rate_of_audio_hz(self) -> int:
@@ -123,6 +135,8 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
         """
         if not 0 <= self.tail_s <= LONGEST_TAIL_S:
             raise ConfigError(f"model.tail_s: {self.tail_s} is out of limits; allowed: 0 to {LONGEST_TAIL_S:g}.")
+        if self.batch not in (None, 1):
+            raise ConfigError(f"model.batch: {self.batch} is out of limits; allowed: null or 1.")
         path = resolve_path(self.encoder)
         if (kind := metadata_of(self.encoder).get("model_type")) != MODEL_TYPE:
             raise ModelError(
