@@ -7,7 +7,8 @@ A job is {"task": "hear", "model", "tokens", "audio": [path, ...], "loader", "ar
 "kokoro" or "kitten", "voices" and "sid" of Kokoro: version 2 has no espeak-ng any more and takes phonemes from outside. A
 recogniser of several files has {"files": {argument: path}} in the place of "model"; "options" are further arguments of the
 loader. A detector is {"task": "detect", "model", "part", "settings", "options", "audio"}, and so is a denoiser, without
-options. The result holds `text` and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
+options. A streaming recogniser is {"task": "follow", "loader", "files", "tokens", "audio", "tail_s"}. The result holds `text`
+and `tokens` (one per recording, joined by spaces), or `audio_<k>` and `sample_rate_hz`.
 """
 
 import json
@@ -31,6 +32,25 @@ def hear(job):
         recogniser.decode_stream(stream)
         texts.append(stream.result.text.strip())
         tokens.append(" ".join(stream.result.tokens))
+    return {"text": np.array(texts), "tokens": np.array(tokens)}
+
+
+def follow(job):
+    """Give what a streaming recogniser writes while each recording, and silence behind it, comes in."""
+    recogniser = getattr(sherpa_onnx.OnlineRecognizer, job["loader"])(**job["files"], tokens=job["tokens"], num_threads=1)
+    texts, tokens = [], []
+    for path in job["audio"]:
+        audio, rate = soundfile.read(path, dtype="float32")
+        stream = recogniser.create_stream()
+        for part in (audio, np.zeros(int(job["tail_s"] * rate), np.float32)):
+            stream.accept_waveform(rate, part)
+            while recogniser.is_ready(stream):
+                recogniser.decode_stream(stream)
+        stream.input_finished()
+        while recogniser.is_ready(stream):
+            recogniser.decode_stream(stream)
+        texts.append(recogniser.get_result(stream).strip())
+        tokens.append(" ".join(recogniser.tokens(stream)))
     return {"text": np.array(texts), "tokens": np.array(tokens)}
 
 
@@ -102,4 +122,7 @@ def denoise(job):
 
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    np.savez(sys.argv[2], **{"hear": hear, "speak": speak, "detect": detect, "denoise": denoise}[wanted["task"]](wanted))
+    np.savez(
+        sys.argv[2],
+        **{"hear": hear, "follow": follow, "speak": speak, "detect": detect, "denoise": denoise}[wanted["task"]](wanted),
+    )

@@ -18,7 +18,10 @@ SHORT_OPTIONS = {"--calib": "data", "--data": "data", "--eval": "eval"}
 SHORT_KEYS = ("path", "data", "eval")
 URLS = ("http://", "https://")
 CALIBRATING = {"static", "auto"}  # modes that read calibration data
-RECOGNISERS = ("asr", "nemo_transducer", "paraformer", "sense_voice", "whisper", "zipformer_ctc", "zipformer_transducer")
+RECOGNISERS = (
+    "asr", "nemo_transducer", "paraformer", "sense_voice", "streaming_zipformer", "whisper", "zipformer_ctc",
+    "zipformer_transducer",
+)  # fmt: skip
 
 
 def expanded(given: Sequence[str], settings: Sequence[str], places: Sequence[str]) -> list[str]:

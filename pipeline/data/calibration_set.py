@@ -101,7 +101,7 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         affordable = min(CALLS_KEPT, BYTES_KEPT // max(size, 1)) // len(sequences)
         kept = min(max(affordable, FEWEST_STEPS), MOST_STEPS)
         chosen = {number: (one, _chosen(count, kept)) for number, (one, count) in enumerate(zip(sequences, steps, strict=True))}
-        return traced_steps(self._model.originals, adapter.infer, chosen, self._seed)
+        return traced_steps(self._model.originals, adapter.infer, chosen, self._seed, adapter.entry)
 
     def _that_run(self, graph: str, samples: list[Sample]) -> list[Sample]:
         """Return the samples that the original graph runs on: what it fails on says nothing about quantization.

@@ -145,7 +145,7 @@ class EvaluationPart(Mapping[str, list[Sample]]):
         """Return what the graph is given in the middle of each sequence."""
         adapter = self._model.adapter
         wanted = {number: (one, [(adapter.steps(one) or 1) // 2]) for number, one in enumerate(sequences)}
-        return traced_steps(self._model.originals, adapter.infer, wanted, self._seed)
+        return traced_steps(self._model.originals, adapter.infer, wanted, self._seed, adapter.entry)
 
     def _is_good(self, item: EvaluationSample) -> bool:
         """Run the original on a sample, once, on the noise that it gets in an evaluation."""

@@ -37,6 +37,27 @@ class Ran:
     length_change: float
 
 
+@dataclass(frozen=True)
+class RanSteps:
+    """What both models have given for a sequence.
+
+    Attributes:
+        baseline: fp32's outputs.
+        quantized: those of the other.
+        before: of them, fp32's of the graph whose states go from step to step, by the names that the report has.
+        after: those of its quantized form.
+        alone: those of its quantized form that was given fp32's states at each step.
+        further: of each inference of another quantized graph, beside its original's.
+    """
+
+    baseline: Outputs
+    quantized: Outputs
+    before: Outputs
+    after: Outputs
+    alone: Outputs
+    further: list[Pair]
+
+
 class BothModels:
     """A model as it was and as it has become, run on the same samples and the same noise."""
 
@@ -56,18 +77,22 @@ class BothModels:
         """Return fp32's outputs beside those of the quantized graph on the same inputs, of a model of one graph."""
         return [("", baseline, self._changed(lambda: self._model.infer(sample, self._after.runner(seed))))]
 
-    def run_steps(self, sample: Sample, seed: list[int]) -> tuple[Outputs, Outputs, Outputs]:
-        """Return the outputs of all steps of a sequence: before, after, and after with the states of the original.
+    def run_steps(self, sample: Sample, seed: list[int]) -> RanSteps:
+        """Return what all steps of a sequence have given.
 
         Args:
             sample: the sequence.
             seed: of the noise.
         """
         before, after, collected = self._before.runner(seed), self._after.runner(seed), self._model.collector(sample)
+        further: list[Pair] = []
 
         def both(graph: str, call: Sample) -> Outputs:
             outputs = before(graph, call)
-            collected.add(self._changed(lambda: after(graph, call)))
+            if graph == self._model.entry:
+                collected.add(self._changed(lambda: after(graph, call)))
+            elif graph in self._artifacts:
+                further.append((self._prefix(graph), outputs, self._changed(lambda: after(graph, call))))
             return outputs
 
         baseline = self._model.infer(sample, both)
@@ -76,7 +101,9 @@ class BothModels:
         original = Call(self._model.entry, sample, baseline)
         self._check_usable(Call(self._model.entry, sample, quantized), original)
         self._note_nan(original)
-        return baseline, quantized, collected.outputs()
+        alone, prefix = collected.outputs(), self._prefix(self._model.entry)
+        before_of, after_of = ({prefix + name: outputs[name] for name in alone} for outputs in (baseline, quantized))
+        return RanSteps(baseline, quantized, before_of, after_of, {prefix + name: one for name, one in alone.items()}, further)
 
     def transcribed(self, number: int, sample: Sample) -> tuple[Outputs, Outputs]:
         """Return the outputs before and after, and compare nothing."""

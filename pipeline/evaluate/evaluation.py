@@ -215,13 +215,13 @@ class _Scored:
     def _run_steps(self, number: int, sample: Sample, count: int) -> tuple[Outputs, Outputs]:
         """Run a sequence; return what both models give."""
         states = self._pair.states
-        baseline, quantized, alone = self._pair.run_steps(sample, [self._seed, number])
+        ran = self._pair.run_steps(sample, [self._seed, number])
         self.steps += count
-        self.outputs.add([("", judged(baseline, states), judged(quantized, states))])
-        self.of_states.add([("", baseline, quantized)])
-        self.one_call.add([("", baseline, alone)])
-        self.over_time.add(baseline, quantized, alone, states)
-        return baseline, quantized
+        self.outputs.add([("", judged(ran.before, states), judged(ran.after, states)), *ran.further])
+        self.of_states.add([("", ran.before, ran.after), *ran.further])
+        self.one_call.add([("", ran.before, ran.alone)])
+        self.over_time.add(ran.before, ran.after, ran.alone, states)
+        return ran.baseline, ran.quantized
 
     def _run_call(self, number: int, sample: Sample) -> Ran:
         """Run a call of a stream."""

@@ -129,14 +129,14 @@ class LossEvaluator:
         self.between_samples: Callable[[], None] = lambda: None  # may raise, to end a measurement
         self.seconds_per_sample = 0.0  # that scoring took, the last time
         self._before: list[Outputs] = []
-        self._states = adapter.fed_back(model[graph].model.graph) if isinstance(adapter, StepwiseModel) else {}
+        self._states = adapter.fed_back(model.entry.model.graph) if isinstance(adapter, StepwiseModel) else {}
         self._measure: list[float] = []  # what a model that was scored on all samples loses on each: see early_rejection.py
         self._anew: set[int] = set()  # numbers of samples that fp32 does not run on with the states of the call before
         rollout = self._rollout()
         self.calls: list[list[Call]] = []  # of a sequence of a streaming model, the first step and the middle one
         for number, item in enumerate(self.items):
             steps, given = adapter.steps(item.sample), rollout.samples(number, item.sample)[0]
-            recorder = SomeCalls(None if steps is None else {0, steps // 2})
+            recorder = SomeCalls(None if steps is None or graph != adapter.entry else {0, steps // 2}, graph)
             run = model.originals.runner([seed, number], recorder)
             try:
                 self._before.append(adapter.infer(given, run))
@@ -146,7 +146,7 @@ class LossEvaluator:
                 self._anew.add(number)
                 self._before.append(adapter.infer(rollout.begin_anew(item.sample), run))
             rollout.keep(self._before[-1], self._before[-1])
-            self.calls.append([call for call in recorder.calls if call.graph == graph])
+            self.calls.append(recorder.calls)
             if not self.calls[-1]:
                 raise StageError(f"{graph} is not run on sample {item.sample.id!r}, so that no loss of it can be measured.")
         self._rolled_out = rollout.rolled_out > 0

@@ -14,6 +14,7 @@ prepare.py            what a quantizer gets: unique names, opset, folded constan
 local_functions.py    local functions, inlined under the names of their calls
 inlined_branches.py   names of nodes of an If whose condition is constant
 module_paths.py       the modules and calls of functions that a node lies in
+fixed_sizes.py        axes that have one size, and what follows from that
 fixed_inputs.py       inputs that are always the same, as constants
 input_defaults.py     inputs with a value of their own: weights that are listed as inputs, optional inputs
 noise_inputs.py       the noise that a graph draws, from inputs

@@ -16,6 +16,7 @@
     paraformer.py      Paraformer: the graph decides how many tokens there are
     sense_voice.py     SenseVoice: a language and a way of writing are asked for
     transducer.py      transducers: encoder, decoder and joiner
+    streaming_zipformer.py  Zipformers that are run chunk by chunk, each with the states that the one before has left
     nemo_transducer.py  transducers of NeMo: an LSTM with states as decoder, durations
     word_recogniser.py  what recognisers with a token table in plain text share
     whisper.py         Whisper: an encoder, and a decoder that writes token by token

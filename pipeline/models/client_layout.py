@@ -15,6 +15,7 @@ class Task(Enum):
     """What a client does with a model."""
 
     listen = "listen"
+    follow = "follow"  # listen while somebody speaks
     speak = "speak"
     detect = "detect"
     denoise = "denoise"
@@ -47,14 +48,15 @@ class ClientLayout:
 
     Attributes:
         task: what it does.
-        loader: for `listen`, a method of `sherpa_onnx.OfflineRecognizer`; else the field of `OfflineTtsModelConfig`,
-            `VadModelConfig` or `OfflineSpeechDenoiserModelConfig`.
-        kotlin: the class of the model's settings in Kotlin; but for `listen` also in Python.
+        loader: for `listen` and `follow`, a method of `sherpa_onnx.OfflineRecognizer` and `OnlineRecognizer`; else the field
+            of `OfflineTtsModelConfig`, `VadModelConfig` or `OfflineSpeechDenoiserModelConfig`.
+        kotlin: the class of the model's settings in Kotlin; but for `listen` and `follow` also in Python.
         files: what it is given.
         copied: files and directories that lie beside these and are found by none of its settings, such as test recordings.
         options: further settings: argument -> value.
         has_phonemes: the client's version 2 takes phonemes from outside, since it has no espeak-ng.
         model_type: what the client must be told where the loader is that of several families.
+        tail_s: for `follow`, silence that is given behind a recording.
     """
 
     task: Task
@@ -65,6 +67,7 @@ class ClientLayout:
     options: Mapping[str, float | str] = field(default_factory=dict)
     has_phonemes: bool = False
     model_type: str | None = None
+    tail_s: float = 0.0
 
 
 @runtime_checkable

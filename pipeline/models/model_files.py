@@ -70,6 +70,11 @@ class ModelFiles:
         return None
 
     @property
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """None: axes stay open as the files leave them."""
+        return {}
+
+    @property
     def graphs(self) -> dict[str, str]:
         """The graphs that a mode applies to: name -> path as configured."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.models.denoiser import denoiser_of
 from pipeline.models.model_files import header_of, metadata_of
 from pipeline.models.recogniser_families import FAMILIES
+from pipeline.models.streaming_zipformer import MODEL_TYPE
 from pipeline.models.vad import detector_of
 from pipeline.models.vocoder import VOCOS_OUTPUTS
 
@@ -20,8 +21,9 @@ KOKORO_TYPES = ("kokoro", "kitten-tts")
 CROSS_ATTENTION = {"n_layer_cross_k", "n_layer_cross_v"}
 CTC = ("zipformer_ctc", "sense_voice", "paraformer")
 OF_FUNASR = ("sense_voice", "paraformer")
-TRANSDUCERS = ("zipformer_transducer", "nemo_transducer")
+TRANSDUCERS = ("zipformer_transducer", "nemo_transducer", "streaming_zipformer")
 NEMO_METADATA = {"vocab_size", "pred_rnn_layers", "pred_hidden"}
+CHUNKS = {"T", "decode_chunk_len"}  # metadata of a streaming model of icefall
 CTC_OUTPUTS = {"log_probs", "logits"}
 QUANTIZED = {"int8", "fp16", "int4", "uint8", "quant"}
 BANDS = range(20, 257)  # of a mel spectrogram
@@ -68,6 +70,9 @@ def _of_file(file: Path) -> ModelKind:
         if all(parts) and any(file.parent.glob("*tokens.txt")):
             return ModelKind(kind, "model.dir", file.parent, because)
         return ModelKind("onnx", "model.path", file, f"{because}, but the files beside it that it needs are not there")
+    tells_tokens = CTC_OUTPUTS & {value.name for value in model.graph.output}
+    if kind == "streaming_zipformer" and tells_tokens and (file.parent / "tokens.txt").is_file():
+        return ModelKind(kind, "model.path", file, because)
     if kind in TRANSDUCERS and any(file.parent.glob("*joiner*.onnx")):
         return ModelKind(kind, "model.dir", file.parent, because)
     if kind in (*CTC, *TRANSDUCERS) and not (kind in CTC and (file.parent / "tokens.txt").is_file()):
@@ -84,9 +89,12 @@ def _of_directory(folder: Path) -> ModelKind:
         encoder = next(file for file in files if file.name.startswith("encoder"))
         if metadata_of(encoder).keys() >= NEMO_METADATA:
             return ModelKind("nemo_transducer", "model.dir", folder, "it holds encoder, decoder and joiner of NeMo")
+        if metadata_of(encoder).keys() >= CHUNKS and metadata_of(encoder).get("model_type") == MODEL_TYPE:
+            because = "it holds encoder, decoder and joiner of a streaming Zipformer"
+            return ModelKind("streaming_zipformer", "model.dir", folder, because)
         return ModelKind("zipformer_transducer", "model.dir", folder, "it holds encoder, decoder and joiner")
     found = {file: _of_file(file) for file in files}
-    for kind in ("matcha", "vits", "kokoro", *CTC, "whisper"):
+    for kind in ("matcha", "vits", "kokoro", *CTC, "streaming_zipformer", "whisper"):
         if first := next((each for each in found.values() if each.model == kind), None):
             return ModelKind(kind, "model.dir", folder, f"{first.place.name} {first.because.removeprefix('it ')}")
     if len(files) == 1:
@@ -136,6 +144,9 @@ def _of_names(graph: onnx.GraphProto, names: set[str], metadata: dict[str, str])
         "nemo_transducer": metadata.keys() >= NEMO_METADATA
         and len(names) == 2
         and f"its metadata has {', '.join(sorted(NEMO_METADATA))}",
+        "streaming_zipformer": metadata.keys() >= CHUNKS
+        and metadata.get("model_type") == MODEL_TYPE
+        and "its metadata has decode_chunk_len: it hears chunk by chunk",
         "vocoder": set(VOCOS_OUTPUTS) <= outputs and f"it gives {', '.join(VOCOS_OUTPUTS)}",
     }
     return next(((kind, because) for kind, because in told.items() if because), None)

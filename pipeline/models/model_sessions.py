@@ -51,15 +51,17 @@ class Recorder(Protocol):
 
 
 class SomeCalls:
-    """Keeps some calls: those of all steps of a sequence may be more than fit into memory."""
+    """Keeps some calls of one graph: those of all steps of a sequence may be more than fit into memory."""
 
-    def __init__(self, wanted: Collection[int] | None) -> None:
-        """Take which calls are wanted, from 0; None: all."""
-        self._wanted, self._seen = wanted, 0
+    def __init__(self, wanted: Collection[int] | None, graph: str) -> None:
+        """Take which calls of the graph are wanted, from 0; None: all."""
+        self._wanted, self._graph, self._seen = wanted, graph, 0
         self.calls: list[Call] = []
 
     def append(self, call: Call, /) -> None:
-        """Take the call of the next step."""
+        """Take the next call."""
+        if call.graph != self._graph:
+            return
         if self._wanted is None or self._seen in self._wanted:
             self.calls.append(call)
         self._seen += 1
@@ -212,6 +214,7 @@ def traced_steps(
     infer_model: Callable[[Sample, Run], Outputs],
     sequences: Mapping[int, tuple[Sample, Collection[int]]],
     seed: int,
+    graph: str,
 ) -> list[Sample]:
     """Return what the entry of a model is given at some steps of sequences.
 
@@ -220,10 +223,11 @@ def traced_steps(
         infer_model: runs the whole model.
         sequences: number of a sample in its set -> the sample, and the wanted steps.
         seed: of the noise.
+        graph: the entry.
     """
     found: list[Sample] = []
     for number, (sample, wanted) in sequences.items():
-        recorder = SomeCalls(wanted)
+        recorder = SomeCalls(wanted, graph)
         infer_model(sample, sessions.runner([seed, number], recorder))
         found += [call.sample for call in recorder.calls]
     return found

@@ -66,6 +66,10 @@ class SpeechModel(Protocol):
         """Inputs of one element that are always the same, and their values; None for a model without such a setting."""
 
     @property
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """Sizes of axes that the files leave open and that are always the same: name of the axis -> size."""
+
+    @property
     def side_files(self) -> list[Path]:
         """The files beside the graphs that decide what inputs and outputs mean, such as tokens.txt; some may be missing."""
 

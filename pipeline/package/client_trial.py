@@ -89,8 +89,9 @@ def try_in_client(
         return _of_tracks(python, folder, layout, arguments | dict(layout.options), graphs, model, items, seed)
     utterances = [item.utterance for item in items if item.utterance is not None]
     with tempfile.TemporaryDirectory() as place:
-        if layout.task is Task.listen:
-            given: list[dict[str, Any]] = [{"audio": adapter.client_input(utterance)} for utterance in utterances]
+        if layout.task in (Task.listen, Task.follow):
+            tail = {"tail_s": layout.tail_s} if layout.task is Task.follow else {}
+            given: list[dict[str, Any]] = [{"audio": adapter.client_input(utterance), **tail} for utterance in utterances]
             answer = _answer(python, layout, arguments | dict(layout.options), given, Path(place), folder)
             heard: list[str] | None = answer["texts"]
         else:

@@ -8,6 +8,7 @@ from pipeline.package.collect_files import PackagedGraph
 
 PROGRAMS = {
     Task.listen: ("sherpa-onnx-offline", ["recording.wav"]),
+    Task.follow: ("sherpa-onnx", ["recording.wav"]),
     Task.speak: ("sherpa-onnx-offline-tts", ["--output-filename=speech.wav", '"Text to speak."']),
     Task.detect: ("sherpa-onnx-vad", ["recording.wav", "speech.wav"]),
     Task.denoise: ("sherpa-onnx-offline-denoiser", ["--input-wav=recording.wav", "--output-wav=clean.wav"]),
@@ -38,7 +39,7 @@ def how_to_run(name: str, graphs: Sequence[PackagedGraph], layout: ClientLayout)
     python = ",\n    ".join([*given, *(f"{key}={value!r}" for key, value in {**chosen, **told}.items())])
     paths = [f'{_camel(file.argument)} = "{name}/{name_of(file)}"' for file in layout.files]
     settings = [f"{IN_KOTLIN.get(key) or _camel(key)} = {_in_kotlin(value)}" for key, value in chosen.items()]
-    has_table = layout.task is Task.listen  # the token table, which comes last: it belongs to another class
+    has_table = layout.task in (Task.listen, Task.follow)  # the token table, which comes last: it belongs to another class
     kotlin = ", ".join([*paths[:-1], *settings, paths[-1]] if has_table else [*paths, *settings])
     return "\n".join(
         [
@@ -74,6 +75,19 @@ def _python(layout: ClientLayout, arguments: str) -> str:
                 f"recognizer = sherpa_onnx.OfflineRecognizer.{layout.loader}(\n    {arguments}\n)\n"
                 f"{read}stream = recognizer.create_stream()\n"
                 "stream.accept_waveform(rate, audio)\nrecognizer.decode_stream(stream)\nprint(stream.result.text)"
+            )
+        case Task.follow:
+            return (
+                "import numpy, sherpa_onnx, soundfile\n\n"
+                f"recognizer = sherpa_onnx.OnlineRecognizer.{layout.loader}(\n    {arguments}\n)\n"
+                f"{read}stream = recognizer.create_stream()\n"
+                "for start in range(0, len(audio), 1600):  # as it comes from a microphone\n"
+                "    stream.accept_waveform(rate, audio[start : start + 1600])\n"
+                "    while recognizer.is_ready(stream):\n        recognizer.decode_stream(stream)\n"
+                f"stream.accept_waveform(rate, numpy.zeros(int({layout.tail_s:g} * rate), numpy.float32))\n"
+                "stream.input_finished()\n"
+                "while recognizer.is_ready(stream):\n    recognizer.decode_stream(stream)\n"
+                "print(recognizer.get_result(stream))"
             )
         case Task.speak:
             return _spoken(layout, arguments)
@@ -133,11 +147,12 @@ def _kotlin(layout: ClientLayout, arguments: str, name: str) -> str:
         )
     *graphs, tokens = arguments.split(", ")
     tokens += "" if layout.model_type is None else f', modelType = "{layout.model_type}"'
-    field = layout.kotlin.removeprefix("Offline").removesuffix("ModelConfig")
+    when = "Online" if layout.task is Task.follow else "Offline"
+    field = layout.kotlin.removeprefix(when).removesuffix("ModelConfig")
     return (
-        f"val model = OfflineModelConfig({field[0].lower()}{field[1:]} = {layout.kotlin}({', '.join(graphs)}), {tokens})\n"
-        "val recognizer = OfflineRecognizer(\n    assetManager = application.assets,\n"
-        "    config = OfflineRecognizerConfig(modelConfig = model),\n)"
+        f"val model = {when}ModelConfig({field[0].lower()}{field[1:]} = {layout.kotlin}({', '.join(graphs)}), {tokens})\n"
+        f"val recognizer = {when}Recognizer(\n    assetManager = application.assets,\n"
+        f"    config = {when}RecognizerConfig(modelConfig = model),\n)"
     )
 
 

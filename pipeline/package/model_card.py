@@ -15,8 +15,8 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.record.packaged import ClientTrial
 
 PIPELINE_TAGS = {
-    Task.listen: "automatic-speech-recognition", Task.speak: "text-to-speech", Task.detect: "voice-activity-detection",
-    Task.denoise: "audio-to-audio",
+    Task.listen: "automatic-speech-recognition", Task.follow: "automatic-speech-recognition", Task.speak: "text-to-speech",
+    Task.detect: "voice-activity-detection", Task.denoise: "audio-to-audio",
 }  # fmt: skip
 LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
 

@@ -2,8 +2,9 @@
 
     python sherpa_onnx_child.py job.json answer.json
 
-The job: `task` (listen, speak, detect, denoise), `loader`, `kotlin`, `arguments`, and `inputs`, a list of
-{"audio": path}, with {"wav": the file to write} of a denoiser, or {"text", "phonemes", "wav"}. The answer: `version`,
+The job: `task` (listen, follow, speak, detect, denoise), `loader`, `kotlin`, `arguments`, and `inputs`, a list of
+{"audio": path}, with {"wav": the file to write} of a denoiser, {"tail_s": seconds of silence behind it} of a streaming
+recogniser, or {"text", "phonemes", "wav"}. The answer: `version`,
 `onnxruntime`, and `texts`, `rate_hz`, or `speech`, whether somebody speaks, step by step. It imports nothing of this
 project: the interpreter may be that of another environment.
 """
@@ -36,6 +37,22 @@ def listen(job: dict[str, Any]) -> dict[str, Any]:
         stream.accept_waveform(rate, audio.mean(axis=1))
         recogniser.decode_stream(stream)
         texts.append(stream.result.text.strip())
+    return {"texts": texts}
+
+
+def follow(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the transcripts that a streaming recogniser writes while recordings are heard."""
+    recogniser = _of_this_version(sherpa_onnx.OnlineRecognizer, job["loader"])(**job["arguments"], num_threads=1)
+    texts = []
+    for given in job["inputs"]:
+        audio, rate = soundfile.read(given["audio"], dtype="float32", always_2d=True)
+        stream = recogniser.create_stream()
+        stream.accept_waveform(rate, audio.mean(axis=1))
+        stream.accept_waveform(rate, np.zeros(int(given["tail_s"] * rate), np.float32))
+        stream.input_finished()
+        while recogniser.is_ready(stream):
+            recogniser.decode_stream(stream)
+        texts.append(recogniser.get_result(stream).strip())
     return {"texts": texts}
 
 
@@ -89,7 +106,7 @@ def denoise(job: dict[str, Any]) -> dict[str, Any]:
     return {"rate_hz": denoiser.sample_rate}
 
 
-TASKS = {"listen": listen, "speak": speak, "detect": detect, "denoise": denoise}
+TASKS = {"listen": listen, "follow": follow, "speak": speak, "detect": detect, "denoise": denoise}
 
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from pipeline.graph.fixed_sizes import with_sizes
 from pipeline.graph.source_graph import load_graph
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel
@@ -22,6 +23,12 @@ def run(context: RunContext) -> LoadedModel:
         check_type_names(source, context.config.mode_of(name))
     if any(exact_on_target_only(mode) for mode in (context.config.mode, *context.config.graph_modes.values())):
         model = replace(model, exact_products=True)
+    if sizes := context.config.model.fixed_sizes:
+        axes = " and ".join(f"{name} at {size}" for name, size in sizes.items())
+        context.run_log.note(
+            f"model.batch fixes {axes} in what is written, and what follows from it is computed already: one recording at a "
+            "time, as in an app. A server that decodes several streams in one call needs files without it."
+        )
     context.run_log.read(*context.config.model.side_files)
     for graph in model.graphs.values():
         context.run_log.read_hashed(*graph.files)
@@ -41,6 +48,8 @@ def load(model: SpeechModel, threads: int = 1) -> LoadedModel:
     """
     graphs = {name: load_graph(name, path, fixed=model.fixed_inputs) for name, path in model.graphs.items()}
     model.check()
+    if sizes := model.fixed_sizes:
+        graphs = {name: replace(one, model=with_sizes(one.model, sizes, str(one.path))) for name, one in graphs.items()}
     if model.keep_lengths:
         graphs = {name: replace(graph, keep_lengths=True) for name, graph in graphs.items()}
     for graph in graphs.values():  # what is made of them is to have it as well

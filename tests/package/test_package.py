@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.nemo_graphs import DURATIONS, write_nemo
+from tests.streaming_graphs import write_streaming
 from tests.whisper_graphs import MULTILINGUAL, write_whisper
 
 pytest.importorskip("sherpa_onnx", reason="needs the extra test")
@@ -99,6 +100,20 @@ def test_a_transducer_of_nemo_is_packed_with_the_type_that_the_client_must_be_to
     assert "--model-type=nemo_transducer" in text
     assert "model_type='nemo_transducer'" in text
     assert 'modelType = "nemo_transducer")' in text
+
+
+def test_a_streaming_recogniser_is_packed_for_the_client_that_hears_as_somebody_speaks(run_quickly, tmp_path):
+    folder = write_streaming(tmp_path / "streaming")
+    run = run_quickly(
+        "model=streaming_zipformer", f"model.dir={folder}", "mode=weight_only", "package=sherpa_onnx", *FEW,
+        "stages=[load,quantize]",
+    ).succeeded()  # fmt: skip
+    trial = run.report["package"]["trial"]
+    assert trial["wer_percent"] == trial["own_wer_percent"]
+    _, text = card_of(run.directory / "package")
+    assert "sherpa-onnx \\\n  --encoder=encoder." in text
+    assert "sherpa_onnx.OnlineRecognizer.from_transducer(" in text
+    assert "OnlineModelConfig(transducer = OnlineTransducerModelConfig(encoder = " in text
 
 
 def test_a_voice_is_packed_with_its_vocoder_and_speaks_in_the_client(run_quickly):
