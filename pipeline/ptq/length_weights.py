@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.config.choices import IntegerType
-from pipeline.graph.op_sets import LAYERS
+from pipeline.graph.op_sets import STORABLE, weight_inputs
 from pipeline.ptq.layer_order import stream
 from pipeline.quantize.plan import DECIDES_LENGTH, DECIDES_SHAPES, FLOAT_BYTES, NODE_BYTES, Plan, Precision
 from pipeline.quantize.weight_storage import bytes_as_integers, scale_shape, store_weights
@@ -54,23 +54,22 @@ def store_length_weights(model: onnx.ModelProto, plan: Plan, samples: Sequence[S
 
 
 def _storable(model: onnx.ModelProto, kept: set[str]) -> set[str]:
-    """Return the kept layers whose constant weight takes less room as int16, and is read by such layers alone."""
+    """Return the kept layers whose constant weights take less room as int16, and are read by such layers alone."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    layers = {
-        node.name: node
-        for node in model.graph.node
-        if node.name in kept and node.op_type in LAYERS and len(node.input) > 1 and _is_large(node, constants)
-    }
-    readers: dict[str, set[str]] = {node.input[1]: set() for node in layers.values()}
+    layers: dict[str, list[str]] = {}
     for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            if name in readers:
-                readers[name].add(node.name if place == 1 else "")
-    return {name for name, node in layers.items() if readers[node.input[1]] <= layers.keys()}
+        if node.name in kept and node.op_type in STORABLE and all(_is_large(node, at, constants) for at in weight_inputs(node)):
+            layers[node.name] = [node.input[at] for at in weight_inputs(node)]
+    readers: dict[str, set[str]] = {name: set() for weights in layers.values() for name in weights}
+    for node in model.graph.node:
+        for name in readers.keys() & set(node.input):
+            as_weights = list(node.input).count(name) == layers.get(node.name, []).count(name)
+            readers[name].add(node.name if as_weights else "")
+    return {layer for layer, weights in layers.items() if all(readers[name] <= layers.keys() for name in weights)}
 
 
-def _is_large(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    weight = constants.get(node.input[1])
+def _is_large(node: onnx.NodeProto, place: int, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    weight = constants.get(node.input[place]) if len(node.input) > place else None
     if weight is None or weight.data_type != onnx.TensorProto.FLOAT:
         return False
     if not np.isfinite(numpy_helper.to_array(weight)).all():

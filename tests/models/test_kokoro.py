@@ -213,7 +213,9 @@ def test_speech_keeps_its_length_and_the_client_speaks_with_the_file(kokoro_run,
     pytest.importorskip("sherpa_onnx", reason="needs the extra test")
     run, path = kokoro_run(f"mode={mode}")
     [artifact] = run.report["artifacts"]
-    assert FLOAT.isdisjoint(artifact["quantized_nodes"])
+    lengths = {node: label for node, label in artifact["quantized_nodes"].items() if node in FLOAT}
+    assert set(lengths.values()) == {"int16 weight, float computation"}
+    assert "spoken_lstm" in lengths
     assert {"encode_fc", "res_fc"} <= {*artifact["quantized_nodes"]}
     assert run.report["evaluation"]["metrics"]["duration_mae_frames"]["quantized"] == 0
     assert run.report["evaluation"]["metrics"]["mr_stft"]["quantized"] > 0
