@@ -64,11 +64,13 @@ def warm_up() -> None:
 
 
 def remember_options() -> None:
-    """Read the options that the pipeline comes with; a command gets a copy of each that it asks for."""
+    """Read the options that the pipeline and Hydra come with; a command gets a copy of each that it asks for."""
+    import hydra
     from omegaconf import OmegaConf
 
     read = OmegaConf.load
-    known = {str(path): read(path) for path in (SCRIPT.parent / "conf").rglob("*.yaml")}
+    places = (SCRIPT.parent / "conf", Path(hydra.__file__).parent / "conf")
+    known = {str(path): read(path) for place in places for path in place.rglob("*.yaml")}
 
     def load(file):
         found = known.get(getattr(file, "name", ""))
