@@ -4,32 +4,31 @@ import gc
 
 import pytest
 
-from pipeline.garbage import SELDOM, collect_as_usual, collect_seldom
+from pipeline.garbage import COLLECTED_AFTER, collect_garbage, keep_garbage
 
 
-@pytest.fixture
-def thresholds():
-    """Return those of this process, which are the same afterwards; what a run in this process has frozen is let go."""
+@pytest.fixture(autouse=True)
+def same_afterwards():
+    """Give this process its collector back as it was; what a run in it has frozen is let go."""
     before = gc.get_threshold()
-    collect_as_usual.cache_clear()
-    yield before
+    collect_garbage.cache_clear()
+    yield
     gc.unfreeze()
     gc.set_threshold(*before)
+    gc.enable()
 
 
-def test_the_collector_runs_seldom_until_the_settings_are_composed_and_then_as_the_caller_had_it(thresholds):
-    gc.set_threshold(1234, 5, 6)
-    collect_seldom()
-    collect_seldom()
-    assert gc.get_threshold()[0] == SELDOM
-    collect_as_usual()
-    assert gc.get_threshold() == (1234, 5, 6)
+def test_nothing_is_collected_until_a_run_begins_and_then_seldom():
+    keep_garbage()
+    assert not gc.isenabled()
+    collect_garbage()
+    assert gc.isenabled()
+    assert gc.get_threshold()[0] == COLLECTED_AFTER
 
 
-def test_what_is_there_when_a_run_begins_is_not_looked_through_again(thresholds):
-    collect_as_usual()
+def test_what_is_there_when_a_run_begins_is_not_looked_through_again():
+    collect_garbage()
     frozen = gc.get_freeze_count()
     assert frozen > 10_000
-    collect_as_usual()
+    collect_garbage()
     assert gc.get_freeze_count() == frozen, "of the jobs of a sweep, the first freezes"
-    assert gc.get_threshold() == thresholds, "where nothing was changed before, nothing is"
