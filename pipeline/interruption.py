@@ -136,7 +136,8 @@ def postpone(error: Exception | KeyboardInterrupt) -> None:
     if not _state.boundaries:
         raise error
     if _state.postponed is None:
-        log.info("%s: what there is so far is being written%s", *(("Interrupted", SECOND) if interrupted else (error, "")))
+        told = "what there is so far is being checked and written"
+        log.info("%s: %s%s", *(("Interrupted", told, SECOND) if interrupted else (error, told, "")))
     _state.postponed = error
 
 

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from pipeline.command_line.arguments import prepare
+from pipeline.command_line.correction import corrected
 from pipeline.config.model_name import model_name
 from pipeline.errors import ModelError
 from pipeline.models.model_kind import model_kind
@@ -243,3 +244,9 @@ def test_run_and_artifact_are_named_after_the_file(typed, folder):
     assert again.directory.parent == run.directory.parent
     assert again.report["rerun"]["artifacts_identical"] == {"声码器 (1).int8.onnx": True}
     typed(f"'compare=[{run.directory.parent}/*]' rerun=null").succeeded()
+
+
+def test_the_command_that_failed_is_not_suggested_again():
+    near = "evaluation.path: there is no file or folder /dev/null. Did you mean null?"
+    assert corrected(["model=asr", "evaluation.path=/dev/null"], near) is None
+    assert corrected(["model=asr", "evaluation.path=/dev/nul"], near) == ["model=asr", "evaluation.path=/dev/null"]

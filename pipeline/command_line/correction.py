@@ -57,7 +57,7 @@ def corrected(given: Sequence[str], message: str) -> list[str] | None:
             if replaced is not None:
                 arguments[position] = replaced
                 changed = True
-    return [text for text in arguments if text] if changed else None
+    return [text for text in arguments if text] if changed and arguments != list(given) else None
 
 
 def _replaced(text: str, subject: str, line: str) -> str | None:

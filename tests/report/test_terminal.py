@@ -10,8 +10,9 @@ from rich.console import Console
 
 from pipeline.metrics.metric_registry import METRICS, leading_metrics
 from pipeline.report.fitted_table import Column, FittedTable
+from pipeline.report.html.run_page import write_page
 from pipeline.report.report_file import report_from_json
-from pipeline.report.terminal import format_number, print_report
+from pipeline.report.terminal import SLOW_LOAD, format_number, print_report
 
 WIDTHS = (60, 80, 120)
 COMMAND = "python run.py model=vocoder mode=static 'mode.nodes_to_exclude=[/embed/Conv,/blocks.0/Conv]' calibration.samples=64"
@@ -47,6 +48,17 @@ def test_an_interval_that_tells_nothing_has_no_ends_of_many_digits(full_report):
     text = "\n".join(shown(full_report, 120))
     assert "NOT DECIDED: between <0.01 and >100 times fp32's speed" in text
     assert "<0.01–>100 times as fast" in text
+
+
+def test_a_longer_load_is_told_of_where_it_is_seen_and_a_percentile_where_it_is_known(report, tmp_path):
+    [measured] = report["benchmark"].values()
+    for pairs, load_ms, said in ((40, 59.0, False), (400, 61.0, True)):
+        measured |= {"pairs": pairs, "baseline_load_ms": 10.0, "quantized_load_ms": load_ms}
+        lines, page = shown(report, 120), write_page(report_from_json(report, "report"), tmp_path)
+        [load] = [line.split() for line in lines if line.startswith("load ")]
+        assert load == ["load", "10", "ms", f"{load_ms:.0f}", "ms", f"{load_ms / 10:.2f}"]
+        assert (SLOW_LOAD in lines, SLOW_LOAD in page) == (said, said)
+        assert (any("latency, 99 %" in line for line in lines), "99th percentile" in page) == (said, said)
 
 
 def rendered(table, width):

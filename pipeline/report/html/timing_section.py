@@ -13,7 +13,7 @@ from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms
 from pipeline.report.op_families import Family, families
 from pipeline.report.schema import Report
-from pipeline.report.terminal import format_number, shares_words
+from pipeline.report.terminal import SLOW_LOAD, format_number, knows_p99, loads_slowly, shares_words
 
 SHOWN_FAMILIES = 8  # in the picture
 TABLE_FAMILIES = 12
@@ -165,7 +165,7 @@ def _latency_rows(measured: GraphBenchmark) -> list[tuple[str, str, str, str, st
         for label, before, after in (
             (tr("median"), slow.p50, fast.p50),
             (tr("90th percentile"), slow.p90, fast.p90),
-            (tr("99th percentile"), slow.p99, fast.p99),
+            *([(tr("99th percentile"), slow.p99, fast.p99)] if knows_p99(measured) else []),
         )
     ]
     for other in measured.other_threads:
@@ -183,11 +183,12 @@ def _latency_rows(measured: GraphBenchmark) -> list[tuple[str, str, str, str, st
                 _share(after, before),
             )
         )
-    for label, before, after in (
-        (tr("Time to load"), measured.baseline_load_ms, measured.quantized_load_ms),
-        (tr("First inference"), measured.baseline_first_run_ms, measured.quantized_first_run_ms),
+    slow_load = tr(SLOW_LOAD) if loads_slowly(measured) else ""
+    for label, note, before, after in (
+        (tr("Time to load"), slow_load, measured.baseline_load_ms, measured.quantized_load_ms),
+        (tr("First inference"), "", measured.baseline_first_run_ms, measured.quantized_first_run_ms),
     ):
-        rows.append((label, "", ms(before), ms(after), _share(after, before)))
+        rows.append((label, note, ms(before), ms(after), _share(after, before)))
     before, after = measured.baseline_peak_bytes, measured.quantized_peak_bytes
     runtime = measured.runtime_peak_bytes
     note = tr("of which {size} without any model", size=mib(runtime)) if runtime else ""
