@@ -340,6 +340,7 @@ def _show(jobs: Sequence[Job], failed: Sequence[Job], sweep: Path, sort_by: str 
     comparison = replace(comparison, search=read_search(sweep))
     page = write_comparison(comparison, sweep, language)
     refresh_index(directories[0], language)
+    console.print()  # behind the last job
     print_comparison(comparison)
     for what, some in (
         ("failed", [job for job in failed if job.error != INTERRUPTED]),

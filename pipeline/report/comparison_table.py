@@ -30,7 +30,7 @@ def comparison_parts(comparison: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = [_group_table(group, comparison.sorted_by) for group in comparison.groups]
     if comparison.failed:
         table = FittedTable(
-            "Without numbers", (Column("run", left=True, names=True), Column("status", left=True), Column("why", left=True))
+            "Without numbers", (Column("run", left=True, names=True), Column("", left=True), Column("", left=True))
         )
         for run in comparison.failed:
             table.add(run.label, Text(run.status, "" if run.status == "done" else "bold red"), run.error)

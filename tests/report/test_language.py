@@ -11,6 +11,8 @@ from jinja2 import Environment, nodes
 
 import pipeline
 from pipeline.metrics.metric_registry import METRICS
+from pipeline.mixed_precision.candidate_search import ORDERS, STEPS
+from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.report.compare_runs import compare_runs, write_comparison
 from pipeline.report.html.language import TRANSLATIONS, in_language, said, texts, tr
 from pipeline.report.html.render import TEMPLATES
@@ -98,7 +100,18 @@ def test_a_sentence_in_a_sentence_is_translated():
         "vocoder: the search was interrupted after 12 s while calibrating: 'all int8' is taken: its speed was not measured."
     )
     with in_language("zh"):
-        assert said(stopped) == "vocoder：搜索在 12 秒后被中断，当时正在校准：取 all int8：未测其速度。"
+        assert said(stopped) == "vocoder：搜索在 12 秒后被中断，当时正在校准：取 全部 int8：未测其速度。"
+
+
+def test_what_a_search_could_not_try_and_what_its_candidates_are_is_said_in_chinese():
+    left = "; ".join(["what 7 of 20 groups gain", "what 3 of 9 groups lose", *STEPS])
+    taken = "the best of 3 measured candidates is taken"
+    stopped = f"v: the search stopped after mode.seconds=20 while measuring what each node gains: {taken}. Not tried: {left}."
+    labels = ["float", ALL_INTEGER, "all products dynamic", *(f"3 of 9 groups int8, {order}" for order in ORDERS.values())]
+    labels += [f"{label}, {more}" for label in labels for more in ("biases corrected", "reconstructed", "first 2 Conv float")]
+    with in_language("zh"):
+        for sentence in (f"{stopped} To let it finish, give mode.seconds=180.", *labels):
+            assert not set(re.findall("[A-Za-z]{2,}", said(sentence))) - {"Conv", "mode", "seconds", "int"}, said(sentence)
 
 
 def test_what_is_not_translated_is_shown_in_english():

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.report.html import plots
-from pipeline.report.html.language import tr
+from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib
 from pipeline.report.schema import Report
 from pipeline.report.search_schema import NodeDecision, SearchReport, TriedCandidate
@@ -119,7 +119,7 @@ def searches(report: Report) -> list[SearchView]:
 
 def _candidate(candidate: TriedCandidate, chosen: TriedCandidate | None, unit: str = "") -> CandidateRow:
     return CandidateRow(
-        candidate.label,
+        said(candidate.label),
         tr("not timed") if candidate.speedup is None else f"{candidate.speedup:.2f} ×",
         mib(candidate.bytes),
         f"{format_number(candidate.loss)} {unit}".rstrip() if candidate.scored else tr("not measured"),
@@ -158,7 +158,9 @@ def _picture(graph: str, search: SearchReport, chosen: TriedCandidate | None, in
     best = ""
     if chosen is not None and chosen.speedup is not None:
         loss = format_number(chosen.loss)
-        best = tr(" Chosen: {label}, {speedup} and {loss}.", label=chosen.label, speedup=f"{chosen.speedup:.2f}", loss=loss)
+        best = tr(
+            " Chosen: {label}, {speedup} and {loss}.", label=said(chosen.label), speedup=f"{chosen.speedup:.2f}", loss=loss
+        )
     description = tr(
         "{count} candidates for {graph}: speed-up against loss ({unit}), larger points for larger files.",
         count=len(points), graph=graph, unit=unit,
