@@ -176,6 +176,7 @@ def test_a_search_that_is_interrupted_before_anything_was_measured_gives_the_gra
     assert (chosen["label"], chosen["measured"], chosen["speedup"], found["met"]) == ("all int8", False, None, None)
     assert chosen["scored"] == (chosen["loss"] is not None)
     assert "Interrupted: what there is so far is being checked and written" in started.stdout
+    assert set(artifact["processors"]["saturating_sums"].values()) <= {None}, "they are not counted: somebody waits"
     unknown = "its speed was" if chosen["scored"] else "its loss and its speed were"
     assert found["stopped"].endswith(f"'all int8' is taken: {unknown} not measured.")
     assert "not timed" in (user_files / "run" / "report.html").read_text(encoding="utf-8")

@@ -36,16 +36,16 @@ def processor_fit(model: onnx.ModelProto, mode: AnyModeConfig, samples: Sequence
     Args:
         model: the graph.
         mode: what it was made with.
-        samples: of calibration; sums that would saturate are counted on a few.
+        samples: of calibration; sums that would saturate are counted on a few; of none, nothing is counted.
         threads: intra-op threads.
     """
     made_for = target_of(mode.target).name if isinstance(mode, DynamicConfig | StaticConfig | AutoConfig) else None
     found: dict[str, float | None] = {product.node.name: None for product in integer_products(model) if product.can_saturate}
-    if found:
+    if found and samples:
         found |= _shares(model, samples, threads)
     reduce_range = mode.reduce_range if isinstance(mode, StaticConfig) else None
     limited = isinstance(mode, StaticConfig | AutoConfig) and limits_pairs(reduce_range, mode.target)
-    in_range = [node for node, share in found.items() if limited and share == 0]  # by construction: see activation_pairs.py
+    in_range = [node for node, share in found.items() if limited and not share]  # by construction: see activation_pairs.py
     found = {node: share for node, share in found.items() if node not in in_range}
     wrong = [target.name for target in Target if found and PROCESSORS[target].in_16_bits]
     return ProcessorFit(

@@ -271,15 +271,16 @@ class _Job:
         for node in tables_in_integers(model):
             plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
-        seen = self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes
+        seen = (self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes)[source.name]
         if not isinstance(mode, OptimizeConfig | Fp16Config):
-            self._store_length_weights(model, source.name, plan, seen[source.name])
+            self._store_length_weights(model, source.name, plan, seen)
+        counted = () if is_postponed() else seen  # a user who has interrupted the run waits for its file
         with held():  # what a graph was made of may have taken minutes; a second signal ends this too
             artifact = save_artifact(
                 model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
                 external_data=mode.external_data, runtime=mode.runtime, threads=self.threads, stem=self.stems.get(source.name),
             )  # fmt: skip
-            fit = processor_fit(model, mode, seen[source.name], threads=self.threads)
+            fit = processor_fit(model, mode, counted, threads=self.threads)
             self.staged[source.name] = replace(artifact, processors=fit)
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent[:0] = why_larger(source.name, artifact, model, mode)
