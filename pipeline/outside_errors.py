@@ -25,6 +25,7 @@ LOWER = {
     "benchmark": "benchmark.threads, or give shorter samples",
     "evaluate": "evaluation.samples, evaluation.listen or evaluation.node_samples, or give shorter samples",
 }
+NO_THREAD = "can't start new thread"  # Python's, a RuntimeError
 KILLED_WORKER = "TerminatedWorkerError"  # joblib's, which need not be installed
 
 
@@ -47,7 +48,7 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
         stage: in which; None: in none.
     """
     where = "" if stage is None else f"{stage}: "
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         from pipeline.memory import memory_bytes, used_bytes
 
         lower = LOWER.get(stage or "", "the size of the model or of its samples")
@@ -62,6 +63,11 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
         )
     if isinstance(error, OSError) and error.errno in FILES:
         return StageError(f"{where}too many files are open ({error.strerror}). Raise the limit of the system: ulimit -n 4096.")
+    if str(error) == NO_THREAD or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        return StageError(
+            f"{where}the system starts no further thread or process ({_words(error)}): memory is used up, or there are as many "
+            "as it allows. Close other programs, or raise its limits: ulimit -v and -u, or those of the container."
+        )
     if type(error).__name__ == KILLED_WORKER:
         return StageError(
             f"{where}a process that ran a job was killed, perhaps since memory was used up: {_words(error)[:300]} Run fewer at "

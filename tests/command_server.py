@@ -3,7 +3,8 @@
 The tests of bad input run the command more than a hundred times; nine tenths of such a run would be imports. Each command
 still has a process of its own, with its own arguments, working directory, environment, output and exit status.
 Its children are copies as well, where that is the same for them (copied_children.py).
-Reads a JSON object per line (argv, folder, environment, pictures, copies, stdout, stderr) and answers with exit statuses.
+Reads a JSON object per line (argv, folder, environment, pictures, copies, stdout, stderr) and answers with exit statuses;
+one with `background` with its process, whose exit status `wait` asks for.
 """
 
 import copy
@@ -91,9 +92,12 @@ def serve() -> None:
 
     for line in sys.stdin:
         command = json.loads(line)
-        child = os.fork()
+        child = command["wait"] if "wait" in command else os.fork()
         if child == 0:
             become(command)
+        if "background" in command:
+            print(child, flush=True)
+            continue
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

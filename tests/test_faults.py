@@ -182,6 +182,9 @@ def test_no_time_is_measured_by_a_clock_that_may_jump(repo):
         (OSError(errno.EROFS, "Read-only", "/x/report.json"), None, ("/x/report.json", "read-only", "hydra.run.dir")),
         (OSError(errno.EMFILE, "Too many open files", "a"), "evaluate", ("evaluate: too many files", "ulimit -n")),
         (MemoryError("Unable to allocate 3 GiB"), "quantize", ("out of memory, with", "3 GiB", "calibration.samples")),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "evaluate", ("out of memory, with", "evaluation.samples")),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), None, ("no further thread or process", "ulimit -v and -u")),
+        (RuntimeError("can't start new thread"), "load", ("load: the system starts no further thread", "of the container")),
         (type("TerminatedWorkerError", (RuntimeError,), {})("A worker"), None, ("that ran a job was killed", "n_jobs")),
     ],
 )  # fmt: skip
