@@ -1,17 +1,20 @@
 """A sweep under launchers of other processes comes to what it does under the basic one, also where workers are killed.
 
 submitit waits 15 s for the result of each job that was killed: LAUNCHERS=all python -m pytest tests/test_launchers.py
+Workers that die at twenty moments: FAULTS=20
 """
 
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -36,6 +39,9 @@ def kill(file):
         time.sleep(0.002)
         job = HydraConfig.get().job if HydraConfig.initialized() else {}
         if "num" in job and str(job.num) in file.read_text().split() and Path(f"sweep/jobs/{job.num}.json").is_file():
+            time.sleep(float(os.environ.get("POISON_AFTER", "0")))
+            if "POISON_ONCE" in os.environ:
+                file.write_text("none")
             os.kill(os.getpid(), signal.SIGKILL)
 
 if "POISON" in os.environ:
@@ -89,6 +95,33 @@ def test_a_job_that_kills_its_worker_fails_alone_and_can_be_tried_again(
     again = run_in(user_files, "resume=sweep", "resume_failed=true", "hydra/launcher=basic").succeeded()
     assert "jobs failed" not in again.stdout
     assert sum(path.read_text(encoding="utf-8") != log for path, log in logs.items()) == 1  # the others are not run again
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("FAULTS", "0"))))
+def test_a_worker_that_dies_at_any_moment_takes_no_other_job_with_it(user_files, run_py, run_in, users_model, poison, seed):
+    """Once, with every second seed, or as often as the job is begun."""
+    rng, once = random.Random(f"worker {seed}"), seed % 2 == 1
+    job, after = str(rng.randrange(3)), str(rng.uniform(0.0, 0.4))
+    (user_files / "poison.txt").write_text(job, encoding="utf-8")
+    fault = poison | {"POISON_AFTER": after} | ({"POISON_ONCE": "1"} if once else {})
+    run_in(user_files, *users_model, "mode=dynamic", "stages=[load,quantize]", "hydra.run.dir=earlier").succeeded()
+    before = {path: path.read_bytes() for path in (user_files / "earlier").rglob("*") if path.is_file()}
+    sweep = ("-m", *users_model, *QUICK, "seed=1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    ended = run_py(*sweep, **fault)
+    words = f"seed {seed}, job {job} after {after} s: {ended.exit_code} {ended.stdout[-800:]} {ended.stderr[-1500:]}"
+    assert "Traceback" not in ended.stderr, words
+    rows = json.loads((user_files / "sweep" / "comparison.json").read_text(encoding="utf-8"))
+    statuses = Counter(row["status"] for row in rows)
+    assert statuses in (Counter(done=3), Counter(done=2, failed=1)), words
+    assert (ended.exit_code, statuses["failed"]) in ((0, 0), (2, 1)), words
+    assert f"1 of 3 jobs failed: #{job}" in ended.stdout or not statuses["failed"], words
+    assert not (once and statuses["failed"]), words
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in user_files.glob("outputs/model/dynamic/*/report.json")]
+    assert Counter(report["status"] for report in reports) == statuses, words
+    logs = {path: path.read_text(encoding="utf-8") for path in user_files.glob("outputs/model/dynamic/*/run.log")}
+    run_in(user_files, "resume=sweep", "resume_failed=true", "hydra/launcher=basic").succeeded()
+    assert sum(path.read_text(encoding="utf-8") != log for path, log in logs.items()) == statuses["failed"], words
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.fixture
