@@ -73,6 +73,8 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
             f"{where}a process that ran a job was killed, perhaps since memory was used up: {_words(error)[:300]} Run fewer at "
             "a time: hydra.launcher.n_jobs=1."
         )
+    if isinstance(error.__cause__, OSError | MemoryError):  # logging's, for one, says only that a handler cannot be configured
+        return outside_error(error.__cause__, stage)
     return None
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import logging.config
 import os
 import subprocess
 import sys
@@ -192,6 +193,14 @@ def test_what_comes_from_around_the_program_is_told_with_what_to_do(error, stage
     told = str(outside_error(error, stage))
     for word in words:
         assert word in told
+
+
+def test_what_a_library_makes_another_error_of_is_told_by_its_cause(tmp_path):
+    handler = {"class": "logging.FileHandler", "filename": str(tmp_path / "absent" / "run.log")}
+    (tmp_path / "absent").write_bytes(b"")
+    with pytest.raises(ValueError, match="Unable to configure handler") as raised:
+        logging.config.dictConfig({"version": 1, "handlers": {"file": handler}, "disable_existing_loggers": False})
+    assert "run.log cannot be written or read: Not a directory" in str(outside_error(raised.value))
 
 
 def test_a_defect_of_the_program_is_none_of_them():
