@@ -48,6 +48,8 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
         stage: in which; None: in none.
     """
     where = "" if stage is None else f"{stage}: "
+    if isinstance(error.__cause__, OSError | MemoryError):  # logging's, for one, says only that a handler cannot be configured
+        error = error.__cause__
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         from pipeline.memory import memory_bytes, used_bytes
 
@@ -73,8 +75,6 @@ def outside_error(error: BaseException, stage: str | None = None) -> StageError 
             f"{where}a process that ran a job was killed, perhaps since memory was used up: {_words(error)[:300]} Run fewer at "
             "a time: hydra.launcher.n_jobs=1."
         )
-    if isinstance(error.__cause__, OSError | MemoryError):  # logging's, for one, says only that a handler cannot be configured
-        return outside_error(error.__cause__, stage)
     return None
 
 
