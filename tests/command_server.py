@@ -3,8 +3,8 @@
 The tests of bad input run the command more than a hundred times; nine tenths of such a run would be imports. Each command
 still has a process of its own, with its own arguments, working directory, environment, output and exit status.
 Its children are copies as well, where that is the same for them (copied_children.py).
-Reads a JSON object per line (argv, folder, environment, pictures, copies, stdout, stderr) and answers each with its exit
-status; one with `background` with its process, whose exit status `wait` asks for.
+Reads a JSON object per line (argv, folder, environment, pictures, copies, stdout, stderr) and answers with exit statuses;
+one with `background` with its process, whose exit status `wait` asks for.
 """
 
 import copy

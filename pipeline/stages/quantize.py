@@ -272,9 +272,9 @@ class _Job:
             plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
         seen = (self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes)[source.name]
-        if not isinstance(mode, OptimizeConfig | Fp16Config):
-            self._store_length_weights(model, source.name, plan, seen)
         counted = () if is_postponed() else seen  # a user who has interrupted the run waits for its file
+        if counted and not isinstance(mode, OptimizeConfig | Fp16Config):
+            self._store_length_weights(model, source.name, plan, counted)
         with held():  # what a graph was made of may have taken minutes; a second signal ends this too
             artifact = save_artifact(
                 model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
