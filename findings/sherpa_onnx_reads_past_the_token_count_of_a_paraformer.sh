@@ -2,7 +2,7 @@
 # Question:  How many tokens does sherpa-onnx take from a Paraformer: as many as its output token_num says, or all rows?
 # Versions:  sherpa-onnx 2.0.1; onnx 1.17.0; numpy 1.26.4; CPython 3.11, Linux x86-64.
 # Behaviour: All rows of the first output, up to the first </s>; token_num is not read.
-# Users:     who cuts the rows at token_num, as FunASR does, may get another transcript than the client writes. Where several
+# Users:     who cuts the rows at token_num may get another transcript than the client writes. Where several
 #            recordings are decoded together, rows that only pad the shorter ones are read too, unless the model says </s> there.
 # Method:    a graph without layers gives five rows of different tokens a recording, and a count of two.
 set -euo pipefail
