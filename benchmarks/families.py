@@ -9,9 +9,9 @@
 Each recipe's files are timed against the originals, paired, on one thread, in the installed ONNX Runtime and in those that are
 named; sherpa-onnx 2.0.1 has 1.28.2. Quality is that of the family's own evaluation, on the same seeded noise. Each recipe is
 run in sherpa-onnx too, where that is installed. A family whose model is not installed keeps its rows. TEN VAD is no package:
-`TEN_VAD` names the file that sherpa-onnx publishes. `KOKORO` names the model.onnx that data/recipes/export_kokoro.py makes,
-with voices.bin and tokens.txt beside it. The recognisers are directories that environment variables name; of those
-with random weights, quality means only that the numbers agree. Whisper: see benchmarks/whisper.py.
+`TEN_VAD` names the file that sherpa-onnx publishes. The recognisers are directories that environment variables name; of those
+with random weights, quality means only that the numbers agree. Whisper: see benchmarks/whisper.py. For Kokoro, `KOKORO` names
+the model.onnx that data/recipes/export_kokoro.py makes, with voices.bin and tokens.txt beside it.
 """
 
 import argparse
@@ -323,8 +323,8 @@ def _speeds(
     """Yield the speed of each graph, with its role where there are several."""
     for role, file in files.items():
         timed = benchmark_graph(
-            originals[role], file, part.probes(role)[:2], min_pairs=options.pairs, min_seconds=options.seconds / len(files),
-            rounds=3, runtime=find_runtime(version),
+            originals[role], file, part.probes(role)[:2], min_pairs=options.pairs,
+            min_seconds=options.seconds / len(files), rounds=3, runtime=find_runtime(version),
         ).speedup  # fmt: skip
         yield f"{f'{role} ' if len(files) > 1 else ''}{timed.median:.2f} ({timed.low:.2f} to {timed.high:.2f})"
 

@@ -157,7 +157,13 @@ def starting(server, place):
     def begin(name, *overrides, **variables):
         printed = {one: place / ".scratch" / f"{name}.{one}" for one in ("stdout", "stderr")}
         environment = _surroundings(place) | variables
-        message = {"argv": fitting(overrides), "folder": str(place), "environment": environment, "pictures": False, "copies": False}
+        message = {
+            "argv": fitting(overrides),
+            "folder": str(place),
+            "environment": environment,
+            "pictures": False,
+            "copies": False,
+        }
         pid = answer(message | {one: str(path) for one, path in printed.items()} | {"background": True})
         return pid, printed
 
