@@ -70,6 +70,11 @@ class ModelFiles:
         return None
 
     @property
+    def stays_float(self) -> Mapping[str, str]:
+        """None: a mode applies to all graphs."""
+        return {}
+
+    @property
     def fixed_sizes(self) -> Mapping[str, int]:
         """None: axes stay open as the files leave them."""
         return {}

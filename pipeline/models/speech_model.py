@@ -66,6 +66,10 @@ class SpeechModel(Protocol):
         """Inputs of one element that are always the same, and their values; None for a model without such a setting."""
 
     @property
+    def stays_float(self) -> Mapping[str, str]:
+        """Graphs that a mode without a search leaves as they are, unless they have a mode of their own, and why."""
+
+    @property
     def fixed_sizes(self) -> Mapping[str, int]:
         """Sizes of axes that the files leave open and that are always the same: name of the axis -> size."""
 

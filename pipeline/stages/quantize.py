@@ -65,6 +65,7 @@ from pipeline.record.results import Reconstruction
 from pipeline.record.run_directory import RunDirectory
 from pipeline.sample import Sample
 from pipeline.stages.context import RunContext
+from pipeline.stages.float_graphs import quantized_graphs
 from pipeline.stages.half_precision import has_half_precision, refuse_half_precision
 from pipeline.stages.kept_results import quantized_before
 from pipeline.stages.quantized import Quantized
@@ -81,13 +82,14 @@ def run(context: RunContext) -> Quantized:
     for graph in config.graph_modes:
         if graph not in context.loaded.graphs:
             raise ConfigError(f"graph_modes.{graph}: no such graph.{did_you_mean(graph, context.loaded.graphs)}")
+    sources = quantized_graphs(context)
     data = (context.loaded, context.calibration_set, evaluation, config.evaluation, config.seed, context.progress)
-    probes = {name: evaluation.selection.probes(name) for name in context.loaded.graphs}
+    probes = {name: evaluation.selection.probes(name) for name in sources}
 
     def made() -> Quantized:
         with context.timing_place() as place:
             return quantize(
-                context.loaded.graphs, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
+                sources, config.mode, context.calibration_set, probes, context.directory, config.graph_modes,
                 search_inputs=SearchInputs(*data, place), threads=config.runtime.threads, seed=config.seed,
                 progress=context.progress,
                 rate_hz=audio_rate_of(context.loaded.adapter, context.loaded.entry, config.evaluation),
