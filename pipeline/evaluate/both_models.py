@@ -98,6 +98,8 @@ class BothModels:
         baseline = self._model.infer(sample, both)
         quantized = self._changed(lambda: self._model.infer(sample, self._after.runner(seed)))
         self.length_change = max(self.length_change, length_change(baseline, quantized))
+        own, rerun = quantized, self._after.runner(seed)
+        quantized = self._changed(lambda: outputs_beside(self._model, sample, rerun, baseline, own))
         original = Call(self._model.entry, sample, baseline)
         self._check_usable(Call(self._model.entry, sample, quantized), original)
         self._note_nan(original)

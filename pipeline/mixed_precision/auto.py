@@ -21,7 +21,7 @@ from pipeline.graph.shorten_samples import cropped
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.interruption import held, postpone
 from pipeline.measure.remote_host import LostDeviceError
-from pipeline.metrics.metric_registry import proxy_of
+from pipeline.metrics.metric_registry import METRICS, Source, proxy_of
 from pipeline.mixed_precision.beyond_budget import BeyondBudget
 from pipeline.mixed_precision.candidate_builder import Builder, settings_of
 from pipeline.mixed_precision.candidate_search import CandidateSearch
@@ -47,6 +47,7 @@ from pipeline.mixed_precision.time_limit import (
 )  # fmt: skip
 from pipeline.mixed_precision.typical_sample import typical
 from pipeline.mixed_precision.utilities import utilities_of
+from pipeline.models.speech_model import HasPosteriors
 from pipeline.optimize.around_quantization import layouts_for, opened
 from pipeline.optimize.engine import Rewritten
 from pipeline.own_time import own_time
@@ -131,6 +132,8 @@ class _Search:
         self._threads, self._tell = threads, tell
         self._budget = budget_of(mode, inputs.evaluation, inputs.model.adapter, source.name)
         self._fine = proxy_of(self._budget.metric)
+        if METRICS[self._fine].source is Source.posteriors and not isinstance(inputs.model.adapter, HasPosteriors):
+            self._fine = self._budget.metric  # a transducer of which only the tokens are known
         self._selection = inputs.selection
         self._rewritten: Rewritten | None = None
         self._losses: Losses = {}

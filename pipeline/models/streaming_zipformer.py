@@ -252,20 +252,34 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
         return ClientLayout(Task.follow, "from_transducer", "OnlineTransducerModelConfig", files, tail_s=self.tail_s)
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
-        """Return the outputs of the encoder, its steps on a new first axis, and the tokens (count,) of a greedy search.
+        """Return the outputs of the encoder, its steps on a new first axis, and what a greedy search makes of them.
 
-        What is no sequence is what one call of the encoder takes: its outputs.
+        That is the tokens (count,), the path (frames,), which is what each frame says, or the blank, and the logits (frames,
+        tokens) that it was chosen by. What is no sequence is what one call of the encoder takes: its outputs.
         """
         outputs = super().infer(sample, run)
         if self.steps(sample) is None:
             return outputs
-        heard = np.asarray(next(iter(outputs.values())), np.float32)  # (steps, 1, frames, dim)
-        frames = heard.reshape(-1, heard.shape[-1])
-        tokens = self._searched(sample.id, frames, run) if self._has_search else ctc_greedy(frames, len(frames), blank_id=BLANK)
-        return {**outputs, "tokens": np.array(tokens, dtype=np.int64)}
+        frames = _frames_of(outputs)
+        if not self._has_search:
+            tokens = ctc_greedy(frames, len(frames), blank_id=BLANK)
+            return {**outputs, "tokens": np.array(tokens, dtype=np.int64), "logits": frames}
+        path, logits = self._searched(sample.id, frames, run)
+        return {**outputs, "tokens": path[path != BLANK], "path": path, "logits": logits}
 
-    def _searched(self, name: str, frames: npt.NDArray[np.float32], run: Run) -> list[int]:
-        """Return the tokens of a greedy search over frames (count, dim)."""
+    def given_decisions(self, sample: Sample, run: Run, decided: Outputs) -> Outputs:
+        """Return the logits (frames, tokens) where each frame says what it says in other outputs, whatever it would have."""
+        frames = _frames_of(super().infer(sample, run))
+        return {"logits": self._searched(sample.id, frames, run, decided["path"])[1] if self._has_search else frames}
+
+    def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the logits (frames, tokens) of each frame."""
+        return np.asarray(outputs["logits"], np.float32)
+
+    def _searched(
+        self, name: str, frames: npt.NDArray[np.float32], run: Run, decided: npt.NDArray[np.generic] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return what each frame (count, dim) says in a greedy search, or was decided to say, and the logits of each."""
         decoder, joiner = (self._names_of(part) for part in PARTS[1:])
         context, skipped = self.context_size, {BLANK, *self._unknown}
         found = [*[NOTHING] * (context - 1), BLANK]
@@ -275,14 +289,16 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
             outputs = run("decoder", Sample(f"{name}.{len(found) - context}", {decoder[0]: y}))
             return next(iter(outputs.values()))
 
-        past = look_back()
+        past, path, rows = look_back(), np.full(len(frames), BLANK, np.int64), []
         for number, frame in enumerate(frames):
             given = Sample(f"{name}.{number}", {joiner[0]: frame[None], joiner[1]: past})
-            token = int(next(iter(run("joiner", given).values())).argmax())
+            rows.append(np.asarray(next(iter(run("joiner", given).values())), np.float32).reshape(-1))
+            token = int(rows[-1].argmax() if decided is None else decided[number])
             if token not in skipped:
+                path[number] = token
                 found.append(token)
                 past = look_back()
-        return found[context:]
+        return path, np.stack(rows)
 
     def transcript(self, outputs: Outputs) -> str:
         """Return the words that the search found."""
@@ -329,6 +345,12 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
             raise ModelError(
                 f"{resolve_path(self.encoder)}: its metadata has {key}={self._text(key)!r}, which are no numbers."
             ) from None
+
+
+def _frames_of(outputs: Outputs) -> npt.NDArray[np.float32]:
+    """Return the frames (count, dim) that the encoder gave at all steps: (steps, 1, frames, dim)."""
+    heard = np.asarray(next(iter(outputs.values())), np.float32)
+    return heard.reshape(-1, heard.shape[-1])
 
 
 def _inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -1,6 +1,7 @@
 """A streaming Zipformer: its encoder goes on from the states that it has left, and a greedy search over all chunks."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +64,20 @@ def test_the_search_asks_each_frame_once_and_looks_back_at_what_it_has_said(hear
     assert outputs["tokens"].tolist() == [token for token in best if token]
     assert len(set(outputs["tokens"].tolist())) > 3
     said = [-1, 0, *outputs["tokens"].tolist()]
+    assert outputs["path"].tolist() == best
+    np.testing.assert_array_equal(outputs["logits"], [call.outputs["logit"][0] for call in of(calls, "joiner")])
     assert [call.sample.inputs["y"].tolist() for call in of(calls, "decoder")] == [[list(pair)] for pair in pairwise(said)]
+
+
+def test_another_model_is_compared_after_what_fp32_has_said_at_each_frame(heard):
+    model, _, sample, _, outputs = heard
+    _, sessions = opened(Path(model.dir))
+    again = model.given_decisions(sample, sessions.runner([0]), outputs)
+    np.testing.assert_array_equal(again["logits"], outputs["logits"])
+    assert model.posteriors(outputs).shape == (len(outputs["path"]), 28)
+    calls, silent = [], np.zeros_like(outputs["path"])
+    model.given_decisions(sample, sessions.runner([0], calls), {**outputs, "path": silent})
+    assert [call.sample.inputs["y"].tolist() for call in of(calls, "decoder")] == [[[-1, 0]]]
 
 
 def test_a_step_is_as_long_as_what_it_goes_on_by_and_the_other_graphs_hear_nothing(heard):
