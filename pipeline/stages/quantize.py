@@ -274,7 +274,8 @@ class _Job:
         seen = (self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes)[source.name]
         counted = () if is_postponed() else seen  # a user who has interrupted the run waits for its file
         if counted and not isinstance(mode, OptimizeConfig | Fp16Config):
-            self._store_length_weights(model, source.name, plan, counted)
+            why = store_length_weights(model, plan, counted, threads=self.threads)
+            self.notes += [] if why is None else [f"{source.name}: {why}."]
         with held():  # what a graph was made of may have taken minutes; a second signal ends this too
             artifact = save_artifact(
                 model, prepared.model, source, plan, named_bits(suffix, bits), self.directory, self.probes[source.name][0],
@@ -289,11 +290,6 @@ class _Job:
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
         self.warnings += only_stored(source, mode, plan)
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
-
-    def _store_length_weights(self, model: onnx.ModelProto, name: str, plan: Plan, samples: Sequence[Sample]) -> None:
-        why = store_length_weights(model, plan, samples, threads=self.threads)
-        if why is not None:
-            self.notes.append(f"{name}: {why}.")
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
