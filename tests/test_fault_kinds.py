@@ -94,7 +94,7 @@ def assert_finished(place, undisturbed, before, stages=3):
 def test_a_run_that_is_killed_in_a_stage_says_so_and_is_resumed(place, run_in, command, faults, undisturbed, seed):
     stage, before = STAGES[(seed + 1) % len(STAGES)], hashes(place)
     fault = {"FAULT": "kill", "FAULT_SEED": str(seed), "FAULT_STAGE": stage, "PYTHONPATH": faults}
-    assert run_in(place, *command, "hydra.run.dir=run", **fault).exit_code == -9, f"seed {seed}"
+    assert run_in(place, *command, "hydra.run.dir=run", copies=False, **fault).exit_code == -9, f"seed {seed}"
     report = ended(place)
     assert report.status == "failed", f"seed {seed}"
     assert f"in the stage {stage}" in report.error, f"seed {seed}"
@@ -111,7 +111,7 @@ def test_a_run_whose_directory_becomes_read_only_fails_with_its_name(place, run_
     before = hashes(place)
     write = str(random.Random(f"write {seed}").randint(1, 40))
     fault = {"FAULT": "read-only", "FAULT_SEED": str(seed), "FAULT_WRITE": write, "PYTHONPATH": faults}
-    run = run_in(place, *command, "hydra.run.dir=run", **fault)
+    run = run_in(place, *command, "hydra.run.dir=run", copies=False, **fault)
     for path in (place / "run", *(place / "run").rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)
     words = f"seed {seed}, write {write}: {run.stderr[-1500:]}"
@@ -131,7 +131,7 @@ def test_a_run_that_gets_no_more_memory_fails_and_is_resumed(place, run_in, comm
     before = hashes(place)
     stage = STAGES[(seed + 1) % len(STAGES)]
     fault = {"FAULT": "memory", "FAULT_SEED": str(seed), "FAULT_STAGE": stage, "PYTHONPATH": faults}
-    run = run_in(place, *command, "hydra.run.dir=run", **fault)
+    run = run_in(place, *command, "hydra.run.dir=run", copies=False, **fault)
     report = ended(place)
     words = f"seed {seed}: exit status {run.exit_code}, {report and (report.status, report.error)}: {run.stderr[-1500:]}"
     print(words)
@@ -157,13 +157,8 @@ def starting(server, place):
     def begin(name, *overrides, **variables):
         printed = {one: place / ".scratch" / f"{name}.{one}" for one in ("stdout", "stderr")}
         environment = _surroundings(place) | variables
-        message = {
-            "argv": fitting(overrides),
-            "folder": str(place),
-            "environment": environment,
-            "pictures": False,
-            "copies": False,
-        }
+        message = {"argv": fitting(overrides), "folder": str(place), "environment": environment}
+        message |= {"pictures": False, "copies": False}
         pid = answer(message | {one: str(path) for one, path in printed.items()} | {"background": True})
         return pid, printed
 
