@@ -17,6 +17,7 @@ qoperator_limits.py      what that one gets wrong or fails at; names_put_aside.p
 ort_fusion_guard.py      keeps float what ONNX Runtime would fuse into integers at a loss
 target.py                the processors that a model is made for, as data
 paired_sums.py           weights whose products two at a time fit 16 bits; saturation.py: which sums do not, to the bit
+exponents.py             layers whose output is an exponent, which keeps its precision
 infinite_activations.py  nodes that stay float because what they read or make has no range
 exclusions.py            excluded nodes, where several graphs follow one mode
 precision_labels.py      what each node of the written graph is, in words

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, DynamicConfig, StaticConfig, WeightOnlyConfig
 from pipeline.errors import ConfigError
 from pipeline.graph.attributes import int_attribute
@@ -18,6 +19,7 @@ from pipeline.graph.opset import MICROSOFT
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
+from pipeline.quantize.exponents import layers_of_exponents
 from pipeline.quantize.operators import computed_from_constants
 from pipeline.quantize.weight_storage import bytes_as_integers, scale_shape
 from pipeline.record.results import Kept
@@ -115,6 +117,8 @@ def plan_nodes(
             "Leave it out, or accept another length with model.keep_durations=false."
         )
     weights = {tensor.name: tensor for scope in scopes for tensor in scope.initializer}
+    in_8_bits = isinstance(mode, StaticConfig) and mode.activation_type not in (IntegerType.int16, IntegerType.uint16)
+    exponents = layers_of_exponents(graph) if in_8_bits else set()
     computed = _computed_weights(prepared.model.graph, nodes, weights, folded=mode.preprocess)
     rows = _rows_of(scopes)
     plan = Plan()
@@ -126,7 +130,7 @@ def plan_nodes(
         if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, rows, weights):
             precision = Precision.weight_int8
         if precision in (Precision.static_int8, Precision.dynamic_int8) and node.op_type in STORABLE:
-            few = not named_alone and _large_of_few_channels(node, mode, weights)
+            few = not named_alone and (_large_of_few_channels(node, mode, weights) or node.name in exponents)
             if few or (node.name in inner and precision is Precision.static_int8):
                 precision = Precision.weight_int8
         reason = (
