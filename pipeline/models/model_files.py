@@ -232,6 +232,19 @@ def looked_up_rows(path: str | Path, tokens: str) -> int | None:
     return next((int(sizes[node.input[0]]) for node in lookups if node.input[0] in sizes), None)
 
 
+def text_in(metadata: dict[str, str], key: str, path: str) -> str:
+    """Return an entry of the metadata that the client cannot do without.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if key not in metadata:
+        raise ModelError(
+            f"{resolve_path(path)}: its metadata has no {key}, which sherpa-onnx reads. Export it for sherpa-onnx."
+        )
+    return metadata[key]
+
+
 def number_in(metadata: dict[str, str], key: str, path: str) -> int | None:
     """Return a number of the metadata; None where it is not there.
 

@@ -17,7 +17,7 @@ from pipeline.audio.kaldi_fbank import GIGAAM, NEMO, NEMO_LOG_GUARD, Fbank, kald
 from pipeline.errors import ModelError
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
-from pipeline.models.model_files import header_of, metadata_of, number_in
+from pipeline.models.model_files import header_of, metadata_of, number_in, text_in
 from pipeline.models.speech_model import Run
 from pipeline.models.word_recogniser import WordRecogniser
 from pipeline.paths import resolve_path
@@ -217,12 +217,7 @@ class NemoTransducer(WordRecogniser):
         return takes, gives
 
     def _text(self, key: str) -> str:
-        found = metadata_of(self.encoder).get(key)
-        if found is None:
-            raise ModelError(
-                f"{resolve_path(self.encoder)}: its metadata has no {key}, which sherpa-onnx reads. Export it for sherpa-onnx."
-            )
-        return found
+        return text_in(metadata_of(self.encoder), key, self.encoder)
 
     def _number(self, key: str, default: int | None = None) -> int:
         if default is None:

@@ -22,7 +22,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.loop_settings import loop_of
-from pipeline.models.model_files import header_of, metadata_of, number_in
+from pipeline.models.model_files import header_of, metadata_of, number_in, text_in
 from pipeline.models.speech_model import Run
 from pipeline.models.state_loop import Cut
 from pipeline.models.stepwise_model import StepwiseModel
@@ -325,12 +325,7 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
         return [value.name for value in _inputs_of(model.graph)]
 
     def _text(self, key: str) -> str:
-        found = metadata_of(self.encoder).get(key)
-        if found is None:
-            raise ModelError(
-                f"{resolve_path(self.encoder)}: its metadata has no {key}, which sherpa-onnx reads. Export it for sherpa-onnx."
-            )
-        return found
+        return text_in(metadata_of(self.encoder), key, self.encoder)
 
     def _number(self, key: str) -> int:
         self._text(key)
