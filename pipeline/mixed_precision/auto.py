@@ -69,6 +69,7 @@ CALIBRATION_SHARE, CALIBRATION_LEAST = 0.33, 128
 REWRITING_SHARE, METHODS_SHARE, GAINS_SHARE, NODES_SHARE = 0.25, 0.15, 0.3, 0.6
 SCORING_SHARE, LEAST_SAMPLES = 0.4, 4  # of all of the time, for candidates; on a slow machine they are scored on fewer samples
 ROUNDING_RUNS = 3.0  # times what calibration took: less time than that is better spent without rounding
+SHORT = 0.5  # of all of the time: who expects to need more wants a small file to fall back on
 CONFIRMING_SHARE = 0.15  # of all of the time, kept for the check of the choice
 
 
@@ -260,7 +261,7 @@ class _Search:
         )  # fmt: skip
         self._found = CandidateSearch(self._trials, self._budget)
         builder.rounding = False  # it can wait
-        self._found.measure_wholes()
+        self._found.measure_wholes(stored=sum(self._parts.values()) > SHORT * self._mode.seconds)
         builder.rounding = self._limit.left > ROUNDING_RUNS * self._calibration_s
         if not builder.rounding:
             log.info("Weights are rounded to the nearest: there is no time to round them to keep the outputs of their nodes.")

@@ -2,10 +2,11 @@
 
 A path (`path.py`) says in which order groups become integers; how far to go on it is measured. The furthest point whose loss
 is allowed is found by bisection on every path, and these points are timed, each in the layouts that its nodes may take. On the
-fastest path, groups beyond the point are tried one by one, since the first that costs too much need not be followed by others
+fastest path, groups beyond the point are tried as well, since the first that costs too much need not be followed by others
 that do. What was tried is kept.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,10 @@ ORDERS = {
     "D": "most bytes per loss first",
 }
 STEPS = (
-    "how many groups can be integers in each order", "the speed of these", "further groups one by one", "fewer groups",
+    "how many groups can be integers in each order", "the speed of these", "further groups", "fewer groups",
     "the first Convs as float", "scales from calibration for products", "the fastest once more, together",
 )  # fmt: skip
-TRIED_BEYOND = 24  # groups behind the furthest point, tried one by one
+TRIED_BEYOND = 24  # groups behind the furthest point, tried on top of it
 HARDLY = 1.02  # times what is allowed, that a group is expected to lead to which is not worth a trial
 LITTLE_GAIN = 0.001  # of a path, for which a group is not worth a trial of its own
 OF_FLOAT = 2  # samples: it was equalized, and loses nothing but rounding
@@ -75,10 +76,14 @@ class CandidateSearch:
         """All that were tried, in the order of trial."""
         return list(self._found.values())
 
-    def measure_wholes(self) -> None:
+    def measure_wholes(self, *, stored: bool = False) -> None:
         """Measure the float graph, the one with integers wherever they can be, and the one with dynamic ranges in products.
 
         So there is an answer before anything that takes long; no limit of time ends this.
+
+        Args:
+            stored: also the one that stores all weights as int8 and computes in float: small, where there may be no time to
+                find more.
         """
         groups = self._trials.builder.groups
         dynamic = {
@@ -91,7 +96,10 @@ class CandidateSearch:
             self.scored(choice, label, allowed=ANYTHING, samples=None if choice else OF_FLOAT)
             for label, choice in wholes.items()
         ]
-        self.time(scored, always=True)
+        if stored:
+            small = {group.name: Precision.weight_int8 for group in groups if Precision.weight_int8 in group.precisions}
+            scored += [self.scored(small, "all weights stored as int8")] if small else []
+        self.time([c for c in scored if c.label in wholes or keeps_quality(c, self._budget)], always=True)
 
     def all_keep_quality(self, choices: Sequence[dict[str, Precision]]) -> bool:
         """Return whether the quality that is asked for is kept by each of some choices, which paths end with."""
@@ -258,25 +266,36 @@ class CandidateSearch:
         return whole if whole is not None and len(choice) >= NEARLY_ALL * len(whole.choice) else None
 
     def _filled(self, name: str, count: int) -> list[Candidate]:
-        """Return the furthest candidate with further steps that the quality allows, each on top of the others."""
-        rejected = 0
+        """Return candidates with ever more of the further steps that the quality allows, each on top of the one before.
+
+        Steps are tried together: twice as many as the last time where these were allowed, and half as many where not. A step
+        that is not allowed by itself is left out.
+        """
+        limit = self._budget.max_loss
+        total = sum(step.gain for step in self._paths[name])
+        waiting = [step for step in self._paths[name][count:] if step.gain > LITTLE_GAIN * total][:TRIED_BEYOND]
         current = self.at(name, count)
         found: list[Candidate] = []
-        total = sum(step.gain for step in self._paths[name])
-        beyond = [step for step in self._paths[name][count:] if step.gain > LITTLE_GAIN * total]
-        for step in beyond[:TRIED_BEYOND]:
-            if rejected == REJECTED or self._budget.max_loss is None:
-                break
-            if current.loss + (self._scale or 0.0) * max(step.loss, 0.0) > HARDLY * self._budget.max_loss:
-                rejected += 1
+        taken = rejected = 0
+        width = 1
+        while waiting and rejected < REJECTED and limit is not None:
+            room = HARDLY * limit - current.loss
+            expected = itertools.accumulate((self._scale or 0.0) * max(step.loss, 0.0) for step in waiting[:width])
+            together = waiting[: sum(loss <= room for loss in expected)]
+            if not together:
+                waiting, rejected = waiting[1:], rejected + 1
                 continue
-            choice = {**current.choice, step.group: step.precision}
-            wider = self.scored(choice, f"{self._label(name, count)}, and {len(found) + 1} more, {step.group}")
+            choice = {**current.choice, **{step.group: step.precision for step in together}}
+            label = f"{self._label(name, count)}, and {taken + len(together)} more, to {together[-1].group}"
+            wider = self.scored(choice, label)
             if keeps_quality(wider, self._budget):
-                current, rejected = wider, 0
+                current, rejected, taken = wider, 0, taken + len(together)
                 found.append(wider)
+                waiting, width = waiting[len(together) :], 2 * width
+            elif len(together) == 1:
+                waiting, rejected, width = waiting[1:], rejected + 1, 1
             else:
-                rejected += 1
+                width = len(together) // 2
         return found
 
     def _look_back(self, name: str, count: int) -> None:

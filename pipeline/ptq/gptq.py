@@ -35,6 +35,7 @@ from pipeline.sample import Float32Array, FloatArray, Sample
 Indices = npt.NDArray[np.int64]
 
 DAMPING = 1e-4  # of the mean of H's diagonal, added to it: directions that the data never took stay near the nearest integer
+AT_ONCE = 64  # inputs whose errors are made up for in the inputs behind them together, as one product of matrices
 BUDGET_BYTES = 256 << 20  # for the moments of the nodes that one pass over the samples serves
 
 
@@ -176,16 +177,21 @@ def round_rows(weights: FloatArray, moments: FloatArray, noise: float, pairs: Co
         corners = None if pairs.corners is None else pairs.corners[:, order]
         fixed = np.where(fixed != 0, fixed, _largest_pairs(rest, beside)) if corners is None else np.zeros_like(rest)
         integers[...] = fixed  # what a partner chosen before it must leave room for
-    for j in range(size):
-        low, high = -levels, levels
-        if beside[j] >= 0:
-            other = integers[:, :, beside[j]]
-            room = ROOM - np.abs(other) if corners is None else _room_beside(np.abs(other), corners[:, j])
-            low, high = np.where(other < 0, np.maximum(low, -room), low), np.where(other > 0, np.minimum(high, room), high)
-        nearest = np.clip(np.rint(rest[:, :, j]), low, high)
-        integers[:, :, j] = np.where(fixed[:, :, j] != 0, fixed[:, :, j], nearest)
-        error = (rest[:, :, j] - integers[:, :, j]) / later[:, None, j, j]
-        rest[:, :, j + 1 :] -= error[:, :, None] * later[:, None, j, j + 1 :]
+    for start in range(0, size, AT_ONCE):
+        end = min(start + AT_ONCE, size)
+        errors = np.empty((*rest.shape[:2], end - start))
+        for j in range(start, end):
+            low, high = -levels, levels
+            if beside[j] >= 0:
+                other = integers[:, :, beside[j]]
+                room = ROOM - np.abs(other) if corners is None else _room_beside(np.abs(other), corners[:, j])
+                low, high = np.where(other < 0, np.maximum(low, -room), low), np.where(other > 0, np.minimum(high, room), high)
+            nearest = np.clip(np.rint(rest[:, :, j]), low, high)
+            integers[:, :, j] = np.where(fixed[:, :, j] != 0, fixed[:, :, j], nearest)
+            error = (rest[:, :, j] - integers[:, :, j]) / later[:, None, j, j]
+            rest[:, :, j + 1 : end] -= error[:, :, None] * later[:, None, j, j + 1 : end]
+            errors[:, :, j - start] = error
+        rest[:, :, end:] -= errors @ later[:, start:end, end:]
     restored = np.empty_like(integers)
     restored[:, :, order] = integers
     return restored

@@ -15,16 +15,21 @@ from pipeline.mixed_precision.precision_groups import Group
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.quantize.plan import Precision
 
-GROUPS = [
-    Group(name, "Conv", (name,), f"{name}_weight", (Precision.static_int8,)) for name in ("first", "second", "third", "fourth")
-]
+NAMES = ("first", "second", "third", "fourth")
+
+
+def groups_of(names=NAMES, *precisions):
+    """Return groups of one Conv each."""
+    return [Group(name, "Conv", (name,), f"{name}_weight", precisions or (Precision.static_int8,)) for name in names]
 
 
 @pytest.fixture
 def search(monkeypatch):
-    """Make a search over four Convs, for a loss and a speed of what is integer."""
+    """Make a search over Convs, for a loss and a speed of what is integer."""
 
-    def make(loss_of, speed_of, seconds=float("inf")):
+    def make(loss_of, speed_of, seconds=float("inf"), groups=None, stored=False):
+        groups = groups or groups_of()
+
         def build(choice, **_):
             return onnx.ModelProto(doc_string=" ".join(choice))  # stands for the graph
 
@@ -36,13 +41,13 @@ def search(monkeypatch):
         def verdict(model, samples, allowed):
             return Loss(loss_of(model.doc_string.split()), 0.0, samples=1)
 
-        builder = SimpleNamespace(groups=GROUPS, build=build, rounding=True)
+        builder = SimpleNamespace(groups=groups, build=build, rounding=True)
         bench = TrialContext(
             onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict, items=[None]), [], 1, (), TimeLimit(seconds)
         )
-        path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in GROUPS]
+        path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in groups]
         search = CandidateSearch(bench, Budget("log_mel_l1", max_loss=0.1))
-        search.measure_wholes()
+        search.measure_wholes(stored=stored)
 
         def run():
             search.run([path])
@@ -99,3 +104,41 @@ def test_the_fastest_are_timed_once_more_together_and_the_second_timing_decides(
     assert met
     assert timings.count(("first", "second", "third", "fourth")) == 2
     assert "fourth" not in best.choice
+
+
+def test_many_groups_behind_one_that_loses_too_much_are_taken_together(search):
+    letters = "abcdefghijkl"
+    found = search(
+        lambda integer: 0.5 if "b" in integer else 0.0, lambda integer: 1 + len(integer), groups=groups_of(letters)
+    )  # fmt: skip
+    best, met = found.run()
+    assert met
+    assert set(letters) - set(best.choice) == {"b"}
+    further = [c for c in found.search.candidates if " more, to " in c.label]
+    assert len(further) < len(letters) // 2, "each was scored by itself"
+
+
+def test_of_groups_that_are_too_much_together_the_first_are_taken(search):
+    letters = "abcdefgh"
+
+    def loss_of(integer):  # of those behind a and b, three are allowed
+        return 0.5 if "b" in integer else 0.03 * max(len(integer) - 1, 0)
+
+    best, met = search(loss_of, lambda integer: 1 + len(integer), groups=groups_of(letters)).run()
+    assert met
+    assert sorted(best.choice) == ["a", "c", "d", "e"]
+
+
+def test_where_time_is_short_a_small_file_that_computes_in_float_is_there_to_fall_back_on(search):
+    groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
+    hurried = search(lambda integer: 0.0, lambda integer: 1 + len(integer), seconds=0.0, groups=groups, stored=True)
+    small = next(c for c in hurried.search.candidates if c.label == "all weights stored as int8")
+    assert small.measured
+    assert set(small.choice.values()) == {Precision.weight_int8}
+
+
+def test_one_that_loses_too_much_is_not_timed(search):
+    groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
+    hurried = search(lambda integer: 0.2 * bool(integer), len, seconds=0.0, groups=groups, stored=True)
+    small = next(c for c in hurried.search.candidates if c.label == "all weights stored as int8")
+    assert not small.measured

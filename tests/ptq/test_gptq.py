@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.choices import IntegerType, Target
+from pipeline.ptq import gptq
 from pipeline.ptq.gptq import round_rows, round_weights
 from pipeline.ptq.layer_order import stream
 from pipeline.ptq.second_moments import patches, second_moments
@@ -134,3 +135,14 @@ def test_other_weights_are_left_to_the_quantizer(residual_net, make_samples, sta
     samples = make_samples(1, 8, 40)
     plan, mode, ranges = static(residual_net, samples, weight_type=IntegerType.uint8)
     assert round_weights(residual_net, plan, mode, ranges, samples) == residual_net
+
+
+def test_errors_that_are_made_up_for_together_give_the_same_integers_as_one_by_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((2, 400, 30)) @ rng.standard_normal((30, 30))
+    moments, weights = inputs.transpose(0, 2, 1) @ inputs / 400, 40 * rng.standard_normal((2, 5, 30))
+    monkeypatch.setattr(gptq, "AT_ONCE", 1)
+    singly = round_rows(weights, moments, 1e-3)
+    monkeypatch.setattr(gptq, "AT_ONCE", 7)
+    np.testing.assert_array_equal(round_rows(weights, moments, 1e-3), singly)
+    assert (singly != np.rint(weights)).any()
