@@ -14,13 +14,15 @@ from dataclasses import replace
 
 from pipeline.evaluate.loss import ANYTHING, Allowed
 from pipeline.graph.large_models import byte_size
-from pipeline.graph.prepare import without_shapes
+from pipeline.graph.prepare import initializers_of, without_shapes
 from pipeline.mixed_precision.bisection import Bisection
-from pipeline.mixed_precision.candidate_builder import most_integer
+from pipeline.mixed_precision.candidate_builder import Builder, most_integer
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
+from pipeline.mixed_precision.precision_groups import Group
+from pipeline.optimize.layouts import Layout
 from pipeline.quantize.plan import Precision
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ HARDLY = 1.02  # times what is allowed, that a group is expected to lead to whic
 LITTLE_GAIN = 0.001  # of a path, for which a group is not worth a trial of its own
 OF_FLOAT = 2  # samples: it was equalized, and loses nothing but rounding
 NEARLY_ALL = 0.9  # of the groups of the whole graph: who ends there loses about as much
+MOST_BYTES = 0.8  # of what can be stored as int8: small weights are those of narrow layers, which gain most in other layouts
 FAR = 1.5  # times what is allowed, beyond which the end of a path is not measured again
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
@@ -82,8 +85,8 @@ class CandidateSearch:
         So there is an answer before anything that takes long; no limit of time ends this.
 
         Args:
-            stored: also the one that stores all weights as int8 and computes in float: small, where there may be no time to
-                find more.
+            stored: also one that computes in float and stores the largest weights as int8: small, where there may be no time
+                to find more.
         """
         groups = self._trials.builder.groups
         dynamic = {
@@ -96,10 +99,11 @@ class CandidateSearch:
             self.scored(choice, label, allowed=ANYTHING, samples=None if choice else OF_FLOAT)
             for label, choice in wholes.items()
         ]
-        if stored:
-            small = {group.name: Precision.weight_int8 for group in groups if Precision.weight_int8 in group.precisions}
-            scored += [self.scored(small, "all weights stored as int8")] if small else []
-        self.time([c for c in scored if c.label in wholes or keeps_quality(c, self._budget)], always=True)
+        self.time(scored, always=True)
+        if stored and (large := _largest_stored(groups, self._trials.builder)):
+            small = self.scored(large, "the largest weights stored as int8")
+            if keeps_quality(small, self._budget):  # what computes is float: it is fast in the layout of the float graph
+                self.time([small], always=True, near=self._known(scored[0]).layout)
 
     def all_keep_quality(self, choices: Sequence[dict[str, Precision]]) -> bool:
         """Return whether the quality that is asked for is kept by each of some choices, which paths end with."""
@@ -204,12 +208,13 @@ class CandidateSearch:
         limit = self._budget.max_loss
         return candidate.samples < len(self._trials.evaluator.items) and (limit is None or candidate.loss <= FAR * limit)
 
-    def time(self, candidates: Sequence[Candidate], *, always: bool = False) -> None:
+    def time(self, candidates: Sequence[Candidate], *, always: bool = False, near: Layout | None = None) -> None:
         """Measure the speed of candidates, in every layout that they may take: together, or where that takes long one by one.
 
         Args:
             candidates: those that have been measured are left out.
             always: whatever the time; where little is left, as they are.
+            near: only in this layout, or as far as they can take it; None: in all that may be fast.
 
         Raises:
             OutOfTimeError: there is no time for the next one.
@@ -217,7 +222,7 @@ class CandidateSearch:
         waiting = list({c.label: c for c in map(self._known, candidates) if not c.measured}.values())
         self._trials.limit.check(0.0 if not always else -math.inf)
         while waiting:
-            for candidate in self._timer.timed(waiting, always=always):
+            for candidate in self._timer.timed(waiting, always=always, near=near):
                 self.keep(candidate)
             waiting = [candidate for candidate in waiting if not self._known(candidate).measured]
 
@@ -353,6 +358,22 @@ class CandidateSearch:
             fixed = self.scored(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
+
+
+def _largest_stored(groups: Sequence[Group], builder: Builder) -> dict[str, Precision]:
+    """Return the choice that stores the groups of the largest weights, which hold most of all that can be stored."""
+    constants = initializers_of(builder.model)
+    sizes = {
+        group.name: math.prod(constants[group.weight].dims)
+        for group in groups
+        if group.weight and Precision.weight_int8 in group.precisions
+    }
+    found: dict[str, Precision] = {}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if sum(sizes[one] for one in found) >= MOST_BYTES * sum(sizes.values()):
+            break
+        found[name] = Precision.weight_int8
+    return found
 
 
 def _key(

@@ -85,12 +85,13 @@ class CandidateTimer:
         self._screened: list[set[Layout]] = []  # of each candidate that was timed, the layouts that were fast
         self._seen_s: list[float] = []  # that each graph took: its making, sessions, and the first runs
 
-    def timed(self, candidates: Sequence[Candidate], *, always: bool = False) -> list[Candidate]:
+    def timed(self, candidates: Sequence[Candidate], *, always: bool = False, near: Layout | None = None) -> list[Candidate]:
         """Return candidates with their speed: together, or where that takes long as many as there is time for, one by one.
 
         Args:
             candidates: of unknown speed, with labels of their own.
             always: whatever the time; where little is left, as they are.
+            near: only in this layout, or as far as they can take it; None: in all that may be fast.
 
         Raises:
             OutOfTimeError: there is no time for the first one.
@@ -101,7 +102,7 @@ class CandidateTimer:
             if len(candidates) == 1:
                 raise OutOfTimeError
             return self.timed(candidates[:1])
-        return self._measured(candidates, left, always=always)
+        return self._measured(candidates, left, always=always, near=near)
 
     def timed_again(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return candidates with a speed that was measured of all of them together, each in its layout.
@@ -123,9 +124,11 @@ class CandidateTimer:
             log.info("%s: %.2f times as fast, timed again", candidate.label, measured[candidate.label])
         return [replace(candidate, speedup=measured[candidate.label]) for candidate in candidates]
 
-    def _measured(self, candidates: Sequence[Candidate], left: float, *, always: bool) -> list[Candidate]:
+    def _measured(self, candidates: Sequence[Candidate], left: float, *, always: bool, near: Layout | None) -> list[Candidate]:
         begun = own_time()
         allowed, fast = self._trials.layouts, self._fast_layouts
+        if near is not None:
+            fast = {near[:length] for length in range(len(near) + 1)}
         starts = {c.label: starts_of(self._trials.built(c), allowed) for c in candidates}
         room = FIRST_SHARE if always else 1 / len(candidates)
         if fast is None and self._takes(MOST_LAYOUTS) < room * left:

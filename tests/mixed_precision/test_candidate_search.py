@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
+from onnx import helper
 
 from pipeline.evaluate.loss import Loss
 from pipeline.mixed_precision import candidate_timing
@@ -41,7 +42,9 @@ def search(monkeypatch):
         def verdict(model, samples, allowed):
             return Loss(loss_of(model.doc_string.split()), 0.0, samples=1)
 
-        builder = SimpleNamespace(groups=groups, build=build, rounding=True)
+        weights = [helper.make_tensor(group.weight, 1, [10], [0.0] * 10) for group in groups]
+        graph = helper.make_model(helper.make_graph([], "net", [], [], weights))
+        builder = SimpleNamespace(groups=groups, build=build, rounding=True, model=graph)
         bench = TrialContext(
             onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict, items=[None]), [], 1, (), TimeLimit(seconds)
         )
@@ -132,7 +135,7 @@ def test_of_groups_that_are_too_much_together_the_first_are_taken(search):
 def test_where_time_is_short_a_small_file_that_computes_in_float_is_there_to_fall_back_on(search):
     groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
     hurried = search(lambda integer: 0.0, lambda integer: 1 + len(integer), seconds=0.0, groups=groups, stored=True)
-    small = next(c for c in hurried.search.candidates if c.label == "all weights stored as int8")
+    small = next(c for c in hurried.search.candidates if c.label == "the largest weights stored as int8")
     assert small.measured
     assert set(small.choice.values()) == {Precision.weight_int8}
 
@@ -140,5 +143,5 @@ def test_where_time_is_short_a_small_file_that_computes_in_float_is_there_to_fal
 def test_one_that_loses_too_much_is_not_timed(search):
     groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
     hurried = search(lambda integer: 0.2 * bool(integer), len, seconds=0.0, groups=groups, stored=True)
-    small = next(c for c in hurried.search.candidates if c.label == "all weights stored as int8")
+    small = next(c for c in hurried.search.candidates if c.label == "the largest weights stored as int8")
     assert not small.measured
