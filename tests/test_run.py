@@ -23,7 +23,7 @@ SUFFIX = {"dynamic": "int8", "static": "int8", "fp16": "fp16", "weight_only": "i
 OWN_METRICS = {
     "matcha": {"log_mel_l1", "duration_mae_frames", "roundtrip_wer_percent"},
     "vocoder": {"log_mel_l1", "mr_stft", "truth_log_mel_l1", "truth_mr_stft"},
-    "asr": {"wer_percent", "cer_percent", "posterior_kl"},
+    "asr": {"wer_percent", "cer_percent", "deletion_percent", "posterior_kl"},
 }
 
 

@@ -6,6 +6,7 @@ from pipeline.evaluate.sample_scores import OfFp32, SampleScores
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.metrics.text_metrics import (
     cer_percent,
+    deletion_percent,
     first_difference,
     next_token_percent,
     posterior_kl_of_tokens,
@@ -79,9 +80,10 @@ class AsrScorer:
         scores.notes["first_difference"] = first_difference(*tokens)
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Return the error rates over all utterances."""
+        """Return the error rates over all utterances: of words, of characters, and of words that are left out."""
         before, after = self._transcripts
         return {
             "wer_percent": (wer_percent(self._texts, before), wer_percent(self._texts, after)),
             "cer_percent": (cer_percent(self._texts, before), cer_percent(self._texts, after)),
+            "deletion_percent": (deletion_percent(self._texts, before), deletion_percent(self._texts, after)),
         }

@@ -11,9 +11,11 @@ import numpy as np
 
 from pipeline.metrics.bootstrap import Interval, mean_interval, ratio_interval
 from pipeline.metrics.metric_registry import METRICS, Aggregate, Source, sample_metrics
-from pipeline.metrics.text_metrics import character_errors, word_errors
+from pipeline.metrics.text_metrics import character_errors, word_deletions, word_errors
 
-ERROR_COUNTS = {Aggregate.word_rate: word_errors, Aggregate.character_rate: character_errors}
+ERROR_COUNTS = {
+    Aggregate.word_rate: word_errors, Aggregate.character_rate: character_errors, Aggregate.deletion_rate: word_deletions,
+}  # fmt: skip
 RESAMPLES = 1000
 
 Entry = Mapping[str, Any]

@@ -39,6 +39,7 @@ class Aggregate(Enum):
     mean = "mean over samples"
     word_rate = "word errors of all samples over words of all"
     character_rate = "character errors of all samples over characters of all"
+    deletion_rate = "words of all samples that are left out over words of all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +208,11 @@ _TABLE = (
         name="cer_percent", description="character error rate of the recognised text", source=Source.transcripts,
         evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.character_rate, proxy="posterior_kl",
         default_limit=0.3, expected=(20.0, 50.0), hub_name="cer",
+    ),
+    Metric(
+        name="deletion_percent", description="share of the words that are left out of the recognised text",
+        source=Source.transcripts, evaluations=(ASR,), unit="%", baseline=None, aggregate=Aggregate.deletion_rate,
+        proxy="posterior_kl",
     ),
     Metric(
         name="hallucination_percent", description="share of clips of silence and noise in which words are heard",

@@ -64,6 +64,26 @@ def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
 
 
+def word_deletions(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Return how many words of one utterance are left out, in an alignment with the fewest errors, and how many there are."""
+    from jiwer import process_words
+
+    _check_texts([reference], [hypothesis])
+    found = process_words(reference, hypothesis)
+    return found.deletions, found.hits + found.substitutions + found.deletions
+
+
+def deletion_percent(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Words that are left out of a set of utterances, over words of all, in percent.
+
+    Raises:
+        DataError: as for `wer_percent`.
+    """
+    _check_texts(references, hypotheses)
+    left_out, words = np.sum([word_deletions(*pair) for pair in zip(references, hypotheses, strict=True)], axis=0)
+    return float(100.0 * left_out / words)
+
+
 def posterior_kl(reference_log_probs: npt.ArrayLike, test_log_probs: npt.ArrayLike) -> float:
     """Mean over frames of KL(reference || test), in nats.
 

@@ -43,6 +43,7 @@ CONTRACT = [
     "pause_floor_db",
     "wer_percent",
     "cer_percent",
+    "deletion_percent",
     "hallucination_percent",
     "roundtrip_wer_percent",
     "full_scale_percent",

@@ -53,6 +53,12 @@ def test_wer_of_a_set_is_errors_over_words_not_the_mean_of_rates():
     assert text_metrics.wer_percent(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"]) == 10.0
 
 
+def test_words_that_are_left_out_are_counted_apart_from_those_that_are_wrong_or_too_many():
+    assert text_metrics.word_deletions("turn on the light", "turn the lights") == (1, 4)
+    assert text_metrics.deletion_percent(["turn on the light", "a b c d e f"], ["turn light", "a b x d e f g"]) == 20.0
+    assert text_metrics.deletion_percent(["turn it on"], [""]) == 100.0
+
+
 def test_wer_may_exceed_100_percent():
     assert text_metrics.wer_percent(["yes"], ["no no no"]) == 300.0
 
@@ -67,7 +73,7 @@ def test_wer_may_exceed_100_percent():
     ],
 )
 def test_error_rates_refuse_texts_that_do_not_pair_up(references, hypotheses, message):
-    for metric in (text_metrics.wer_percent, text_metrics.cer_percent):
+    for metric in (text_metrics.wer_percent, text_metrics.cer_percent, text_metrics.deletion_percent):
         with pytest.raises(DataError, match=message):
             metric(references, hypotheses)
 
