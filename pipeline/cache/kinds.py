@@ -22,7 +22,7 @@ class Kind:
     cheap: bool = False
 
 
-STATISTICS = Kind("statistics", 5, of_code=False)
+STATISTICS = Kind("statistics", 6, of_code=False)
 INFINITE = Kind("infinite_tensors")
 SAMPLES = Kind("samples", in_memory=True, cheap=True)
 CHECKED = Kind("checked_samples")

@@ -134,7 +134,8 @@ def test_noise_of_any_length_is_given_and_does_not_repeat(build):
     first, second = values[:TABLE_VALUES], values[TABLE_VALUES : 2 * TABLE_VALUES]
     spectra = np.fft.rfft(first), np.fft.rfft(second)
     correlation = np.fft.irfft(spectra[0] * spectra[1].conj()) / TABLE_VALUES  # at every lag
-    assert np.abs(correlation).max() < 0.01
+    white = np.sqrt(2 * np.log(TABLE_VALUES) / TABLE_VALUES)  # about the largest one of as many lags of white noise
+    assert np.abs(correlation).max() < 1.5 * white
 
 
 LOOP = """g (float[1, 64] x, int64 n) => (float[k, 1, 64] y) {
