@@ -39,6 +39,8 @@ def train(
     warm_up: int = 200,
     validate: Callable[[], str] | None = None,
     validate_every: int = 500,
+    optimizer: torch.optim.Optimizer | None = None,
+    factor: Callable[[int], float] | None = None,
 ) -> None:
     """Trains a model in place and writes its weights.
 
@@ -55,10 +57,13 @@ def train(
         warm_up: Steps until the learning rate is at its peak.
         validate: Called every `validate_every` steps; what it returns is printed.
         validate_every: In steps.
+        optimizer: Instead of AdamW, with its learning rate at the peak.
+        factor: Step -> of the peak learning rate; None: `learning_rate`.
     """
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=betas, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps=steps, warm_up=warm_up))
+    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=peak, betas=betas, weight_decay=weight_decay)
+    factor = factor or (lambda step: learning_rate(step, steps=steps, warm_up=warm_up))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     history: list[dict[str, float]] = []
     for step in range(1, steps + 1):
         parts = losses(*next(batches))

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.value_info import dims_of, dtype_of
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
 from pipeline.models.loop_settings import loop_of
-from pipeline.models.model_files import header_of, metadata_of, number_in, text_in
+from pipeline.models.model_files import find_in, header_of, metadata_of, number_in, text_in
 from pipeline.models.speech_model import Run
 from pipeline.models.state_loop import Cut
 from pipeline.models.stepwise_model import StepwiseModel
@@ -58,7 +59,7 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
 
     Attributes:
         dir: a directory with encoder-*.onnx, decoder-*.onnx, joiner-*.onnx and tokens.txt; of CTC, with one graph.
-        path: the graph of a CTC model.
+        path: the encoder of a transducer, with the other two beside it; or the graph of a CTC model.
         tail_s: silence behind each recording, as clients add it: what has not been said at its end is said then.
         batch: 1: the graphs that are written take one recording at a time, as in an app, and what follows from that is computed
             already; null: any number, as a server that decodes several streams in one call needs it.
@@ -70,7 +71,7 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
 
     @cached_property
     def graphs(self) -> dict[str, str]:
-        """The three graphs; of CTC, the encoder.
+        """The three graphs; of CTC, the encoder. Beside an encoder that `path` names lie the other two.
 
         Raises:
             ModelError: neither model.dir nor model.path is set, or the directory lacks one of them.
@@ -80,9 +81,16 @@ class StreamingZipformer(StepwiseModel, WordRecogniser):
                 "model.dir: not set: name the directory that holds encoder-*.onnx, decoder-*.onnx, joiner-*.onnx, or the graph "
                 "of a CTC model."
             )
-        if self.dir is None or not any(file for part in PARTS for file in resolve_path(self.dir).glob(f"*{part}*.onnx")):
+        folder = resolve_path(self.dir) if self.dir is not None else resolve_path(str(self.path)).parent
+        is_search = {part: any(folder.glob(f"*{part}*.onnx")) for part in PARTS}
+        if self.dir is None and (
+            "encoder" not in Path(str(self.path)).name or not (is_search["decoder"] or is_search["joiner"])
+        ):
+            return {"encoder": str(self.path)}
+        if not any(is_search.values()):
             return {"encoder": self.named("streaming CTC model", "ctc-*.onnx", "model*.onnx", "*.onnx")}
-        return {part: self.named(part, f"{part}-*.onnx", f"{part}.onnx", f"*{part}*.onnx") for part in PARTS}
+        found = {part: find_in(folder, part, f"{part}-*.onnx", f"{part}.onnx", f"*{part}*.onnx") for part in PARTS}
+        return {part: str(path) for part, path in found.items()} | ({} if self.dir is not None else {"encoder": str(self.path)})
 
     @property
     def encoder(self) -> str:

@@ -109,6 +109,29 @@ def test_a_ctc_model_is_one_graph_whose_best_tokens_are_merged(tmp_path, repo):
     assert outputs["tokens"].tolist() == merged
 
 
+def test_beside_an_encoder_that_is_named_lie_its_decoder_and_its_joiner(tmp_path):
+    folder = write_streaming(tmp_path / "s")
+    named = StreamingZipformer("s", path=str(folder / "encoder.onnx"))
+    assert named.graphs == StreamingZipformer("s", dir=str(folder)).graphs
+    assert list(named.graphs) == ["encoder", "decoder", "joiner"]
+    (folder / "joiner.onnx").unlink()
+    with pytest.raises(ModelError, match="has no joiner"):
+        _ = StreamingZipformer("s", path=str(folder / "encoder.onnx")).graphs
+
+
+def test_the_recogniser_that_ships_hears_as_many_words_with_integers(run_quickly):
+    run = run_quickly(
+        "model=streaming_zipformer", "mode=dynamic", "stages=[load,quantize,evaluate]", "evaluation.samples=16",
+        "evaluation.silent_clips=0", "evaluation.node_samples=0",
+    ).succeeded()  # fmt: skip
+    assert {artifact["graph"] for artifact in run.report["artifacts"]} == {"encoder", "joiner"}
+    found = run.report["evaluation"]["metrics"]
+    words, left_out = found["wer_percent"], found["deletion_percent"]
+    assert left_out["baseline"] <= words["baseline"] < 40.0
+    assert words["quantized"] < words["baseline"] + 5.0
+    assert left_out["delta_interval"] is not None
+
+
 def test_a_directory_of_a_streaming_model_is_told_from_one_that_hears_all_at_once(tmp_path):
     folder = write_streaming(tmp_path / "s")
     for place in (folder, folder / "encoder.onnx"):
