@@ -65,9 +65,10 @@ def measure_gain(
         order = (0, 1) if number % 2 == 0 else (1, 0)
         turns = bench.round(range(2), together=False, order=order, rng=rng, at_least=pairs, seconds=max_seconds / ROUNDS)
         logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
-        if number % 2 == 1 and (len(logs[0]) + len(logs[1]) >= min_pairs or own_time() >= until):
+        if number % 2 == 1:
             level, ratios = _without_order(*logs)
-            if own_time() >= until or _is_clear(level, ratios) or (number >= ROUNDS - 1 and not _is_open(level, ratios)):
+            enough = number >= ROUNDS - 1 and len(ratios) >= min_pairs
+            if own_time() >= until or _is_clear(level, ratios) or (enough and not _is_open(level, ratios)):
                 break
     level, ratios = _without_order(*logs)
     speedup = float(np.exp(level))

@@ -45,7 +45,7 @@ from pipeline.mixed_precision.time_limit import (
     estimated_seconds,
     in_words,
 )  # fmt: skip
-from pipeline.mixed_precision.typical_sample import typical
+from pipeline.mixed_precision.typical_sample import rather_short, typical
 from pipeline.mixed_precision.utilities import utilities_of
 from pipeline.models.speech_model import HasPosteriors
 from pipeline.optimize.around_quantization import layouts_for, opened
@@ -225,7 +225,7 @@ class _Search:
         if mode.optimize:
             self._begin("rewriting float operators")
             until = self._limit.share(REWRITING_SHARE)
-            self._rewritten = opened(prepared, mode, given[:3], threads, until=until, place=inputs.place)
+            self._rewritten = opened(prepared, mode, rather_short(given), threads, until=until, place=inputs.place)
             prepared = replace(prepared, model=with_shapes(self._rewritten.model))
         self._begin("calibrating")
         fold(prepared.model, Algorithms(fold_batch_norm=True))
