@@ -92,7 +92,7 @@ def limit_memory():
     subprocess.Popen(["sh", "-c", f"sleep 100; kill -9 {os.getpid()}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     status = Path("/proc/self/status").read_text(encoding="ascii")
     has = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:"))
-    left = int(2 ** RNG.uniform(15, 20))  # 32 kB to 1 MB
+    left = int(2 ** RNG.uniform(14, 21))  # 16 kB to 2 MB
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
     libc.malloc.argtypes = (ctypes.c_size_t,)
