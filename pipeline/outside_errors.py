@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import PipelineError, StageError
+from pipeline.errors import DataError, PipelineError, StageError
 from pipeline.limits import MEGABYTE
 
 DISK = {
@@ -123,6 +123,8 @@ def outside_error(error: BaseException, stage: str | None = None) -> OutsideErro
     if (lack := lack_of_memory(error)) is not None:
         lower = LOWER.get(stage or "", "the size of the model or of its samples")
         words = _shortened(_words(lack)) or "an array could not be had"
+        if isinstance(error, DataError):  # it may say that it is larger than it is
+            words = f"{_words(error).rstrip('.')} ({words})" if words not in _words(error) else _words(error)
         return OutsideError(f"{where}out of memory{_figures()}: {words.rstrip('.')}. Lower {lower}.")
     if isinstance(error.__cause__, OSError):  # logging's, for one, says only that a handler cannot be configured
         error = error.__cause__

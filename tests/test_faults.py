@@ -215,8 +215,12 @@ AT_A_NODE = "Non-zero status code returned while running Conv node. Name:'conv_a
     ("error", "cause", "words"),
     [
         (StageError("model.onnx does not run on sample 'a'. Exclude the node"), RuntimeException(AT_A_NODE), "std::bad_alloc"),
-        (DataError("a.npz is not an .npz that numpy reads"), MemoryError("Unable to allocate 3 GiB"), "3 GiB"),
-        (DataError("a.npz is not an .npz that numpy reads"), MemoryError(), "an array could not be had"),
+        (
+            DataError("a.npz is not an .npz that numpy reads"),
+            MemoryError("Unable to allocate 3 GiB"),
+            "numpy reads (Unable to allocate 3 GiB).",
+        ),
+        (DataError("a.npz is not an .npz that numpy reads"), MemoryError(), ": a.npz is not"),
         (ModelError("model.onnx is not an ONNX model"), DecodeError("Error parsing: Arena alloc failed"), "Arena alloc failed"),
         (ModelError("model.onnx is not an ONNX model"), OSError(errno.ENOMEM, "Cannot allocate"), "Cannot allocate"),
     ],
