@@ -68,12 +68,14 @@ def spoken_of(words: str) -> MemoryError | None:
 def lack_of_memory(error: BaseException) -> BaseException | None:
     """Return which error says that memory is used up: this one, or one that it was made of; None: none does.
 
-    An error of this program is asked for its cause only: its own words may hold any name of a file or a node.
+    An error of this program is asked for its cause only: its own words may hold any name of a file or a node. So may those of
+    an error of the system, which has a number instead; that of a library that cannot be loaded has none.
     """
     for one in made_of(error):
         if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
             return one
-        if not isinstance(one, PipelineError | OSError) and says_no_memory(str(one)):
+        own_words = isinstance(one, PipelineError) or (isinstance(one, OSError) and one.errno is not None)
+        if not own_words and says_no_memory(str(one)):
             return one
     return None
 
@@ -125,7 +127,9 @@ def outside_error(error: BaseException, stage: str | None = None) -> OutsideErro
         words = _shortened(_words(lack)) or "an array could not be had"
         if isinstance(error, DataError):  # it may say that it is larger than it is
             words = f"{_words(error).rstrip('.')} ({words})" if words not in _words(error) else _words(error)
-        return OutsideError(f"{where}out of memory{_figures()}: {words.rstrip('.')}. Lower {lower}.")
+        figures = _figures()
+        lower += ", or raise that limit" if "ulimit" in figures else ""
+        return OutsideError(f"{where}out of memory{figures}: {words.rstrip('.')}. Lower {lower}.")
     if isinstance(error.__cause__, OSError):  # logging's, for one, says only that a handler cannot be configured
         error = error.__cause__
     if isinstance(error, OSError) and error.errno in DISK:

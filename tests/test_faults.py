@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 import pipeline
+from pipeline.config.composition_error import composition_error
 from pipeline.errors import ConfigError, DataError, ModelError, PipelineError, StageError
 from pipeline.graph.session import infer, open_session
 from pipeline.outside_errors import outside_error, told_of
@@ -236,9 +237,20 @@ def test_no_node_sample_or_file_is_blamed_where_memory_was_used_up(error, cause,
     assert told_of(told) is told  # by whoever passes it on
 
 
+def test_a_library_that_memory_does_not_suffice_to_load_is_no_directory_that_cannot_be_written():
+    """Under ulimit -v 300000, numpy's or libsndfile's."""
+    for kind in (ImportError, OSError):
+        told = composition_error(kind("libsndfile.so: failed to map segment from shared object"))
+        assert told.startswith("out of memory, with ")
+        assert "libsndfile.so: failed to map segment" in told
+    assert composition_error(OSError(errno.EROFS, "Read-only", "failed to map segment/run")).startswith("hydra.run.dir: ")
+
+
 def test_the_limit_of_the_shell_is_told_where_there_is_one(monkeypatch):
     monkeypatch.setattr("pipeline.memory.process_limits", lambda: {"-v": 900_000_000})
-    assert " MB, ulimit -v allows 900 MB: no array" in str(told_of(MemoryError("no array.")))
+    told = str(told_of(MemoryError("no array.")))
+    assert " MB, ulimit -v allows 900 MB: no array. Lower" in told
+    assert told.endswith(", or raise that limit.")
 
 
 def test_a_name_that_sounds_like_it_is_no_lack_of_memory():
