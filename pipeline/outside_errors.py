@@ -77,7 +77,20 @@ def lack_of_memory(error: BaseException) -> BaseException | None:
         own_words = isinstance(one, PipelineError) or (isinstance(one, OSError) and one.errno is not None)
         if not own_words and says_no_memory(str(one)):
             return one
+        if isinstance(one, SystemError) and "without" in str(one) and _is_limited():
+            return one
     return None
+
+
+def _is_limited() -> bool:
+    """Return whether this process has a limit of memory.
+
+    A call of C that failed without saying why has most likely met it: CPython makes a SystemError of that, "error return
+    without exception set".
+    """
+    from pipeline.memory import process_limits
+
+    return bool(process_limits())
 
 
 def made_of(error: BaseException) -> Iterator[BaseException]:

@@ -253,6 +253,13 @@ def test_the_limit_of_the_shell_is_told_where_there_is_one(monkeypatch):
     assert told.endswith(", or raise that limit.")
 
 
+def test_a_call_of_c_that_failed_and_says_not_why_has_met_the_limit_where_there_is_one(monkeypatch):
+    error = SystemError("error return without exception set")
+    for limits, told in (({}, False), ({"-d": 10**9}, True)):
+        monkeypatch.setattr("pipeline.memory.process_limits", lambda limits=limits: limits)
+        assert (told_of(error) is not None) is told
+
+
 def test_a_name_that_sounds_like_it_is_no_lack_of_memory():
     error = ModelError("model.path: bad_alloc.onnx has no node std::bad_alloc")
     assert told_of(error) is error
