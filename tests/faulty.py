@@ -63,25 +63,28 @@ def in_stage(act):
 
     from pipeline import runner
 
-    run_stage = runner.Stage.run
+    run_stage, run_stages, undo = runner.Stage.run, runner.run_stages, []
+
+    def run_job(*arguments, **settings):
+        try:
+            return run_stages(*arguments, **settings)
+        finally:
+            if "FAULT_JOB" in os.environ and undo:
+                undo.pop()()
 
     def run(self, context):
         job = os.environ.get("FAULT_JOB")
         if self.name != os.environ["FAULT_STAGE"] or (job is not None and job != str(HydraConfig.get().job.num)):
             return run_stage(self, context)
-        undo = act()
-        try:
-            found = run_stage(self, context)
-        finally:
-            if job is not None:
-                undo()
+        undo.append(act())
+        found = run_stage(self, context)
         if KIND == "kill":  # it has come to the end of the stage
             (context.directory.path / ".staging").mkdir(exist_ok=True)
             (context.directory.path / ".staging" / "half.onnx").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    runner.Stage.run = run
+    runner.Stage.run, runner.run_stages = run, run_job
 
 
 def kill_later():
