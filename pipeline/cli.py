@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.garbage import collect_garbage
 from pipeline.hydra_hooks import BASIC_SWEEPER, SEARCH_SWEEPER, end_sweep, lost_workers, register
 from pipeline.interruption import begin, interruption_in, status_of
-from pipeline.outside_errors import outside_error
+from pipeline.outside_errors import outside_error, told_of
 from pipeline.past_runs import look_back
 from pipeline.paths import config_directory
 from pipeline.record.console import Paragraph, drop_output, log_console, log_without_readers, result_console, say
@@ -272,7 +272,7 @@ def _executed(composed: DictConfig, directory: "RunDirectory", overrides: list[s
         return resume_run(directory, to_cache_config(composed)) if goes_on else _execute(composed, directory, overrides)
     except BaseException as error:
         if (stopped := interruption_in(error)) is None:
-            if isinstance(error, PipelineError) or (told := outside_error(error)) is None:
+            if (told := told_of(error)) is None or told is error:
                 raise
             mark_failed(directory.path, str(told))  # after the stages: while a page was written
             raise told from error

@@ -22,10 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import register_schemas
 from pipeline.config.saved_settings import read_settings
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
 from pipeline.interruption import begin
 from pipeline.lost_workers import is_loss, loss_in_words
-from pipeline.outside_errors import outside_error
+from pipeline.outside_errors import told_of
 from pipeline.record.console import Paragraph, result_console, say
 from pipeline.record.run_directory import past_config_file, stay_alone_in
 from pipeline.record.search_record import STUDY_FILE, read_search
@@ -148,7 +148,7 @@ class ClaimDirectory(Callback):
         except OmegaConfBaseException:
             pass  # Hydra meets the same error next, where it can be told
         except Exception as error:
-            told = error if isinstance(error, PipelineError) else outside_error(error)
+            told = told_of(error)
             if told is None:
                 log.exception("The sweep cannot begin")
             else:

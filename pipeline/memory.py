@@ -20,6 +20,16 @@ def memory_bytes() -> int:
     return found
 
 
+def process_limits() -> dict[str, int]:
+    """Return how many bytes of memory this process may have at most, by the option of `ulimit` that allows no more."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return {}
+    found = {option: resource.getrlimit(kind)[0] for option, kind in (("-v", resource.RLIMIT_AS), ("-d", resource.RLIMIT_DATA))}
+    return {option: size for option, size in found.items() if size != resource.RLIM_INFINITY}
+
+
 def used_bytes() -> int:
     """Return how many bytes of memory this process has now."""
     import psutil

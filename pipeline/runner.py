@@ -5,21 +5,24 @@ returns that one value. The runner refuses a selection that lacks what a stage n
 report.json after every stage, so that a run that is killed has said how far it came.
 """
 
+import contextlib
+import gc
 import logging
 import os
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from pipeline.cache.current_cache import current, using
 from pipeline.config.readers import calibrates
 from pipeline.config.settings import RunConfig
-from pipeline.errors import PipelineError, StageError
+from pipeline.errors import ConfigError, PipelineError, StageError
 from pipeline.evaluate.evaluation import check_evaluation
-from pipeline.graph.rehearsal import rehearsals
+from pipeline.graph.rehearsal import Rehearsals, rehearsals
 from pipeline.interruption import boundary, interruption_in
 from pipeline.limits import holding
-from pipeline.outside_errors import outside_error
+from pipeline.outside_errors import lack_of_memory, made_of, told_of
 from pipeline.own_time import own_time
 from pipeline.record.environment import environment
 from pipeline.record.report_end import mark_failed
@@ -83,11 +86,18 @@ def run_stages(
         KeyboardInterrupt: the run was interrupted; the report says so, and holds what there is.
     """
     with holding(config.limits), using(config.cache), rehearsals() as others:  # starts a process, while the rest is made ready
-        others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE))
-        return _run(config, directory, warnings, restored)
+        _let_end(others, directory)
+        return _run(config, directory, warnings, restored, others)
 
 
-def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], restored: Restored | None) -> Report:
+def _let_end(others: Rehearsals, directory: RunDirectory, *message: str) -> None:
+    """Let the other process end the report, with a message, where this one ends or fails without having done so."""
+    others.on_death("pipeline.record.report_end", "end_report", str(directory.path.absolute() / REPORT_FILE), *message)
+
+
+def _run(
+    config: RunConfig, directory: RunDirectory, warnings: Sequence[str], restored: Restored | None, others: Rehearsals
+) -> Report:
     context = RunContext(config, directory)
     done: list[StageRun] = []
     used = current().used
@@ -124,26 +134,53 @@ def _run(config: RunConfig, directory: RunDirectory, warnings: Sequence[str], re
                     _run_stage(stage, context)
                 standing = write("running")
     except BaseException as error:
-        stopped = interruption_in(error)
-        directory.clear_staging()
-        if standing is not None:
-            keep_standing(directory, standing)
-        if stopped is not None:
+        if (stopped := interruption_in(error)) is not None:
+            directory.clear_staging()
+            if standing is not None:
+                keep_standing(directory, standing)
             write("interrupted")
             raise stopped from None
-        failed = next((run.name for run in stages_of(config.stages, done, "failed") if run.status == "failed"), None)
-        told = error if isinstance(error, PipelineError) else outside_error(error, failed)
-        message = str(told) if told is not None else f"{type(error).__name__}: {error}"
-        try:
-            write("failed", message)
-        except OSError:
-            mark_failed(directory.path, message)
+        told = _end_failed(error, context, done, write, standing, others)
         if told is None or told is error:
             raise
-        log.debug("what the user is told of as %s", message, exc_info=True)
+        log.debug("what the user is told of as %s", told, exc_info=True)
         raise told from error
     directory.clear_staging()
     return write("done")
+
+
+def _end_failed(
+    error: BaseException,
+    context: RunContext,
+    done: Sequence[StageRun],
+    write: Callable[[str, str], Report],
+    standing: Report | None,
+    others: Rehearsals,
+) -> PipelineError | None:
+    """Let the report say that the run failed; return what the user is told, None where the error is a defect.
+
+    Where memory is used up, what the stage held is let go first, and the other process knows what to write if this one cannot.
+    """
+    directory = context.directory
+    if used_up := lack_of_memory(error) is not None:
+        for one in made_of(error):
+            traceback.clear_frames(one.__traceback__)
+        gc.collect()
+    failed = next((run.name for run in stages_of(context.config.stages, done, "failed") if run.status == "failed"), None)
+    told = told_of(error, failed)
+    message = str(told) if told is not None else f"{type(error).__name__}: {error}"
+    with contextlib.suppress(OSError, MemoryError, ConfigError):
+        if used_up:
+            _let_end(others, directory, message)
+        directory.clear_staging()
+        if standing is not None:
+            keep_standing(directory, standing)
+    try:
+        write("failed", message)
+    except (OSError, MemoryError):
+        with contextlib.suppress(MemoryError):
+            mark_failed(directory.path, message)
+    return told
 
 
 def warnings_of(config: RunConfig) -> list[str]:

@@ -11,12 +11,21 @@ from pipeline.extras import how_to_install
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a single letter is a drive of Windows
 LOCAL = ("file", "local")
+WEB = ("http", "https")
 CREDENTIALS = (
     "Credentials belong in the environment or in the files of the service's own tools (of S3: AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or ~/.aws), or in fsspec's (FSSPEC_S3_KEY, or ~/.config/fsspec): settings are shown and kept."
 )
 
-OWN_CHECKS = ("model.url", "tracking.uri")
+IN_TEXT = re.compile(URL.pattern + r"([^\s,'\"\]}]*)")
+PASSWORD = re.compile(r"[^/@\[\]:]*:(?!\d*(?:/|$))[^@]*@")  # a port is digits; a password that is not quoted may hold a slash
+USER = re.compile(r"[^/?#]*@")
+OWN_PARAMETERS = ("model.url", "tracking.uri")  # whose addresses may hold `?`
+OWN_PLACES = {
+    "tracking.uri": "Give it in MLFLOW_TRACKING_PASSWORD.",
+    "model.url": "Settings are shown and kept: download the file by other means, and give model.path.",
+}
+SECRET_PARAMETER = re.compile(r"[?&;#][^=&;]*(?:sig|token|key|secret|passw|credential|auth)[^=&;]*=", re.IGNORECASE)
 
 _asked: set[int] = set()  # file systems that this run has asked; fsspec keeps them
 
@@ -35,10 +44,8 @@ def url_problem(url: str) -> str | None:
     scheme, rest = url.split("://", 1)
     if "::" in url:
         return "URLs in URLs (`::`) are not opened; name the file itself."
-    if re.match(r"[^/]*:[^/]*@", rest):
-        return f"the URL holds a password. {CREDENTIALS}"
-    if scheme not in LOCAL and ("?" in rest or "#" in rest):
-        return f"the URL holds `?` or `#`, behind which signatures and tokens stand. {CREDENTIALS}"
+    if (problem := _secret_in(scheme, rest)) is not None:
+        return problem
     if scheme.lower() == "memory":
         return "memory:// is seen by one process alone, and is empty at its start. Name a place that jobs share."
     if {"..", "."} & set(rest.split("/")):
@@ -61,8 +68,31 @@ def refuse_secrets(overrides: list[str]) -> None:
             raise ConfigError(
                 f"{key}: {value} is a URL; runs are written to a directory. results.url copies them at their end."
             )
-        if key.lstrip("+") not in OWN_CHECKS and re.search(r"[A-Za-z][A-Za-z0-9+.-]+://[^/\s,'\"]*:[^/\s,'\"]*@", value):
-            raise ConfigError(f"{key}: the URL holds a password. {CREDENTIALS}")
+        key = key.lstrip("+")
+        for scheme, rest in IN_TEXT.findall(value):
+            if key == "tracking.uri" and scheme.lower() not in WEB:
+                continue  # a database has its password in its address; it is not kept
+            parameters = key in OWN_PARAMETERS or key.startswith("hydra.")
+            if (problem := _secret_in(scheme, rest, parameters=parameters)) is not None:
+                raise ConfigError(f"{key}: {problem.replace(CREDENTIALS, OWN_PLACES.get(key, CREDENTIALS))}")
+
+
+def _secret_in(scheme: str, rest: str, *, parameters: bool = False) -> str | None:
+    """Return what is wrong with a URL that holds a secret, as a sentence; None: it holds none.
+
+    Args:
+        scheme: what stands before `://`.
+        rest: what stands behind it.
+        parameters: `?` and `#` are allowed, but for names that signatures and tokens have.
+    """
+    web = scheme.lower() in WEB
+    if PASSWORD.match(rest) or (web and USER.match(rest)):  # of the web, a name alone is a token
+        return f"the URL holds a password. {CREDENTIALS}"
+    if scheme.lower() in LOCAL:
+        return None
+    if SECRET_PARAMETER.search(rest) if parameters else "?" in rest or "#" in rest:
+        return f"the URL holds `?` or `#`, behind which signatures and tokens stand. {CREDENTIALS}"
+    return None
 
 
 def ask_anew() -> None:

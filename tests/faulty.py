@@ -58,15 +58,25 @@ def make_read_only():
 
 
 def in_stage(act):
-    """Call a function where the stage FAULT_STAGE begins."""
+    """Call a function where the stage FAULT_STAGE begins, of the job FAULT_JOB of a sweep; what it returns, at its end."""
+    from hydra.core.hydra_config import HydraConfig
+
     from pipeline import runner
 
-    run_stage = runner.Stage.run
+    run_stage, run_stages, undo = runner.Stage.run, runner.run_stages, []
+
+    def run_job(*arguments, **settings):
+        try:
+            return run_stages(*arguments, **settings)
+        finally:
+            if "FAULT_JOB" in os.environ and undo:
+                undo.pop()()
 
     def run(self, context):
-        if self.name != os.environ["FAULT_STAGE"]:
+        job = os.environ.get("FAULT_JOB")
+        if self.name != os.environ["FAULT_STAGE"] or (job is not None and job != str(HydraConfig.get().job.num)):
             return run_stage(self, context)
-        act()
+        undo.append(act())
         found = run_stage(self, context)
         if KIND == "kill":  # it has come to the end of the stage
             (context.directory.path / ".staging").mkdir(exist_ok=True)
@@ -74,7 +84,7 @@ def in_stage(act):
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    runner.Stage.run = run
+    runner.Stage.run, runner.run_stages = run, run_job
 
 
 def kill_later():
@@ -85,12 +95,26 @@ def kill_later():
 
 
 def limit_memory():
-    """Let this process have little more memory than it has now; one that hangs for that is killed."""
-    subprocess.Popen(["sh", "-c", f"sleep 100; kill -9 {os.getpid()}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Let this process have hardly more memory than it uses now; one that hangs for that is killed.
+
+    What the allocator of the C library has free would last for a stage: it is taken too, but for what the seed leaves.
+    """
+    signal.alarm(100)
     status = Path("/proc/self/status").read_text(encoding="ascii")
     has = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:"))
-    limit = has + int(2 ** RNG.uniform(17, 21))  # 0.1 MB to 2 MB
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    left = int(2 ** RNG.uniform(14, 21))  # 16 kB to 2 MB
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    libc.malloc.argtypes = (ctypes.c_size_t,)
+    kept = [libc.malloc(16384) for _ in range(left >> 14)]
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (has, before[1]))
+    for size in (1 << 20, 1 << 16, 1 << 12, 1 << 10):
+        while libc.malloc(size):
+            pass
+    for block in kept:
+        libc.free(block)
+    return lambda: (signal.alarm(0), resource.setrlimit(resource.RLIMIT_DATA, before))
 
 
 def let_the_clock_jump():

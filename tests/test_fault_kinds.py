@@ -146,6 +146,27 @@ def test_a_run_that_gets_no_more_memory_fails_and_is_resumed(place, run_in, comm
     assert_finished(place, undisturbed, before)
 
 
+@pytest.mark.parametrize("seed", range(COUNT if "FAULTS" in os.environ else 0))
+def test_a_job_of_a_sweep_that_gets_no_more_memory_fails_alone(place, run_in, command, faults, seed):
+    """A process that runs the next job has the memory of the one that failed."""
+    before, job, stage = hashes(place), str(random.Random(f"job {seed}").randrange(3)), STAGES[(seed + 1) % len(STAGES)]
+    fault = {"FAULT": "memory", "FAULT_SEED": str(seed), "FAULT_STAGE": stage, "FAULT_JOB": job, "PYTHONPATH": faults}
+    sweep = run_in(place, "-m", *command, "seed=1,2,3", "hydra.sweep.dir=sweep", copies=False, **fault)
+    words = f"seed {seed}, job {job}, {stage}: {sweep.exit_code} {sweep.stdout[-800:]} {sweep.stderr[-1500:]}"
+    assert sweep.exit_code == FAILED, words
+    assert "Traceback" not in sweep.stderr, words
+    assert f"1 of 3 jobs failed: #{job}" in sweep.stdout, words
+    reports = [read_report(path.parent, "test") for path in place.glob("outputs/model/static/*/report.json")]
+    assert sorted(report.status for report in reports) == ["done", "done", "failed"], words
+    [error] = [report.error for report in reports if report.status == "failed"]
+    assert error.startswith(f"{stage}: "), words
+    assert "memory" in error, words
+    run_in(place, "resume=sweep", "resume_failed=true").succeeded()
+    again = [read_report(path.parent, "test").status for path in place.glob("outputs/model/static/*/report.json")]
+    assert again == ["done"] * 3, words
+    assert {path: digest for path, digest in hashes(place).items() if path in before} == before
+
+
 def starting(server, place):
     """Return a function that starts the command in a folder, and one that waits for its end, as `run_in` does both."""
 

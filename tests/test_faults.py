@@ -12,14 +12,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 import pipeline
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.outside_errors import outside_error
+from pipeline.config.composition_error import composition_error
+from pipeline.errors import ConfigError, DataError, ModelError, PipelineError, StageError
+from pipeline.graph.session import infer, open_session
+from pipeline.outside_errors import outside_error, told_of
 from pipeline.record.report_end import mark_failed
-from pipeline.record.run_directory import RunDirectory
+from pipeline.record.run_directory import RunDirectory, write_text
 from pipeline.report.report_file import read_report
+from pipeline.sample import Sample
 
 QUANTIZED = ("model=onnx", "model.path=model.onnx", "mode=dynamic", "stages=[load,quantize]")
 
@@ -201,6 +207,90 @@ def test_what_a_library_makes_another_error_of_is_told_by_its_cause(tmp_path):
     with pytest.raises(ValueError, match="Unable to configure handler") as raised:
         logging.config.dictConfig({"version": 1, "handlers": {"file": handler}, "disable_existing_loggers": False})
     assert "run.log cannot be written or read: Not a directory" in str(outside_error(raised.value))
+
+
+AT_A_NODE = "Non-zero status code returned while running Conv node. Name:'conv_a' Status Message: std::bad_alloc"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "words"),
+    [
+        (StageError("model.onnx does not run on sample 'a'. Exclude the node"), RuntimeException(AT_A_NODE), "std::bad_alloc"),
+        (
+            DataError("a.npz is not an .npz that numpy reads"),
+            MemoryError("Unable to allocate 3 GiB"),
+            "numpy reads (Unable to allocate 3 GiB).",
+        ),
+        (DataError("a.npz is not an .npz that numpy reads"), MemoryError(), ": a.npz is not"),
+        (ModelError("model.onnx is not an ONNX model"), DecodeError("Error parsing: Arena alloc failed"), "Arena alloc failed"),
+        (ModelError("model.onnx is not an ONNX model"), OSError(errno.ENOMEM, "Cannot allocate"), "Cannot allocate"),
+    ],
+)
+def test_no_node_sample_or_file_is_blamed_where_memory_was_used_up(error, cause, words):
+    try:
+        raise error from cause
+    except PipelineError as raised:
+        told = told_of(raised, "quantize")
+    assert str(told).startswith("quantize: out of memory, with ")
+    assert words in str(told)
+    assert str(told).endswith("Lower calibration.samples, or give shorter samples.")
+    assert told_of(told) is told  # by whoever passes it on
+
+
+def test_a_library_that_memory_does_not_suffice_to_load_is_no_directory_that_cannot_be_written():
+    """Under ulimit -v 300000, numpy's or libsndfile's."""
+    for kind in (ImportError, OSError):
+        told = composition_error(kind("libsndfile.so: failed to map segment from shared object"))
+        assert told.startswith("out of memory, with ")
+        assert "libsndfile.so: failed to map segment" in told
+    assert composition_error(OSError(errno.EROFS, "Read-only", "failed to map segment/run")).startswith("hydra.run.dir: ")
+
+
+def test_the_limit_of_the_shell_is_told_where_there_is_one(monkeypatch):
+    monkeypatch.setattr("pipeline.memory.process_limits", lambda: {"-v": 900_000_000})
+    told = str(told_of(MemoryError("no array.")))
+    assert " MB, ulimit -v allows 900 MB: no array. Lower" in told
+    assert told.endswith(", or raise that limit.")
+
+
+def test_a_call_of_c_that_failed_and_says_not_why_has_met_the_limit_where_there_is_one(monkeypatch):
+    error = SystemError("error return without exception set")
+    for limits, told in (({}, False), ({"-d": 10**9}, True)):
+        monkeypatch.setattr("pipeline.memory.process_limits", lambda limits=limits: limits)
+        assert (told_of(error) is not None) is told
+
+
+def test_a_name_that_sounds_like_it_is_no_lack_of_memory():
+    error = ModelError("model.path: bad_alloc.onnx has no node std::bad_alloc")
+    assert told_of(error) is error
+
+
+def test_a_session_that_lacks_memory_does_not_blame_its_graph(build):
+    """ONNX Runtime does: `FAIL`, with the name of the node."""
+    model = build("g (int64[1] shape) => (float[n] y) { y = Expand (one, shape) }", one=np.ones(1, np.float32))
+    session = open_session(model)
+    with pytest.raises(MemoryError, match="Failed to allocate memory"):
+        infer(session, Sample("a", {"shape": np.array([2**44])}))
+
+
+def test_a_run_without_the_memory_to_say_so_lets_another_process_say_that_it_failed(user_files, monkeypatch):
+    def stage_run(*_):
+        raise StageError("model.onnx does not run on sample 'a'") from RuntimeException(AT_A_NODE)
+
+    def write(target, text):
+        if target.name == "report.json" and '"failed"' in text:
+            raise MemoryError
+        write_text(target, text)
+
+    monkeypatch.chdir(user_files)
+    monkeypatch.setattr("pipeline.runner.Stage.run", stage_run)
+    for module in ("run_directory", "report_end"):
+        monkeypatch.setattr(f"pipeline.record.{module}.write_text", write)
+    with pytest.raises(PipelineError, match="load: out of memory, with") as raised:
+        pipeline.run([*QUANTIZED, "hydra.run.dir=run"])
+    report = read_report(user_files / "run", "test")
+    assert (report.status, report.error) == ("failed", str(raised.value))
+    assert [stage.status for stage in report.stages] == ["failed", "pending"]
 
 
 def test_a_defect_of_the_program_is_none_of_them():

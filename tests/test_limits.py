@@ -109,6 +109,30 @@ def test_a_recording_that_is_too_long_is_refused_before_it_is_read(tmp_path):
     assert len(read_audio(path, 16_000, SampleRateMismatch.refuse, [])) == 48_000
 
 
+def write_silence(path, seconds, rate_hz, channels=1):
+    soundfile.write(path, np.zeros((seconds * rate_hz, channels), np.int16), rate_hz, subtype="PCM_16")
+    return path
+
+
+def test_a_recording_that_unpacks_to_more_than_a_sample_may_have_is_not_unpacked(tmp_path):
+    path = write_silence(tmp_path / "bomb.flac", 2, 192_000)
+    assert path.stat().st_size < 20_000
+    with holding(LimitsConfig(sample_mb=1)), pytest.raises(DataError, match=r"takes 1 MB in memory.*limits\.sample_mb=1"):
+        read_audio(path, 192_000, SampleRateMismatch.refuse, [])
+    assert len(read_audio(path, 192_000, SampleRateMismatch.refuse, [])) == 384_000
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "words"), [(16_000, 8, "8 channels"), (2**31 - 1, 1, "2147483647 Hz"), (768_001, 1, "768001 Hz")]
+)
+def test_a_recording_that_only_its_header_makes_large_is_not_read(tmp_path, monkeypatch, rate_hz, channels, words):
+    """To resample from such a rate takes a filter of as many values."""
+    soundfile.write(tmp_path / "odd.wav", np.zeros((100, channels), np.int16), rate_hz)
+    monkeypatch.setattr(soundfile, "read", None)
+    with pytest.raises(DataError, match=words):
+        read_audio(tmp_path / "odd.wav", 16_000, SampleRateMismatch.resample, [])
+
+
 def test_a_long_recording_of_a_set_is_treated_as_any_bad_sample(run_quickly):
     run = run_quickly("model=vocoder", "mode=static", QUICK, "limits.sample_seconds=0.1")
     refused(run, "limits.sample_seconds=0.1", "evaluation.path", "e000.flac")

@@ -13,6 +13,7 @@ from pipeline.cache.current_cache import MEMORY, current
 from pipeline.cache.entry_format import Entry, NotPlainError, packed, unpacked
 from pipeline.cache.kinds import Kind
 from pipeline.errors import PipelineError
+from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.typed_json import from_json
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ def recalled(kind: Kind, key: str, form: Form[T]) -> T | None:
         try:
             value = form.value_of(unpacked(content))
         except Exception as error:  # whatever was kept, it is made again
+            unless_memory_is_used_up(error)
             log.debug("an entry of the cache", exc_info=True)
             cache.store.forget(kind.name, key, f"cannot be understood ({error})")
         else:

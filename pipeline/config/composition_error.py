@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.compose import renamed
 from pipeline.errors import PipelineError, did_you_mean
+from pipeline.outside_errors import lack_of_memory, told_of
 
 COMPOSERS = frozenset({"hydra", "omegaconf", "yaml", "antlr4"})  # what they raise comes of what they were given
 
@@ -19,6 +20,8 @@ def composition_error(error: BaseException) -> str | None:  # noqa: PLR0911  a r
     Hydra and OmegaConf report a mistake in an override as a chain of exceptions; the innermost one that names the setting
     is what counts.
     """
+    if lack_of_memory(error) is not None:  # while something was composed or loaded: no setting is at fault
+        return str(told_of(error))
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -35,7 +38,8 @@ def composition_error(error: BaseException) -> str | None:  # noqa: PLR0911  a r
     if _raised_in(error) in COMPOSERS and not isinstance(error, OSError):  # ValueError, AssertionError: `mode=2`, for example
         return f"the settings cannot be composed: {' '.join(str(error).split()) or type(error).__name__}"
     if isinstance(error, OSError):
-        return f"hydra.run.dir: {error.filename or 'its directory'} cannot be written ({error.strerror}); name another place."
+        reason = error.strerror or error
+        return f"hydra.run.dir: {error.filename or 'its directory'} cannot be written ({reason}); name another place."
     return None
 
 

@@ -10,12 +10,13 @@ import soundfile
 from pipeline.audio.resample import resample
 from pipeline.config.choices import SampleRateMismatch
 from pipeline.errors import DataError
-from pipeline.limits import limits
+from pipeline.limits import MEGABYTE, limits
 from pipeline.paths import shown
 
 Audio = npt.NDArray[np.float32]
 Resample = Callable[[Audio, int, int], Audio]
 """(audio (samples,), its rate in Hz, the wanted rate) -> audio."""
+HIGHEST_RATE_HZ = 768_000  # twice what recorders of bats take; the filter that leads down to a model's rate grows with it
 
 
 def read_audio(
@@ -31,23 +32,16 @@ def read_audio(
         resampled: how audio of another rate gets the wanted one.
 
     Raises:
-        DataError: the file is missing, too long, not audio, empty, not mono, not finite, or of another rate where that is
-            refused.
+        DataError: the file is missing, too long or too large, not audio, empty, not mono, not finite, of a rate that no
+            recording has, or of another rate where that is refused.
     """
     if not path.is_file():
         raise DataError(f"{shown(path)}: audio file not found.")
     try:
-        header = soundfile.info(path)
-        seconds, longest = header.frames / max(header.samplerate, 1), limits().sample_seconds
-        if seconds > longest:  # what a header says may be more than the file holds, and than fits into memory
-            raise DataError(
-                f"{path}: {seconds:.0f} s long, more than limits.sample_seconds={longest:g}. Cut it, or raise the limit."
-            )
+        _check_header(path, soundfile.info(path))
         audio, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path}: not an audio file that libsndfile reads ({error}). Use WAV or FLAC.") from error
-    if audio.ndim != 1:
-        raise DataError(f"{path}: {audio.shape[1]} channels; the models take mono.")
     if audio.size == 0:
         raise DataError(f"{path}: empty; at least one sample of audio is needed.")
     if not np.isfinite(audio).all():
@@ -63,3 +57,28 @@ def read_audio(
     if note not in notes:
         notes.append(note)
     return resampled(np.asarray(audio, dtype=np.float32), rate, sample_rate_hz)
+
+
+def _check_header(path: Path, header: "soundfile._SoundFileInfo") -> None:
+    """Refuse what a header alone gives reason to: it may say more than the file holds, and a small file may hold much silence.
+
+    Raises:
+        DataError: too long, too large, not mono, or of a rate that no recording has.
+    """
+    seconds, longest, largest = header.frames / max(header.samplerate, 1), limits().sample_seconds, limits().sample_mb
+    if seconds > longest:
+        raise DataError(
+            f"{path}: {seconds:.0f} s long, more than limits.sample_seconds={longest:g}. Cut it, or raise the limit."
+        )
+    if header.channels != 1:
+        raise DataError(f"{path}: {header.channels} channels; the models take mono.")
+    if header.samplerate > HIGHEST_RATE_HZ:
+        raise DataError(
+            f"{path}: its header says {header.samplerate} Hz; recordings of up to {HIGHEST_RATE_HZ} Hz are read. Correct the "
+            "header, or convert the file."
+        )
+    size = header.frames * np.dtype(np.float32).itemsize
+    if size > largest * MEGABYTE:
+        raise DataError(
+            f"{path}: takes {size // MEGABYTE} MB in memory, more than limits.sample_mb={largest}. Cut it, or raise the limit."
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from pipeline.graph.large_models import without_weights
+from pipeline.outside_errors import unless_memory_is_used_up
 
 
 def infer_file(path: Path) -> None:
@@ -32,7 +33,8 @@ def drop_contradicted_shapes(model: onnx.ModelProto) -> None:
         output.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except Exception:  # whatever the inference cannot cope with says nothing about what is declared
+    except Exception as error:  # whatever the inference cannot cope with says nothing about what is declared
+        unless_memory_is_used_up(error)
         return
     made = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
     free = {dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param}

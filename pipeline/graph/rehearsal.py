@@ -24,6 +24,7 @@ from pipeline.errors import ModelError, StageError
 from pipeline.interruption import ended_with_us, held
 from pipeline.limits import MEGABYTE, LimitsConfig, limits
 from pipeline.memory import memory_bytes
+from pipeline.outside_errors import says_no_memory, spoken_of
 from pipeline.sample import Sample
 
 MODULE = "pipeline.graph.rehearsal_child"
@@ -35,7 +36,6 @@ REMEDY = (
     "mode.nodes_to_exclude), another mode, or another export where it is the original."
 )
 
-NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")  # the words of native code
 MORE_MEMORY = "Take shorter samples or a smaller model; where the machine has more memory, raise limits.memory_mb."
 
 
@@ -149,7 +149,7 @@ class Rehearsals:
         with self._lock:
             answer = self._ask([request], what)
         if answer["error"] is not None:
-            raise StageError(f"{what}: {answer['error']}")
+            raise StageError(f"{what}: {answer['error']}") from spoken_of(answer["error"])
         return answer["value"]
 
     @property
@@ -161,12 +161,17 @@ class Rehearsals:
         allowed = "which limits.memory_mb allows" if self._limits.memory_mb else "which is all that this machine has"
         return EndedError(f"it needs more than {size}, {allowed}", what, MORE_MEMORY, by_limit=True)
 
-    def close(self) -> None:
-        """End the process; this one has nothing left that could go wrong."""
+    def close(self, *, keeping_will: bool = False) -> None:
+        """End the process.
+
+        Args:
+            keeping_will: it does first what it was to do where this process ends: this one may have been unable to.
+        """
         with self._lock:
-            self._last_will = None
-            with contextlib.suppress(OSError):
-                self._send(_line({"on_death": None}))
+            if not keeping_will:
+                self._last_will = None
+                with contextlib.suppress(OSError):
+                    self._send(_line({"on_death": None}))
             self._end(kill=False)
 
     def _ask(self, parts: Sequence[bytes], what: str) -> dict[str, Any]:
@@ -195,7 +200,9 @@ class Rehearsals:
         """Return the error that an exit status stands for."""
         if status >= 0:
             left = last_words or "It left no message."
-            return StageError(f"The process that opens graphs first could not work: exit status {status}. {left}")
+            error = StageError(f"The process that opens graphs first could not work: exit status {status}. {left}")
+            error.__cause__ = spoken_of(last_words)
+            return error
         name = signal.Signals(-status).name
         if name == "SIGALRM":
             remedy = "Raise it, or take a smaller model or shorter samples."
@@ -205,7 +212,7 @@ class Rehearsals:
         if name in ("SIGKILL", "SIGTERM"):
             remedy = "The system ends a process that takes the last memory: close other programs, or take a smaller model."
             return EndedError(f"the process was ended from outside ({name})", what, remedy)
-        if any(words in last_words.lower() for words in NO_MEMORY):  # where native code has no way to say so but to end
+        if says_no_memory(last_words):  # where native code has no way to say so but to end
             return self._out_of_memory(what)
         return EndedError(f"the process ended ({name}{f': {last_words}' if last_words else ''})", what)
 
@@ -262,11 +269,13 @@ def rehearsals() -> Iterator[Rehearsals]:
     """Let graphs be opened in another process first; of nested blocks, the innermost one's process is asked."""
     asked = Rehearsals(limits())
     _asked.append((os.getpid(), asked))
+    failed = True
     try:
         yield asked
+        failed = False
     finally:
         _asked.pop()
-        asked.close()
+        asked.close(keeping_will=failed)
 
 
 _asked: list[tuple[int, Rehearsals]] = []

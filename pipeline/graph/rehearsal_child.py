@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 import onnxruntime
 
-from pipeline.graph.rehearsal import NO_MEMORY
 from pipeline.graph.session import ORT_ERRORS, infer, open_session
+from pipeline.outside_errors import says_no_memory
 from pipeline.sample import Sample
 
 KEPT_BYTES = 64_000_000  # of a file whose session may stay open: it takes memory beside that of the parent
@@ -67,7 +67,7 @@ def _rehearsed(request: dict[str, Any], blobs: list[bytes]) -> dict[str, Any]:
         return {"error": str(error), "no_memory": True}
     except (*ORT_ERRORS, Exception) as error:
         text = " ".join(str(error).split())
-        return {"error": text, "no_memory": any(words in text.lower() for words in NO_MEMORY)}
+        return {"error": text, "no_memory": says_no_memory(text)}
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0.0)

@@ -14,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as capi
 from pipeline.errors import DataError
 from pipeline.graph.rehearsal import rehearse
 from pipeline.interruption import ended_by_signals
+from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.sample import Array, Outputs, Sample
 
 if TYPE_CHECKING:  # the process that measures speed and memory opens files only, and does without onnx
@@ -173,7 +174,20 @@ def _source_of(model: "Path | bytes | onnx.ModelProto") -> Iterator[str | bytes]
 def _open(
     source: str | bytes, options: onnxruntime.SessionOptions, without: Sequence[str] = ()
 ) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without))
+    with _memory_told():
+        return onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+        )
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Let ONNX Runtime's errors that say that memory is used up be a `MemoryError`: they name a node, which is not at fault."""
+    try:
+        yield
+    except Exception as error:
+        unless_memory_is_used_up(error)
+        raise
 
 
 @cache
@@ -184,9 +198,13 @@ def _register_shared_arena() -> None:
 
 
 def run_inference(session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
-    """Run one inference, which a signal ends, and return the outputs of some names."""
+    """Run one inference, which a signal ends, and return the outputs of some names.
+
+    Raises:
+        MemoryError: there is not enough memory for it.
+    """
     options = onnxruntime.RunOptions()
-    with ended_by_signals(partial(setattr, options, "terminate", True)):
+    with _memory_told(), ended_by_signals(partial(setattr, options, "terminate", True)):
         found: list[Any] = session.run(list(names), dict(feeds), options)
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.session import infer, open_session
+from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.sample import Sample
 
 RUN_SECONDS = 0.025  # long enough for activations that leave the caches, short enough for dozens of pairs
@@ -58,7 +59,8 @@ def cropped(model: onnx.ModelProto, samples: Sequence[Sample], share: float, lea
     cut = [part_of(sample, axes, max((length - kept) // 2, 0), kept) for sample, length in zip(samples, known, strict=True)]
     try:
         infer(open_session(model, threads), cut[0])
-    except Exception:  # ONNX Runtime's exceptions share no public base class; a graph may want a certain length
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class; a graph may want a certain length
+        unless_memory_is_used_up(error)
         return list(samples)
     return cut
 

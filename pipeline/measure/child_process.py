@@ -21,6 +21,7 @@ from pipeline.interruption import run_and_end_with_us
 from pipeline.measure import child_job
 from pipeline.measure.child_job import SHORT_TASKS, do_short_job
 from pipeline.measure.other_runtime import OtherRuntime, own_runtime
+from pipeline.outside_errors import spoken_of
 from pipeline.own_time import waiting
 from pipeline.sample import Sample
 
@@ -76,9 +77,11 @@ def run_child(
         result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
         if "error" not in result:
             return result
-        raise StageError(f"{what} was given up, nothing was timed: {result['error']}")
+        cause = spoken_of(result["error"]) if runtime is None or runtime.remote is None else None
+        raise StageError(f"{what} was given up, nothing was timed: {result['error']}") from cause
     last_words = "\n".join(stderr.strip().splitlines()[-8:]) or "it left no message"
-    raise StageError(f"{what} crashed ({_exit(status)}), nothing was timed. {last_words}")
+    cause = spoken_of(last_words) if runtime is None or runtime.remote is None else None
+    raise StageError(f"{what} crashed ({_exit(status)}), nothing was timed. {last_words}") from cause
 
 
 def _done_by_child(folder: Path, runtime: OtherRuntime | None, task: str, on_step: OnStep, what: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.states import states_of
 from pipeline.models.collected_steps import Collected
 from pipeline.operator_count import refuse_too_many
+from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.paths import resolve_path
 from pipeline.sample import Sample
 
@@ -215,7 +216,8 @@ def _parsed(file: Path, _modified: int) -> onnx.ModelProto | None:
         model = onnx.load(file, load_external_data=False)
     except ModelError:
         raise
-    except Exception:  # `load` reports what is wrong with it; protobuf's errors share no base class with onnx's
+    except Exception as error:  # `load` reports what is wrong with it; protobuf's errors share no base class with onnx's
+        unless_memory_is_used_up(error)
         return None
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")  # shapes are what is asked for; weights would stay in memory

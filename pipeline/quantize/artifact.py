@@ -30,7 +30,7 @@ from pipeline.graph.runtime_versions import OLDEST, Needed, check_runtime, use_l
 from pipeline.graph.session import infer, open_session
 from pipeline.graph.source_graph import SourceGraph
 from pipeline.graph.subgraph_scopes import graphs_of, tensors_in
-from pipeline.outside_errors import naming
+from pipeline.outside_errors import naming, unless_memory_is_used_up
 from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
@@ -228,6 +228,7 @@ def _problem(path: Path, *, full: bool) -> str | None:
     try:
         onnx.checker.check_model(str(path), full_check=full)
     except Exception as error:  # ValidationError, InferenceError and what C++ raises share no base class
+        unless_memory_is_used_up(error)
         return " ".join(str(error).split())[:400]
     return None
 

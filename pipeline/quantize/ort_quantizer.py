@@ -24,6 +24,7 @@ from pipeline.errors import StageError
 from pipeline.graph.attributes import int_attribute
 from pipeline.graph.session import open_session
 from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of
+from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.quantize.names_put_aside import put_aside
 from pipeline.quantize.operators import number_of
 
@@ -74,16 +75,17 @@ def with_integer_operators(
     refused: dict[str, str] = {}
     try:
         quantized = _attempt(model, nodes, settings)
-    except Exception:  # of any kind, in ONNX Runtime's quantizer
+    except Exception as error:  # of any kind, in ONNX Runtime's quantizer
+        unless_memory_is_used_up(error)
         refused = _refused(model, nodes, settings)
         fitting = [name for name in nodes if name not in refused]
         try:
             quantized = _attempt(model, fitting, settings)
-        except Exception as error:
+        except Exception as other:
             raise StageError(
-                f"ONNX Runtime's quantizer fails on {len(fitting)} nodes together, {fitting[0]} among them ({error}). Exclude "
+                f"ONNX Runtime's quantizer fails on {len(fitting)} nodes together, {fitting[0]} among them ({other}). Exclude "
                 "some with mode.nodes_to_exclude."
-            ) from error
+            ) from other
     before = {node.name: tuple(node.input) for node in model.graph.node if node.name in set(nodes)}
     left = [node.name for node in quantized.graph.node if before.get(node.name) == tuple(node.input)]
     return quantized, dict.fromkeys(left, "left as it was by ONNX Runtime's quantizer of integer operators") | refused
@@ -94,6 +96,7 @@ def _refused(model: onnx.ModelProto, nodes: Sequence[str], settings: IntegerOper
     try:
         _attempt(model, nodes, settings)
     except Exception as error:
+        unless_memory_is_used_up(error)
         if len(nodes) == 1:
             said = str(error).split("\n")[0][:200] or type(error).__name__
             return {nodes[0]: f"ONNX Runtime's quantizer of integer operators fails at it ({said})"}

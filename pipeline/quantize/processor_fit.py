@@ -64,7 +64,7 @@ def _shares(model: onnx.ModelProto, samples: Sequence[Sample], threads: int) -> 
         return {}
     try:
         return saturating_shares(model, samples, threads=threads)
-    except (*ORT_ERRORS, PipelineError):  # it explains the result, and is not part of it: no fault of it may end a run
+    except (*ORT_ERRORS, PipelineError, MemoryError):  # it explains the result: no fault of it may end a run
         log.debug("the share of sums that saturate", exc_info=True)
         return {}
 

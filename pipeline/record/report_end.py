@@ -13,13 +13,15 @@ SCHEMA = 2  # of the least that a report must hold
 KEPT = ("schema", "status", "error", "model", "mode", "stages")  # where there is no room for more
 
 
-def end_report(file: str) -> None:
+def end_report(file: str, message: str | None = None) -> None:
     """Let a report that says `running` say `failed`, and remove what its run has not published.
 
-    Called in another process, after that of the run has ended without a word: it was killed, or native code has ended it.
+    Called in another process, after that of the run has ended without a word: it was killed, or native code has ended it, or
+    it had too little memory left to write.
 
     Args:
         file: report.json.
+        message: what the run failed of, where it could still say so.
     """
     path = Path(file)
     report = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +30,8 @@ def end_report(file: str) -> None:
     running = next((stage["name"] for stage in report.get("stages", []) if stage.get("status") == "running"), None)
     mark_failed(
         path.parent,
-        f"The process of the run ended{f' in the stage {running}' if running else ''}, and could not say why: it was killed "
+        message
+        or f"The process of the run ended{f' in the stage {running}' if running else ''}, and could not say why: it was killed "
         "(out of memory?), or native code has ended it. Run it again; if it ends there again, the model is what to look at.",
     )
     for name in (STAGING, PACKAGE_STAGING):
