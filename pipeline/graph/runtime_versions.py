@@ -153,6 +153,11 @@ def check_runtime(model: onnx.ModelProto, asked: str | None, file: str) -> Neede
     return needed
 
 
+def same_series(one: str, other: str) -> bool:
+    """Whether two versions, such as 1.28.0 and 1.28.2, differ in the last number at most: kernels are the same then."""
+    return one.split(".")[:2] == other.split(".")[:2]
+
+
 def slower_elsewhere(op_types: Collection[str], measured_in: str) -> str | None:
     """Return what to know of a speed that older versions of ONNX Runtime do not reach.
 

@@ -175,14 +175,29 @@ class NemoTransducer(WordRecogniser):
         return ClientLayout(Task.listen, "from_transducer", "OfflineTransducerModelConfig", files, model_type="nemo_transducer")
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
-        """Return the encoder's outputs, and the tokens (count,) of a greedy search."""
+        """Return the encoder's outputs, and what a greedy search makes of them.
+
+        That is the tokens (count,), the path (calls, 2), which is the token and the skip that each call of the joiner says, and
+        the logits (calls, classes) that they were chosen by, those of durations last.
+        """
         outputs = run("encoder", sample)
+        return outputs | self._searched(sample.id, outputs, run)
+
+    def given_decisions(self, sample: Sample, run: Run, decided: Outputs) -> Outputs:
+        """Return the logits (calls, classes) where each call says what it says in other outputs, whatever it would have."""
+        return {"logits": self._searched(sample.id, run("encoder", sample), run, decided["path"])["logits"]}
+
+    def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the logits (calls, tokens) of each call of the joiner, without those of durations."""
+        return np.asarray(outputs["logits"], np.float32)[:, : self.classes]
+
+    def _searched(self, name: str, outputs: Outputs, run: Run, decided: Array | None = None) -> dict[str, Array]:
         names = [value.name for value in self.ports("encoder")[1]]
         count = int(outputs[names[1]][0])
         frames = np.asarray(outputs[names[0]], dtype=np.float32)[:, :, :count]
-        search = _Search(self, sample.id, run, frames)
+        search = _Search(self, name, run, frames, decided)
         found = list(search.with_durations() if self.is_tdt else search.frame_by_frame())
-        return {**outputs, "tokens": np.array(found, dtype=np.int64)}
+        return {"tokens": np.array(found, dtype=np.int64), **search.record()}
 
     def transcript(self, outputs: Outputs) -> str:
         """Return the words that the search found."""
@@ -229,13 +244,18 @@ class NemoTransducer(WordRecogniser):
 class _Search:
     """A greedy search over the frames of one recording."""
 
-    def __init__(self, model: NemoTransducer, name: str, run: Run, frames: npt.NDArray[np.float32]) -> None:
-        """Take frames (1, dim, count); the decoder is given the blank and states of zeros first."""
+    def __init__(
+        self, model: NemoTransducer, name: str, run: Run, frames: npt.NDArray[np.float32], decided: Array | None = None
+    ) -> None:
+        """Take frames (1, dim, count), and what each call says (calls, 2); the decoder is given the blank and zeros first."""
+        self._decided = decided
+        self._path: list[tuple[int, int]] = []
+        self._rows: list[npt.NDArray[np.float32]] = []
         self._name, self._run, self._frames = name, run, frames
         self._takes = {part: model.ports(part)[0] for part in ("decoder", "joiner")}
         self._gives = {part: [value.name for value in model.ports(part)[1]] for part in ("decoder", "joiner")}
         self._classes, self._blank = model.classes, model.classes - 1
-        self._said = self._asked = 0
+        self._said = 0
         self._states: list[Array] = [np.zeros(model.state_shape, dtype_of(value)) for value in self._takes["decoder"][2:]]
         self._say(self._blank)
 
@@ -243,7 +263,7 @@ class _Search:
         """Give tokens: of each frame those before the blank."""
         for number in range(self._frames.shape[2]):
             for _ in range(TOKENS_PER_FRAME):
-                token = int(self._scores(number).argmax())
+                token, _ = self._decision(number)
                 if token == self._blank:
                     break
                 yield token
@@ -253,8 +273,7 @@ class _Search:
         """Give tokens, and skip as many frames as each call of the joiner says."""
         number = here = 0
         while number < self._frames.shape[2]:
-            scores = self._scores(number)
-            token, skip = int(scores[: self._classes].argmax()), int(scores[self._classes :].argmax())
+            token, skip = self._decision(number)
             if token != self._blank:
                 yield token
                 self._say(token)
@@ -271,11 +290,24 @@ class _Search:
         self._output, _, *self._states = (outputs[name] for name in self._gives["decoder"][:4])
         self._said += 1
 
-    def _scores(self, number: int) -> Array:
-        """Return the scores (classes,) of a frame after what has been said."""
-        outputs = self._call("joiner", self._asked, [self._frames[:, :, number : number + 1], self._output])
-        self._asked += 1
-        return outputs[self._gives["joiner"][0]].reshape(-1)
+    def record(self) -> dict[str, Array]:
+        """Return what each call of the joiner has said: the path (calls, 2) and the logits (calls, classes)."""
+        logits = np.stack(self._rows) if self._rows else np.zeros((0, self._classes), np.float32)
+        return {"path": np.array(self._path, np.int64).reshape(-1, 2), "logits": logits}
+
+    def _decision(self, number: int) -> tuple[int, int]:
+        """Return the token of a frame after what has been said, and how many frames to skip; 0 without durations."""
+        given = [self._frames[:, :, number : number + 1], self._output]
+        outputs = self._call("joiner", len(self._rows), given)
+        scores = np.asarray(outputs[self._gives["joiner"][0]], np.float32).reshape(-1)
+        if self._decided is not None:
+            token, skip = (int(value) for value in self._decided[len(self._rows)])
+        else:
+            durations = scores[self._classes :]
+            token, skip = int(scores[: self._classes].argmax()), int(durations.argmax()) if len(durations) else 0
+        self._rows.append(scores)
+        self._path.append((token, skip))
+        return token, skip
 
     def _call(self, part: str, number: int, values: list[Array]) -> Outputs:
         typed = {value.name: given.astype(dtype_of(value)) for value, given in zip(self._takes[part], values, strict=True)}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.models.client_layout import ClientFile, ClientLayout, Task
@@ -85,26 +86,47 @@ class Transducer(Recogniser):
         return ClientLayout(Task.listen, "from_transducer", "OfflineTransducerModelConfig", (*graphs, self._tokens_for_client))
 
     def infer(self, sample: Sample, run: Run) -> Outputs:
-        """Return the encoder's outputs, and the tokens (count,) of a greedy search with at most one token per frame."""
+        """Return the encoder's outputs, and what a greedy search with at most one token a frame makes of them.
+
+        That is the tokens (count,), the path (frames,), which is what each frame says, or the blank, and the logits (frames,
+        tokens) that it was chosen by.
+        """
         outputs = run("encoder", sample)
+        path, logits = self._searched(sample.id, outputs, run)
+        return {**outputs, "tokens": path[path != BLANK], "path": path, "logits": logits}
+
+    def given_decisions(self, sample: Sample, run: Run, decided: Outputs) -> Outputs:
+        """Return the logits (frames, tokens) where each frame says what it says in other outputs, whatever it would have."""
+        return {"logits": self._searched(sample.id, run("encoder", sample), run, decided["path"])[1]}
+
+    def posteriors(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the logits (frames, tokens) of each frame."""
+        return np.asarray(outputs["logits"], np.float32)
+
+    def _searched(
+        self, name: str, outputs: Outputs, run: Run, decided: npt.NDArray[np.generic] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return what each frame says in a greedy search, or was decided to say, and the logits of each."""
         (states, *lengths), context = list(outputs.values()), self.context_size
         frames = np.asarray(states, dtype=np.float32)[0, : int(lengths[0][0]) if lengths else None]
         decoder, joiner = (self._inputs(part) for part in ("decoder", "joiner"))
         found = [BLANK] * context
 
-        def look_back() -> np.ndarray:
+        def look_back() -> npt.NDArray[np.generic]:
             y = np.array([found[-context:]], dtype=np.int64)
-            outputs = run("decoder", Sample(f"{sample.id}.{len(found) - context}", {decoder[0]: y}))
+            outputs = run("decoder", Sample(f"{name}.{len(found) - context}", {decoder[0]: y}))
             return np.asarray(next(iter(outputs.values())))
 
-        state = look_back()
+        state, path = look_back(), np.full(len(frames), BLANK, np.int64)
+        rows = np.zeros((len(frames), len(self.tokens)), np.float32)
         for number, frame in enumerate(frames):
-            given = Sample(f"{sample.id}.{number}", {joiner[0]: frame[None], joiner[1]: state})
-            token = int(next(iter(run("joiner", given).values())).argmax())
-            if token != BLANK:
-                found.append(token)
+            given = Sample(f"{name}.{number}", {joiner[0]: frame[None], joiner[1]: state})
+            rows[number] = np.asarray(next(iter(run("joiner", given).values()))).reshape(-1)
+            path[number] = rows[number].argmax() if decided is None else decided[number]
+            if path[number] != BLANK:
+                found.append(int(path[number]))
                 state = look_back()
-        return {**outputs, "tokens": np.array(found[context:], dtype=np.int64)}
+        return path, rows
 
     def transcript(self, outputs: Outputs) -> str:
         """Return the words that the search found."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.graph.runtime_versions import same_series
 from pipeline.measure.benchmark_result import GraphBenchmark
 from pipeline.metrics.metric_registry import METRICS, in_reading_order
 from pipeline.models.client_layout import ClientLayout, Task
@@ -126,7 +127,11 @@ def _figures(facts: CardFacts) -> str:
     if facts.benchmarks:
         one = next(iter(facts.benchmarks.values()))
         threads = "one thread" if one.threads == 1 else f"{one.threads} threads"
-        lines += ["", f"Speed: {facts.processor}, ONNX Runtime {one.runtime}, {threads}. On other processors it differs."]
+        elsewhere = "On other processors it differs."
+        carried = None if facts.trial is None else facts.trial.onnxruntime
+        if carried is not None and not same_series(one.runtime, carried):
+            elsewhere = f"On other processors, and in the ONNX Runtime {carried} of the client, it differs."
+        lines += ["", f"Speed: {facts.processor}, ONNX Runtime {one.runtime}, {threads}. {elsewhere}"]
     if facts.metrics:
         lines += ["", "| quality | fp32 | this |", "|---|---|---|"]
         for name in (metric for metric in in_reading_order() if metric in facts.metrics):

@@ -2,12 +2,14 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.config.choices import PackageKind
 from pipeline.config.settings import PackageConfig
 from pipeline.errors import ConfigError
+from pipeline.graph.runtime_versions import same_series
+from pipeline.measure.benchmark_result import GraphBenchmark, Verdict
 from pipeline.measure.other_runtime import find_runtime
 from pipeline.models.client_layout import ClientLayout, RunsInSherpaOnnx
 from pipeline.package.client_trial import INSTALL, LIBRARY, client_python, try_in_client
@@ -107,10 +109,25 @@ def _trial(
                 f"package: in {trial.client} the word error rate is {trial.wer_percent:.2f} %, {more:.2f} points more than "
                 "here with the same graphs: it computes something else, such as other features."
             )
+    if (elsewhere := _faster_elsewhere(context.benchmarks or {}, trial)) is not None:
+        context.run_log.warn(f"package: {elsewhere}")
     odd = trial.same_percent is not None and trial.same_percent < ODD_PERCENT
     if odd or (trial.apart_db is not None and trial.apart_db < ODD_DB):
         context.run_log.warn(f"package: {trial.words} It computes something else, such as other features.")
     return trial, None
+
+
+def _faster_elsewhere(benchmarks: Mapping[str, GraphBenchmark], trial: ClientTrial) -> str | None:
+    """Return that graphs are called faster than fp32 where they were timed, which the client's ONNX Runtime may not be."""
+    faster = {graph: found.runtime for graph, found in benchmarks.items() if found.verdict == Verdict.faster}
+    if trial.onnxruntime is None or not (
+        others := {g: of for g, of in faster.items() if not same_series(of, trial.onnxruntime)}
+    ):
+        return None
+    return (
+        f"{', '.join(others)}: faster than fp32 in ONNX Runtime {', '.join(sorted(set(others.values())))}; {trial.client} has "
+        f"{trial.onnxruntime}, where it may be slower. To measure there: benchmark.runtime={trial.onnxruntime}."
+    )
 
 
 def _facts(context: RunContext, settings: PackageConfig, trial: ClientTrial | None) -> CardFacts:

@@ -160,3 +160,25 @@ def test_the_command_quantizes_each_graph_and_reports_the_words(run_quickly, wri
     ]
     assert set(run.report["evaluation"]["metrics"]) >= {"wer_percent", "cer_percent", "mse"}
     assert "joiner.outputs" in run.report["evaluation"]["outputs"]
+    assert "posterior_kl" in run.report["verdict"]["quality"] and "not measured" not in run.report["verdict"]["quality"]
+
+
+def test_a_search_compares_the_logits_after_what_fp32_has_said(run_quickly, written):
+    run = run_quickly(
+        "model=nemo_transducer", f"model.dir={written(DURATIONS)}", "mode=auto", "mode.seconds=2", "stages=[load,quantize]",
+        "evaluation.samples=8", "calibration.samples=2",
+    ).succeeded()  # fmt: skip
+    assert {search["metric"] for search in run.report["search"].values()} == {"posterior_kl"}
+
+
+@pytest.mark.parametrize("durations", [DURATIONS, 0])
+def test_given_its_own_decisions_a_model_gives_the_same_logits(written, repo, durations):
+    folder = written(durations)
+    calls, outputs = calls_of(folder, repo)
+    model = NemoTransducer("n", dir=str(folder))
+    run = ModelSessions({name: resolve_path(path) for name, path in model.graphs.items()}, 1).runner([0])
+    again = model.given_decisions(next(call.sample for call in calls if call.graph == "encoder"), run, outputs)
+    assert np.array_equal(again["logits"], outputs["logits"])
+    said = outputs["path"][:, 0]
+    assert np.array_equal(said, model.posteriors(outputs).argmax(axis=1))
+    assert np.array_equal(said[said != LETTERS], outputs["tokens"])

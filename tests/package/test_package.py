@@ -165,6 +165,18 @@ def test_a_client_that_hears_worse_than_the_pipeline_is_warned_of(run_quickly, p
     assert any("points more than here" in warning for warning in run.succeeded().report["warnings"])
 
 
+def test_speed_that_was_not_measured_in_the_clients_runtime_is_not_promised_there(run_quickly, python_that):
+    answer = {"texts": ["nothing of that"] * 4, "version": "2.0.1", "onnxruntime": "1.28.2"}
+    client = python_that(f"open(sys.argv[3], 'w').write({json.dumps(answer)!r})")
+    run = run_quickly(*ASR, "stages=[load,quantize,benchmark,package]", client).succeeded()
+    [timed] = run.report["benchmark"].values()
+    [warned] = [text for text in run.report["warnings"] if "where it may be slower" in text] or [""]
+    assert (timed["verdict"] == "faster") == bool(warned)
+    assert not warned or ("sherpa-onnx 2.0.1 has 1.28.2" in warned and "benchmark.runtime=1.28.2" in warned)
+    _, text = card_of(run.directory / "package")
+    assert f"ONNX Runtime {timed['runtime']}, one thread. On other processors, and in the ONNX Runtime 1.28.2 of" in text
+
+
 def test_a_model_of_unknown_kind_gets_a_package_for_any_program(user_files, run_quickly, users_model):
     (user_files / "LICENSE").write_text("as is")
     stages = ("mode=dynamic", "stages=[load,quantize,package]")
