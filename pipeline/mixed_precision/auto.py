@@ -198,7 +198,9 @@ class _Search:
             check_samples(given)
         middle = sorted(self._selection, key=lambda item: item.sample.size)[len(self._selection) // 2]
         model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))
+        begun = own_time()
         session = open_session(source.path, self._threads)
+        self._session_s = own_time() - begun
         typical = sorted(given, key=lambda sample: sample.size)[len(given) // 2]
         graph_s = min(_seconds_of(lambda: infer(session, typical)) for _ in range(2))
         usual = mode.samples or (SAMPLES if self._fine == self._budget.metric else SAMPLES_IN_STEPS)
@@ -257,7 +259,7 @@ class _Search:
         sample, seconds = typical(given, source.model, self._threads, self._inputs.place)
         self._trials = TrialContext(
             source.model, source.size_bytes, builder, self._evaluator, [sample], self._threads, layouts_for(self._mode),
-            self._limit, inference_s=seconds, place=self._inputs.place,
+            self._limit, inference_s=seconds, session_s=self._session_s, place=self._inputs.place,
         )  # fmt: skip
         self._found = CandidateSearch(self._trials, self._budget)
         builder.rounding = False  # it can wait

@@ -25,8 +25,8 @@ from pipeline.sample import Sample
 log = logging.getLogger(__name__)
 
 TIMING_SECONDS = 1.0  # at most, for each graph that is timed
+SESSION_S = 0.1  # to open one, at least
 LEAST_SECONDS, ENOUGH_RUNS = 0.3, 60  # below which it is not shortened, and inferences that tell graphs apart
-SESSION_S = 0.1  # to open one
 FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
 FIRST_SHARE = 0.05  # of the time, for each of them
 SCREENED = 2  # candidates with integers and floats, at least, are timed in all layouts; later ones in those that were fast
@@ -50,6 +50,7 @@ class TrialContext:
         layouts: names of the rewrites that may give nodes another layout.
         limit: of time; behind it nothing is begun.
         inference_s: about what one inference of the original takes, on one of the samples.
+        session_s: and what it takes to open it.
         place: where they are timed.
     """
 
@@ -62,6 +63,7 @@ class TrialContext:
     layouts: Collection[str]
     limit: TimeLimit
     inference_s: float = 0.0
+    session_s: float = 0.0
     place: Place = HERE
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
@@ -192,7 +194,7 @@ class CandidateTimer:
 
     def _takes(self, forms: int) -> float:
         """Return what graphs take about, in seconds, before any of them is timed in rounds; at best, since others may wait."""
-        usual = 2 * self._trials.inference_s + SESSION_S
+        usual = 2 * self._trials.inference_s + max(self._trials.session_s, SESSION_S)
         return (forms + 1) * max(usual, min(self._seen_s, default=usual))
 
 
