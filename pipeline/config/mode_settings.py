@@ -116,7 +116,8 @@ class StaticConfig(Algorithms, ModeConfig):
         float_outputs: operator types whose outputs stay float: no rounding, and no Q/DQ pair to compute.
         products_of_activations: also quantize MatMul of two activations (attention scores).
         min_channels: Conv of fewer input or output channels than this stay fp32: their integer kernel gains hardly anything,
-            and those of a vocoder hiss. Weights of 4096 values or more are stored as int8.
+            and those of a vocoder hiss. On x86 a depthwise one needs twice as many. Weights of 4096 values or more are stored
+            as int8.
         subgraphs: also quantize inside If, Loop and Scan: MatMul and LSTM with dynamic ranges, the others store int8 weights.
         reconstruct: scales, zero points, weights and biases are learned from calibration data, block by block and then all
             at once, until the quantized graph gives what fp32 gives; the speed stays the same. Needs PyTorch (the extra

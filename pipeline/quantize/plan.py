@@ -21,6 +21,7 @@ from pipeline.graph.shape_deciding import length_deciding_nodes, shape_deciding_
 from pipeline.graph.subgraph_scopes import graphs_of, name_bodies
 from pipeline.quantize.exponents import layers_of_exponents
 from pipeline.quantize.operators import computed_from_constants
+from pipeline.quantize.target import is_arm, target_of
 from pipeline.quantize.weight_storage import bytes_as_integers, scale_shape
 from pipeline.record.results import Kept
 
@@ -29,10 +30,17 @@ NODE_BYTES = 256  # of the two nodes that restore a weight, with their names
 MIN_STORED_VALUES = 256  # a smaller weight costs more in scales and nodes than int8 saves
 LARGE_VALUES = 4096  # of a weight that is stored as int8 where its node gains nothing by integers
 MIN_HIDDEN = 128  # units of an LSTM that is faster in integers over 100 steps: 1.3 times (16 and 64 units: 0.6, 0.9; with VNNI)
+MORE_DEPTHWISE = 2
+"""Times as many channels as of another Conv: of 16 channels (GTCRN), a depthwise one has 0.5 to 0.54 of its speed in float; the
+asr model that ships, with 144, is 1.06 times as fast with them in integers (AMX)."""
 FEW_ROWS, FEW_ROWS_VALUES = (
     4,
     1 << 16,
 )  # of a product with dynamic ranges that is slower than in float: 0.75 to 0.98 of its speed
+WORK_PER_VALUE = 8
+"""Products for each number that is converted to an integer or back, up to which dynamic ranges take longer than they save:
+depth * columns / (depth + columns). On AMX, in 1.28.0 and 1.32.0, for 33 to 2000 rows, 16 x 16 has 0.41 to 0.45 of its speed in
+float; 128 x 128 is 1.9 times as fast."""
 DECIDES_SHAPES = "decides shapes, or reads what was decided"
 DECIDES_LENGTH = "the length of the output follows from it (model.keep_durations)"
 LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
@@ -253,7 +261,10 @@ def _is_small_product(node: onnx.NodeProto, rows: Mapping[str, int], weights: Ma
     """Say whether a product is so small that the ranges of its input take longer than integers save, as in a streaming step."""
     if node.op_type not in ("MatMul", "Gemm") or len(node.input) < 2 or node.input[1] not in weights:
         return False
-    return rows.get(node.input[0], FEW_ROWS + 1) <= FEW_ROWS and math.prod(weights[node.input[1]].dims) <= FEW_ROWS_VALUES
+    dims = weights[node.input[1]].dims
+    if math.prod(dims[-2:]) <= WORK_PER_VALUE * sum(dims[-2:]):
+        return True
+    return rows.get(node.input[0], FEW_ROWS + 1) <= FEW_ROWS and math.prod(dims) <= FEW_ROWS_VALUES
 
 
 def _large_of_few_channels(node: onnx.NodeProto, mode: AnyModeConfig, weights: Mapping[str, onnx.TensorProto]) -> bool:
@@ -271,6 +282,17 @@ def _large_of_few_channels(node: onnx.NodeProto, mode: AnyModeConfig, weights: M
 def _channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     """Return how many channels a Conv reads or makes, whichever are fewer."""
     return int(min(weight.dims[0], weight.dims[1] * int_attribute(node, "group", 1)))
+
+
+def _few_channels(node: onnx.NodeProto, weight: onnx.TensorProto, mode: StaticConfig) -> str | None:
+    """Return why a Conv has too few channels for its integer kernel, or None: a depthwise one on x86 needs more of them."""
+    channels, groups = _channels(node, weight), int_attribute(node, "group", 1)
+    shown = f"{channels} channel{'s' if channels > 1 else ''}"
+    if channels < mode.min_channels:
+        return f"{shown}, fewer than mode.min_channels: int8 is slower"
+    if groups == channels > 1 and channels < MORE_DEPTHWISE * mode.min_channels and not is_arm(target_of(mode.target)):
+        return f"depthwise of {shown}, fewer than {MORE_DEPTHWISE} times mode.min_channels: int8 is slower"
+    return None
 
 
 def _match(patterns: list[str], names: set[str], prepared: PreparedGraph, key: str) -> set[str]:
@@ -320,7 +342,5 @@ def _unfit(  # noqa: PLR0911 (one return per reason)
         if bytes_as_integers(values, scales) + NODE_BYTES * len(tensors) >= FLOAT_BYTES * values:
             return "its weight would be no smaller as int8 with its scales"
     if isinstance(mode, StaticConfig) and precision is Precision.static_int8 and node.op_type == "Conv" and not explicitly:
-        channels = _channels(node, tensors[0])
-        if channels < mode.min_channels:
-            return f"{channels} channel{'s' if channels > 1 else ''}, fewer than mode.min_channels: int8 is slower"
+        return _few_channels(node, tensors[0], mode)
     return None

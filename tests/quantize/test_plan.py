@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.config.choices import IntegerType
+from pipeline.config.choices import IntegerType, Target
 from pipeline.errors import ConfigError
 from pipeline.graph.prepare import prepare
 from pipeline.quantize.artifact import suffix_of
@@ -169,3 +169,24 @@ def test_a_grouped_convolution_counts_all_its_channels(plan_of, settings, build)
     text = "g (float[1, 32, n] x) => (float[1, 32, m] y) { [depthwise] y = Conv <group = 32> (x, w) }"
     model = build(text, w=np.ones((32, 1, 3), np.float32))
     assert plan_of(model, settings("static")).precisions == {"depthwise": Precision.static_int8}
+
+
+@pytest.mark.parametrize(("target", "integers"), [(Target.x86_vnni, False), (Target.arm, True)])
+def test_a_narrow_depthwise_convolution_stays_float_on_x86(plan_of, settings, build, target, integers):
+    text = "g (float[1, 16, n] x) => (float[1, 16, m] y) { [depthwise] y = Conv <group = 16> (x, w) }"
+    model = build(text, w=np.ones((16, 1, 3), np.float32))
+    plan = plan_of(model, settings("static", target=target))
+    assert (plan.precisions.get("depthwise") is Precision.static_int8) == integers
+    if not integers:
+        assert "depthwise of 16 channels, fewer than 2 times mode.min_channels" in reasons(plan)["depthwise"]
+        named = plan_of(model, settings("static", target=target, nodes_to_quantize=["depthwise"]))
+        assert named.precisions == {"depthwise": Precision.static_int8}
+
+
+@pytest.mark.parametrize(("columns", "precision"), [(16, Precision.weight_int8), (64, Precision.dynamic_int8)])
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_product_too_small_for_ranges_at_run_time_stores_its_weight(plan_of, settings, build, mode, columns, precision):
+    model = build(
+        f"g (float[n, 16] x) => (float[n, {columns}] y) {{ [product] y = MatMul (x, w) }}", w=np.ones((16, columns), "f")
+    )
+    assert plan_of(model, settings(mode)).precisions == {"product": precision}
