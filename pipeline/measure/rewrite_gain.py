@@ -67,8 +67,9 @@ def measure_gain(
         logs[number % 2].extend(float(np.log(ms / changed_ms)) for ms, changed_ms in turns)
         if number % 2 == 1:
             level, ratios = _without_order(*logs)
-            enough = number >= ROUNDS - 1 and len(ratios) >= min_pairs
-            if own_time() >= until or _is_clear(level, ratios) or (enough and not _is_open(level, ratios)):
+            enough = len(ratios) >= min_pairs
+            clear = _is_clear(level, ratios) and (enough or level < 0)  # what is slower is not looked at any longer
+            if own_time() >= until or clear or (enough and number >= ROUNDS - 1 and not _is_open(level, ratios)):
                 break
     level, ratios = _without_order(*logs)
     speedup = float(np.exp(level))
