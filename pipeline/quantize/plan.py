@@ -135,7 +135,7 @@ def plan_nodes(
             continue
         named_alone = node.name in mode.nodes_to_quantize
         precision = _precision(node, dynamic, stored, default, weights, explicitly=named_alone)
-        if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, rows, weights):
+        if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, mode, rows, weights):
             precision = Precision.weight_int8
         if precision in (Precision.static_int8, Precision.dynamic_int8) and node.op_type in STORABLE:
             few = not named_alone and (_large_of_few_channels(node, mode, weights) or node.name in exponents)
@@ -257,13 +257,17 @@ def _rows_of(scopes: Iterable[onnx.GraphProto]) -> dict[str, int]:
     return found
 
 
-def _is_small_product(node: onnx.NodeProto, rows: Mapping[str, int], weights: Mapping[str, onnx.TensorProto]) -> bool:
+def _is_small_product(
+    node: onnx.NodeProto, mode: AnyModeConfig, rows: Mapping[str, int], weights: Mapping[str, onnx.TensorProto]
+) -> bool:
     """Say whether a product is so small that the ranges of its input take longer than integers save, as in a streaming step."""
     if node.op_type not in ("MatMul", "Gemm") or len(node.input) < 2 or node.input[1] not in weights:
         return False
     dims = weights[node.input[1]].dims
-    if math.prod(dims[-2:]) <= WORK_PER_VALUE * sum(dims[-2:]):
-        return True
+    if isinstance(mode, StaticConfig) and math.prod(dims) >= MIN_STORED_VALUES and len(dims) > 1:
+        depth, columns = dims[-2:]
+        if depth * columns <= WORK_PER_VALUE * (depth + columns):
+            return True
     return rows.get(node.input[0], FEW_ROWS + 1) <= FEW_ROWS and math.prod(dims) <= FEW_ROWS_VALUES
 
 

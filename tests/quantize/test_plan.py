@@ -183,8 +183,15 @@ def test_a_narrow_depthwise_convolution_stays_float_on_x86(plan_of, settings, bu
         assert named.precisions == {"depthwise": Precision.static_int8}
 
 
-@pytest.mark.parametrize(("columns", "precision"), [(16, Precision.weight_int8), (64, Precision.dynamic_int8)])
-@pytest.mark.parametrize("mode", ["dynamic", "static"])
+@pytest.mark.parametrize(
+    ("mode", "columns", "precision"),
+    [
+        ("static", 16, Precision.weight_int8),
+        ("static", 64, Precision.dynamic_int8),
+        ("static", 8, Precision.dynamic_int8),  # too small to be stored
+        ("dynamic", 16, Precision.dynamic_int8),
+    ],
+)
 def test_a_product_too_small_for_ranges_at_run_time_stores_its_weight(plan_of, settings, build, mode, columns, precision):
     model = build(
         f"g (float[n, 16] x) => (float[n, {columns}] y) {{ [product] y = MatMul (x, w) }}", w=np.ones((16, columns), "f")
