@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from pipeline.errors import ConfigError
@@ -166,3 +168,12 @@ def test_a_comparison_cannot_be_swept(user_files, run_quickly, users_model):
     run = run_quickly("-m", f"compare=[{past}]", "seed=1,2")
     assert run.exit_code == 2
     assert "compare: shows past runs and runs nothing" in run.stderr
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(RunMode.MULTIRUN, False), (RunMode.RUN, True)])
+def test_what_a_job_of_a_sweep_was_composed_of_is_not_held_to_its_end(mode, kept):
+    config = OmegaConf.create({"hydra": {"mode": mode}})
+    done = JobReturn(cfg=config, hydra_cfg=config, overrides=["seed=1"], status=JobStatus.COMPLETED)
+    ClaimDirectory().on_job_end(config, done)
+    assert (done.cfg is config) == (done.hydra_cfg is config) == kept
+    assert done.overrides == ["seed=1"]
