@@ -21,7 +21,7 @@ from data.recipes.datasets import TRAINING_VOICES, voice_clip
 from data.recipes.exporting import export, largest_difference
 from data.recipes.sentences import words_of
 from data.recipes.signals import add_echo, add_noise, kaldi_features
-from data.recipes.training import half_precision, prepare, train
+from data.recipes.training import groups_of_similar_length, half_precision, prepare, train
 from data.recipes.word_pieces import WordPieces, decode
 
 STEPS, BATCH, PEAK = 3000, 32, 2e-3
@@ -89,14 +89,10 @@ def mask(x: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator) -> to
 def batches(features: list[np.ndarray], targets: list[list[int]]) -> Iterator[tuple[torch.Tensor, ...]]:
     """Endless batches of clips of similar length: features, lengths, all targets in a row, lengths of targets."""
     rng = np.random.default_rng(54)
-    while True:
-        order = np.argsort([len(clip) + rng.uniform(-12, 12) for clip in features])
-        groups = [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
-        for index in rng.permutation(len(groups)):
-            group = groups[index]
-            x, lengths = padded([features[i] for i in group])
-            tokens = torch.tensor([token for i in group for token in targets[i]])
-            yield mask(x, lengths, rng), lengths, tokens, torch.tensor([len(targets[i]) for i in group])
+    for group in groups_of_similar_length([len(clip) for clip in features], BATCH, 12, rng):
+        x, lengths = padded([features[i] for i in group])
+        tokens = torch.tensor([token for i in group for token in targets[i]])
+        yield mask(x, lengths, rng), lengths, tokens, torch.tensor([len(targets[i]) for i in group])
 
 
 def transcribe(model: Conformer, clips: list[np.ndarray], symbols: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from data.recipes import asr
-from data.recipes.training import half_precision, prepare, train
+from data.recipes.training import groups_of_similar_length, half_precision, prepare, train
 from data.recipes.word_pieces import WordPieces
 
 PARTS = ("encoder", "decoder", "joiner")
@@ -279,19 +279,15 @@ def batches(features: list[np.ndarray], targets: list[list[int]]) -> Iterator[tu
     Two short times and a few components of each clip are hidden.
     """
     rng = np.random.default_rng(64)
-    while True:
-        order = np.argsort([len(clip) + rng.uniform(-6, 6) for clip in features])
-        groups = [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
-        for index in rng.permutation(len(groups)):
-            group = groups[index]
-            x, lengths = stacked([features[i] for i in group])
-            for clip, length in zip(x, lengths.tolist(), strict=True):
-                for start in rng.integers(0, max(1, length - 6), size=2):
-                    clip[start : start + rng.integers(0, 7)] = 0
-                clip[:, rng.integers(0, 80, size=rng.integers(0, 8))] = 0
-            counts = torch.tensor([len(targets[i]) for i in group])
-            tokens = nn.utils.rnn.pad_sequence([torch.tensor(targets[i]) for i in group], batch_first=True)
-            yield x, lengths, tokens, counts
+    for group in groups_of_similar_length([len(clip) for clip in features], BATCH, 6, rng):
+        x, lengths = stacked([features[i] for i in group])
+        for clip, length in zip(x, lengths.tolist(), strict=True):
+            for start in rng.integers(0, max(1, length - 6), size=2):
+                clip[start : start + rng.integers(0, 7)] = 0
+            clip[:, rng.integers(0, 80, size=rng.integers(0, 8))] = 0
+        counts = torch.tensor([len(targets[i]) for i in group])
+        tokens = nn.utils.rnn.pad_sequence([torch.tensor(targets[i]) for i in group], batch_first=True)
+        yield x, lengths, tokens, counts
 
 
 def transcribe(model: nn.Module, clips: list[np.ndarray], symbols: list[str]) -> list[str]:

@@ -25,6 +25,15 @@ def prepare(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def groups_of_similar_length(lengths: list[int], size: int, spread: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless groups of clips by their numbers: sorted by length, which is moved by up to `spread`, in random order."""
+    while True:
+        order = np.argsort([length + rng.uniform(-spread, spread) for length in lengths])
+        groups = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+        for index in rng.permutation(len(groups)):
+            yield groups[index]
+
+
 def train(
     model: nn.Module,
     batches: Iterator,
