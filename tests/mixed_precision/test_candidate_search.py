@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -9,12 +10,14 @@ from onnx import helper
 from pipeline.evaluate.loss import Loss
 from pipeline.mixed_precision import candidate_timing
 from pipeline.mixed_precision.candidate_search import CandidateSearch
-from pipeline.mixed_precision.candidate_timing import TrialContext
+from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
 from pipeline.mixed_precision.candidates import Budget, best_of
 from pipeline.mixed_precision.greedy_knapsack import Step
 from pipeline.mixed_precision.precision_groups import Group
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
+from pipeline.mixed_precision.typical_sample import rather_short
 from pipeline.quantize.plan import Precision
+from pipeline.sample import Sample
 
 NAMES = ("first", "second", "third", "fourth")
 
@@ -145,3 +148,14 @@ def test_one_that_loses_too_much_is_not_timed(search):
     hurried = search(lambda integer: 0.2 * bool(integer), len, seconds=0.0, groups=groups, stored=True)
     small = next(c for c in hurried.search.candidates if c.label == "the largest weights stored as int8")
     assert not small.measured
+
+
+def test_rewrites_are_tried_on_the_shortest_samples_that_are_half_as_long_as_usual():
+    samples = [Sample(str(size), {"x": np.zeros(size, np.float32)}) for size in (100, 3, 80, 50, 60, 120, 90)]
+    assert [sample.size for sample in rather_short(samples)] == [50, 60, 80]
+
+
+@pytest.mark.parametrize(("session_s", "seconds"), [(0.0, 4.2), (0.5, 5.0)])
+def test_what_a_graph_and_the_original_take_follows_from_what_one_takes_to_open(session_s, seconds):
+    timer = CandidateTimer(SimpleNamespace(inference_s=1.0, session_s=session_s))
+    assert timer._takes(1) == pytest.approx(seconds)
