@@ -12,7 +12,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as capi
 
 from pipeline.errors import DataError
-from pipeline.graph.rehearsal import rehearse
+from pipeline.graph.rehearsal import rehearse, rehearsing
 from pipeline.interruption import ended_by_signals
 from pipeline.outside_errors import unless_memory_is_used_up
 from pipeline.sample import Array, Outputs, Sample
@@ -132,13 +132,30 @@ def open_session(
     with _source_of(model) as source:
         if not known:
             rehearse(source, threads, optimization=optimization, without=without, sample=sample)
+        asked = rehearsing() if save_optimized is None and profile is None else None
+        optimized = asked and asked.optimized(source, threads, optimization=optimization, without=without)
+        if optimized:
+            with contextlib.suppress(*ORT_ERRORS, capi.InvalidProtobuf):  # then as it was given
+                return _open(optimized, session_options(threads, optimization="none"))
         return _open(source, options, without)
 
 
 def rehearse_model(
-    model: "Path | onnx.ModelProto", threads: int = 1, *, optimization: Optimization = "all", sample: Sample | None = None
+    model: "Path | onnx.ModelProto",
+    threads: int = 1,
+    *,
+    optimization: Optimization = "all",
+    sample: Sample | None = None,
+    again: bool = False,
 ) -> bool:
     """Open a graph in the other process alone, and run it where there is a sample.
+
+    Args:
+        model: a file, or a graph in memory.
+        threads: intra-op threads.
+        optimization: see `session_options`.
+        sample: what it is run on.
+        again: it will be opened again and again, which `open_session` then does in a quarter of the time.
 
     Returns:
         Whether there is another process, and ONNX Runtime raised nothing there.
@@ -147,7 +164,7 @@ def rehearse_model(
         EndedError: it did not survive, or exceeded its limits. What ONNX Runtime raises is no error here.
     """
     with _source_of(model) as source:
-        return rehearse(source, threads, optimization=optimization, sample=sample)
+        return rehearse(source, threads, optimization=optimization, sample=sample, again=again)
 
 
 def open_with(model: "Path | onnx.ModelProto", options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

@@ -74,7 +74,7 @@ class _BenchHere:
 
     def survives(self, number: int) -> bool:
         try:
-            rehearse_model(self._models[number], self._threads, sample=self._samples[0])
+            rehearse_model(self._models[number], self._threads, sample=self._samples[0], again=True)
         except EndedError as error:
             log.info("a graph that would have been timed: %s", error.how)
             return False

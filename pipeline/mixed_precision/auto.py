@@ -37,6 +37,7 @@ from pipeline.mixed_precision.range_method import use_best_method, use_first_met
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, unmeasured, warnings_of
 from pipeline.mixed_precision.sensitivity import FEWEST, Losses, sensitivities
+from pipeline.mixed_precision.smaller_file import smaller_file
 from pipeline.mixed_precision.time_limit import (
     CANDIDATES,
     OutOfTimeError,
@@ -197,7 +198,7 @@ class _Search:
         if mode.reconstruct:
             check_samples(given)
         middle = sorted(self._selection, key=lambda item: item.sample.size)[len(self._selection) // 2]
-        model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))
+        self._model_s = model_s = _seconds_of(lambda: inputs.evaluator(source.name, self._fine, [middle]))
         begun = own_time()
         session = open_session(source.path, self._threads)
         self._session_s = own_time() - begun
@@ -208,7 +209,6 @@ class _Search:
         if mode.samples is None:
             affordable = int(SCORING_SHARE * mode.seconds / (CANDIDATES * model_s))
             self._samples = max(min(self._samples, affordable), min(LEAST_SAMPLES, self._samples))
-        self._model_s = model_s
         self._parts = estimated_seconds(
             graph_s=graph_s, model_s=model_s, groups=sum(node.op_type in mode.op_types for node in source.model.graph.node),
             calibration=round(CALIBRATION_SHARE * len(given)), probes=PROBE_SHARE * mode.probes, samples=self._samples,
@@ -271,8 +271,7 @@ class _Search:
     def _measure_nodes(self) -> None:
         """Measure what each group gains, and what it loses."""
         self._evaluator.between_samples = self._limit.check
-        builder, threads, place = self._builder, self._threads, self._inputs.place
-        [sample] = self._trials.samples
+        builder, threads, place, [sample] = self._builder, self._threads, self._inputs.place, self._trials.samples
         self._begin("measuring what each node gains")
         self._limit.check()
         until = self._limit.share(GAINS_SHARE)
@@ -332,8 +331,12 @@ class _Search:
         self._learned = beyond.learned
 
     def _confirm(self) -> tuple[Candidate, bool, MeasuredLoss]:
-        """Check the choice on as much of the selection part as there is time for."""
+        """Store what the choice leaves in float, and check it on as much of the selection part as there is time for."""
         assert self._found is not None
+        best, met = best_of(self._found.candidates, self._budget)
+        if met:
+            self._begin("storing the weights of what stays float")
+            best = smaller_file(best, self._found, self._trials, self._budget)
         self._evaluator.between_samples = lambda: None
         self._begin("checking the choice, in its layout, on the whole selection part")
         self._limit.end = self._limit.start + self._mode.seconds
@@ -342,7 +345,6 @@ class _Search:
         affordable = int(self._limit.left / (2 * sample_s))  # fp32, and the choice
         if len(items) > self._samples < affordable:
             evaluator = self._inputs.evaluator(self._source.name, self._budget.metric, items[:affordable])
-        best, met = best_of(self._found.candidates, self._budget)
         return confirmed(best, self._found, self._trials, evaluator, self._budget, met=met)
 
     def _answer(self, checked: tuple[Candidate, bool, MeasuredLoss] | None, stopped: str | None, *, interrupted: bool) -> Found:

@@ -15,7 +15,8 @@ from pipeline.config.choices import ModeKind, RangeMethod
 from pipeline.config.mode_settings import AutoConfig, StaticConfig, with_settings_of
 from pipeline.graph.model_digest import digest_of
 from pipeline.graph.prepare import initializers_of
-from pipeline.mixed_precision.precision_groups import Choice, Group, plan_of
+from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.mixed_precision.precision_groups import Choice, Group, in_integers, plan_of
 from pipeline.ptq.activation_pairs import looks_at_pairs, reaches_of, weight_grids
 from pipeline.ptq.bias_correction import correct_biases
 from pipeline.ptq.cross_layer_equalization import equalize
@@ -126,23 +127,26 @@ class Builder:
         rounding: bool | None = None,
         bias_correction: bool = False,
         fixed_scales: bool = False,
+        stored: bool = True,
     ) -> onnx.ModelProto:
         """Return the quantized graph of a choice; of none, a copy of the float graph.
 
         Args:
             choice: which group becomes what.
-            of: a part of the float graph that holds these groups; None: all of it.
+            of: a part of the float graph, with some nodes of these groups; None: all of it.
             rounding: with weights that keep the outputs of their nodes, not each rounded to the nearest integer; None: as
                 `rounding` of this builder says.
             bias_correction: with biases that take back what quantization adds to the mean of each channel.
             fixed_scales: with scales from calibration for products of matrices, which otherwise have dynamic ranges.
+            stored: whether weights of what computes in float are stored as the choice says; else they stay constants of float,
+                which layouts can rearrange.
 
         Raises:
             StageError: a node cannot be quantized after all; names it.
         """
         model, plan = (
             self.fitted(choice, of=of, rounding=rounding, bias_correction=bias_correction),
-            plan_of(self.groups, choice),
+            self._plan(choice if stored else in_integers(choice), of),
         )
         if not plan.precisions:
             return model
@@ -162,17 +166,26 @@ class Builder:
         bias_correction: bool = False,
     ) -> onnx.ModelProto:
         """Return the float graph that `build` writes the quantized graph of a choice from: with its weights and biases."""
-        plan = plan_of(self.groups, choice)
+        plan = self._plan(choice, of)
         model = onnx.ModelProto()
         model.CopyFrom(of or self.model)
         if not plan.precisions:
             return model
         ranges = self._ranges_of(model, plan)
         if self.rounding if rounding is None else rounding:
-            self._round(model, [group for group in self.groups if group.name in choice])
+            finer = {name for name, precision in choice.items() if precision is Precision.weight_int16}
+            self._round(model, [group for group in self.groups if group.name in choice.keys() - finer])
         if not bias_correction:
             return model
         return correct_biases(model, plan, self._static, ranges, self._samples, reference=self.model, threads=self._threads)
+
+    def _plan(self, choice: Choice, of: onnx.ModelProto | None) -> Plan:
+        """Return the plan of a choice, for a part of the graph only what it holds."""
+        plan = plan_of(self.groups, choice)
+        if of is not None:
+            inside = {node.name for scope in graphs_of(of.graph) for node in scope.node}
+            plan.precisions = {name: precision for name, precision in plan.precisions.items() if name in inside}
+        return plan
 
     def quantized_alone(self, model: onnx.ModelProto, node: str, precision: Precision) -> onnx.ModelProto:
         """Return the quantized form of one node that was cut out of the float graph; `model` is not changed."""

@@ -17,9 +17,11 @@ from pipeline.measure.relative_speed import speedups
 from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
+from pipeline.mixed_precision.precision_groups import plan_of, stored_only
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import Layout, float_kept, further_forms, in_layout, starts_of
 from pipeline.own_time import own_time
+from pipeline.quantize.static import store_planned
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -199,17 +201,22 @@ class CandidateTimer:
 
 
 def built(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
-    """Return a candidate's graph, in no layout; it may be changed."""
+    """Return a candidate's graph, in no layout, with the weights of what computes in float as floats; it may be changed.
+
+    Layouts rearrange weights, which they can only while these are constants. As fast as with them stored: see `graph_of`.
+    """
     if candidate.learned is not None:
         copy = onnx.ModelProto()
         copy.CopyFrom(candidate.learned)
         return copy
     return builder.build(
         candidate.choice, rounding=candidate.rounded, bias_correction=candidate.bias_correction,
-        fixed_scales=candidate.fixed_scales,
+        fixed_scales=candidate.fixed_scales, stored=False,
     )  # fmt: skip
 
 
 def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
-    """Return a candidate's graph, in its layout."""
-    return in_layout(built(builder, candidate), candidate.layout)
+    """Return a candidate's graph, in its layout, with all weights stored that are to be."""
+    model = in_layout(built(builder, candidate), candidate.layout)
+    store_planned(model, plan_of(builder.groups, stored_only(candidate.choice)))
+    return model

@@ -102,7 +102,7 @@ def best_of(candidates: Sequence[Candidate], budget: Budget) -> tuple[Candidate,
     meeting = [c for c in meeting if (c.speedup or 0) >= FASTER_THAN_FP32] or meeting
     if budget.max_loss is None:
         return min(meeting, key=lambda c: (c.loss, -worth(c, budget))), True
-    return max(meeting, key=lambda c: (worth(c, budget), -c.loss)), True
+    return max(meeting, key=lambda c: (worth(c, budget), -c.bytes, -c.loss)), True
 
 
 def least_short(candidates: Sequence[Candidate], budget: Budget) -> Candidate:

@@ -52,6 +52,7 @@ class Group:
 Choice = Mapping[str, Precision]
 """Group name -> its precision; a group that is left out stays fp32."""
 
+STORED = frozenset({Precision.weight_int8, Precision.weight_int16})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -119,6 +120,16 @@ def _bodies(graph: onnx.GraphProto, stored: Plan) -> list[Group]:
 def plan_of(groups: Collection[Group], choice: Choice) -> Plan:
     """Return the plan of a choice."""
     return Plan({node: choice[group.name] for group in groups if group.name in choice for node in group.nodes})
+
+
+def stored_only(choice: Choice) -> dict[str, Precision]:
+    """Return the part of a choice that computes in float and stores its weights as integers."""
+    return {group: precision for group, precision in choice.items() if precision in STORED}
+
+
+def in_integers(choice: Choice) -> dict[str, Precision]:
+    """Return the part of a choice that computes in integers."""
+    return {group: precision for group, precision in choice.items() if precision not in STORED}
 
 
 def _dynamic(static: StaticConfig) -> DynamicConfig:

@@ -9,7 +9,7 @@ from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Budget, Candidate, holds, on_front
 from pipeline.mixed_precision.cost_model import KernelSavings
 from pipeline.mixed_precision.decision_reasons import why_chosen, why_float
-from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.precision_groups import STORED, Group, in_integers
 from pipeline.mixed_precision.sensitivity import Losses
 from pipeline.quantize.plan import Precision
 from pipeline.record.results import Kept
@@ -31,7 +31,8 @@ def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, 
             {
                 "index": index, "label": c.label, "loss": c.loss, "speedup": c.speedup, "bytes": c.bytes,
                 "measured": c.measured, "scored": c.scored, "on_front": on_front(c, candidates), "layout": list(c.layout),
-                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(c.choice), "samples": c.samples,
+                "meets_budget": c.measured and holds(c, budget), "int8_groups": len(in_integers(c.choice)),
+                "samples": c.samples,
             }
             for index, c in enumerate(candidates)
         ],
@@ -65,13 +66,15 @@ def rows(
                 )  # fmt: skip
             continue
         precision = best.choice.get(group.name)
-        shown = precision or _nearest(group, losses, gained)
+        in_float = precision is None or (precision in STORED and not STORED.issuperset(group.precisions))
+        shown = _nearest(group, losses, gained) if in_float or precision is None else precision
         loss, gain = losses.get((group.name, shown)), gained.get((group.name, shown))
         scale = ", with a scale from calibration" if node.name in fixed_scales else ""
+        stored = "" if precision is None else "; its weight is stored, which costs no time"
         reason = (
             (UNMEASURED if precision is None else "part of a graph that was measured as a whole") if gain is None
-            else f"{why_chosen(gain, loss, metric)}{scale}" if precision is not None
-            else why_float(shown, gain, loss, metric)
+            else f"{why_float(shown, gain, loss, metric)}{stored}" if in_float
+            else f"{why_chosen(gain, loss, metric)}{scale}"
         )  # fmt: skip
         rows.append(
             {"node": node.name, "op": node.op_type, "precision": precision.value if precision else "fp32", "reason": reason,
@@ -82,9 +85,10 @@ def rows(
 
 def _nearest(group: Group, losses: Losses, gained: KernelSavings) -> Precision:
     """Return the precision that a group which stayed float was nearest to: the best bargain, or the least slow."""
-    measured = [p for p in group.precisions if (group.name, p) in losses]
+    possible = [p for p in group.precisions if p not in STORED] or group.precisions
+    measured = [p for p in possible if (group.name, p) in losses]
     if not measured:
-        known = [p for p in group.precisions if (group.name, p) in gained] or group.precisions[:1]
+        known = [p for p in possible if (group.name, p) in gained] or possible[:1]
         return max(known, key=lambda p: gained[group.name, p].ms if (group.name, p) in gained else 0.0)
     return min(measured, key=lambda p: losses[group.name, p] / max(gained[group.name, p].ms, 1e-6))
 
@@ -134,13 +138,14 @@ def warnings_of(
         )
     if stopped is not None:
         found.append(f"{graph}: the search {'was ' if stopped.startswith('interrupted') else ''}{stopped}")
-    if not best.choice:
+    if not in_integers(best.choice):
         why = (
             "nothing that was measured by then keeps to the budget"
             if stopped
             else "nothing was worth its loss within the budget"
         )
-        found.append(f"{graph}: no node became int8: {why}. The graph stays float.")
+        stays = "It computes in float, with its weights stored as integers" if best.choice else "The graph stays float"
+        found.append(f"{graph}: no node became int8: {why}. {stays}.")
     return found
 
 

@@ -3,8 +3,8 @@
 The error that a node makes says little about what is heard of it: a hiss of the last convolution costs nothing in SQNR, and
 a phase error costs much in SQNR and is not heard. Ranked by the error of its own output, a node's place is next to random. So
 the graph is quantized for real, one group at a time, and scored by the metric. That is affordable because ranges come from
-one calibration, samples are short, and only what lies downstream of the group runs again: all other tensors that this part
-reads are those of the float graph.
+one calibration, samples are short, and only what lies downstream of the group runs again: the part of the graph that holds
+it is opened anew, and the parts behind are sessions of the float graph, which all groups share (`consecutive_parts.py`).
 """
 
 import logging
@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 import onnx
-from onnx import helper
+import onnxruntime
 
 from pipeline.cache.cache_key import key_of
 from pipeline.cache.current_cache import current
@@ -31,7 +31,8 @@ from pipeline.graph.session import infer, inputs_for, open_session
 from pipeline.graph.shape_inference import with_shapes
 from pipeline.graph.subgraph import downstream_of, upstream_of
 from pipeline.mixed_precision.candidate_builder import Builder
-from pipeline.mixed_precision.precision_groups import Group
+from pipeline.mixed_precision.consecutive_parts import ConsecutiveParts, typed_by
+from pipeline.mixed_precision.precision_groups import Choice, Group
 from pipeline.own_time import own_time
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Array, Outputs, Sample
@@ -75,6 +76,7 @@ def sensitivities(
     known = _Known(builder, evaluator, threads)
     base = with_noise_inputs(builder.model)
     base = replace(base, model=with_shapes(base.model))
+    parts = ConsecutiveParts(base.model, threads)
     groups = {group.name: group for group in builder.groups}
     chosen, names = set(wanted), list(dict.fromkeys(name for name, _ in wanted))
     for start, end in pairwise((0, *range(min(FIRST, len(names)), len(names), AT_ONCE), len(names))):
@@ -83,7 +85,7 @@ def sensitivities(
         pairs = {name: [p for p in groups[name].precisions if (name, p) in chosen] for name in names[start:end]}
         recalled_ones = {(name, p): known.get(name, p, count) for name, precisions in pairs.items() for p in precisions}
         new = [groups[name] for name, precisions in pairs.items() if any(recalled_ones[name, p] is None for p in precisions)]
-        measure = _Chunk(builder, evaluator, base, new, threads, count)
+        measure = _Chunk(builder, evaluator, base, parts, new, threads, count)
         for name, precisions in pairs.items():
             if groups[name] in new and own_time() >= until:
                 return _means(found, count)
@@ -141,14 +143,20 @@ class _Chunk:
         builder: Builder,
         evaluator: LossEvaluator,
         base: NoisyGraph,
+        consecutive: ConsecutiveParts,
         groups: Sequence[Group],
         threads: int,
         count: int | None,
     ) -> None:
         self._builder, self._evaluator, self._threads, self._count = builder, evaluator, threads, count
-        simple = evaluator.of_single_calls
-        self._parts = {group.name: downstream_of(base.model, group.outermost) for group in groups} if simple else {}
-        read = dict.fromkeys(tensor for _, inputs in self._parts.values() for tensor in inputs)
+        self._consecutive, self._groups = consecutive, {group.name: group for group in groups}
+        self._parts: dict[str, tuple[int, onnx.ModelProto, list[str]]] = {}
+        if evaluator.of_single_calls:
+            for group in groups:
+                first = consecutive.first_of(group.outermost)
+                self._parts[group.name] = (first, *downstream_of(consecutive.parts[first].model, group.outermost))
+        read = dict.fromkeys(tensor for _, _, inputs in self._parts.values() for tensor in inputs)
+        read |= dict.fromkeys(consecutive.crossing if self._parts else ())
         self._tensors = list(_float_tensors(base, list(read), evaluator, threads, count))
         # a sequence of tensors, which a Loop collects, cannot be handed to a part of the graph: then all of it runs
         self._arrays = {name for name in read if all(name in given for given in self._tensors)}
@@ -160,11 +168,41 @@ class _Chunk:
             EndedError: no process survives it.
         """
         choice, evaluator = {group: precision}, self._evaluator
-        part, inputs = self._parts.get(group, (None, []))
-        if part is None or not self._arrays.issuperset(inputs):
+        first, part, inputs = self._parts.get(group, (0, None, []))
+        behind = self._consecutive.parts[first + 1 :]
+        read = [*inputs, *(name for each in behind for name in each.inputs)]
+        if part is None or not self._arrays.issuperset(read):
             return evaluator.loss(self._builder.build(choice), self._count)
-        graph = self._builder.build(choice, of=part)
-        return evaluator.loss_of_outputs(_outputs_behind(graph, inputs, self._tensors, evaluator, self._threads), self._count)
+        nodes = self._groups[group].outermost
+        changed = {first: (self._opened(choice, part, inputs), tuple(inputs))}
+        for number, each in enumerate(behind, start=first + 1):
+            if not each.nodes.isdisjoint(nodes):
+                copy = onnx.ModelProto()
+                copy.CopyFrom(each.model)
+                changed[number] = (self._opened(choice, copy, each.inputs), each.inputs)
+
+        def outputs(number: int, sample: Sample) -> Outputs:
+            tensors, found = self._tensors[number], dict[str, Array]()
+            for place, each in enumerate(self._consecutive.parts[first:], start=first):
+                if place not in changed and found.keys().isdisjoint(each.inputs):
+                    continue
+                names = changed[place][1] if place in changed else each.inputs
+                feeds = {name: found.get(name, tensors[name]) for name in names}
+                session = changed[place][0] if place in changed else self._consecutive.session(place, feeds)
+                found |= infer(session, Sample(sample.id, feeds))
+            before = evaluator.calls[number][0].outputs
+            return before | {name: found[name] for name in before if name in found}
+
+        return evaluator.loss_of_outputs(outputs, self._count)
+
+    def _opened(self, choice: Choice, part: onnx.ModelProto, inputs: Sequence[str]) -> onnxruntime.InferenceSession:
+        """Return a session of a part with its groups quantized; the part is changed."""
+        first = {name: self._tensors[0][name] for name in inputs}
+        graph = typed_by(self._builder.build(choice, of=part), first)
+        if self._evaluator.exact_products:
+            graph = with_uint8_weights(graph)
+        sample = Sample(self._evaluator.calls[0][0].sample.id, first)
+        return open_session(graph, self._threads, sample=sample)
 
 
 def samples_needed(losses: Sequence[Sequence[float]], most: int) -> int | None:
@@ -209,20 +247,3 @@ def _float_tensors(
         if session is not None:
             found |= infer(session, Sample(calls[0].sample.id, inputs_for(session, feeds)))
         yield found
-
-
-def _outputs_behind(
-    part: onnx.ModelProto, inputs: Sequence[str], tensors: Sequence[Tensors], evaluator: LossEvaluator, threads: int
-) -> Callable[[int, Sample], Outputs]:
-    """Return a function that runs the part of a graph that differs from the float graph, and takes the rest from there."""
-    for value in part.graph.input:
-        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(tensors[0][value.name].dtype)
-        value.type.tensor_type.ClearField("shape")
-    first = Sample(evaluator.calls[0][0].sample.id, {name: tensors[0][name] for name in inputs})
-    session = open_session(with_uint8_weights(part) if evaluator.exact_products else part, threads, sample=first)
-
-    def outputs(number: int, sample: Sample) -> Outputs:
-        feeds = {name: tensors[number][name] for name in inputs}
-        return evaluator.calls[number][0].outputs | infer(session, Sample(sample.id, feeds))
-
-    return outputs

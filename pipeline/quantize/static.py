@@ -88,6 +88,12 @@ def tensors_to_calibrate(model: onnx.ModelProto, plan: Plan, mode: StaticConfig)
     return list(dict.fromkeys(t for t in touched if t not in constants and types.get(t) == onnx.TensorProto.FLOAT))
 
 
+def store_planned(model: onnx.ModelProto, plan: Plan) -> None:
+    """Store the weights of the nodes that a plan only stores, as integers of 8 or 16 bits, in place."""
+    store_weights(model, plan.nodes(Precision.weight_int8))
+    store_weights(model, plan.nodes(Precision.weight_int16), IntegerType.int16)
+
+
 def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, ranges: Ranges) -> onnx.ModelProto:
     """Return the graph with the planned nodes quantized; the one given is changed.
 
@@ -101,7 +107,7 @@ def quantize_static(model: onnx.ModelProto, plan: Plan, mode: StaticConfig, rang
         StageError: a node of the plan cannot be quantized, or a range is missing; names it.
     """
     settings = pair_settings(mode)
-    store_weights(model, plan.nodes(Precision.weight_int8))
+    store_planned(model, plan)
     at_run_time = DynamicOpsSettings(FASTEST, mode.per_channel, settings.reduce_range, settings.in_16_bits)
     quantize_with_dynamic_ops(model, plan.nodes(Precision.dynamic_int8), at_run_time)
     nodes = plan.nodes(Precision.static_int8)

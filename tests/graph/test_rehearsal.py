@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from pipeline.errors import StageError
+from pipeline.graph import rehearsal as rehearsal_module
+from pipeline.graph import session as session_module
 from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.rehearsal import EndedError, rehearsals
 from pipeline.graph.session import open_session, rehearse_model
@@ -288,3 +290,34 @@ def _python():
     import sys
 
     return sys.executable
+
+
+def test_a_graph_that_is_opened_again_and_again_is_optimised_once_and_gives_the_same_numbers(conv_net, monkeypatch):
+    model, sample = conv_net(), Sample("s", {"x": np.random.default_rng(0).standard_normal((1, 16, 50)).astype(np.float32)})
+    expected = open_session(model).run(None, dict(sample.inputs))
+    levels = []
+    opened = session_module.session_options
+
+    def noted(*arguments, optimization="all", **settings):
+        levels.append(optimization)
+        return opened(*arguments, optimization=optimization, **settings)
+
+    monkeypatch.setattr(session_module, "session_options", noted)
+    with rehearsals() as others:
+        assert rehearse_model(model, sample=sample, again=True)
+        for _ in range(2):
+            for a, b in zip(open_session(model).run(None, dict(sample.inputs)), expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert levels[1::2] == ["none", "none"]
+        monkeypatch.setattr(rehearsal_module, "HELD_BYTES", 0)
+        others._hold(("another",), b"1")
+        assert others.optimized(model.SerializeToString(), 1, optimization="all") is None, "memory is let go of"
+
+
+def test_what_onnx_runtime_does_not_open_as_it_has_optimised_it_is_opened_as_it_was_given(conv_net):
+    model = conv_net()
+    with rehearsals() as others:
+        assert rehearse_model(model, again=True)
+        [key] = others._optimized
+        others._optimized[key] = b"no graph"
+        assert [output.name for output in open_session(model).get_outputs()] == [o.name for o in model.graph.output]

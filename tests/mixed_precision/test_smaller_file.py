@@ -1,0 +1,125 @@
+"""What a search leaves in float is stored as integers, as far as the budget allows: the file is smaller, and as fast."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.evaluate.loss import Loss
+from pipeline.graph.prepare import prepare
+from pipeline.graph.session import infer, open_session
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidate_timing import TrialContext
+from pipeline.mixed_precision.candidates import Budget, Candidate, best_of
+from pipeline.mixed_precision.precision_groups import groups_of
+from pipeline.mixed_precision.smaller_file import smaller_file
+from pipeline.mixed_precision.time_limit import TimeLimit
+from pipeline.quantize.plan import Precision
+from pipeline.sample import Sample
+
+STATIC = StaticConfig(
+    name="auto", kind=ModeKind.static, op_types=["Conv"], dynamic_op_types=[], weight_only_op_types=[], min_channels=1,
+    fold_batch_norm=False, cross_layer_equalization=False,
+)  # fmt: skip
+FOUR = """net (float[1, 16, n] x) => (float[1, 16, n] y) {
+    [first] a = Conv <pads = [1, 1]> (x, w)
+    b = LeakyRelu (a)
+    [largest] c = Conv <pads = [4, 4]> (b, v)
+    d = LeakyRelu (c)
+    [third] e = Conv <pads = [2, 2]> (d, u)
+    f = LeakyRelu (e)
+    [fourth] y = Conv <pads = [3, 3]> (f, t)
+}"""
+TAPS = {"w": 3, "v": 9, "u": 5, "t": 7}
+
+
+class Found(list):
+    """Stands for a search: the candidates that it keeps."""
+
+    keep = list.append
+
+
+@pytest.fixture
+def given(build, make_weight, source_of):
+    """Return a search's trials and its choice, the first Conv in integers; what is lost is for the test to say."""
+    weights = {name: make_weight(16, 16, taps, seed=taps) for name, taps in TAPS.items()}
+    prepared = prepare(source_of(build(FOUR, **weights)), opset=None, needed_opset=13, preprocess=True)
+    samples = [Sample("s", {"x": np.random.default_rng(0).standard_normal((1, 16, 40)).astype(np.float32)})]
+    groups, _ = groups_of(prepared, STATIC)
+    builder = Builder(prepared.model, groups, STATIC, samples, lambda model: cached_statistics(model, samples), threads=1)
+    whole = builder.build({"first": Precision.static_int8})
+
+    def make(loss_of=lambda model: 0.0, seconds=float("inf"), layout=()):
+        best = Candidate(
+            "the choice", {"first": Precision.static_int8}, 0.01, 0.0, whole.ByteSize(), 0.9, speedup=1.5, layout=layout,
+            rounded=False,
+        )  # fmt: skip
+        scores = SimpleNamespace(loss=lambda model, allowed: Loss(loss_of(model), 0.0, samples=1), items=[None])
+        trials = TrialContext(prepared.model, whole.ByteSize(), builder, scores, samples, 1, (), TimeLimit(seconds))
+        return best, trials
+
+    return make
+
+
+def stored(candidate, width):
+    """Return the groups of a candidate whose weights are integers of so many bits."""
+    return {name for name, precision in candidate.choice.items() if precision is Precision[f"weight_int{width}"]}
+
+
+def count(model, kind):
+    return sum(tensor.data_type == kind and np.prod(tensor.dims) > 100 for tensor in model.graph.initializer)
+
+
+def test_all_of_it_as_int8_where_the_budget_allows_that(given):
+    (best, trials), found = given(), Found()
+    smaller = smaller_file(best, found, trials, Budget("log_mel_l1", max_loss=0.1))
+    assert stored(smaller, 8) == {"largest", "third", "fourth"}
+    assert smaller.bytes < 0.6 * best.bytes
+    assert smaller.speedup == best.speedup, "the kernels are the same"
+    assert best_of([best, *found], Budget("log_mel_l1", max_loss=0.1)) == (smaller, True), "of equally fast ones the smaller"
+
+
+def test_the_largest_that_the_budget_leaves_room_for_as_int8_and_the_others_as_int16(given):
+    best, trials = given(lambda model: 0.03 * (count(model, TensorProto.INT8) - 1))
+    smaller = smaller_file(best, Found(), trials, Budget("log_mel_l1", max_loss=0.07))
+    assert stored(smaller, 8) == {"largest", "fourth"}
+    assert stored(smaller, 16) == {"third"}
+    assert smaller.loss == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize("why", ["no time", "too much for int8"])
+def test_all_of_it_as_int16_where_no_int8_is_measured_or_allowed(given, why):
+    best, trials = given(lambda model: 0.2 * (count(model, TensorProto.INT8) > 1), 0.0 if why == "no time" else float("inf"))
+    found = Found()
+    smaller = smaller_file(best, found, trials, Budget("log_mel_l1", max_loss=0.1))
+    assert stored(smaller, 16) == {"largest", "third", "fourth"}
+    assert smaller.loss == best.loss
+    assert found[-1] == smaller
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+def test_nothing_without_a_limit_on_the_loss_or_where_little_is_saved(given, limit):
+    best, trials = given()
+    if limit is not None:
+        best = Candidate(
+            "all", dict.fromkeys(("first", "largest", "third", "fourth"), Precision.static_int8), 0, 0, 9000, 0.3, 2.0
+        )
+    assert smaller_file(best, Found(), trials, Budget("log_mel_l1", max_loss=limit)) is best
+
+
+def test_weights_are_stored_in_the_layout_of_the_choice_and_give_what_they_gave(given):
+    best, trials = given(layout=("conv1d_to_conv2d",))
+    smaller = smaller_file(best, Found(), trials, Budget("log_mel_l1", max_loss=0.1))
+    before, after = trials.graph_of(best), trials.graph_of(smaller)
+    assert {node.name for node in after.graph.node if node.op_type == "Conv"} == {"first", "largest", "third", "fourth"}
+    assert any(tensor.dims[2:] == [1, 9] for tensor in after.graph.initializer if tensor.data_type == TensorProto.INT8)
+    assert count(after, TensorProto.FLOAT) == 0
+    [sample] = trials.samples
+    y, z = (infer(open_session(model), sample)["y"] for model in (before, after))
+    assert np.abs(y - z).max() < 0.03 * np.abs(y).max()
+    onnx.checker.check_model(after)
