@@ -124,7 +124,7 @@ class Rehearsals:
                 "threads": threads,
                 "optimization": optimization,
                 "without": list(without),
-                "optimized_bytes": OPTIMIZED_BYTES if again else 0,
+                "optimized_bytes": OPTIMIZED_BYTES if again and _size(model) <= OPTIMIZED_BYTES else 0,
                 "sample": "" if sample is None else sample.id,
                 "names": names,
                 "seconds": self._limits.opening_seconds,
@@ -341,6 +341,10 @@ def _identity(model: str | bytes) -> tuple[object, ...]:
 def _opened_as(model: str | bytes, threads: int, optimization: str, without: Sequence[str]) -> tuple[object, ...]:
     """Return by what a session is known again."""
     return (*_identity(model), threads, optimization, tuple(without))
+
+
+def _size(model: str | bytes) -> int:
+    return len(model) if isinstance(model, bytes) else Path(model).stat().st_size
 
 
 def _called(model: str | bytes) -> str:
