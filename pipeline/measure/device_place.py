@@ -126,7 +126,7 @@ class _DeviceBench:
 
     def round(
         self, numbers: Sequence[int], *, together: bool, order: Sequence[int], rng: np.random.Generator, at_least: int,
-        seconds: float,
+        seconds: float, quick: bool = False,
     ) -> Iterable[list[float]]:  # fmt: skip
         found: list[list[float]] = self._place.job(
             "round", self._samples, f"The timing of {len(numbers)} graphs on {self._place.words}",

@@ -46,6 +46,7 @@ def timed_round(
     at_least: int,
     seconds: float,
     watch: Clock | None = None,
+    quick: bool = False,
 ) -> Iterator[list[float]]:
     """Yield the milliseconds that each model took for one sample, for one sample after the other.
 
@@ -59,9 +60,10 @@ def timed_round(
         at_least: see `take_turns`.
         seconds: see `take_turns`.
         watch: see `take_turns`.
+        quick: whether sessions are opened as `open_session` does quickly.
     """
     feeds = [dict(sample.inputs) for sample in samples]
-    opened = {which: open_session(models[which], threads) for which in order}
+    opened = {which: open_session(models[which], threads, quick=quick) for which in order}
     for inputs in feeds:
         for session in opened.values():
             session.run(None, inputs)

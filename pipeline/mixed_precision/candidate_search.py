@@ -48,7 +48,7 @@ FAR = 1.5  # times what is allowed, beyond which the end of a path is not measur
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
 REJECTED = 4  # in a row: those that follow cost more still
-FINALISTS, CLOSE = 3, 0.96  # candidates that are timed once more, and of what the fastest is worth
+FINALISTS, CLOSE = 4, 0.93  # candidates that are timed once more, and of what the fastest is worth
 SLOWER = 0.98  # of the speed of another one: clearly slower, given the noise of a quick measurement
 
 

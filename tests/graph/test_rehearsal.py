@@ -306,9 +306,11 @@ def test_a_graph_that_is_opened_again_and_again_is_optimised_once_and_gives_the_
     with rehearsals() as others:
         assert rehearse_model(model, sample=sample, again=True)
         for _ in range(2):
-            for a, b in zip(open_session(model).run(None, dict(sample.inputs)), expected, strict=True):
+            for a, b in zip(open_session(model, quick=True).run(None, dict(sample.inputs)), expected, strict=True):
                 np.testing.assert_array_equal(a, b)
         assert levels[1::2] == ["none", "none"]
+        open_session(model)
+        assert levels[-1] == "all", "as a client opens it, where nobody is in a hurry"
         monkeypatch.setattr(rehearsal_module, "HELD_BYTES", 0)
         others._hold(("another",), b"1")
         assert others.optimized(model.SerializeToString(), 1, optimization="all") is None, "memory is let go of"
@@ -320,4 +322,4 @@ def test_what_onnx_runtime_does_not_open_as_it_has_optimised_it_is_opened_as_it_
         assert rehearse_model(model, again=True)
         [key] = others._optimized
         others._optimized[key] = b"no graph"
-        assert [output.name for output in open_session(model).get_outputs()] == [o.name for o in model.graph.output]
+        assert [output.name for output in open_session(model, quick=True).get_outputs()] == [o.name for o in model.graph.output]
