@@ -90,9 +90,9 @@ def _between(low: int, high: int, saved: list[dict[Precision, int]]) -> int:
 
 
 def _bytes_saved(builder: Builder, choice: Choice) -> dict[str, dict[Precision, int]]:
-    """Return what each group that computes in float saves with its weight stored in either width; groups that save nothing not.
+    """Return what each group that computes in float saves with its weight stored in either width, where that is anything.
 
-    Weights in bodies are small, and several to a group: as int8 alone.
+    What lies in the bodies of If, Loop and Scan is left as it is.
     """
     constants = initializers_of(builder.model)
     found: dict[str, dict[Precision, int]] = {}
