@@ -323,3 +323,18 @@ def test_what_onnx_runtime_does_not_open_as_it_has_optimised_it_is_opened_as_it_
         [key] = others._optimized
         others._optimized[key] = b"no graph"
         assert [output.name for output in open_session(model, quick=True).get_outputs()] == [o.name for o in model.graph.output]
+
+
+def test_what_ran_on_a_sample_there_is_not_opened_there_again(conv_net, monkeypatch):
+    asked, ask = [], rehearsal_module.Rehearsals._ask
+
+    def noted(others, parts, what):
+        asked.append(what)
+        return ask(others, parts, what)
+
+    monkeypatch.setattr(rehearsal_module.Rehearsals, "_ask", noted)
+    model, sample = conv_net(), Sample("s", {"x": np.zeros((1, 16, 50), np.float32)})
+    with rehearsals():
+        assert rehearse_model(model, sample=sample)
+        open_session(model)
+    assert len(asked) == 1

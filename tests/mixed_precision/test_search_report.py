@@ -24,3 +24,18 @@ def test_a_product_with_a_scale_from_calibration_says_so(fixed):
     [row] = rows(builder, [group], [], best, {key: 0.1}, {key: KernelSaving(1.0, 1.0, 100)}, "posterior_kl", fixed)
     assert row["precision"] == "int8, dynamic ranges"
     assert row["reason"].endswith(", with a scale from calibration") == bool(fixed)
+
+
+def test_a_node_that_only_stores_its_weight_says_why_it_computes_in_float():
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n,4] x, float[4,4] w) => (float[n,4] y) { [layer] y = MatMul (x, w) }'
+    )
+    group = Group("layer", "MatMul", ("layer",), "w", (Precision.dynamic_int8, Precision.weight_int8))
+    best = Candidate("A1", {"layer": Precision.weight_int16}, loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5)
+    gained = {("layer", Precision.dynamic_int8): KernelSaving(-1.0, -1.0, 100)}
+    [row] = rows(SimpleNamespace(model=model), [group], [], best, {}, gained, "posterior_kl")
+    assert row["precision"] == "int16 weight, float computation"
+    assert (
+        row["reason"]
+        == "as int8, dynamic ranges it would be 1 ms slower than as float; its weight is stored, which costs no time"
+    )
