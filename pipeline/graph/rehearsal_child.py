@@ -45,9 +45,10 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
                 answer = _called(request["call"])
             else:
                 blobs = [_exactly(requests, size) for size in request["blobs"]]
-                with _memory_file() if request.get("optimized_bytes", 0) else contextlib.nullcontext() as file:
+                most = request.get("optimized_bytes", 0)
+                with _memory_file(wanted=most > 0) as file:
                     answer = _rehearsed(request, blobs, file)
-                    optimized = _written(file, request.get("optimized_bytes", 0)) if answer["error"] is None else b""
+                    optimized = _written(file, most) if answer["error"] is None else b""
             behind = {"optimized_bytes": len(optimized)} if optimized else {}
             answers.write(json.dumps(answer | behind).encode() + b"\n" + optimized)
             answers.flush()
@@ -56,9 +57,9 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _memory_file() -> Iterator[int | None]:
-    """Give a file that lies in memory alone, which nothing is left of whatever ends this process; None where there is none."""
-    if not hasattr(os, "memfd_create"):
+def _memory_file(*, wanted: bool) -> Iterator[int | None]:
+    """Give a file in memory alone, of which nothing is left whatever ends this process; None where it has none (Linux has)."""
+    if not wanted or not hasattr(os, "memfd_create"):
         yield None
         return
     file = os.memfd_create("optimized")

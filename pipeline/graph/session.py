@@ -143,6 +143,13 @@ def open_session(
         return _open(source, options, without)
 
 
+def opens_quickly(model: "Path | onnx.ModelProto", threads: int = 1) -> bool:
+    """Return whether `open_session` can open a graph quickly, which was to be opened `again`."""
+    with _source_of(model) as source:
+        asked = rehearsing()
+        return asked is not None and bool(asked.optimized(source, threads, optimization="all"))
+
+
 def rehearse_model(
     model: "Path | onnx.ModelProto",
     threads: int = 1,

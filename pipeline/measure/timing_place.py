@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from pipeline.graph.rehearsal import EndedError
-from pipeline.graph.session import infer, open_session, rehearse_model
+from pipeline.graph.session import infer, open_session, opens_quickly, rehearse_model
 from pipeline.measure.child_process import machine_lock
 from pipeline.measure.kernel_times import Times, kernel_times
 from pipeline.measure.session_rounds import blocks_of, timed_round
@@ -85,9 +85,10 @@ class _BenchHere:
         self, numbers: Sequence[int], *, together: bool, order: Sequence[int], rng: np.random.Generator, at_least: int,
         seconds: float, quick: bool = False,
     ) -> Iterable[list[float]]:  # fmt: skip
-        if quick:  # all of them, lest one be faster than the others for that alone
+        if quick:  # all of them or none, lest one be faster than the others for that alone
             for number in numbers:
                 rehearse_model(self._models[number], self._threads, sample=self._samples[0], again=True)
+            quick = all(opens_quickly(self._models[number], self._threads) for number in numbers)
         return timed_round(
             [self._models[number] for number in numbers], self._samples, blocks_of(len(self._samples), together=together),
             threads=self._threads, order=order, rng=rng, at_least=at_least, seconds=seconds,

@@ -144,8 +144,11 @@ def warnings_of(
             if stopped
             else "nothing was worth its loss within the budget"
         )
-        stays = "It computes in float, with its weights stored as integers" if best.choice else "The graph stays float"
-        found.append(f"{graph}: no node became int8: {why}. {stays}.")
+        found.append(
+            f"{graph}: no node became int8: {why}. The graph stays float."
+            if not best.choice
+            else f"{graph}: no node computes in integers{f': {why}' if stopped else ''}. Its weights are stored as integers."
+        )
     return found
 
 

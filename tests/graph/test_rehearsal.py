@@ -16,7 +16,7 @@ from pipeline.graph import rehearsal as rehearsal_module
 from pipeline.graph import session as session_module
 from pipeline.graph.optimizer_crash import ends_the_process
 from pipeline.graph.rehearsal import EndedError, rehearsals
-from pipeline.graph.session import open_session, rehearse_model
+from pipeline.graph.session import open_session, opens_quickly, rehearse_model
 from pipeline.measure import child_process
 from pipeline.measure.ort_profile import profile_ops_and_shapes
 from pipeline.sample import Sample
@@ -313,7 +313,16 @@ def test_a_graph_that_is_opened_again_and_again_is_optimised_once_and_gives_the_
         assert levels[-1] == "all", "as a client opens it, where nobody is in a hurry"
         monkeypatch.setattr(rehearsal_module, "HELD_BYTES", 0)
         others._hold(("another",), b"1")
-        assert others.optimized(model.SerializeToString(), 1, optimization="all") is None, "memory is let go of"
+        assert not opens_quickly(model), "memory is let go of"
+
+
+def test_a_graph_that_was_opened_before_is_held_all_the_same_where_it_will_be_opened_again(conv_net):
+    model = conv_net()
+    with rehearsals():
+        open_session(model)
+        assert not opens_quickly(model)
+        assert rehearse_model(model, again=True)
+        assert opens_quickly(model)
 
 
 def test_what_onnx_runtime_does_not_open_as_it_has_optimised_it_is_opened_as_it_was_given(conv_net):

@@ -3,10 +3,15 @@
 import contextlib
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 
+from pipeline.graph.rehearsal import rehearsals
+from pipeline.measure import timing_place
 from pipeline.measure.relative_speed import speedups
+from pipeline.measure.timing_place import HERE
+from pipeline.sample import Sample
 
 
 class Bench:
@@ -54,3 +59,30 @@ def test_where_there_is_no_time_for_that_the_quick_look_is_told(rounds, until):
     found = speedups(onnx.ModelProto(), models(2), [], threads=1, seconds=1, rounds=rounds, until=until, place=bench)
     assert found == {"graph 1": 4.0, "graph 2": 4.0}
     assert len(bench.rounds) == 1
+
+
+def test_graphs_are_opened_quickly_all_or_none(conv_net, monkeypatch):
+    asked = []
+
+    def noted(*_, quick, **__):
+        asked.append(quick)
+        return iter(())
+
+    monkeypatch.setattr(timing_place, "timed_round", noted)
+    sample = Sample("s", {"x": np.zeros((1, 16, 50), np.float32)})
+    other = conv_net(another="graph")
+    with rehearsals() as others:
+        bench = HERE.bench([conv_net(), other], [sample], 1)
+        turn = {
+            "together": True,
+            "order": [0, 1],
+            "rng": np.random.default_rng(0),
+            "at_least": 1,
+            "seconds": 0.0,
+            "quick": True,
+        }
+        bench.round([0, 1], **turn)
+        for key in list(others._optimized)[:1]:
+            others._optimized[key] = b""  # it was let go of
+        bench.round([0, 1], **turn)
+    assert asked == [True, False]
