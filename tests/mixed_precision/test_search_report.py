@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from onnx import parser
 
-from pipeline.mixed_precision.candidates import Candidate
+from pipeline.mixed_precision.candidates import Budget, Candidate
 from pipeline.mixed_precision.cost_model import KernelSaving
 from pipeline.mixed_precision.precision_groups import Group
-from pipeline.mixed_precision.search_report import rows
+from pipeline.mixed_precision.search_report import rows, warnings_of
 from pipeline.quantize.plan import Precision
 
 
@@ -39,3 +39,16 @@ def test_a_node_that_only_stores_its_weight_says_why_it_computes_in_float():
         row["reason"]
         == "as int8, dynamic ranges it would be 1 ms slower than as float; its weight is stored, which costs no time"
     )
+
+
+@pytest.mark.parametrize(
+    ("choice", "stopped", "said"),
+    [
+        ({}, None, "no node became int8: nothing was worth its loss within the budget. The graph stays float."),
+        ({"layer": Precision.weight_int8}, None, "no node computes in integers. Its weights are stored as integers."),
+        ({"layer": Precision.weight_int16}, "stopped", "nothing that was measured by then keeps to the budget. Its"),
+    ],
+)  # fmt: skip
+def test_a_graph_without_integers_is_told_of_first(choice, stopped, said):
+    best = Candidate("A1", choice, loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5, speedup=1.0)
+    assert said in warnings_of("net", best, True, Budget("log_mel_l1", max_loss=0.1), [best], stopped)[-1]
