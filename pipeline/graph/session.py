@@ -143,7 +143,7 @@ def open_session(
         return _open(source, options, without)
 
 
-def opens_quickly(model: "Path | onnx.ModelProto", threads: int = 1) -> bool:
+def opens_quickly(model: "Path | bytes | onnx.ModelProto", threads: int = 1) -> bool:
     """Return whether `open_session` can open a graph quickly, which was to be opened `again`."""
     with _source_of(model) as source:
         asked = rehearsing()
@@ -151,7 +151,7 @@ def opens_quickly(model: "Path | onnx.ModelProto", threads: int = 1) -> bool:
 
 
 def rehearse_model(
-    model: "Path | onnx.ModelProto",
+    model: "Path | bytes | onnx.ModelProto",
     threads: int = 1,
     *,
     optimization: Optimization = "all",
@@ -161,7 +161,7 @@ def rehearse_model(
     """Open a graph in the other process alone, and run it where there is a sample.
 
     Args:
-        model: a file, or a graph in memory.
+        model: a file, its contents, or a graph in memory.
         threads: intra-op threads.
         optimization: see `session_options`.
         sample: what it is run on.

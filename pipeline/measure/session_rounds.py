@@ -36,7 +36,7 @@ def blocks_of(samples: int, *, together: bool) -> Iterable[Sequence[int]]:
 
 
 def timed_round(
-    models: "Sequence[onnx.ModelProto | Path]",
+    models: "Sequence[onnx.ModelProto | Path | bytes]",
     samples: Sequence[Sample],
     blocks: Iterable[Sequence[int]],
     *,
@@ -51,7 +51,7 @@ def timed_round(
     """Yield the milliseconds that each model took for one sample, for one sample after the other.
 
     Args:
-        models: graphs or files, with the same inputs.
+        models: graphs, files or their contents, with the same inputs.
         samples: what they are run on; each is run once before the clock starts.
         blocks: see `take_turns`.
         threads: intra-op threads.

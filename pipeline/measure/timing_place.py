@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
+from pipeline.graph.large_models import byte_size
 from pipeline.graph.rehearsal import EndedError
 from pipeline.graph.session import infer, open_session, opens_quickly, rehearse_model
 from pipeline.measure.child_process import machine_lock
@@ -20,6 +21,8 @@ from pipeline.measure.session_rounds import blocks_of, timed_round
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)
+
+SERIALIZED_BYTES = 1 << 30  # of all graphs that are timed together
 
 
 class Bench(Protocol):
@@ -71,7 +74,10 @@ class Place(Protocol):
 
 class _BenchHere:
     def __init__(self, models: Sequence[onnx.ModelProto], samples: Sequence[Sample], threads: int) -> None:
-        self._models, self._samples, self._threads = models, samples, threads
+        """Take the graphs; small ones are serialized once, and not each time that one is opened."""
+        small = sum(map(byte_size, models)) <= SERIALIZED_BYTES
+        self._models = [model.SerializeToString() for model in models] if small else list(models)
+        self._samples, self._threads = samples, threads
 
     def survives(self, number: int) -> bool:
         try:

@@ -256,10 +256,10 @@ class _Search:
         source, builder = self._source, self._builder
         self._evaluator = self._inputs.evaluator(source.name, self._budget.metric, self._selection[: self._samples])
         given = [call.sample for calls in self._evaluator.calls for call in calls]
-        sample, seconds = typical(given, source.model, self._threads, self._inputs.place)
+        [sample, whole], seconds = typical(given, source.model, self._threads, self._inputs.place)
         self._trials = TrialContext(
             source.model, source.size_bytes, builder, self._evaluator, [sample], self._threads, layouts_for(self._mode),
-            self._limit, inference_s=seconds, session_s=self._session_s, place=self._inputs.place,
+            self._limit, whole=[whole], inference_s=seconds, session_s=self._session_s, place=self._inputs.place,
         )  # fmt: skip
         self._found = CandidateSearch(self._trials, self._budget)
         builder.rounding = False  # it can wait

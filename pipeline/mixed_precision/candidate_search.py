@@ -9,6 +9,7 @@ that do. What was tried is kept.
 import itertools
 import logging
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -137,7 +138,11 @@ class CandidateSearch:
         self._paths = {chr(ord("A") + number): list(path) for number, path in enumerate(paths)}
         self.untried = list(STEPS)
         self.time([self.scored({}, "float", allowed=ANYTHING)])
-        ends = {name: self._furthest(name) for name in self._paths}
+        ends: dict[str, int] = {}
+        for name in self._paths:
+            ends[name] = self._furthest(name)
+            if self._timer.hurried:  # the next path may not be reached
+                self.time([self.at(name, ends[name])])
         self.untried.pop(0)
         self.time([self.at(name, count) for name, count in ends.items()])
         self.untried.pop(0)
@@ -343,13 +348,20 @@ class CandidateSearch:
                     return
 
     def _time_the_fastest_again(self) -> None:
-        """Time the best few once more, together: of many quick timings, the highest one flatters."""
+        """Time the best few once more, together: of many quick timings, the highest one flatters.
+
+        What the others are is told in the same measure: by how much longer, or shorter, these took than before.
+        """
         fine = [c for c in self.candidates if c.measured and c.choice and holds(c, self._budget)]
         ordered = sorted(fine, key=lambda c: -worth(c, self._budget))[:FINALISTS]
         close = [c for c in ordered if worth(c, self._budget) >= CLOSE * worth(ordered[0], self._budget)]
-        if len(close) > 1:
-            for candidate in self._timer.timed_again(close):
-                self.keep(candidate)
+        before = {candidate.label: candidate.speedup for candidate in close if candidate.speedup}
+        if len(before) > 1 or (before and self._trials.shortened):
+            again = {candidate.label: candidate for candidate in self._timer.timed_again(close)}
+            changed = statistics.median((again[label].speedup or 0.0) / speedup for label, speedup in before.items())
+            self._timer.told *= changed
+            for candidate in [c for c in self.candidates if c.measured]:
+                self.keep(again.get(candidate.label) or replace(candidate, speedup=changed * (candidate.speedup or 0.0)))
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""

@@ -1,7 +1,8 @@
 """How fast candidates are, each in the layouts that it may take.
 
 A graph may take a dozen layouts. The first candidates are timed in all of them; what was about the fastest of any is what later
-ones, which differ from these in some nodes, are timed in.
+ones, which differ from these in some nodes, are timed in. Where there is no time for that, candidates are timed in what was the
+fastest for whole graphs: the layout of integers that suits the one, with that of float operators that suits the other.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.precision_groups import plan_of, stored_only
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
-from pipeline.optimize.layouts import Layout, float_kept, further_forms, in_layout, starts_of
+from pipeline.optimize.layouts import INTEGERS, Layout, float_kept, further_forms, in_layout, starts_of
 from pipeline.own_time import own_time
 from pipeline.quantize.static import store_planned
 from pipeline.sample import Sample
@@ -47,10 +48,11 @@ class TrialContext:
         original_bytes: the size of its file.
         builder: makes candidates.
         evaluator: scores them.
-        samples: what they are timed on.
+        samples: what they are timed on; may be parts of what is usual.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
         limit: of time; behind it nothing is begun.
+        whole: what the best are timed on in the end, of a usual length; empty: the same.
         inference_s: about what one inference of the original takes, on one of the samples.
         session_s: and what it takes to open it.
         place: where they are timed.
@@ -64,9 +66,15 @@ class TrialContext:
     threads: int
     layouts: Collection[str]
     limit: TimeLimit
+    whole: Sequence[Sample] = ()
     inference_s: float = 0.0
     session_s: float = 0.0
     place: Place = HERE
+
+    @property
+    def shortened(self) -> bool:
+        """Whether graphs are timed on parts of what is usual."""
+        return bool(self.whole) and self.whole[0] is not self.samples[0]
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in no layout."""
@@ -80,14 +88,23 @@ class TrialContext:
 class CandidateTimer:
     """Times candidates; learns which layouts are fast, and how long a graph takes.
 
+    Attributes:
+        told: times what is measured of a candidate quickly, that is told of it: 1, until some were timed again.
+
     Args:
         trials: what they are measured with.
     """
 
     def __init__(self, trials: TrialContext) -> None:
-        self._trials = trials
+        self._trials, self.told = trials, 1.0
         self._screened: list[set[Layout]] = []  # of each candidate that was timed, the layouts that were fast
+        self._of_wholes: list[Layout] = []  # the fastest of each whole graph
         self._seen_s: list[float] = []  # that each graph took: its making, sessions, and the first runs
+
+    @property
+    def hurried(self) -> bool:
+        """Whether there is no time to time each of the first candidates in all layouts."""
+        return self._fast_layouts is None and self._takes(MOST_LAYOUTS) >= self._trials.limit.left / SCREENED
 
     def timed(self, candidates: Sequence[Candidate], *, always: bool = False, near: Layout | None = None) -> list[Candidate]:
         """Return candidates with their speed: together, or where that takes long as many as there is time for, one by one.
@@ -118,7 +135,7 @@ class CandidateTimer:
         measured = speedups(
             self._trials.original,
             {candidate.label: without_shapes(self._trials.graph_of(candidate)) for candidate in candidates},
-            self._trials.samples,
+            self._trials.whole or self._trials.samples,
             threads=self._trials.threads,
             seconds=2 * self._timing_s,
             until=self._trials.limit.end,
@@ -137,14 +154,21 @@ class CandidateTimer:
         room = FIRST_SHARE if always else 1 / len(candidates)
         if fast is None and self._takes(MOST_LAYOUTS) < room * left:
             starts = self._fast_starts(starts)
+        elif fast is None and self._of_wholes:
+            fast = self._mixed_layouts
         forms: dict[tuple[str, Layout], onnx.ModelProto] = {}
         for label, found in starts.items():
-            forms |= {(label, at): without_shapes(float_kept(form) if at else form) for at, form in found.items()}
+            begun_with = {at: form for at, form in found.items() if fast is None or at in fast}
             further = itertools.chain.from_iterable(further_forms(form, at, allowed, fast) for at, form in found.items())
-            for number, (layout, form) in enumerate(further, start=len(found)):
-                if number > FEW_LAYOUTS and self._takes(1 + number) > room * left:
+            taken = {at: without_shapes(float_kept(form) if at else form) for at, form in begun_with.items()}
+            for layout, form in further:
+                if len(taken) > FEW_LAYOUTS and self._takes(1 + len(taken)) > room * left:
                     break
-                forms[label, layout] = without_shapes(form)
+                taken[layout] = without_shapes(form)
+            if not taken:  # it takes none of these
+                at, form = list(found.items())[-1]
+                taken = {at: without_shapes(float_kept(form) if at else form)}
+            forms |= {(label, layout): form for layout, form in taken.items()}
         measured = speedups(
             self._trials.original,
             forms,
@@ -157,11 +181,13 @@ class CandidateTimer:
         self._seen_s.append((own_time() - begun) / len(forms) - self._timing_s)
         timed = []
         for candidate in candidates:
-            speeds = {layout: measured[label, layout] for label, layout in forms if label == candidate.label}
+            speeds = {layout: self.told * measured[label, layout] for label, layout in forms if label == candidate.label}
             layout = max(speeds, key=lambda layout: speeds[layout])
             log.info("%s: %.2f times as fast, %s", candidate.label, speeds[layout], " ".join(layout) or "as it is")
             timed.append(replace(candidate, speedup=speeds[layout], layout=layout))
-            if candidate.choice and not always:
+            if always:
+                self._of_wholes.append(layout)
+            elif candidate.choice:
                 best = max(speeds.values())
                 self._screened.append({layout for layout, speed in speeds.items() if speed >= FAST_LAYOUT * best})
         return timed
@@ -193,6 +219,13 @@ class CandidateTimer:
     def _fast_layouts(self) -> set[Layout] | None:
         """The layouts that were about the fastest of a candidate, once enough of them have been timed in all; None: all."""
         return set().union(*self._screened) if len(self._screened) >= SCREENED else None
+
+    @property
+    def _mixed_layouts(self) -> set[Layout]:
+        """What is probably fast for a graph of integers and floats: what was so for whole graphs, put together."""
+        integers = {layout[:1] for layout in self._of_wholes if layout[:1] == (INTEGERS,)} or {()}
+        floats = {layout[1:] if layout[:1] == (INTEGERS,) else layout for layout in self._of_wholes}
+        return {(*begun, *rest) for begun in integers for rest in floats}
 
     def _takes(self, forms: int) -> float:
         """Return what graphs take about, in seconds, before any of them is timed in rounds; at best, since others may wait."""

@@ -1,0 +1,132 @@
+"""Candidates are timed on a part of an utterance, in layouts that may be fast; the best are timed again on a whole one."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.calibration.statistics_cache import cached_statistics
+from pipeline.config.choices import ModeKind
+from pipeline.config.mode_settings import StaticConfig
+from pipeline.evaluate.loss import Loss
+from pipeline.graph.prepare import prepare
+from pipeline.mixed_precision import candidate_timing
+from pipeline.mixed_precision.candidate_builder import Builder
+from pipeline.mixed_precision.candidate_search import CandidateSearch
+from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
+from pipeline.mixed_precision.candidates import Budget, Candidate
+from pipeline.mixed_precision.precision_groups import groups_of
+from pipeline.mixed_precision.time_limit import TimeLimit
+from pipeline.mixed_precision.typical_sample import typical
+from pipeline.optimize.layouts import FURTHER, INTEGERS
+from pipeline.quantize.plan import Precision
+from pipeline.sample import Sample
+
+STATIC = StaticConfig(
+    name="auto", kind=ModeKind.static, op_types=["Conv"], dynamic_op_types=[], weight_only_op_types=[], min_channels=1,
+    fold_batch_norm=False, cross_layer_equalization=False,
+)  # fmt: skip
+CONVS = """net (float[1, 16, n] x) => (float[1, 16, n] y) {
+    [first] a = Conv <pads = [1, 1]> (x, w)
+    b = LeakyRelu (a)
+    [second] c = Conv <pads = [4, 4]> (b, v)
+    d = LeakyRelu (c)
+    [third] y = Conv <pads = [2, 2]> (d, u)
+}"""
+TAPS = {"w": 3, "v": 9, "u": 5}
+LAYOUTS = (INTEGERS, "conv1d_to_conv2d", "conv1d_to_conv2d_wide", *FURTHER)
+
+
+@pytest.fixture
+def context(build, make_weight, source_of):
+    """Return what candidates over three Convs are measured with: samples, and other arguments of it."""
+    weights = {name: make_weight(16, 16, taps, seed=taps) for name, taps in TAPS.items()}
+    prepared = prepare(source_of(build(CONVS, **weights)), opset=None, needed_opset=13, preprocess=True)
+    samples = [noise(40)]
+    groups, _ = groups_of(prepared, STATIC)
+    builder = Builder(prepared.model, groups, STATIC, samples, lambda model: cached_statistics(model, samples), threads=1)
+    scores = SimpleNamespace(loss=lambda *_, **__: Loss(0.0, 0.0, samples=1), items=[None])
+
+    def make(samples=samples, **others):
+        settings = {"layouts": LAYOUTS, "limit": TimeLimit(float("inf"))} | others
+        return TrialContext(prepared.model, 1000, builder, scores, samples, 1, **settings)
+
+    return make
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Return what was timed: samples, and layouts; how fast it is, is for the test to say."""
+    calls = []
+
+    def install(speed_of):
+        def speeds(_, forms, samples, **__):
+            calls.append(SimpleNamespace(samples=samples, keys=list(forms)))
+            return {key: speed_of(key, samples[0]) for key in forms}
+
+        monkeypatch.setattr(candidate_timing, "speedups", speeds)
+        return calls
+
+    return install
+
+
+def noise(length):
+    return Sample(str(length), {"x": np.random.default_rng(0).standard_normal((1, 16, length)).astype(np.float32)})
+
+
+def candidate(label, *integers):
+    return Candidate(label, dict.fromkeys(integers, Precision.static_int8), 0.0, 0.0, 100, 0.5)
+
+
+def test_where_time_is_short_mixtures_are_timed_in_what_was_fast_for_whole_graphs(context, timed):
+    fast = {"float": ("conv1d_to_conv2d",), "all int8": (INTEGERS,)}
+    calls = timed(lambda key, _: 2.0 if key[1] == fast.get(key[0], (INTEGERS, "conv1d_to_conv2d")) else 1.0)
+    timer = CandidateTimer(context(limit=TimeLimit(10.0), session_s=1.0))
+    wholes = [candidate("float"), candidate("all int8", "first", "second", "third")]
+    assert [found.layout for found in timer.timed(wholes, always=True)] == list(fast.values())
+    [mixture] = timer.timed([candidate("two", "first", "second")])
+    assert mixture.layout == (INTEGERS, "conv1d_to_conv2d")
+    assert len(calls[-1].keys) <= 4, "and in few others"
+
+
+def test_the_best_are_timed_again_on_a_whole_utterance_and_the_others_told_in_the_same_measure(context, timed):
+    part, whole = noise(40), noise(80)
+    calls = timed(
+        lambda key, sample: {"best": 2.0, "good": 1.5}[key if sample is whole else key[0]] * (0.9 if sample is whole else 1)
+    )
+    search = CandidateSearch(context([part], whole=[whole], layouts=()), Budget("log_mel_l1", max_loss=0.1))
+    for made in (candidate("best", "first", "second"), candidate("good", "first")):
+        search.keep(made)
+    search.time(search.candidates)
+    assert [found.speedup for found in search.candidates] == [2.0, 1.5]
+    search._time_the_fastest_again()
+    assert [found.speedup for found in search.candidates] == pytest.approx([1.8, 1.35])
+    assert (calls[-1].keys, calls[-1].samples) == (["best"], [whole])
+    search.keep(candidate("later", "first", "third"))
+    timed(lambda key, sample: 1.0)
+    search.time(search.candidates)
+    assert search.candidates[-1].speedup == pytest.approx(0.9), "what comes later as well"
+
+
+@pytest.mark.parametrize(("seconds", "length"), [(0.05, 80), (0.2, 40)])
+def test_what_takes_long_is_timed_on_a_part_where_it_can_be_cut(build, make_weight, seconds, length):
+    def inference_s(model, sample, threads):
+        return seconds * sample.size / (80 * 16)
+
+    place = SimpleNamespace(inference_s=inference_s)
+    model = build(CONVS, **{name: make_weight(16, 16, taps, seed=taps) for name, taps in TAPS.items()})
+    samples = [noise(80), replace(noise(400), id="longest"), noise(20)]
+    [part, whole], taken = typical(samples, model, 1, place)
+    assert whole is samples[0]
+    assert part.inputs["x"].shape == (1, 16, length)
+    assert taken == pytest.approx(seconds * length / 80)
+    assert (part is whole) == (length == 80)
+
+
+def test_what_cannot_be_cut_is_timed_whole(build):
+    model = build("net (float[1, 16, 80] x) => (float[1, 16, 80] y) { y = Relu (x) }")
+    assert isinstance(model, onnx.ModelProto)
+    [part, whole], _ = typical([noise(80)], model, 1, SimpleNamespace(inference_s=lambda *_: 1.0))
+    assert part is whole
