@@ -5,6 +5,7 @@
     garbage.py          when Python collects reference cycles
     errors.py           errors that a user can act on
     own_time.py         a clock that stands still while another process is waited for
+    run_ahead.py        results in order, computed ahead where cores are idle
     stage_time.py       the time that a stage may take
     extras.py           libraries that are installed on request
     limits.py           what a run may take

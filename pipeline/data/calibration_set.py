@@ -15,6 +15,7 @@ from pipeline.graph.session import RunError
 from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.model_sessions import traced, traced_steps
 from pipeline.record.run_log import RunLog
+from pipeline.run_ahead import in_order
 from pipeline.sample import Sample, digests_of, samples_of
 
 CALLS_KEPT = 1024  # of all sequences of a streaming model together, at most
@@ -111,38 +112,40 @@ class CalibrationSet(Mapping[str, list[Sample]]):
         """
         good: list[Sample] = []
         key = "calibration.path"
-        for number, sample in enumerate(samples):
-            try:
-                self._run(graph, sample, [self._seed, number])
-            except RunError as error:
+
+        def error_of(number: int) -> RunError | None:
+            return self._error_of(graph, samples[number], [self._seed, number])
+
+        with in_order(error_of, range(len(samples)), threads=self._model.threads) as errors:
+            for number, (sample, error) in enumerate(zip(samples, errors, strict=True)):
+                if error is None:
+                    good.append(sample)
+                    continue
                 reason = f"sample {sample.id!r}: the original model itself does not run on it: {error.reason}."
                 if self._config.kind is CalibrationKind.random:
                     raise DataError(
                         f"calibration=random: noise does not suit {graph}: {reason} Give real samples: calibration=arrays "
                         "calibration.path=<npz>."
                     ) from error
-                others = good or any(self._runs(graph, other) for other in samples[number + 1 : number + 1 + LOOKED_AHEAD])
+                further = samples[number + 1 : number + 1 + LOOKED_AHEAD]
+                others = good or any(self._error_of(graph, other, [self._seed]) is None for other in further)
                 refuse_or_skip(key, self._config.on_bad_sample, self._run_log, sample.id, reason, others_are_good=bool(others))
                 self._run_log.warn(f"{key}: samples that the original model does not run on were skipped; see `skipped`.")
-                continue
-            good.append(sample)
         if not good:
             raise DataError(f"{key}: the original model runs on none of the {len(samples)} samples; see `skipped`.")
         return good
 
-    def _runs(self, graph: str, sample: Sample) -> bool:
-        try:
-            self._run(graph, sample, [self._seed])
-        except RunError:
-            return False
-        return True
-
-    def _run(self, graph: str, sample: Sample, seed: list[int]) -> None:
+    def _error_of(self, graph: str, sample: Sample, seed: list[int]) -> RunError | None:
+        """Run the original on a sample; return what ONNX Runtime raises."""
         run, adapter = self._model.originals.runner(seed), self._model.adapter
-        if graph == adapter.entry and adapter.steps(sample) is not None:
-            adapter.infer(sample, run)
-        else:
-            run(graph, sample)
+        try:
+            if graph == adapter.entry and adapter.steps(sample) is not None:
+                adapter.infer(sample, run)
+            else:
+                run(graph, sample)
+        except RunError as error:
+            return error
+        return None
 
 
 def _chosen(count: int, kept: int) -> list[int]:

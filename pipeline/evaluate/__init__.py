@@ -13,6 +13,5 @@ broken_speech.py   sentences at full scale or beside zero, where fp32's is not
 quality_limits.py  which limits a model is held to, and where its losses lie
 loss.py            the loss of a changed graph in one metric, again and again
 early_rejection.py a loss that is surely too much, from some of the samples
-run_ahead.py       results in order, computed ahead where cores are idle
 node_errors.py     the error of every tensor along the graph
 """

@@ -15,7 +15,6 @@ from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, judged
 from pipeline.evaluate.over_time import OverTime, growth_words
 from pipeline.evaluate.rollout import Rollout
-from pipeline.evaluate.run_ahead import in_order
 from pipeline.evaluate.sample_scores import SampleScores, Scorer, per_sample_entry, summarize
 from pipeline.evaluate.silence_scorer import scored_silence, silent_clips_of
 from pipeline.evaluate.uncertainty import change_interval, sample_interval, worst_samples
@@ -30,6 +29,7 @@ from pipeline.quantize.artifact import Artifact
 from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
+from pipeline.run_ahead import in_order
 from pipeline.sample import Outputs, Sample
 
 

@@ -22,7 +22,6 @@ from pipeline.evaluate.kinds_of_scorer import scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
 from pipeline.evaluate.output_scores import OutputScores, judged
 from pipeline.evaluate.rollout import Rollout
-from pipeline.evaluate.run_ahead import in_order
 from pipeline.evaluate.sample_scores import LengthsDifferError, SampleScores, Scorer, length_change
 from pipeline.evaluation_kind import EvaluationKind
 from pipeline.graph.rehearsal import EndedError
@@ -37,6 +36,7 @@ from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.paths import settings_with_places
 from pipeline.record.results import MeasuredLoss
 from pipeline.record.run_log import RunLog
+from pipeline.run_ahead import in_order
 from pipeline.sample import Outputs, Sample
 
 

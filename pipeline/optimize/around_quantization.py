@@ -11,6 +11,7 @@ from pipeline.config.mode_settings import AnyModeConfig, AutoConfig, StaticConfi
 from pipeline.graph.graph_editor import Graph
 from pipeline.graph.prepare import PreparedGraph
 from pipeline.graph.shape_inference import with_shapes
+from pipeline.graph.shorten_samples import shorten
 from pipeline.measure.relative_speed import speedups
 from pipeline.measure.timing_place import HERE, Place
 from pipeline.optimize.engine import Rewritten, apply
@@ -75,7 +76,7 @@ def opened(
     plain = [name for name in wanted if name not in OPENING]
     left = None if until == math.inf else max(until - own_time(), 0.0)
     rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left, place=place)
-    shortest = sorted(probes, key=lambda sample: sample.size)[:1]
+    shortest = shorten(prepared.model, sorted(probes, key=lambda sample: sample.size)[:1], threads)
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
         graph = Graph(with_shapes(rewritten.model))
         if own_time() >= until or isinstance(rewrite.apply(graph), Refusal):

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pipeline.evaluate import run_ahead
-from pipeline.evaluate.run_ahead import idle_cores, in_order
+from pipeline import run_ahead
+from pipeline.run_ahead import idle_cores, in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2])
