@@ -3,7 +3,8 @@
 Losses of groups add up well enough to say about where on the path the limit is reached. So the first point that is measured is
 the one where their sum, times the factor by which real losses differed from such sums on another path, reaches the limit; the
 next ones follow from interpolation between what has been measured (regula falsi), but never so near to an end that less than an
-eighth of the steps would be decided.
+eighth of the steps would be decided. Where the same end moves again, as it does before a step that alone loses a lot, the other
+one counts half (Dowell and Jarratt 1971, "A modified regula falsi method": the Illinois method); in the end it is the middle.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,10 @@ from pipeline.mixed_precision.greedy_knapsack import Step
 
 LITTLE = 0.015  # of the gain of a path, that is not worth a further measurement
 LEAST_SHARE = 8  # one of so many steps is decided by each measurement
+STALE, OFTEN = (
+    0.5,
+    3,
+)  # what the other end counts each time that the same one moves again; from how many times on it is the middle
 
 
 class Bisection:
@@ -34,10 +39,14 @@ class Bisection:
         self._gains = [0.0, *accumulate(max(step.gain, 0.0) for step in path)]
         self.low, self.high = 0, len(path) + 1
         self._losses: dict[int, float] = {}
+        self._again = 0  # how many times in a row the end has moved that moved before
+        self._last: bool | None = None  # which one: the lower
 
     def know(self, count: int, loss: float, *, kept: bool) -> None:
         """Take what was measured after so many steps."""
         self._losses[count] = loss
+        self._again = self._again + 1 if kept is self._last else 0
+        self._last = kept
         if kept:
             self.low = max(self.low, count)
         else:
@@ -55,7 +64,7 @@ class Bisection:
             return None
         middle = (self.low + self.high) // 2
         wanted = self._wanted()
-        if wanted is None:
+        if wanted is None or self._again >= OFTEN:
             return middle
         inside = range(self.low + 1, self.high)
         guess = max((count for count in inside if self._sums[count] <= wanted), default=self.low + 1)
@@ -71,5 +80,10 @@ class Bisection:
         above, below = self._losses.get(self.high), self._losses.get(self.low, 0.0)
         if above is None or not below < above < float("inf"):
             return None
-        share = (self._limit - below) / (above - below)
+        room, excess = self._limit - below, above - self._limit
+        if self._last:
+            excess *= STALE**self._again
+        else:
+            room *= STALE**self._again
+        share = room / (room + excess)
         return self._sums[self.low] + share * (self._sums[self.high] - self._sums[self.low])

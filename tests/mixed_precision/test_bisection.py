@@ -63,3 +63,18 @@ def test_without_a_limit_on_the_loss_a_path_is_followed_to_its_end():
     bisection.know(4, 3.0, kept=True)
     assert bisection.next() is None
     assert bisection.low == 4
+
+
+def test_steps_that_alone_lose_a_lot_are_not_approached_one_step_after_the_other():
+    counts = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        single = np.sort(rng.exponential(0.01, 120))
+        lost = single * rng.lognormal(0.0, 1.0, 120)
+        lost[rng.integers(0, 120, 2)] += rng.exponential(0.5, 2)
+        real = [0.0, *np.cumsum(lost)]
+        _, measured, _ = found(
+            path_of(single), rng.uniform(0.1, 0.9) * real[-1], lambda count, real=real: real[count], scale=1.0
+        )
+        counts.append(len(measured))
+    assert max(counts) <= 9
