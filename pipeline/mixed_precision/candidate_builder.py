@@ -4,6 +4,7 @@ What does not depend on the choice is done once: equalisation, smoothing and the
 follow, the rounding of each weight. A choice then costs one copy of the graph and one rewrite, both linear in its size.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ from pipeline.quantize.silent_tensors import nodes_touching
 from pipeline.quantize.static import Ranges, pair_settings, quantize_static, tensors_to_calibrate
 from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
 from pipeline.sample import Sample, digests_of
+
+MOST_BYTES = 0.8  # of what can be stored as int8: small weights are those of narrow layers, which gain most in other layouts
 
 Measured = Callable[[onnx.ModelProto], Statistics]
 """The prepared graph -> what calibration sees of its tensors."""
@@ -254,3 +257,19 @@ def settings_of(mode: AutoConfig) -> StaticConfig:
         fold_batch_norm=False,
         cross_layer_equalization=False,
     )
+
+
+def largest_stored(builder: Builder) -> dict[str, Precision]:
+    """Return the choice that stores the groups of the largest weights, which hold most of all that can be stored."""
+    constants = initializers_of(builder.model)
+    sizes = {
+        group.name: math.prod(constants[group.weight].dims)
+        for group in builder.groups
+        if group.weight and Precision.weight_int8 in group.precisions
+    }
+    found: dict[str, Precision] = {}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if sum(sizes[one] for one in found) >= MOST_BYTES * sum(sizes.values()):
+            break
+        found[name] = Precision.weight_int8
+    return found

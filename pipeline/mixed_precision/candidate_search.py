@@ -15,14 +15,13 @@ from dataclasses import replace
 
 from pipeline.evaluate.loss import ANYTHING, Allowed
 from pipeline.graph.large_models import byte_size
-from pipeline.graph.prepare import initializers_of, without_shapes
+from pipeline.graph.prepare import without_shapes
 from pipeline.mixed_precision.bisection import Bisection
-from pipeline.mixed_precision.candidate_builder import Builder, most_integer
+from pipeline.mixed_precision.candidate_builder import largest_stored, most_integer
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.first_answer import ALL_INTEGER
 from pipeline.mixed_precision.greedy_knapsack import Step, choice_after
-from pipeline.mixed_precision.precision_groups import Group
 from pipeline.optimize.layouts import Layout
 from pipeline.quantize.plan import Precision
 
@@ -44,7 +43,7 @@ HARDLY = 1.02  # times what is allowed, that a group is expected to lead to whic
 LITTLE_GAIN = 0.001  # of a path, for which a group is not worth a trial of its own
 OF_FLOAT = 2  # samples: it was equalized, and loses nothing but rounding
 NEARLY_ALL = 0.9  # of the groups of the whole graph: who ends there loses about as much
-MOST_BYTES = 0.8  # of what can be stored as int8: small weights are those of narrow layers, which gain most in other layouts
+COMPETES = 0.5  # of what the same groups' best bargains gain, that those from the front must to be followed
 FAR = 1.5  # times what is allowed, beyond which the end of a path is not measured again
 LOOKED_BACK = (0.85, 0.65)  # of the way
 LEFT_OUT = 2  # groups at the front of a choice, tried without
@@ -101,7 +100,7 @@ class CandidateSearch:
             for label, choice in wholes.items()
         ]
         self.time(scored, always=True)
-        if stored and (large := _largest_stored(groups, self._trials.builder)):
+        if stored and (large := largest_stored(self._trials.builder)):
             small = self.scored(large, "the largest weights stored as int8")
             if keeps_quality(small, self._budget):  # what computes is float: it is fast in the layout of the float graph
                 self.time([small], always=True, near=self._known(scored[0]).layout)
@@ -140,7 +139,8 @@ class CandidateSearch:
         self.time([self.scored({}, "float", allowed=ANYTHING)])
         ends: dict[str, int] = {}
         for name in self._paths:
-            ends[name] = self._furthest(name)
+            same_gains = COMPETES * sum(step.gain for step in self._paths["B"][: ends["B"]]) if name == "C" else 0.0
+            ends[name] = self._furthest(name, same_gains)
             if self._timer.hurried:  # the next path may not be reached
                 self.time([self.at(name, ends[name])])
         self.untried.pop(0)
@@ -252,10 +252,11 @@ class CandidateSearch:
         """Return what is known by now of a candidate."""
         return self._found[_key_of(candidate)]
 
-    def _furthest(self, name: str) -> int:
+    def _furthest(self, name: str, least_gain: float) -> int:
         """Return how many steps of a path keep the quality that is asked for: by bisection, since losses grow.
 
-        It ends where the steps that are left gain next to nothing: `_filled` tries them one by one.
+        It ends where the steps that are left gain next to nothing: `_filled` tries them one by one. None, where those that keep
+        the quality gain less than `least_gain`.
         """
         path = self._paths[name]
         bisection = Bisection(path, self._budget.max_loss, self._scale)
@@ -264,6 +265,12 @@ class CandidateSearch:
         if far is None or far.loss <= FAR * (self._budget.max_loss or math.inf):
             far = self.at(name, len(path))
         bisection.know(len(path), far.loss, kept=keeps_quality(far, self._budget))
+        least = next((n for n, gain in enumerate(itertools.accumulate(s.gain for s in path), 1) if gain >= least_gain > 0), 0)
+        if 0 < least < bisection.high:
+            candidate = self.at(name, least)
+            bisection.know(least, candidate.loss, kept=keeps_quality(candidate, self._budget))
+            if bisection.high == least:
+                return 0
         while (middle := bisection.next()) is not None:
             candidate = self.at(name, middle)
             bisection.know(middle, candidate.loss, kept=keeps_quality(candidate, self._budget))
@@ -370,22 +377,6 @@ class CandidateSearch:
             fixed = self.scored(best.choice, f"{best.label}, MatMuls with scales from calibration", fixed_scales=True)
             if keeps_quality(fixed, self._budget):
                 self.time([fixed])
-
-
-def _largest_stored(groups: Sequence[Group], builder: Builder) -> dict[str, Precision]:
-    """Return the choice that stores the groups of the largest weights, which hold most of all that can be stored."""
-    constants = initializers_of(builder.model)
-    sizes = {
-        group.name: math.prod(constants[group.weight].dims)
-        for group in groups
-        if group.weight and Precision.weight_int8 in group.precisions
-    }
-    found: dict[str, Precision] = {}
-    for name in sorted(sizes, key=lambda name: -sizes[name]):
-        if sum(sizes[one] for one in found) >= MOST_BYTES * sum(sizes.values()):
-            break
-        found[name] = Precision.weight_int8
-    return found
 
 
 def _key(

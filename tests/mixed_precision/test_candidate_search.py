@@ -135,6 +135,21 @@ def test_of_groups_that_are_too_much_together_the_first_are_taken(search):
     assert sorted(best.choice) == ["a", "c", "d", "e"]
 
 
+@pytest.mark.parametrize(("lossy", "followed"), [("b", False), ("g", True)])
+def test_from_the_front_is_followed_only_where_it_can_compete_with_the_best_bargains(search, lossy, followed):
+    letters = "abcdefgh"
+    given = search(
+        lambda integer: 0.5 if lossy in integer else 0.0, lambda integer: 1 + len(integer), groups=groups_of(letters)
+    )
+    front = [Step(name, Precision.static_int8, 1.0, 0.01) for name in letters]
+    bargains = sorted(reversed(front), key=lambda step: step.group == lossy)
+    given.search.run([bargains, bargains, front])
+    tried = [c for c in given.search.candidates if c.label.endswith("from the front")]
+    assert len([c for c in tried if "4 of 8" in c.label]) == 1, "where it gains half of what they do"
+    assert any(c.measured for c in tried) == followed
+    assert (len(tried) > 1) == followed
+
+
 def test_where_time_is_short_a_small_file_that_computes_in_float_is_there_to_fall_back_on(search):
     groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
     hurried = search(lambda integer: 0.0, lambda integer: 1 + len(integer), seconds=0.0, groups=groups, stored=True)
