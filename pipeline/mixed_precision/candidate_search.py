@@ -99,6 +99,7 @@ class CandidateSearch:
             self.scored(choice, label, allowed=ANYTHING, samples=None if choice else OF_FLOAT)
             for label, choice in wholes.items()
         ]
+        self.time(scored[:1] if stored else scored, always=True)  # where time is short, others are timed in what suits it
         self.time(scored, always=True)
         if stored and (large := largest_stored(self._trials.builder)):
             small = self.scored(large, "the largest weights stored as int8")

@@ -223,8 +223,8 @@ class CandidateTimer:
     @property
     def _mixed_layouts(self) -> set[Layout]:
         """What is probably fast for a graph of integers and floats: what was so for whole graphs, put together."""
-        integers = {layout[:1] for layout in self._of_wholes if layout[:1] == (INTEGERS,)} or {()}
-        floats = {layout[1:] if layout[:1] == (INTEGERS,) else layout for layout in self._of_wholes}
+        integers = {layout[:1] for layout in self._of_wholes if layout[:1] == (INTEGERS,)} or {(), (INTEGERS,)}
+        floats = {layout[1:] if layout[:1] == (INTEGERS,) else layout for layout in self._of_wholes} | {()}
         return {(*begun, *rest) for begun in integers for rest in floats}
 
     def _takes(self, forms: int) -> float:

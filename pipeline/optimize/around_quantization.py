@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 OPENING = ("conv_transpose_to_conv", "conv1x1_to_matmul")  # rewrites that open nodes to a (better) integer kernel
 OPENING_MAY_COST = 0.97  # of the float speed
+FOR_FLOAT = 0.5  # of the time, at most, for rewrites that open nothing: on a busy machine they take long to be told from noise
 OPENING_SECONDS = 1.0  # of timing, for each graph
 
 
@@ -74,7 +75,7 @@ def opened(
     check_names(mode.rewrites, "mode.rewrites")
     wanted = _names(OPERATORS, mode)
     plain = [name for name in wanted if name not in OPENING]
-    left = None if until == math.inf else max(until - own_time(), 0.0)
+    left = None if until == math.inf else FOR_FLOAT * max(until - own_time(), 0.0)
     rewritten = apply(prepared.model, probes, threads=threads, only=plain, assume=mode.assume, max_seconds=left, place=place)
     shortest = shorten(prepared.model, sorted(probes, key=lambda sample: sample.size)[:1], threads)
     for rewrite in (rewrite for rewrite in OPERATORS if rewrite.name in OPENING and rewrite.name in wanted):
