@@ -32,6 +32,7 @@ SESSION_S = 0.1  # to open one, at least
 LEAST_SECONDS, ENOUGH_RUNS = 0.3, 60  # below which it is not shortened, and inferences that tell graphs apart
 FEW_LAYOUTS = 1  # that the first candidates are timed in where the time is short
 FIRST_SHARE = 0.05  # of the time, for each of them
+ALL_SHARE = 0.3  # of the time that is left, for the first mixtures in all layouts: more is better spent on further ones
 SCREENED = 2  # candidates with integers and floats, at least, are timed in all layouts; later ones in those that were fast
 FAST_LAYOUT = 0.95  # of the speed of the fastest
 MOST_LAYOUTS = 16  # about, that a graph may take
@@ -104,7 +105,7 @@ class CandidateTimer:
     @property
     def hurried(self) -> bool:
         """Whether there is no time to time each of the first candidates in all layouts."""
-        return self._fast_layouts is None and self._takes(MOST_LAYOUTS) >= self._trials.limit.left / SCREENED
+        return self._fast_layouts is None and self._takes(MOST_LAYOUTS) >= ALL_SHARE * self._trials.limit.left / SCREENED
 
     def timed(self, candidates: Sequence[Candidate], *, always: bool = False, near: Layout | None = None) -> list[Candidate]:
         """Return candidates with their speed: together, or where that takes long as many as there is time for, one by one.
@@ -152,7 +153,7 @@ class CandidateTimer:
             fast = {near[:length] for length in range(len(near) + 1)}
         starts = {c.label: starts_of(self._trials.built(c), allowed) for c in candidates}
         room = FIRST_SHARE if always else 1 / len(candidates)
-        if fast is None and self._takes(MOST_LAYOUTS) < room * left:
+        if fast is None and self._takes(MOST_LAYOUTS) < (room if always else ALL_SHARE * room) * left:
             starts = self._fast_starts(starts)
         elif fast is None and self._of_wholes:
             fast = self._mixed_layouts
