@@ -31,6 +31,7 @@ def speedups(
     *,
     threads: int,
     seconds: float,
+    parts: Sequence[Sample] = (),
     until: float = math.inf,
     rounds: int = ROUNDS,
     place: Place = HERE,
@@ -39,7 +40,7 @@ def speedups(
 
     All are looked at first, with few runs, where there are several; then the fast ones are timed, in rounds, of which some
     leave out more. The ratio of a graph is that of the rounds whose sessions are opened as a client opens them, where it has
-    come so far.
+    come so far; that of the others is told in the measure of these.
 
     A graph at which ONNX Runtime ends the process is 0 times as fast.
 
@@ -49,6 +50,7 @@ def speedups(
         samples: what is run, in turn.
         threads: intra-op threads.
         seconds: for each graph; every graph runs every sample three times at least.
+        parts: of these samples, on which what is slow is left out, where they take long; what is told is of the whole.
         until: on the clock of `own_time`: no further round is begun then; the first one is run in any case.
         rounds: after the look; 0: a look is enough.
         place: where they are timed.
@@ -56,9 +58,10 @@ def speedups(
     Raises:
         StageError: a device is lost, or does not run the original.
     """
-    bench = place.bench([original, *models.values()], samples, threads)
+    graphs, given = [original, *models.values()], parts or samples
+    bench = place.bench(graphs, given, threads)
     numbers = {key: number for number, key in enumerate(models, start=1)}
-    ratios: dict[Key, list[float]] = {key: [] if bench.survives(number) else [0.0] for key, number in numbers.items()}
+    looked: dict[Key, list[float]] = {key: [] if bench.survives(number) else [0.0] for key, number in numbers.items()}
     as_opened: dict[Key, list[float]] = {key: [] for key in models}
     rng = np.random.default_rng(0)
     with place.alone():
@@ -66,21 +69,31 @@ def speedups(
         for number in range(first, 1 + rounds):
             if number > first and own_time() >= until:
                 break
-            fastest = max((float(np.median(found)) for found in ratios.values() if found), default=0.0)
-            hopeless = fastest * HOPELESS[max(number, 1) - 1]
-            left = [key for key, found in ratios.items() if not found or np.median(found) > hopeless]
+            if number == QUICK_ROUNDS and parts:
+                given = samples
+                bench = place.bench(graphs, given, threads)
+            known = _told(looked, as_opened)
+            hopeless = max(known.values(), default=0.0) * HOPELESS[max(number, 1) - 1]
+            left = [key for key in models if key not in known or known[key] > hopeless]
             turns = bench.round(
                 [0, *(numbers[key] for key in left)],
                 together=True,
                 order=rng.permutation(len(left) + 1).tolist(),
                 rng=rng,
-                at_least=1 if number else LOOKS * len(samples),
+                at_least=1 if number else LOOKS * len(given),
                 seconds=min(seconds * (len(left) + 1) / rounds, max(until - own_time(), 0.0)) if number else 0.0,
                 quick=number < QUICK_ROUNDS,
             )
             for original_ms, *spent_ms in turns:
                 for key, ms in zip(left, spent_ms, strict=True):
-                    ratios[key].append(original_ms / ms)
-                    if number >= QUICK_ROUNDS:
-                        as_opened[key].append(original_ms / ms)
-    return {key: float(np.median(as_opened[key] or found)) for key, found in ratios.items()}
+                    (looked if number < QUICK_ROUNDS else as_opened)[key].append(original_ms / ms)
+    return _told(looked, as_opened)
+
+
+def _told(looked: Mapping[Key, Sequence[float]], as_opened: Mapping[Key, Sequence[float]]) -> dict[Key, float]:
+    """Return how many times as fast graphs are, of those that were run: what a look flatters, it flatters all of them by."""
+    at_first = {key: float(np.median(found)) for key, found in looked.items() if found}
+    later = {key: float(np.median(found)) for key, found in as_opened.items() if found}
+    both = [later[key] / at_first[key] for key in later if at_first.get(key)]
+    flattered = float(np.median(both)) if both else 1.0
+    return {key: later.get(key, flattered * at_first.get(key, 0.0)) for key in looked if key in later or key in at_first}

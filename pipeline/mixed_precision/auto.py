@@ -256,10 +256,10 @@ class _Search:
         source, builder = self._source, self._builder
         self._evaluator = self._inputs.evaluator(source.name, self._budget.metric, self._selection[: self._samples])
         given = [call.sample for calls in self._evaluator.calls for call in calls]
-        [sample, whole], seconds = typical(given, source.model, self._threads, self._inputs.place)
+        parts, sample, seconds = typical(given, source.model, self._threads, self._inputs.place)
         self._trials = TrialContext(
             source.model, source.size_bytes, builder, self._evaluator, [sample], self._threads, layouts_for(self._mode),
-            self._limit, whole=[whole], inference_s=seconds, session_s=self._session_s, place=self._inputs.place,
+            self._limit, parts=parts, inference_s=seconds, session_s=self._session_s, place=self._inputs.place,
         )  # fmt: skip
         self._found = CandidateSearch(self._trials, self._budget)
         builder.rounding = False  # it can wait
@@ -271,7 +271,7 @@ class _Search:
     def _measure_nodes(self) -> None:
         """Measure what each group gains, and what it loses."""
         self._evaluator.between_samples = self._limit.check
-        builder, threads, place, [sample] = self._builder, self._threads, self._inputs.place, self._trials.samples
+        builder, threads, place, sample = self._builder, self._threads, self._inputs.place, self._trials.shortest
         self._begin("measuring what each node gains")
         self._limit.check()
         until = self._limit.share(GAINS_SHARE)

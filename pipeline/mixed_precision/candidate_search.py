@@ -9,7 +9,6 @@ that do. What was tried is kept.
 import itertools
 import logging
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -356,20 +355,13 @@ class CandidateSearch:
                     return
 
     def _time_the_fastest_again(self) -> None:
-        """Time the best few once more, together: of many quick timings, the highest one flatters.
-
-        What the others are is told in the same measure: by how much longer, or shorter, these took than before.
-        """
+        """Time the best few once more, together: of many quick timings, the highest one flatters."""
         fine = [c for c in self.candidates if c.measured and c.choice and holds(c, self._budget)]
         ordered = sorted(fine, key=lambda c: -worth(c, self._budget))[:FINALISTS]
         close = [c for c in ordered if worth(c, self._budget) >= CLOSE * worth(ordered[0], self._budget)]
-        before = {candidate.label: candidate.speedup for candidate in close if candidate.speedup}
-        if len(before) > 1 or (before and self._trials.shortened):
-            again = {candidate.label: candidate for candidate in self._timer.timed_again(close)}
-            changed = statistics.median((again[label].speedup or 0.0) / speedup for label, speedup in before.items())
-            self._timer.told *= changed
-            for candidate in [c for c in self.candidates if c.measured]:
-                self.keep(again.get(candidate.label) or replace(candidate, speedup=changed * (candidate.speedup or 0.0)))
+        if len(close) > 1:
+            for candidate in self._timer.timed_again(close):
+                self.keep(candidate)
 
     def _fix_scales(self, best: Candidate) -> None:
         """Time a choice with scales from calibration for products of matrices, where that loses no more than is allowed."""

@@ -49,12 +49,12 @@ class TrialContext:
         original_bytes: the size of its file.
         builder: makes candidates.
         evaluator: scores them.
-        samples: what they are timed on; may be parts of what is usual.
+        samples: what they are timed on.
         threads: intra-op threads.
         layouts: names of the rewrites that may give nodes another layout.
         limit: of time; behind it nothing is begun.
-        whole: what the best are timed on in the end, of a usual length; empty: the same.
-        inference_s: about what one inference of the original takes, on one of the samples.
+        parts: of these, on which what is slow is left out, where they take long.
+        inference_s: about what one inference of the original takes, on one of the parts, or of the samples.
         session_s: and what it takes to open it.
         place: where they are timed.
     """
@@ -67,15 +67,15 @@ class TrialContext:
     threads: int
     layouts: Collection[str]
     limit: TimeLimit
-    whole: Sequence[Sample] = ()
+    parts: Sequence[Sample] = ()
     inference_s: float = 0.0
     session_s: float = 0.0
     place: Place = HERE
 
     @property
-    def shortened(self) -> bool:
-        """Whether graphs are timed on parts of what is usual."""
-        return bool(self.whole) and self.whole[0] is not self.samples[0]
+    def shortest(self) -> Sample:
+        """What one kernel after the other is timed on: a part, where there is one."""
+        return [*self.parts, *self.samples][0]
 
     def built(self, candidate: Candidate) -> onnx.ModelProto:
         """Return a candidate's graph, in no layout."""
@@ -89,15 +89,12 @@ class TrialContext:
 class CandidateTimer:
     """Times candidates; learns which layouts are fast, and how long a graph takes.
 
-    Attributes:
-        told: times what is measured of a candidate quickly, that is told of it: 1, until some were timed again.
-
     Args:
         trials: what they are measured with.
     """
 
     def __init__(self, trials: TrialContext) -> None:
-        self._trials, self.told = trials, 1.0
+        self._trials = trials
         self._screened: list[set[Layout]] = []  # of each candidate that was timed, the layouts that were fast
         self._of_wholes: list[Layout] = []  # the fastest of each whole graph
         self._seen_s: list[float] = []  # that each graph took: its making, sessions, and the first runs
@@ -136,7 +133,7 @@ class CandidateTimer:
         measured = speedups(
             self._trials.original,
             {candidate.label: without_shapes(self._trials.graph_of(candidate)) for candidate in candidates},
-            self._trials.whole or self._trials.samples,
+            self._trials.samples,
             threads=self._trials.threads,
             seconds=2 * self._timing_s,
             until=self._trials.limit.end,
@@ -174,6 +171,7 @@ class CandidateTimer:
             self._trials.original,
             forms,
             self._trials.samples,
+            parts=self._trials.parts,
             threads=self._trials.threads,
             seconds=min(self._timing_s, (2 * FIRST_SHARE if always else 1.0) * left / (len(forms) + 1)),
             until=self._trials.limit.end,
@@ -182,7 +180,7 @@ class CandidateTimer:
         self._seen_s.append((own_time() - begun) / len(forms) - self._timing_s)
         timed = []
         for candidate in candidates:
-            speeds = {layout: self.told * measured[label, layout] for label, layout in forms if label == candidate.label}
+            speeds = {layout: measured[label, layout] for label, layout in forms if label == candidate.label}
             layout = max(speeds, key=lambda layout: speeds[layout])
             log.info("%s: %.2f times as fast, %s", candidate.label, speeds[layout], " ".join(layout) or "as it is")
             timed.append(replace(candidate, speedup=speeds[layout], layout=layout))
@@ -208,7 +206,13 @@ class CandidateTimer:
             return dict(starts)
         trials = self._trials
         measured = speedups(
-            trials.original, forms, trials.samples, threads=trials.threads, seconds=0.0, rounds=0, place=trials.place
+            trials.original,
+            forms,
+            trials.parts or trials.samples,
+            threads=trials.threads,
+            seconds=0.0,
+            rounds=0,
+            place=trials.place,
         )
         best = {label: max(measured[label, at] for at in found) for label, found in starts.items()}
         return {

@@ -1,7 +1,8 @@
 """The samples that a search times graphs on.
 
-Which of two graphs is the faster shows on a part of an utterance, which takes a part of the time. How fast it is depends on the
-length by some percents (HiFi-GAN V2, 160 frames for 400: 1.87 for 1.83 times fp32's speed), so what is told is of a whole one.
+That a graph is far from the fastest shows on a part of an utterance, which takes a part of the time. Which one is the fastest
+does not: what fits into the caches is another layout's (HiFi-GAN V2, 160 frames for 400: 1.98 for 1.80 times fp32's speed with
+time turned to channels, 1.84 for 1.83 with wide images).
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ LEAST = 32  # of what is along the axis that a sample is cut on
 A_FEW = 3
 
 
-def typical(samples: Sequence[Sample], model: onnx.ModelProto, threads: int, place: Place) -> tuple[list[Sample], float]:
-    """Return what graphs are timed on, again and again, and on what the best of them are: the sample of median size.
+def typical(
+    samples: Sequence[Sample], model: onnx.ModelProto, threads: int, place: Place
+) -> tuple[list[Sample], Sample, float]:
+    """Return the sample of median size, or a shorter one where that takes long, as it is run often; and a part of it.
 
-    Where that takes long, it is a shorter sample, or a part of one that may be cut for all but the best.
+    There is a part where the sample takes 0.1 s or more and can be cut: so much that it takes about that.
 
     Args:
         samples: inputs of the graph.
@@ -29,18 +32,18 @@ def typical(samples: Sequence[Sample], model: onnx.ModelProto, threads: int, pla
         place: where graphs will be timed.
 
     Returns:
-        The two samples, which may be the same, and about how many seconds one inference takes on the first.
+        The part, if there is one, the sample, and about how many seconds one inference takes on the first of them.
     """
     ordered = sorted(samples, key=lambda sample: sample.size)
     middle = ordered[len(ordered) // 2]
     if (seconds := place.inference_s(model, middle, threads)) < LONG_SECONDS:
-        return [middle, middle], seconds
+        return [], middle, seconds
     short = rather_short(ordered)[0]
     seconds = place.inference_s(model, short, threads)
     if seconds < LONG_SECONDS:
-        return [short, short], seconds
+        return [], short, seconds
     [part] = cropped(model, [short], LONG_SECONDS / seconds, LEAST, threads)
-    return [part, short], place.inference_s(model, part, threads)
+    return ([], short, seconds) if part is short else ([part], short, place.inference_s(model, part, threads))
 
 
 def rather_short(samples: Sequence[Sample]) -> list[Sample]:

@@ -49,7 +49,7 @@ def test_the_speed_that_is_told_is_that_of_sessions_as_a_client_opens_them():
 def test_what_is_far_behind_is_not_opened_slowly():
     bench = Bench(slow={2})
     found = speedups(onnx.ModelProto(), models(3), [], threads=1, seconds=1, place=bench)
-    assert found == {"graph 1": 2.0, "graph 2": 1.0, "graph 3": 2.0}
+    assert found == {"graph 1": 2.0, "graph 2": 0.5, "graph 3": 2.0}, "which is told as if it had been"
     assert [numbers for numbers, _ in bench.rounds] == [[0, 1, 2, 3], [0, 1, 3], [0, 1, 3], [0, 1, 3]]
 
 
@@ -59,6 +59,21 @@ def test_where_there_is_no_time_for_that_the_quick_look_is_told(rounds, until):
     found = speedups(onnx.ModelProto(), models(2), [], threads=1, seconds=1, rounds=rounds, until=until, place=bench)
     assert found == {"graph 1": 4.0, "graph 2": 4.0}
     assert len(bench.rounds) == 1
+
+
+def test_what_is_slow_is_left_out_on_parts_and_the_others_are_told_on_whole_samples():
+    given = []
+
+    class OnSamples(Bench):
+        def bench(self, models, samples, threads):
+            given.append(samples)
+            return super().bench(models, samples, threads)
+
+    bench = OnSamples()
+    found = speedups(onnx.ModelProto(), models(2), ["whole"], parts=["part"], threads=1, seconds=1, place=bench)
+    assert given == [["part"], ["whole"]]
+    assert [quick for _, quick in bench.rounds] == [True, True, False, False], "of which the last two are of the whole"
+    assert found == {"graph 1": 2.0, "graph 2": 2.0}
 
 
 def test_graphs_are_opened_quickly_all_or_none(conv_net, monkeypatch):

@@ -1,10 +1,9 @@
-"""Candidates are timed on a part of an utterance, in layouts that may be fast; the best are timed again on a whole one."""
+"""Candidates are looked at on a part of an utterance and timed on a whole one, in the layouts that may be fast."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 
 from pipeline.calibration.statistics_cache import cached_statistics
@@ -14,9 +13,8 @@ from pipeline.evaluate.loss import Loss
 from pipeline.graph.prepare import prepare
 from pipeline.mixed_precision import candidate_timing
 from pipeline.mixed_precision.candidate_builder import Builder
-from pipeline.mixed_precision.candidate_search import CandidateSearch
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
-from pipeline.mixed_precision.candidates import Budget, Candidate
+from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.precision_groups import groups_of
 from pipeline.mixed_precision.time_limit import TimeLimit
 from pipeline.mixed_precision.typical_sample import typical
@@ -91,42 +89,34 @@ def test_where_time_is_short_mixtures_are_timed_in_what_was_fast_for_whole_graph
     assert len(calls[-1].keys) <= 4, "and in few others"
 
 
-def test_the_best_are_timed_again_on_a_whole_utterance_and_the_others_told_in_the_same_measure(context, timed):
-    part, whole = noise(40), noise(80)
-    calls = timed(
-        lambda key, sample: {"best": 2.0, "good": 1.5}[key if sample is whole else key[0]] * (0.9 if sample is whole else 1)
-    )
-    search = CandidateSearch(context([part], whole=[whole], layouts=()), Budget("log_mel_l1", max_loss=0.1))
-    for made in (candidate("best", "first", "second"), candidate("good", "first")):
-        search.keep(made)
-    search.time(search.candidates)
-    assert [found.speedup for found in search.candidates] == [2.0, 1.5]
-    search._time_the_fastest_again()
-    assert [found.speedup for found in search.candidates] == pytest.approx([1.8, 1.35])
-    assert (calls[-1].keys, calls[-1].samples) == (["best"], [whole])
-    search.keep(candidate("later", "first", "third"))
-    timed(lambda key, sample: 1.0)
-    search.time(search.candidates)
-    assert search.candidates[-1].speedup == pytest.approx(0.9), "what comes later as well"
-
-
-@pytest.mark.parametrize(("seconds", "length"), [(0.05, 80), (0.2, 40)])
-def test_what_takes_long_is_timed_on_a_part_where_it_can_be_cut(build, make_weight, seconds, length):
+@pytest.mark.parametrize(("seconds", "length"), [(0.05, None), (0.2, 40)])
+def test_what_takes_long_is_looked_at_on_a_part_where_it_can_be_cut(build, make_weight, seconds, length):
     def inference_s(model, sample, threads):
         return seconds * sample.size / (80 * 16)
 
     place = SimpleNamespace(inference_s=inference_s)
     model = build(CONVS, **{name: make_weight(16, 16, taps, seed=taps) for name, taps in TAPS.items()})
     samples = [noise(80), replace(noise(400), id="longest"), noise(20)]
-    [part, whole], taken = typical(samples, model, 1, place)
+    parts, whole, taken = typical(samples, model, 1, place)
     assert whole is samples[0]
-    assert part.inputs["x"].shape == (1, 16, length)
-    assert taken == pytest.approx(seconds * length / 80)
-    assert (part is whole) == (length == 80)
+    assert [part.inputs["x"].shape for part in parts] == ([] if length is None else [(1, 16, length)])
+    assert taken == pytest.approx(seconds * (length or 80) / 80)
 
 
 def test_what_cannot_be_cut_is_timed_whole(build):
     model = build("net (float[1, 16, 80] x) => (float[1, 16, 80] y) { y = Relu (x) }")
-    assert isinstance(model, onnx.ModelProto)
-    [part, whole], _ = typical([noise(80)], model, 1, SimpleNamespace(inference_s=lambda *_: 1.0))
-    assert part is whole
+    parts, whole, _ = typical([noise(80)], model, 1, SimpleNamespace(inference_s=lambda *_: 1.0))
+    assert (parts, whole.id) == ([], "80")
+
+
+def test_layouts_are_left_out_on_parts_and_told_on_whole_samples(context, monkeypatch):
+    given = {}
+
+    def speeds(_, forms, samples, *, parts, **__):
+        given.update(samples=samples, parts=parts)
+        return dict.fromkeys(forms, 2.0)
+
+    monkeypatch.setattr(candidate_timing, "speedups", speeds)
+    part, whole = noise(40), noise(80)
+    CandidateTimer(context([whole], parts=[part], layouts=())).timed([candidate("two", "first", "second")])
+    assert given == {"samples": [whole], "parts": [part]}
