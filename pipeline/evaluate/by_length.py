@@ -24,7 +24,7 @@ FEWEST = 15
 of 10 recordings that differ often, it is in 2 or 3 (both simulated)."""
 SURE = 0.99
 """The interval that must lie above zero before a range is warned of: of four ranges, one or another is easily beyond 95 %."""
-APART = 1.1  # that each range begins beyond the one before, as a factor; else the recordings are of one length
+APART = 1.1  # at least, from the beginning of a range to its end, as a factor; else the recordings are of one length
 ROUND_S = (60.0, 30.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1)
 WORDS = 2.0  # in a recording, on average; below, words are not written apart, or are all that is said
 
@@ -127,19 +127,32 @@ def _edges(seconds: Sequence[float], sizes: Sequence[int]) -> list[float]:
         sizes: how much text each has.
     """
     share = np.cumsum(np.add(np.divide(sizes, np.sum(sizes)), 1 / len(sizes))) / 2
-    for count in range(MOST, 1, -1):
-        cuts = [seconds[int(np.searchsorted(share, number / count))] for number in range(1, count)]
-        places = [seconds[0], *cuts, seconds[-1]]
-        nearest = min(b - a for a, b in pairwise(places))
-        if nearest < 2 * ROUND_S[-1] or any(b < APART * a for a, b in pairwise(places)):
-            continue
-        step = next((step for step in ROUND_S if step <= nearest / 4), ROUND_S[-1])
-        inner = [round(step * round(cut / step), 1) for cut in cuts]
-        sizes_of = np.bincount(np.digitize(seconds, inner, right=True), minlength=count)
-        if min(sizes_of) >= FEWEST:
-            first, last = step * math.floor(seconds[0] / step + 1e-6), step * math.ceil(seconds[-1] / step - 1e-6)
-            return [round(first, 1), *inner, round(last, 1)]
-    return []
+    longest, places = seconds[-1], [seconds[0]]
+    for number in range(1, MOST):
+        place = seconds[int(np.searchsorted(share, number / MOST))]
+        if _apart(places[-1], place) and _apart(place, longest):
+            places.append(place)
+    steps = [_step(b - a) for a, b in pairwise([*places, longest])]
+    cuts = [_rounded(place, min(pair)) for place, pair in zip(places[1:], pairwise(steps), strict=True)]
+    while cuts and min(counts := np.bincount(np.digitize(seconds, cuts, right=True), minlength=len(cuts) + 1)) < FEWEST:
+        fewest = int(np.argmin(counts))  # goes to the smaller one of its neighbours
+        before, after = (counts[place] if 0 <= place < len(counts) else math.inf for place in (fewest - 1, fewest + 1))
+        del cuts[fewest - 1 if before <= after else fewest]
+    first, last = (_rounded(seconds[0], steps[0], down=True), -_rounded(-longest, steps[-1], down=True))
+    return [first, *cuts, last] if cuts else []
+
+
+def _step(gap: float) -> float:
+    """Return how finely the ends of a range are told, in seconds."""
+    return next((step for step in ROUND_S if step <= gap / 4), ROUND_S[-1])
+
+
+def _rounded(seconds: float, step: float, *, down: bool = False) -> float:
+    return round(step * (math.floor(seconds / step + 1e-6) if down else round(seconds / step)), 1)
+
+
+def _apart(shorter: float, longer: float) -> bool:
+    return longer >= APART * shorter and longer - shorter >= 2 * ROUND_S[-1]
 
 
 def _chosen(samples: Sequence[Entry], metrics: Collection[str]) -> list[str]:
