@@ -4,6 +4,10 @@ The first signal raises `Interrupted` in the main thread: what catches it keeps 
 process at once. A signal that arrives before a run has begun ends the process at once too: there is nothing to keep, and an
 exception in the midst of imports would be shown as a traceback.
 
+It waits for the end of an import, and of the making of a log handler, that it comes into: torn apart, a module or a handler is
+left half made, and what meets it later fails in ways of its own (`logging.shutdown`, at the end of the process, by a handler
+without a stream).
+
 Python calls handlers in the main thread, and only between two of its instructions: while that computes in native code, which
 may be minutes, it hears nothing. A thread hears signals meanwhile: it ends an inference at the first one, the process at the
 second one.
@@ -35,6 +39,10 @@ log = logging.getLogger(__name__)
 SAME_SECONDS = 0.3  # within which a second signal is the same wish: make and timeout pass on what the terminal has sent too
 SECOND = "; a second Ctrl-C ends it at once"
 INSIST_SECONDS = 1.0  # after which an interruption that was lost (in a destructor, in foreign code) is raised again
+SOON_SECONDS = 0.05  # after which it is tried again where something was being made
+PATIENCE_SECONDS = 5.0  # after which it is raised there too
+OF_IMPORTS = "<frozen importlib._bootstrap>"  # the file that frames of an import are of
+OF_LOGGING = logging.__file__.removesuffix("__init__.py")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -221,7 +229,6 @@ def ended_with_us(process: "subprocess.Popen[Any]") -> Iterator[None]:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    del frame
     if not _state.running:
         _end("interrupted before a run began", number)
     if _state.received is not None:
@@ -231,9 +238,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _state.received, _state.at = number, time.monotonic()
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _insist)
-        signal.setitimer(signal.ITIMER_REAL, INSIST_SECONDS, INSIST_SECONDS)
-    if _is_open():
-        raise Interrupted(number)
+    _raise_or_wait(frame)
 
 
 def _listen() -> None:
@@ -271,9 +276,30 @@ def _hear(receives: "socket.socket") -> None:
 
 
 def _insist(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    if _is_open():
+    del number
+    _raise_or_wait(frame)
+
+
+def _raise_or_wait(frame: FrameType | None) -> None:
+    """Raise the interruption, if it may be raised now, and let a timer try again: an interruption may get lost."""
+    waits = False
+    if hasattr(signal, "setitimer") and not _state.noticed:
+        waits = _makes_something(frame) and time.monotonic() - _state.at < PATIENCE_SECONDS
+        signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS if waits else INSIST_SECONDS, INSIST_SECONDS)
+    if not waits and _is_open():
         raise Interrupted(_state.received or signal.SIGINT)
+
+
+def _makes_something(frame: FrameType | None) -> bool:
+    """Return whether an import is under way, or a handler is made or logging configured: an exception would tear it apart."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == OF_IMPORTS:
+            return True
+        if code.co_name in ("__init__", "configure") and code.co_filename.startswith(OF_LOGGING):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_open() -> bool:

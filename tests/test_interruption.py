@@ -263,3 +263,38 @@ def test_a_signal_while_a_result_becomes_visible_waits_for_the_end_of_the_stage(
     stage = "kept = []\ntry:\n with boundary():\n  hold(); os.kill(os.getpid(), signal.SIGTERM); kept.append(1)"
     done = run_python(f"{stage}\nexcept Interrupted as e: print(kept, status_of(e))")
     assert done.stdout == "[1] 143\n"
+
+
+INTERRUPTS_ITSELF = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep({seconds})\nwhole = True\n"
+IMPORTED = "import sys; sys.path.insert(0, {folder!r})\ntry:\n import torn; time.sleep(60)\nexcept Interrupted as e: {then}"
+
+
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path):
+    (tmp_path / "torn.py").write_text(INTERRUPTS_ITSELF.format(seconds=0.1))
+    done = run_python(IMPORTED.format(folder=str(tmp_path), then="print(torn.whole, status_of(e))"))
+    assert (done.stdout, done.stderr) == ("True 130\n", "")
+
+
+def test_a_signal_does_not_wait_for_an_import_that_does_not_end(tmp_path):
+    (tmp_path / "torn.py").write_text(INTERRUPTS_ITSELF.format(seconds=WAIT_LIMIT_S))
+    code = IMPORTED.format(folder=str(tmp_path), then="print('torn' in sys.modules, status_of(e))")
+    done = run_python(f"import pipeline.interruption as i\ni.PATIENCE_SECONDS = 0.2\n{code}")
+    assert (done.stdout, done.stderr) == ("False 130\n", "")
+
+
+def test_a_signal_waits_until_a_log_handler_is_made(tmp_path):
+    code = f"""
+import logging
+from pipeline.record.console import LogFile
+register = logging.Handler.__init__
+def interrupted(handler, *given):
+    register(handler, *given)
+    os.kill(os.getpid(), signal.SIGINT)
+logging.Handler.__init__ = interrupted
+try: LogFile({str(tmp_path / "run.log")!r}); time.sleep(60)
+except Interrupted as e:
+    kept = e  # and with it what was being made, to the end of the process
+    sys.exit(status_of(e))
+"""
+    done = run_python(code)
+    assert (done.returncode, done.stderr) == (130, ""), "logging ends each handler as the process ends, half made or not"

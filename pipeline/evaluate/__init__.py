@@ -6,6 +6,7 @@ asr_scorer.py, audio_scorer.py, tensor_scorer.py, tts_scorer.py    one kind of e
 kinds_of_scorer.py  which of them an evaluation has
 output_scores.py   the metrics of every output, and the worst of them
 over_time.py       streaming models: whether the error grows over the steps of a sequence
+by_length.py       recognisers: error rates by the length of the recordings
 rollout.py         samples that are calls of one stream: each call gets the states of the call before
 sample_scores.py   the scores of one sample, and how they become metrics
 uncertainty.py     intervals over samples, and the worst samples

@@ -9,6 +9,7 @@ from pipeline.config.settings import EvaluationConfig
 from pipeline.data.datasets import EvaluationSample
 from pipeline.errors import ConfigError, StageError, did_you_mean
 from pipeline.evaluate.both_models import BothModels, Ran
+from pipeline.evaluate.by_length import by_length, with_seconds
 from pipeline.evaluate.changed_audio import ChangedAudio
 from pipeline.evaluate.kinds_of_scorer import sample_rate_of, scorer_of
 from pipeline.evaluate.measured_loss import measured_loss
@@ -26,7 +27,7 @@ from pipeline.models.loaded_model import LoadedModel
 from pipeline.models.speech_model import SpeechModel, TextToSpeech
 from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.quantize.artifact import Artifact
-from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
+from pipeline.record.results import ErrorOverTime, LengthRange, LimitCheck, MeasuredLoss, NodeError
 from pipeline.record.run_directory import RunDirectory
 from pipeline.record.run_log import RunLog
 from pipeline.run_ahead import in_order
@@ -48,6 +49,7 @@ class Evaluation:
         one_call: output name -> its metrics where both models get fp32's states at each call; empty where none is rolled out.
         steps: of all samples together, where they are sequences that a streaming model is run over step by step.
         over_time: output name -> its error over the steps.
+        by_length: of a recogniser, its error rates by the length of the recordings.
         per_sample: id, scores and transcripts of each sample.
         silence: the same of clips of silence and noise.
         worst: the most sensitive metric of single samples, and the ids of the samples that are worst in it.
@@ -70,6 +72,7 @@ class Evaluation:
     one_call: dict[str, dict[str, float]] = field(default_factory=dict)
     steps: int = 0
     over_time: dict[str, ErrorOverTime] = field(default_factory=dict)
+    by_length: list[LengthRange] = field(default_factory=list)
     length_change: float = 0.0
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     limits: list[LimitCheck] = field(default_factory=list)
@@ -145,7 +148,9 @@ def evaluate(
     for name in pair.not_a_number:
         run_log.warn(f"{name}: fp32's own output holds NaN on some samples; those values are not compared.")
     per_sample = [per_sample_entry(item, scores) for item, scores in zip(items, scored, strict=True)]
-    metrics = _with_intervals(summarize(config.metrics, scored, totals), per_sample)
+    summary = summarize(config.metrics, scored, totals)
+    per_sample = with_seconds(per_sample, items, summary)
+    metrics = _with_intervals(summary, per_sample)
     if len(by_output) > 1:
         metrics = {name: {**metric, **_of_output(name, outputs.worst)} for name, metric in metrics.items()}
     worst = worst_samples(per_sample)
@@ -166,6 +171,7 @@ def evaluate(
         one_call=run.one_call.by_output,
         steps=steps,
         over_time=changes,
+        by_length=by_length(per_sample, metrics),
         length_change=pair.length_change,
         losses={name: found for name in losses_in if (found := measured_loss(name, scored, totals, items))},
     )

@@ -29,7 +29,7 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
         name: of the metric.
     """
     if METRICS[name].aggregate in ERROR_COUNTS:
-        return _rate([(after, length) for _, after, length in _errors(samples, name)])
+        return rate_interval([(after, length) for _, after, length in error_counts(samples, name)])
     given = [sample["fidelity"][name] for sample in samples if name in sample.get("fidelity", {})]
     if METRICS[name].baseline == math.inf:  # the mean is over samples whose outputs differ; in JSON the others are null
         values = [value for value in given if value is not None and value != math.inf]
@@ -43,7 +43,7 @@ def sample_interval(samples: Sequence[Entry], name: str) -> Interval | None:
 def change_interval(samples: Sequence[Entry], name: str) -> Interval | None:
     """Return quantized - fp32 of a metric against the truth, paired sample by sample; None for other metrics."""
     if METRICS[name].aggregate in ERROR_COUNTS:
-        return _rate([(after - before, length) for before, after, length in _errors(samples, name)])
+        return rate_interval([(after - before, length) for before, after, length in error_counts(samples, name)])
     pairs = [pair for sample in samples if (pair := _truth(sample, name)) is not None]
     return mean_interval([after - before for before, after in pairs], resamples=RESAMPLES) if len(pairs) > 1 else None
 
@@ -96,7 +96,7 @@ def _truth(sample: Entry, name: str) -> tuple[float, float] | None:
     return None if pair is None else (pair["baseline"], pair["quantized"])
 
 
-def _errors(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
+def error_counts(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
     """Return the errors of fp32 and of the quantized model, and the length of the reference, of each sample with a text."""
     count = ERROR_COUNTS[METRICS[name].aggregate]
     found = []
@@ -109,9 +109,15 @@ def _errors(samples: Sequence[Entry], name: str) -> list[tuple[int, int, int]]:
     return found
 
 
-def _rate(pairs: Sequence[tuple[int, int]]) -> Interval | None:
+def rate_interval(pairs: Sequence[tuple[int, int]], level: float = 0.95) -> Interval | None:
+    """Return a rate in percent with its interval; None of fewer than two samples.
+
+    Args:
+        pairs: the errors, or how many more there are, and the length of the reference, of each sample.
+        level: share of the resampled sets that the interval covers.
+    """
     if len(pairs) < 2:
         return None
     errors, lengths = zip(*pairs, strict=True)
-    found = ratio_interval(errors, lengths, resamples=RESAMPLES)
+    found = ratio_interval(errors, lengths, resamples=RESAMPLES, level=level)
     return Interval(100 * found.value, 100 * found.low, 100 * found.high)

@@ -79,6 +79,46 @@ class ErrorOverTime:
 
 
 @dataclass(frozen=True)
+class RateOfLength:
+    """An error rate of both models on the recordings of a range of lengths, in percent.
+
+    Attributes:
+        baseline: fp32's.
+        quantized: the quantized model's.
+        delta: quantized - baseline, in points.
+        low: lower end of its paired 95 % interval over the recordings.
+        high: upper end.
+    """
+
+    baseline: float
+    quantized: float
+    delta: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LengthRange:
+    """The recordings of a range of lengths, and what both models make of them.
+
+    Attributes:
+        from_s: they are longer than so many seconds; those of the first range may be as long.
+        to_s: they are at most so many seconds long.
+        samples: how many.
+        words: in their texts.
+        characters: in their texts, without spaces.
+        rates: metric -> its values on them.
+    """
+
+    from_s: float
+    to_s: float
+    samples: int
+    words: int
+    characters: int
+    rates: dict[str, RateOfLength]
+
+
+@dataclass(frozen=True)
 class ProcessorFit:
     """For which processors a quantized graph is right.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.record.results import ErrorOverTime, LimitCheck, MeasuredLoss, NodeError
+from pipeline.record.results import ErrorOverTime, LengthRange, LimitCheck, MeasuredLoss, NodeError
 from pipeline.typed_json import LEFT_OUT
 
 
@@ -73,6 +73,7 @@ class SampleResult:
         label: the right class.
         baseline_class: fp32's class.
         quantized_class: the quantized model's class.
+        seconds: length of the recording that was recognised.
     """
 
     id: str
@@ -87,6 +88,7 @@ class SampleResult:
     label: int | None = field(default=None, metadata=LEFT_OUT)
     baseline_class: int | None = field(default=None, metadata=LEFT_OUT)
     quantized_class: int | None = field(default=None, metadata=LEFT_OUT)
+    seconds: float | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class EvaluationReport:
         one_call: output name -> its tensor metrics where both models get fp32's states at each call.
         steps: of all samples together, where they are sequences that a streaming model is run over step by step.
         over_time: output name -> its error over the steps.
+        by_length: of a recogniser, its error rates by the length of the recordings, the shortest first; empty where there are
+            too few, or all are of one length.
         length_change: of the longest or shortest output relative to fp32's, at worst: 0.02 is 2 %.
         losses: metric -> how much worse than fp32, of the metrics that have a limit.
         limits: each limit of quality, and where the loss lies: what the verdict on quality is made of.
@@ -137,6 +141,7 @@ class EvaluationReport:
     one_call: dict[str, dict[str, float | None]] = field(default_factory=dict)
     steps: int = 0
     over_time: dict[str, ErrorOverTime] = field(default_factory=dict)
+    by_length: list[LengthRange] = field(default_factory=list)
     length_change: float | None = None
     losses: dict[str, MeasuredLoss] = field(default_factory=dict)
     limits: list[LimitCheck] = field(default_factory=list)

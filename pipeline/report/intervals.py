@@ -44,6 +44,13 @@ def difference_interval(report: Report, name: str) -> Interval | None:
     return uncertainty.change_interval(_samples(report), name) if name in METRICS else None
 
 
+def effect_of(gap: Interval, *, higher_is_better: bool) -> str:
+    """Return what quantization did to a metric against the truth, as far as its paired interval tells."""
+    if gap.low <= 0 <= gap.high:
+        return "no difference beyond noise"
+    return "better" if (gap.value > 0) == higher_is_better else "worse"
+
+
 def worst_samples(report: Report, count: int = 5) -> tuple[str, list[BadSample]] | None:
     """Return the metric that tells most of single samples, and the samples that are worst in it, worst first."""
     found = uncertainty.worst_samples(_samples(report), count)

@@ -8,6 +8,7 @@ import onnx
 from pipeline.config.mode_settings import AutoConfig, StaticConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluate.broken_speech import broken_limits_of
+from pipeline.evaluate.by_length import hidden_loss
 from pipeline.evaluate.evaluation import Evaluation, evaluate
 from pipeline.evaluate.node_errors import errors_along
 from pipeline.evaluate.quality_limits import LENGTH_CHANGE, ON_NOISE, Limit, check_limit, limits_of
@@ -45,6 +46,8 @@ def _evaluated(context: RunContext) -> Evaluation:
     adapter = context.loaded.adapter
     if found.steps and isinstance(adapter, StepwiseModel) and (start := adapter.start_words(items[0].sample)):
         context.run_log.note(f"sequences start with the states {start}.")
+    if not any(_useless(name, found) for name in found.metrics) and (hidden := hidden_loss(found.per_sample, found.by_length)):
+        context.run_log.warn(hidden)
     _check_budgets(context, found)
     _check_fp32(context, found)
     broken, warning = broken_limits_of(found.per_sample)

@@ -11,6 +11,7 @@ A page runs at most the one script that it ships with, which it allows by its ha
     timing_section.py   the part of it about size and speed
     pareto_position.py  where the run stands among fp32 and earlier runs
     search_section.py   what a search for a mixture of precisions has tried and chosen
+    length_table.py     error rates by the length of the recordings
     transcripts.py      words with their errors marked
     listening.py        the audio before and after beside its recording, and its spectrograms
     failures.py         runs without numbers, folded away

@@ -7,6 +7,7 @@ from pipeline.record.run_directory import CONFIG_FILE
 from pipeline.report.doctor_words import doctor_lines
 from pipeline.report.html import sections, timing_section
 from pipeline.report.html.language import in_language
+from pipeline.report.html.length_table import lengths
 from pipeline.report.html.listening import listening
 from pipeline.report.html.pareto_position import places
 from pipeline.report.html.render import command, render, shown_path
@@ -49,6 +50,7 @@ def _page(report: Report, directory: Path) -> str:
         "speed": timing_section.speed(report),
         "time": timing_section.time_by_op(report),
         "quality": sections.quality(report),
+        "lengths": lengths(report),
         "worst": sections.worst(report),
         "listening": listening(report, directory),
         "transcripts": said[: min(SHOWN_TRANSCRIPTS, max(SHOWN_FAULTLESS, faulty))],

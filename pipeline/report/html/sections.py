@@ -13,7 +13,7 @@ from pipeline.report.evaluation_schema import MetricResult
 from pipeline.report.html import plots
 from pipeline.report.html.language import said, tr
 from pipeline.report.html.render import mib, ms, signed
-from pipeline.report.intervals import BadSample, difference_interval, metric_interval, worst_samples
+from pipeline.report.intervals import BadSample, difference_interval, effect_of, metric_interval, worst_samples
 from pipeline.report.schema import ArtifactReport, InputFile, Report
 from pipeline.report.verdict import VERDICT_ORDER, integer_shares, quality_outcome, quality_verdict, speed_verdict
 
@@ -326,9 +326,4 @@ def _is_distance(name: str, metric: MetricResult) -> bool:
 
 
 def _effect(metric: MetricResult, gap: Interval | None) -> str | None:
-    """Return what quantization did to a metric against the truth, as far as its paired interval tells."""
-    if gap is None:
-        return None
-    if gap.low <= 0 <= gap.high:
-        return "no difference beyond noise"
-    return "better" if (gap.value > 0) == metric.higher_is_better else "worse"
+    return None if gap is None else effect_of(gap, higher_is_better=metric.higher_is_better)
