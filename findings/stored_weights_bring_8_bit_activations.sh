@@ -8,8 +8,9 @@
 #            with 8 bits, and no word is said; the ranges that were calibrated for them serve nothing.
 #            session.qdq_matmulnbits_accuracy_level=1 gives the float product back. The weight behind Cast and Mul, which say
 #            the same as the DequantizeLinear, is not touched.
-# Users:     who cannot set that option in the client writes such weights behind Cast and Mul (this project does, for weights that
-#            are only stored, and for MatMul with 16-bit activations). Compare with the float graph in the client's own version.
+# Users:     who cannot set that option in the client writes such weights behind Cast and Mul, or a Clip without limits behind the
+#            DequantizeLinear (this project does the one for weights that are only stored, the other beside activations of 16
+#            bits). Compare with the float graph in the client's own version.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -39,6 +40,8 @@ def model(activation, restoring):
     constants = {"w": weight, "scales": scales, "none": np.zeros(COLUMNS, np.int8)}
     if restoring == "DequantizeLinear":
         nodes = [node("DequantizeLinear", ["w", "scales", "none"], ["restored"], axis=1)]
+    elif restoring == "Clip":
+        nodes = [node("DequantizeLinear", ["w", "scales", "none"], ["d"], axis=1), node("Clip", ["d"], ["restored"])]
     else:
         nodes = [node("Cast", ["w"], ["cast"], to=TensorProto.FLOAT), node("Mul", ["cast", "scales"], ["restored"])]
     if activation != "float":
@@ -74,21 +77,21 @@ print(onnxruntime.__version__)
 for activation in ("float", "int16"):
     file = model(activation, "DequantizeLinear")
     print(f"  {activation}: {told(file)}; level 1: {told(file, qdq_matmulnbits_accuracy_level='1')};",
-          f"behind Cast and Mul: {told(model(activation, 'Cast and Mul'))}")
+          *(f"{other}: {told(model(activation, other))};" for other in ("Cast and Mul", "Clip")))
 PY
 for version in $versions; do ORT_DISABLE_TELEMETRY=1 PYTHONPATH="ort-$version:tools" python3 run.py 2>/dev/null; done | tee seen
 diff seen - <<'SEEN'
 1.24.4
-  float: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
-  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
+  float: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
+  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
 1.25.1
-  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
-  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
+  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
+  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
 1.31.1
-  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
-  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
+  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
+  int16: MatMul, more than 80 dB; level 1: MatMul, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
 1.32.0
-  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
-  int16: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; behind Cast and Mul: MatMul, more than 80 dB
+  float: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
+  int16: MatMulNBits, less than 50 dB; level 1: MatMulNBits, more than 80 dB; Cast and Mul: MatMul, more than 80 dB; Clip: MatMul, more than 80 dB;
 SEEN
 echo "as described"
