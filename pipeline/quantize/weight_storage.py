@@ -109,6 +109,8 @@ def restored_weights(nodes: Iterable[onnx.NodeProto], constants: Mapping[str, Te
                 cast[node.output[0]] = source
         elif node.op_type == "Mul" and source in cast and node.input[1] in constants:
             found[node.output[0]] = cast[source]
+        elif node.op_type == "Clip" and source in found:  # of `ort_fusion_guard.py`
+            found[node.output[0]] = found[source]
     return found
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
+from pipeline.config.choices import IntegerType
 from pipeline.graph.prepare import prepare
 from pipeline.graph.session import infer, open_session
 from pipeline.quantize.calibrated_ranges import measured_ranges
 from pipeline.quantize.ort_fusion_guard import keep_float
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.static import quantize_static, tensors_to_calibrate
+from pipeline.stages.quantize import quantize
 from tests.quantize.test_modes import sample_of
 
 BLOCK = """block (float[1, 16, frames] x) => (float[1, 16, frames] y) {
@@ -61,3 +63,41 @@ def test_a_graph_without_such_a_node_stays_as_it_is(conv_net):
     before = model.SerializeToString()
     assert keep_float(model) == 0
     assert model.SerializeToString() == before
+
+
+PRODUCTS = """products (float[frames, 64] x) => (float[frames, 64] y) {
+    [product] a = MatMul (x, wa)
+    [layer] y = Gemm (a, wb, bias)
+}"""
+
+
+@pytest.fixture
+def in_16_bits(source_of, build, make_weight, settings, run_directory):
+    """Return a function: a type of weights -> the artifact of a net whose activations have 16 bits, and its graph."""
+    net = build(PRODUCTS, wa=make_weight(64, 96), wb=make_weight(96, 64), bias=make_weight(64))
+    source, data = source_of(net), {"model": [sample_of(net)]}
+
+    def make(weights):
+        mode = settings(
+            "static", activation_type=IntegerType.int16, weight_type=weights, dynamic_op_types=[], weight_only_op_types=[]
+        )
+        artifact = quantize({"model": source}, mode, data, data, run_directory).artifacts["model"]
+        return artifact, onnx.load(artifact.path)
+
+    return make
+
+
+@pytest.mark.parametrize("weights", [IntegerType.int8, IntegerType.uint8, IntegerType.int4])
+def test_activations_of_16_bits_are_multiplied_with_16_bits(in_16_bits, weights):
+    """ONNX Runtime 1.32 rounds them to 8 bits: 45 dB, where these are worth 80 to 90."""
+    _, model = in_16_bits(weights)
+    sample = sample_of(model)
+    as_written = infer(open_session(model, optimization="none"), sample)["y"]
+    as_run = infer(open_session(model), sample)["y"]
+    np.testing.assert_allclose(as_run, as_written, atol=1e-4 * np.abs(as_written).max())
+
+
+def test_products_that_are_kept_from_8_bits_are_called_what_they_are(in_16_bits):
+    artifact, model = in_16_bits(IntegerType.int8)
+    assert [node.op_type for node in model.graph.node].count("Clip") == 2
+    assert set(artifact.quantized_nodes.values()) == {"int8 weight, int16 activations, static ranges"}
