@@ -50,7 +50,7 @@ class DynamicConfig(ModeConfig):
         weight_only_op_types: those of them that only store their weights as int8, and compute in float: small, no slower.
             GRU, RNN and small LSTM always do (`mode.op_types`): they have no integer kernel, or one that is slower.
         weight_type: null: uint8 for Conv, int8 for MatMul (uint8 for x86_avx2): fast kernels (that of int8 Conv is a loop).
-        per_channel: one scale per output channel of a weight.
+        per_channel: one scale per output channel of a weight; a Conv has one for all, as in ONNX Runtime's quantizer.
         reduce_range: true: 7-bit weights; false: 8 bits; null: 8 bits, and where the target adds two products in 16 bits, the
             finest scales at which no sum of them can saturate.
         target: the processors that the model is for; `x86`: any of that family; null: this machine.

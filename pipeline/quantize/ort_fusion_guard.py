@@ -78,7 +78,9 @@ def keep_float(model: onnx.ModelProto) -> int:
         before, weight = (makers.get(name) for name in node.input[:2])
         if node.input[1] not in dequantized or weight is None or weight.input[0] not in tensors or before is None:
             return False
-        zero_point = tensors.get(before.input[2]) if before.op_type == "DequantizeLinear" else None
+        if before.op_type != "DequantizeLinear" or len(before.input) < 3:
+            return False
+        zero_point = tensors.get(before.input[2])
         return zero_point is not None and zero_point.data_type in SIXTEEN_BITS
 
     names, nodes, parted = Names(graph), [], 0
