@@ -26,7 +26,7 @@ from pipeline.quantize.plan import Precision
 log = logging.getLogger(__name__)
 
 WORTHWHILE = 0.02  # of the file, that is to be saved: less is not worth the loss
-TRIED = 5  # numbers of weights that are int8, at most
+TRIED = 6  # numbers of weights that are int8, at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def smaller_file(
         model = trials.builder.build(choice, rounding=best.rounded)
         store_chosen(model, constants, trials.builder.model)
         size = byte_size(without_shapes(model))
-        label = f"{best.label}, {_in_words(items[:count])} stored as int8 and {_in_words(finer)} as int16"
+        label = ", ".join([best.label, *_in_words(items[:count], "int8"), *_in_words(finer, "int16")])
         return replace(
             best, label=label, choice=choice, constants=constants, bytes=size, size_ratio=size / trials.original_bytes
         )
@@ -84,9 +84,9 @@ def smaller_file(
         log.info("%s: %s %.4g, %.2f of the size", candidate.label, budget.metric, verdict.loss, candidate.size_ratio)
         return replace(candidate, loss=verdict.loss, length_change=verdict.length_change, samples=verdict.samples)
 
-    smallest = with_int8(0)
+    smallest, weights = with_int8(0), sum(item.in_group for item in items)
     low, high, count = 0, len(items) + 1, len(items)
-    for _ in range(TRIED):
+    for number in range(TRIED):
         try:
             trials.limit.check()
             tried = scored(with_int8(count))
@@ -99,16 +99,18 @@ def smaller_file(
             high = count
         if high - low <= 1:
             break
-        count = _between(low, high, items)
+        count = weights if number == 0 and 0 < weights < high else _between(low, high, items)
     if low == 0:
         found.keep(smallest)
     return smallest
 
 
-def _in_words(items: Sequence[Item]) -> str:
+def _in_words(items: Sequence[Item], kind: str) -> list[str]:
     groups = sum(item.in_group for item in items)
-    others = f" and {len(items) - groups} other constants" if groups < len(items) else ""
-    return f"the weights of {groups} float groups{others}"
+    others = len(items) - groups
+    words = [f"the weights of {groups} float group{'s' if groups > 1 else ''}"] if groups else []
+    words += [f"{others} other constant{'s' if others > 1 else ''}"] if others else []
+    return [f"{' and '.join(words)} stored as {kind}"] if words else []
 
 
 def _between(low: int, high: int, items: Sequence[Item]) -> int:

@@ -167,3 +167,17 @@ def test_constants_that_no_group_has_are_stored_too_after_the_weights_of_groups(
     model = trials.graph_of(smaller)
     assert byte_size(without_shapes(model)) == smaller.bytes
     assert plan_of_graph(trials.builder, smaller, model).precisions["lookup"] is smaller.constants["table"]
+
+
+def test_where_not_all_can_be_int8_all_weights_of_groups_are_tried_next(given_of, make_weight):
+    text = FOUR.replace("n] x)", "n] x, int64[k] ids)").replace("n] y)", "n] y, float[k, 64] z)")
+    given = given_of(
+        text.replace("(f, t)", "(f, t)\n[lookup] z = Gather (table, ids)"), ("Conv", "Gather"), table=make_weight(300, 64)
+    )
+    best, trials = given(lambda model: 0.01 * (count(model, TensorProto.INT8) - 1))
+    found = Found()
+    smaller_file(best, found, trials, Budget("log_mel_l1", max_loss=0.035), given.prepared)
+    assert [candidate.label for candidate in found] == [
+        "the choice, the weights of 3 float groups and 1 other constant stored as int8",
+        "the choice, the weights of 3 float groups stored as int8, 1 other constant stored as int16",
+    ]
