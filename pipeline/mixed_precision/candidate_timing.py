@@ -18,7 +18,7 @@ from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.precision_groups import plan_of, stored_only
-from pipeline.mixed_precision.stored_constants import readers_of_stored, store_chosen
+from pipeline.mixed_precision.stored_constants import layers_of_stored, store_chosen
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import Layout, float_kept, further_forms, in_layout, starts_of
 from pipeline.own_time import own_time
@@ -226,6 +226,6 @@ def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
 
 
 def plan_of_graph(builder: Builder, candidate: Candidate, model: onnx.ModelProto) -> Plan:
-    """Return the plan of a candidate's finished graph, in which nodes that no group has may read stored constants."""
-    alone = readers_of_stored(model) if candidate.constants else {}
+    """Return the plan of a candidate's finished graph, in which layers may store weights that no group of the choice has."""
+    alone = layers_of_stored(model) if candidate.constants else {}
     return Plan({**alone, **plan_of(builder.groups, candidate.choice).precisions})

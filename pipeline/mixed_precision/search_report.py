@@ -60,9 +60,7 @@ def rows(
         group, alone = by_node.get(node.name), plan.precisions.get(node.name)
         if group is None or (alone is not None and group.name not in best.choice):
             if alone is not None or node.name in kept:
-                reason = (
-                    kept[node.name] if alone is None else "it computes in float; its constant is stored, which costs no time"
-                )
+                reason = kept[node.name] if alone is None else "it computes in float; its weight is stored, which costs no time"
                 rows.append(
                     {"node": node.name, "op": node.op_type, "precision": alone.value if alone else "fp32", "reason": reason,
                      "loss": None, "gain_ms": None, "bytes_saved": None}

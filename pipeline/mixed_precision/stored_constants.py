@@ -114,21 +114,17 @@ def store_chosen(model: onnx.ModelProto, constants: Mapping[str, Precision], ori
         store_constants(model, [name for name, chosen in found.items() if chosen is precision], kind)
 
 
-def readers_of_stored(model: onnx.ModelProto) -> dict[str, Precision]:
-    """Return the nodes of a finished graph that read restored constants, each with the precision of the first of these.
+def layers_of_stored(model: onnx.ModelProto) -> dict[str, Precision]:
+    """Return the layers of a finished graph whose weights are restored, each with the precision of its weight.
 
-    A layer is among them only if its weight is restored: with a stored bias alone, it is what it was.
+    With a stored bias alone, a layer is what it was. Nodes that are no layers are not told: tables of nodes are of layers.
     """
     tensors = {tensor.name: tensor for scope in graphs_of(model.graph) for tensor in scope.initializer}
     nodes = _nodes(model)
     kinds = {TensorProto.INT8: Precision.weight_int8, TensorProto.INT16: Precision.weight_int16}
     restored = {name: kinds.get(tensors[source].data_type) for name, source in restored_weights(nodes, tensors).items()}
-    found: dict[str, Precision] = {}
-    for node in nodes:
-        for name in node.input[1:2] if node.op_type in STORABLE else node.input:
-            if (kind := restored.get(name)) is not None:
-                found.setdefault(node.name, kind)
-    return found
+    layers = [node for node in nodes if node.op_type in STORABLE and len(node.input) > 1]
+    return {node.name: kind for node in layers if (kind := restored.get(node.input[1])) is not None}
 
 
 def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -42,18 +42,19 @@ def test_a_node_that_only_stores_its_weight_says_why_it_computes_in_float():
     )
 
 
-def test_what_no_group_has_and_reads_a_stored_constant_says_so_and_another_why_it_is_float():
+def test_a_layer_of_no_group_whose_weight_is_stored_says_so_and_another_why_it_is_float():
     model = parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17]> g (float[n,4] x, float[4,4] w, float[4] p) => (float[n,4] y) {
-            [layer] a = MatMul (x, w) [norm] b = Mul (a, p) [sum] y = Add (b, x)
+        """<ir_version: 8, opset_import: ["": 17]> g (float[n,4] x, float[4,4] w, float[4,4] v) => (float[n,4] y) {
+            [layer] a = MatMul (x, w) [small] b = MatMul (a, v) [sum] y = Add (b, x)
         }"""
     )
-    best = Candidate("A1", {}, loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5, constants={"p": Precision.weight_int16})
-    builder, plan = SimpleNamespace(model=model, groups=[]), Plan({"norm": Precision.weight_int16})
-    layer, norm = rows(builder, [Kept("layer", "excluded")], best, {}, {}, "posterior_kl", plan)
+    best = Candidate("A1", {}, loss=0.0, length_change=0.0, bytes=1, size_ratio=0.5, constants={"v": Precision.weight_int16})
+    builder, plan = SimpleNamespace(model=model, groups=[]), Plan({"small": Precision.weight_int16})
+    kept = [Kept("layer", "excluded"), Kept("small", "its weight has only 16 values")]
+    layer, small = rows(builder, kept, best, {}, {}, "posterior_kl", plan)
     assert (layer["precision"], layer["reason"]) == ("fp32", "excluded")
-    assert (norm["precision"], norm["reason"].split("; ")[1]) == (
-        "int16 weight, float computation", "its constant is stored, which costs no time"
+    assert (small["precision"], small["reason"].split("; ")[1]) == (
+        "int16 weight, float computation", "its weight is stored, which costs no time"
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import prepare, without_shapes
 from pipeline.graph.session import infer, open_session
 from pipeline.mixed_precision.candidate_builder import Builder
-from pipeline.mixed_precision.candidate_timing import TrialContext, plan_of_graph
+from pipeline.mixed_precision.candidate_timing import TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of
 from pipeline.mixed_precision.precision_groups import groups_of
 from pipeline.mixed_precision.smaller_file import smaller_file
@@ -166,7 +166,6 @@ def test_constants_that_no_group_has_are_stored_too_after_the_weights_of_groups(
     assert smaller.loss == pytest.approx(0.04 if as_int8 else 0.03)
     model = trials.graph_of(smaller)
     assert byte_size(without_shapes(model)) == smaller.bytes
-    assert plan_of_graph(trials.builder, smaller, model).precisions["lookup"] is smaller.constants["table"]
 
 
 def test_where_not_all_can_be_int8_all_weights_of_groups_are_tried_next(given_of, make_weight):

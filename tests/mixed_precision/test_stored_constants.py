@@ -11,7 +11,7 @@ from pipeline.config.choices import ModeKind
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import prepare
 from pipeline.mixed_precision.precision_groups import groups_of
-from pipeline.mixed_precision.stored_constants import readers_of_stored, storable_constants, store_chosen
+from pipeline.mixed_precision.stored_constants import layers_of_stored, storable_constants, store_chosen
 from pipeline.optimize.layouts import in_layout
 from pipeline.quantize.plan import Precision
 
@@ -97,7 +97,7 @@ def test_a_constant_that_a_layout_has_rearranged_is_stored_in_its_new_form(build
     onnx.checker.check_model(laid_out)
     [integers] = [tensor for tensor in laid_out.graph.initializer if tensor.data_type == TensorProto.INT16]
     assert list(integers.dims) == [16, 4, 1, 3]
-    assert readers_of_stored(laid_out) == {"layer": Precision.weight_int16}
+    assert layers_of_stored(laid_out) == {"layer": Precision.weight_int16}
 
 
 def test_a_layer_whose_bias_alone_is_stored_is_no_layer_that_stores_its_weight(given):
@@ -105,6 +105,6 @@ def test_a_layer_whose_bias_alone_is_stored_is_no_layer_that_stores_its_weight(g
     store_chosen(
         model, {"bias": Precision.weight_int8, "scales": Precision.weight_int8, "inside": Precision.weight_int16}, model
     )
-    assert readers_of_stored(model) == {"norm": Precision.weight_int8, "inner": Precision.weight_int16}
+    assert layers_of_stored(model) == {"inner": Precision.weight_int16}
     kinds = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in model.graph.initializer}
     assert kinds["bias_int8"] == np.int8
