@@ -25,14 +25,14 @@ from pipeline.metrics.metric_registry import METRICS, Source, proxy_of
 from pipeline.mixed_precision.beyond_budget import BeyondBudget
 from pipeline.mixed_precision.candidate_builder import Builder, settings_of
 from pipeline.mixed_precision.candidate_search import CandidateSearch
-from pipeline.mixed_precision.candidate_timing import TrialContext, graph_of
+from pipeline.mixed_precision.candidate_timing import TrialContext, graph_of, plan_of_graph
 from pipeline.mixed_precision.candidates import Candidate, best_of
 from pipeline.mixed_precision.confirmation import confirmed
 from pipeline.mixed_precision.cost_model import KernelSavings, kernel_savings
 from pipeline.mixed_precision.default_budget import budget_of
 from pipeline.mixed_precision.first_answer import best_so_far, first_candidate, taken
 from pipeline.mixed_precision.greedy_knapsack import Step, fastest_choice, front_to_back, path_of
-from pipeline.mixed_precision.precision_groups import groups_of, plan_of
+from pipeline.mixed_precision.precision_groups import groups_of
 from pipeline.mixed_precision.range_method import use_best_method, use_first_method
 from pipeline.mixed_precision.search_inputs import SearchInputs
 from pipeline.mixed_precision.search_report import answer, rows, unmeasured, warnings_of
@@ -336,7 +336,7 @@ class _Search:
         best, met = best_of(self._found.candidates, self._budget)
         if met:
             self._begin("storing the weights of what stays float")
-            best = smaller_file(best, self._found, self._trials, self._budget)
+            best = smaller_file(best, self._found, self._trials, self._budget, self._prepared)
         self._evaluator.between_samples = lambda: None
         self._begin("checking the choice, in its layout, on the whole selection part")
         self._limit.end = self._limit.start + self._mode.seconds
@@ -351,10 +351,9 @@ class _Search:
         builder, budget, candidates = self._builder, self._budget, self._candidates
         best, met, measured = checked or best_so_far(candidates, budget, self._samples)
         chosen = graph_of(builder, best)
+        plan = plan_of_graph(builder, best, chosen)
         why = self._why_stopped(stopped, taken(best, candidates), interrupted=interrupted)
-        nodes = rows(
-            builder, self._groups, self._fixed, best, self._losses, self._gained, self._fine, nodes_with_fixed_scales(chosen)
-        )
+        nodes = rows(builder, self._fixed, best, self._losses, self._gained, self._fine, plan, nodes_with_fixed_scales(chosen))
         report = answer(best, candidates, budget, met=met) | {
             "selection_loss": dataclasses.asdict(measured),
             "node_metric": self._fine,
@@ -367,7 +366,6 @@ class _Search:
             "percentile": builder.static.percentile if builder.static.method is RangeMethod.percentile else None,
             "nodes": nodes,
         }
-        plan = plan_of(self._groups, best.choice)
         plan.kept = [Kept(row["node"], row["reason"]) for row in nodes if row["precision"] == "fp32"]
         name = self._source.name
         silence = [f"{name}: {note_on_silence(builder.silent)}"] if builder.silent else []

@@ -381,4 +381,5 @@ def _key(
 
 def _key_of(candidate: Candidate) -> tuple[object, ...]:
     key = _key(candidate.choice, candidate.bias_correction, candidate.fixed_scales, candidate.rounded)
+    key = (*key, *candidate.constants.items())
     return (*key, candidate.label) if candidate.learned is not None else key

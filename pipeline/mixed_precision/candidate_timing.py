@@ -19,9 +19,11 @@ from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.precision_groups import plan_of, stored_only
+from pipeline.mixed_precision.stored_constants import layers_of_stored, store_chosen
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import INTEGERS, Layout, float_kept, further_forms, in_layout, starts_of
 from pipeline.own_time import own_time
+from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import store_planned
 from pipeline.sample import Sample
 
@@ -257,4 +259,11 @@ def graph_of(builder: Builder, candidate: Candidate) -> onnx.ModelProto:
     """Return a candidate's graph, in its layout, with all weights stored that are to be."""
     model = in_layout(built(builder, candidate), candidate.layout)
     store_planned(model, plan_of(builder.groups, stored_only(candidate.choice)))
+    store_chosen(model, candidate.constants, builder.model)
     return model
+
+
+def plan_of_graph(builder: Builder, candidate: Candidate, model: onnx.ModelProto) -> Plan:
+    """Return the plan of a candidate's finished graph, in which layers may store weights that no group of the choice has."""
+    alone = layers_of_stored(model) if candidate.constants else {}
+    return Plan({**alone, **plan_of(builder.groups, candidate.choice).precisions})

@@ -51,6 +51,7 @@ class Candidate:
         rounded: weights are rounded to keep the outputs of their nodes, where anything is quantized.
         scored: whether its loss is known; where it is not, it counts as infinite.
         samples: that the loss is of; fewer than others have where it was surely too much.
+        constants: that are stored though no group has them.
         learned: the graph, where its numbers were learned (`mode.reconstruct`); None: `Builder.build` makes it.
     """
 
@@ -67,6 +68,7 @@ class Candidate:
     rounded: bool = True
     scored: bool = True
     samples: int = 0
+    constants: dict[str, Precision] = field(default_factory=dict, repr=False)
     learned: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -11,7 +11,7 @@ from pipeline.mixed_precision.cost_model import KernelSavings
 from pipeline.mixed_precision.decision_reasons import why_chosen, why_float
 from pipeline.mixed_precision.precision_groups import STORED, Group, in_integers
 from pipeline.mixed_precision.sensitivity import Losses
-from pipeline.quantize.plan import Precision
+from pipeline.quantize.plan import Plan, Precision
 from pipeline.record.results import Kept
 
 UNMEASURED = "there was no time to measure what int8 gains and costs"
@@ -41,28 +41,29 @@ def answer(best: Candidate, candidates: Sequence[Candidate], budget: Budget, *, 
 
 def rows(
     builder: Builder,
-    groups: Sequence[Group],
     fixed: Sequence[Kept],
     best: Candidate,
     losses: Losses,
     gained: KernelSavings,
     metric: str,
+    plan: Plan,
     fixed_scales: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the table of nodes: what each has become, why, and what that loses and gains alone.
 
     `fixed_scales` names the products that have got scales from calibration in the end.
     """
-    by_node = {node: group for group in groups for node in group.nodes}
+    by_node = {node: group for group in builder.groups for node in group.nodes}
     kept = {entry.node: entry.reason for entry in fixed}
     rows = []
     for node in (node for scope in graphs_of(builder.model.graph) for node in scope.node):
-        group = by_node.get(node.name)
-        if group is None:
-            if node.name in kept:
+        group, alone = by_node.get(node.name), plan.precisions.get(node.name)
+        if group is None or (alone is not None and group.name not in best.choice):
+            if alone is not None or node.name in kept:
+                reason = kept[node.name] if alone is None else "it computes in float; its weight is stored, which costs no time"
                 rows.append(
-                    {"node": node.name, "op": node.op_type, "precision": "fp32", "reason": kept[node.name], "loss": None,
-                     "gain_ms": None, "bytes_saved": None}
+                    {"node": node.name, "op": node.op_type, "precision": alone.value if alone else "fp32", "reason": reason,
+                     "loss": None, "gain_ms": None, "bytes_saved": None}
                 )  # fmt: skip
             continue
         precision = best.choice.get(group.name)
@@ -146,7 +147,7 @@ def warnings_of(
         )
         found.append(
             f"{graph}: no node became int8: {why}. The graph stays float."
-            if not best.choice
+            if not (best.choice or best.constants)
             else f"{graph}: no node computes in integers{f': {why}' if stopped else ''}. Its weights are stored as integers."
         )
     return found

@@ -2,34 +2,51 @@
 
 ONNX Runtime restores such weights when it opens the file (`pipeline/quantize/weight_storage.py`), so that all kernels are those
 of before. As int8 they may cost more than the budget leaves: then the largest that it does leave room for are int8, and the
-others int16, whose rounding is 256 times as fine.
+others int16, whose rounding is 256 times as fine. Weights of groups come first, then what no group has
+(`stored_constants.py`).
 """
 
 import itertools
 import logging
-import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.evaluate.loss import Allowed
 from pipeline.graph.large_models import byte_size
-from pipeline.graph.prepare import initializers_of, without_shapes
+from pipeline.graph.prepare import PreparedGraph, initializers_of, without_shapes
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidate_search import CandidateSearch
 from pipeline.mixed_precision.candidate_timing import TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, keeps_quality
 from pipeline.mixed_precision.precision_groups import Choice
+from pipeline.mixed_precision.stored_constants import Saved, bytes_saved, storable_constants, store_chosen
 from pipeline.mixed_precision.time_limit import OutOfTimeError
-from pipeline.quantize.plan import FLOAT_BYTES, NODE_BYTES, Precision
-from pipeline.quantize.weight_storage import bytes_as_integers
+from pipeline.quantize.plan import Precision
 
 log = logging.getLogger(__name__)
 
 WORTHWHILE = 0.02  # of the file, that is to be saved: less is not worth the loss
-TRIED = 5  # numbers of weights that are int8, at most
-WIDTHS = {Precision.weight_int8: 1, Precision.weight_int16: 2}
+TRIED = 6  # numbers of weights that are int8, at most
 
 
-def smaller_file(best: Candidate, found: CandidateSearch, trials: TrialContext, budget: Budget) -> Candidate:
+@dataclass(frozen=True)
+class Item:
+    """What may be stored.
+
+    Attributes:
+        name: of a group or of a constant.
+        in_group: which of these it is.
+        saved: what each precision saves, in bytes; int8 is among them.
+    """
+
+    name: str
+    in_group: bool
+    saved: Saved
+
+
+def smaller_file(
+    best: Candidate, found: CandidateSearch, trials: TrialContext, budget: Budget, prepared: PreparedGraph
+) -> Candidate:
     """Return a choice with the weights of what it leaves in float stored; itself where that saves little.
 
     As int8, as far as the budget allows and there is time to measure it; else as int16, whose loss is taken for that of the
@@ -40,19 +57,26 @@ def smaller_file(best: Candidate, found: CandidateSearch, trials: TrialContext, 
         found: the search; it gets the new candidates.
         trials: what they are measured with.
         budget: what is asked for; without a limit on the loss, nothing is stored.
+        prepared: the graph that the choice is of, before it was rewritten.
     """
-    saved = {} if budget.max_loss is None else _bytes_saved(trials.builder, best.choice)
-    names = sorted(saved, key=lambda name: -max(saved[name].values()))
-    if sum(max(saved[name].values()) for name in names) < WORTHWHILE * best.bytes:
+    items = [] if budget.max_loss is None else _items(trials.builder, best.choice, prepared)
+    if sum(item.saved[Precision.weight_int8] for item in items) < WORTHWHILE * best.bytes:
         return best
 
     def with_int8(count: int) -> Candidate:
-        """Return the choice with so many of the largest weights as int8, and the others as int16."""
-        fine = {name: Precision.weight_int16 for name in names[count:] if Precision.weight_int16 in saved[name]}
-        choice = {**best.choice, **dict.fromkeys(names[:count], Precision.weight_int8), **fine}
-        label = f"{best.label}, the weights of {count} float groups stored as int8 and of {len(fine)} as int16"
-        size = byte_size(without_shapes(trials.builder.build(choice, rounding=best.rounded)))
-        return replace(best, label=label, choice=choice, bytes=size, size_ratio=size / trials.original_bytes)
+        """Return the choice with so many of the items as int8, and the others as int16."""
+        finer = [item for item in items[count:] if Precision.weight_int16 in item.saved]
+        stored = [(item, Precision.weight_int8) for item in items[:count]]
+        stored += [(item, Precision.weight_int16) for item in finer]
+        choice = {**best.choice, **{item.name: precision for item, precision in stored if item.in_group}}
+        constants = {item.name: precision for item, precision in stored if not item.in_group}
+        model = trials.builder.build(choice, rounding=best.rounded)
+        store_chosen(model, constants, trials.builder.model)
+        size = byte_size(without_shapes(model))
+        label = ", ".join([best.label, *_in_words(items[:count], "int8"), *_in_words(finer, "int16")])
+        return replace(
+            best, label=label, choice=choice, constants=constants, bytes=size, size_ratio=size / trials.original_bytes
+        )
 
     def scored(candidate: Candidate) -> Candidate:
         limits = Allowed(budget.max_loss, budget.max_length_change)
@@ -60,9 +84,9 @@ def smaller_file(best: Candidate, found: CandidateSearch, trials: TrialContext, 
         log.info("%s: %s %.4g, %.2f of the size", candidate.label, budget.metric, verdict.loss, candidate.size_ratio)
         return replace(candidate, loss=verdict.loss, length_change=verdict.length_change, samples=verdict.samples)
 
-    smallest = with_int8(0)
-    low, high, count = 0, len(names) + 1, len(names)
-    for _ in range(TRIED):
+    smallest, weights = with_int8(0), sum(item.in_group for item in items)
+    low, high, count = 0, len(items) + 1, len(items)
+    for number in range(TRIED):
         try:
             trials.limit.check()
             tried = scored(with_int8(count))
@@ -75,36 +99,48 @@ def smaller_file(best: Candidate, found: CandidateSearch, trials: TrialContext, 
             high = count
         if high - low <= 1:
             break
-        count = _between(low, high, [saved[name] for name in names])
+        count = weights if number == 0 and 0 < weights < high else _between(low, high, items)
     if low == 0:
         found.keep(smallest)
     return smallest
 
 
-def _between(low: int, high: int, saved: list[dict[Precision, int]]) -> int:
+def _in_words(items: Sequence[Item], kind: str) -> list[str]:
+    groups = sum(item.in_group for item in items)
+    others = len(items) - groups
+    words = [f"the weights of {groups} float group{'s' if groups > 1 else ''}"] if groups else []
+    words += [f"{others} other constant{'s' if others > 1 else ''}"] if others else []
+    return [f"{' and '.join(words)} stored as {kind}"] if words else []
+
+
+def _between(low: int, high: int, items: Sequence[Item]) -> int:
     """Return the count between two others that halves the bytes which int8 saves beyond int16."""
+    saved = [item.saved for item in items[low : high - 1]]
     more = [each[Precision.weight_int8] - each.get(Precision.weight_int16, 0) for each in saved]
-    total = sum(more[low : high - 1])
-    sums = itertools.accumulate(more[low : high - 1])
-    return low + next((number for number, done in enumerate(sums, start=1) if 2 * done >= total), 1)
+    sums = itertools.accumulate(more)
+    return low + next((number for number, done in enumerate(sums, start=1) if 2 * done >= sum(more)), 1)
 
 
-def _bytes_saved(builder: Builder, choice: Choice) -> dict[str, dict[Precision, int]]:
-    """Return what each group that computes in float saves with its weight stored in either width, where that is anything.
+def _items(builder: Builder, choice: Choice, prepared: PreparedGraph) -> list[Item]:
+    """Return what a choice leaves in float: weights of groups, and then constants, the largest first of each."""
+    constants = storable_constants(builder.model, builder.groups, choice, builder.static, prepared)
+    weights = _bytes_saved(builder, choice)
+    return [
+        Item(name, saved is weights, each)
+        for saved in (weights, constants)
+        for name, each in sorted(saved.items(), key=lambda entry: -entry[1][Precision.weight_int8])
+    ]
 
-    What lies in the bodies of If, Loop and Scan is left as it is.
-    """
+
+def _bytes_saved(builder: Builder, choice: Choice) -> dict[str, Saved]:
+    """Return what each group of the outermost graph that computes in float saves with its weight stored, where it does."""
     constants = initializers_of(builder.model)
-    found: dict[str, dict[Precision, int]] = {}
+    found: dict[str, Saved] = {}
     for group in builder.groups:
         if group.name in choice or Precision.weight_int8 not in group.precisions or not group.weight:
             continue
         dims = constants[group.weight].dims
-        values = math.prod(dims)
-        saved = {
-            precision: FLOAT_BYTES * values - bytes_as_integers(values, max(dims), width) - NODE_BYTES
-            for precision, width in WIDTHS.items()
-        }
-        if saved[Precision.weight_int8] > 0:
-            found[group.name] = {precision: count for precision, count in saved.items() if count > 0}
+        saved = bytes_saved(dims, max(dims))
+        if Precision.weight_int8 in saved:
+            found[group.name] = saved
     return found

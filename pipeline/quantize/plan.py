@@ -26,7 +26,7 @@ from pipeline.quantize.weight_storage import bytes_as_integers, scale_shape
 from pipeline.record.results import Kept
 
 FLOAT_BYTES = 4
-NODE_BYTES = 256  # of the two nodes that restore a weight, with their names
+NODE_BYTES = 160  # of the two nodes that restore a weight and the head of its scales, with their names
 MIN_STORED_VALUES = 256  # a smaller weight costs more in scales and nodes than int8 saves
 LARGE_VALUES = 4096  # of a weight that is stored as int8 where its node gains nothing by integers
 MIN_HIDDEN = 128  # units of an LSTM that is faster in integers over 100 steps: 1.3 times (16 and 64 units: 0.6, 0.9; with VNNI)

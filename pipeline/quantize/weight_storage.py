@@ -9,6 +9,7 @@ never folded (constant_folding.cc): it computes the weight again at each inferen
 """
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,12 +18,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.config.choices import IntegerType
 from pipeline.graph.attributes import int_attribute
-from pipeline.graph.op_sets import RECURRENT_LAYERS, weight_inputs
+from pipeline.graph.op_sets import RECURRENT_LAYERS, STORABLE, weight_inputs
 from pipeline.graph.subgraph_scopes import Names, drop_unread, graphs_of, replace_nodes
 from pipeline.quantize.qparams import Integers, limits, numpy_type, qparams_of_weights
 from pipeline.sample import Float32Array
 
 SCALE_BYTES = 4
+LEAST_ROW = 8  # values that share a scale, in what no layer reads
+
+Readers = dict[tuple[str, tuple[int, ...]], list[tuple[onnx.NodeProto, int]]]
+"""(Constant, shape of its scales) -> the nodes that read it, and as which input."""
 
 
 def store_weights(model: onnx.ModelProto, nodes: Collection[str], kind: IntegerType = IntegerType.int8) -> None:
@@ -39,14 +44,57 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str], kind: IntegerT
     """
     scopes = list(graphs_of(model.graph))
     weights = {tensor.name: (index, tensor) for index, scope in enumerate(scopes) for tensor in scope.initializer}
-    equal = _equal_ones(scopes, nodes, weights)
-    read = set(equal)
-    readers: dict[tuple[str, tuple[int, ...]], list[tuple[onnx.NodeProto, int]]] = {}
-    for node in (node for scope in scopes for node in scope.node if node.name in nodes):
+    layers = [node for scope in scopes for node in scope.node if node.name in nodes]
+    equal = _equal_ones([node.input[place] for node in layers for place in weight_inputs(node)], weights)
+    readers: Readers = {}
+    for node in layers:
         for place in weight_inputs(node):
             name = equal[node.input[place]]
             shape = scale_shape(node, tuple(weights[name][1].dims))
             readers.setdefault((name, shape), []).append((node, place))
+    _restore(model, scopes, weights, readers, kind)
+    drop_unread(model.graph, set(equal))
+
+
+def store_constants(model: onnx.ModelProto, names: Collection[str], kind: IntegerType = IntegerType.int8) -> None:
+    """Store constants as symmetric integers for all that read them, in place; a name that stands for no float is passed over.
+
+    The scales of a weight are those of its layer; what another operator reads has one for each of its rows, see `row_shape`.
+
+    Args:
+        model: as `store_weights` takes it.
+        names: of constants of the graph or of bodies in it, which none of these graphs gives out.
+        kind: int8 or int16.
+    """
+    scopes = list(graphs_of(model.graph))
+    weights = {tensor.name: (index, tensor) for index, scope in enumerate(scopes) for tensor in scope.initializer}
+    wanted = {name for name in names if name in weights and weights[name][1].data_type == TensorProto.FLOAT}
+    uses = [
+        (node, place, name)
+        for scope in scopes
+        for node in scope.node
+        for place, name in enumerate(node.input)
+        if name in wanted
+    ]
+    equal = _equal_ones([name for _, _, name in uses], weights)
+    shapes: dict[str, tuple[int, ...]] = {}
+    readers: Readers = {}
+    for node, place, name in uses:
+        first = equal[name]
+        shapes.setdefault(first, constant_scale_shape(node, place, tuple(weights[first][1].dims)))
+        readers.setdefault((first, shapes[first]), []).append((node, place))
+    _restore(model, scopes, weights, readers, kind)
+    drop_unread(model.graph, wanted)
+
+
+def _restore(
+    model: onnx.ModelProto,
+    scopes: Sequence[onnx.GraphProto],
+    weights: Mapping[str, tuple[int, TensorProto]],
+    readers: Readers,
+    kind: IntegerType,
+) -> None:
+    """Let nodes read the restored form of constants, in place; the constants stay."""
     names = Names(model.graph)
     restoring: dict[int, list[onnx.NodeProto]] = {}
     for number, ((name, shape), uses) in enumerate(readers.items()):
@@ -62,29 +110,25 @@ def store_weights(model: onnx.ModelProto, nodes: Collection[str], kind: IntegerT
         ])  # fmt: skip
         for node, place in uses:
             node.input[place] = restored
-    drop_unread(model.graph, read)
     for index in sorted(restoring, reverse=True):  # inner graphs first: a list that is written again holds copies
         replace_nodes(scopes[index], [*restoring[index], *scopes[index].node])
 
 
-def _equal_ones(
-    scopes: Sequence[onnx.GraphProto], nodes: Collection[str], weights: dict[str, tuple[int, TensorProto]]
-) -> dict[str, str]:
-    """Return the weights of the named nodes, each with the first that is equal to it.
+def _equal_ones(names: Sequence[str], weights: dict[str, tuple[int, TensorProto]]) -> dict[str, str]:
+    """Return constants, each with the first that is equal to it.
 
     Folding gives each branch of an If its own copy. One that several graphs hold is stored in the outermost, which `weights`
     then says.
     """
     first: dict[tuple[object, ...], str] = {}
     found: dict[str, str] = {}
-    for node in (node for scope in scopes for node in scope.node if node.name in nodes):
-        for name in (node.input[place] for place in weight_inputs(node)):
-            index, tensor = weights[name]
-            values = numpy_helper.to_array(tensor)
-            key = (values.shape, str(values.dtype), hashlib.sha256(values.tobytes()).digest())
-            found[name] = first.setdefault(key, name)
-            if weights[found[name]][0] != index:
-                weights[found[name]] = (0, weights[found[name]][1])
+    for name in dict.fromkeys(names):
+        index, tensor = weights[name]
+        values = numpy_helper.to_array(tensor)
+        key = (values.shape, str(values.dtype), hashlib.sha256(values.tobytes()).digest())
+        found[name] = first.setdefault(key, name)
+        if weights[found[name]][0] != index:
+            weights[found[name]] = (0, weights[found[name]][1])
     return found
 
 
@@ -135,6 +179,23 @@ def scale_shape(node: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[int, ...]
     if node.op_type in RECURRENT_LAYERS:
         return (*shape[:2], 1)
     axis = int_attribute(node, "axis", 0) % len(shape) if node.op_type == "Gather" else output_axis(node, len(shape))
+    return tuple(size if index == axis else 1 for index, size in enumerate(shape))
+
+
+def constant_scale_shape(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the scales of a constant of this shape that a node reads as such an input: of a weight or of rows."""
+    known = node.op_type in STORABLE or (node.op_type == "Gather" and not node.domain)
+    return scale_shape(node, shape) if known and place in weight_inputs(node) else row_shape(shape)
+
+
+def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of scales of which each row of a constant has its own: along the first axis that is longer than 1.
+
+    Where its rows are short, all of it shares one scale.
+    """
+    axis = next((index for index, size in enumerate(shape) if size > 1), None)
+    if axis is None or math.prod(shape) < LEAST_ROW * shape[axis]:
+        return (1,) * len(shape)
     return tuple(size if index == axis else 1 for index, size in enumerate(shape))
 
 

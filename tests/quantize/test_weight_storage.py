@@ -5,8 +5,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from pipeline.config.choices import IntegerType
 from pipeline.graph.session import infer, open_session
-from pipeline.quantize.weight_storage import output_axis, quantize_symmetric, store_weights
+from pipeline.graph.subgraph_scopes import graphs_of
+from pipeline.quantize.weight_storage import output_axis, quantize_symmetric, row_shape, store_constants, store_weights
 from pipeline.sample import Sample
 
 
@@ -199,3 +201,65 @@ def test_equal_weights_of_two_branches_are_stored_once(build, make_weight):
     for flag in (True, False):
         after = infer(open_session(model), Sample("s", inputs | {"c": np.array(flag)}))["y"]
         assert np.allclose(after, before, atol=0.05)
+
+
+BODIES = {
+    "If": """y = If (c) <then_branch = t () => (float[1, 40] p) { a = MatMul (x, inner) p = Add (a, outer) },
+                         else_branch = e () => (float[1, 40] q) { q = Identity (x) }>""",
+    "Loop": """y = Loop (m, c, x) <body = l (int64 i, bool k, float[1, 40] s) => (bool o, float[1, 40] t) {
+                   o = Identity (k) a = MatMul (s, inner) t = Add (a, outer) }>""",
+    "Scan": """y = Scan (x) <num_scan_inputs = 1, body = s (float[40] s) => (float[40] t) {
+                   a = MatMul (s, inner) t = Add (a, last) }>""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op_type", BODIES)
+def test_onnxruntime_restores_what_bodies_read_when_it_loads_the_model(build, make_weight, tmp_path, op_type):
+    constants = {"outer": make_weight(1, 40)} if op_type != "Scan" else {"last": make_weight(40)}
+    model = build(f"g (float[1, 40] x, bool c, int64 m) => (float[1, 40] y) {{ {BODIES[op_type]} }}", **constants)
+    body = next(entry.g for entry in model.graph.node[0].attribute if entry.HasField("g"))
+    body.initializer.append(numpy_helper.from_array(make_weight(40, 40), "inner"))
+    given = {"x": np.random.default_rng(0).standard_normal((1, 40)), "c": np.array(True), "m": np.array(1, np.int64)}
+    sample = Sample("s", {name: value if name != "x" else value.astype(np.float32) for name, value in given.items()})
+    loaded = {}
+    for form in ("float", "stored"):
+        if form == "stored":
+            store_constants(model, ["inner", *constants], IntegerType.int16)
+            onnx.checker.check_model(model, full_check=True)
+        session = open_session(model, save_optimized=tmp_path / f"{form}.onnx")
+        taken = {entry.name for entry in session.get_inputs()}
+        graphs = list(graphs_of(onnx.load(tmp_path / f"{form}.onnx").graph))
+        loaded[form] = (
+            [[node.op_type for node in graph.node] for graph in graphs],
+            infer(session, Sample("s", {name: value for name, value in sample.inputs.items() if name in taken}))["y"],
+        )
+    assert loaded["stored"][0] == loaded["float"][0], "nothing is left of what restores"
+    assert np.allclose(loaded["stored"][1], loaded["float"][1], rtol=0, atol=1e-3)
+
+
+def test_a_constant_is_stored_for_all_that_read_it_and_equal_ones_once(build, make_weight):
+    table = make_weight(30, 16)
+    model = build(
+        """g (int64[n] ids, float[30, 16] x) => (float[n, 16] y, float[30, 16] z, float[30, 16] a) {
+            y = Gather (table, ids) z = Add (x, table) a = Mul (x, same)
+        }""",
+        table=table, same=table,
+    )  # fmt: skip
+    store_constants(model, ["table", "same", "no such constant"])
+    onnx.checker.check_model(model, full_check=True)
+    assert {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} == {
+        "table_int8": (30, 16),
+        "scale_0": (30, 1),
+    }
+    inputs = {"ids": np.arange(30), "x": np.zeros((30, 16), np.float32)}
+    found = infer(open_session(model), Sample("s", inputs))
+    assert np.allclose(found["y"], table, atol=0.01)
+    assert np.array_equal(found["y"], found["z"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales"),
+    [((1, 33, 1, 16), (1, 33, 1, 1)), ((500, 64), (500, 1)), ((300,), (1,)), ((1, 300), (1, 1)), ((300, 2), (1, 1)), ((), ())],
+)
+def test_rows_have_scales_of_their_own_where_they_are_long(shape, scales):
+    assert row_shape(shape) == scales
