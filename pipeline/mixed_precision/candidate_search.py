@@ -109,11 +109,12 @@ class CandidateSearch:
         """Return whether the quality that is asked for is kept by each of some choices, which paths end with."""
         if self._budget.max_loss is None or not all(choices):
             return False
-        for choice in choices:
+        for choice, order in zip(choices, "ABD", strict=False):
             whole = self._whole_of(choice)
             if whole is not None and whole.loss > FAR * self._budget.max_loss:
                 return False
-            if not keeps_quality(self.scored(choice, f"all {len(choice)} groups that gain anything"), self._budget):
+            label = f"all {len(choice)} groups that gain anything, {ORDERS[order]}"
+            if not keeps_quality(self.scored(choice, label), self._budget):
                 return False
         return True
 
@@ -152,7 +153,12 @@ class CandidateSearch:
         self.untried.pop(0)
         fitting = [name for name, count in ends.items() if holds(self.at(name, count), self._budget)]
         back = fitting[0] if fitting and fastest not in fitting else fastest  # the fastest may not be small enough
-        self._look_back(back, ends[back])
+        unlimited = [
+            name for name, path in self._paths.items() if ends[name] == len(path) and self._budget.max_loss is not None
+        ]
+        by_end = {_key_of(self.at(name, ends[name])): name for name in reversed((back, *unlimited))}
+        for name in reversed(by_end.values()):  # a path that no limit ends goes on to what hardly gains
+            self._look_back(name, ends[name])
         self.untried.pop(0)
         best, met = best_of(self.candidates, self._budget)
         if not met and best.choice:
@@ -224,12 +230,11 @@ class CandidateSearch:
         Raises:
             OutOfTimeError: there is no time for the next one.
         """
-        waiting = list({c.label: c for c in map(self._known, candidates) if not c.measured}.values())
         self._trials.limit.check(0.0 if not always else -math.inf)
-        while waiting:
-            for candidate in self._timer.timed(waiting, always=always, near=near):
+        while waiting := [candidate for candidate in map(self._known, candidates) if not candidate.measured]:
+            each = {candidate.label: candidate for candidate in waiting}  # one that several paths lead to once
+            for candidate in self._timer.timed(list(each.values()), always=always, near=near):
                 self.keep(candidate)
-            waiting = [candidate for candidate in waiting if not self._known(candidate).measured]
 
     def at(self, name: str, count: int) -> Candidate:
         """Return the candidate after the first steps of a path."""

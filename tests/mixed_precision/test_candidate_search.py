@@ -150,6 +150,30 @@ def test_from_the_front_is_followed_only_where_it_can_compete_with_the_best_barg
     assert (len(tried) > 1) == followed
 
 
+def test_paths_that_no_limit_ends_are_looked_back_on_each(search):
+    letters = "abcdefghij"
+
+    def speed_of(integer):  # the end of the other order is faster than that of the first, and this one's middle fastest
+        return 1 + len(integer) / 10 + 0.3 * ("i" not in integer) + 0.5 * (len(integer) >= 8 and "j" not in integer)
+
+    given = search(lambda integer: 0.0, speed_of, groups=groups_of(letters))
+    steps = [Step(name, Precision.static_int8, 1.0, 0.01) for name in letters]
+    given.search.run([steps, [steps[-1], *steps[:8]]])
+    best, _ = best_of(given.search.candidates, given.search._budget)
+    assert "j" not in best.choice
+
+
+def test_the_ends_of_all_paths_are_timed_where_both_keep_the_quality(search):
+    groups = groups_of(NAMES, Precision.static_int8, Precision.dynamic_int8)
+    given = search(lambda integer: 0.0, lambda integer: 1 + len(integer), groups=groups)
+    static, dynamic = (dict.fromkeys(NAMES, precision) for precision in (Precision.static_int8, Precision.dynamic_int8))
+    ends = [{**static, "first": Precision.dynamic_int8}, {**dynamic, "first": Precision.static_int8}]
+    assert given.search.all_keep_quality(ends)
+    given.search.run([[Step(name, precision, 1.0, 0.01) for name, precision in end.items()] for end in ends])
+    for end in ends:
+        assert next(c for c in given.search.candidates if c.choice == end).measured
+
+
 def test_where_time_is_short_a_small_file_that_computes_in_float_is_there_to_fall_back_on(search):
     groups = groups_of(NAMES, Precision.static_int8, Precision.weight_int8)
     hurried = search(lambda integer: 0.0, lambda integer: 1 + len(integer), seconds=0.0, groups=groups, stored=True)
