@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from pipeline.calibration.statistics_cache import cached_statistics
-from pipeline.config.choices import ModeKind
-from pipeline.config.mode_settings import StaticConfig
 from pipeline.evaluate.loss import Loss
 from pipeline.graph.prepare import prepare
 from pipeline.mixed_precision import candidate_timing
@@ -21,11 +19,8 @@ from pipeline.mixed_precision.typical_sample import typical
 from pipeline.optimize.layouts import FURTHER, INTEGERS
 from pipeline.quantize.plan import Precision
 from pipeline.sample import Sample
+from tests.mixed_precision.test_smaller_file import STATIC
 
-STATIC = StaticConfig(
-    name="auto", kind=ModeKind.static, op_types=["Conv"], dynamic_op_types=[], weight_only_op_types=[], min_channels=1,
-    fold_batch_norm=False, cross_layer_equalization=False,
-)  # fmt: skip
 CONVS = """net (float[1, 16, n] x) => (float[1, 16, n] y) {
     [first] a = Conv <pads = [1, 1]> (x, w)
     b = LeakyRelu (a)
