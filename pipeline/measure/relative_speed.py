@@ -18,9 +18,8 @@ Key = TypeVar("Key")
 
 LOOKS = 2  # runs of each sample, with which what is far from the fastest is told
 # Of the speed of the fastest, up to which a graph is left out of each of the three rounds that follow. Sessions are built again
-# in each, since where weights happen to lie in memory moves a latency by percents.
+# in each, since where weights happen to lie in memory moves a latency: that of a small conformer by a tenth.
 HOPELESS = (0.85, 0.9, 0.95)
-ROUNDS = len(HOPELESS)
 QUICK_ROUNDS = 2  # the look, and the round behind it: their sessions are opened quickly, and leave out what is slow
 
 
@@ -33,7 +32,7 @@ def speedups(
     seconds: float,
     parts: Sequence[Sample] = (),
     until: float = math.inf,
-    rounds: int = ROUNDS,
+    hopeless: Sequence[float] = HOPELESS,
     place: Place = HERE,
 ) -> dict[Key, float]:
     """Return how many times as fast as the original each graph is; what is far from the fastest is not run to the end.
@@ -52,7 +51,8 @@ def speedups(
         seconds: for each graph; every graph runs every sample three times at least.
         parts: of these samples, on which what is slow is left out, where they take long; what is told is of the whole.
         until: on the clock of `own_time`: no further round is begun then; the first one is run in any case.
-        rounds: after the look; 0: a look is enough.
+        hopeless: of the speed of the fastest, up to which a graph is left out of each round after the look; empty: a look is
+            enough.
         place: where they are timed.
 
     Raises:
@@ -65,23 +65,23 @@ def speedups(
     as_opened: dict[Key, list[float]] = {key: [] for key in models}
     rng = np.random.default_rng(0)
     with place.alone():
-        first = 0 if len(models) > 1 or not rounds else 1  # a single graph is not looked at
-        for number in range(first, 1 + rounds):
+        first = 0 if len(models) > 1 or not hopeless else 1  # a single graph is not looked at
+        for number in range(first, 1 + len(hopeless)):
             if number > first and own_time() >= until:
                 break
             if number == QUICK_ROUNDS and parts:
                 given = samples
                 bench = place.bench(graphs, given, threads)
             known = _told(looked, as_opened)
-            hopeless = max(known.values(), default=0.0) * HOPELESS[max(number, 1) - 1]
-            left = [key for key in models if key not in known or known[key] > hopeless]
+            slow = max(known.values(), default=0.0) * hopeless[number - 1] if number else 0.0
+            left = [key for key in models if key not in known or known[key] > slow]
             turns = bench.round(
                 [0, *(numbers[key] for key in left)],
                 together=True,
                 order=rng.permutation(len(left) + 1).tolist(),
                 rng=rng,
                 at_least=1 if number else LOOKS * len(given),
-                seconds=min(seconds * (len(left) + 1) / rounds, max(until - own_time(), 0.0)) if number else 0.0,
+                seconds=min(seconds * (len(left) + 1) / len(hopeless), max(until - own_time(), 0.0)) if number else 0.0,
                 quick=number < QUICK_ROUNDS,
             )
             for original_ms, *spent_ms in turns:

@@ -37,6 +37,9 @@ FIRST_SHARE = 0.05  # of the time, for each of them
 ALL_SHARE = 0.3  # of the time that is left, for the first mixtures in all layouts: more is better spent on further ones
 SCREENED = 2  # candidates with integers and floats, at least, are timed in all layouts; later ones in those that were fast
 FAST_LAYOUT = 0.95  # of the speed of the fastest
+# What is timed again is opened more often, and left out only where it is clearly slower: where weights happen to lie in memory
+# moves the speed of one session of a small conformer by a tenth.
+ROUNDS_AGAIN, CLEARLY_SLOWER = 6, 0.85
 MOST_LAYOUTS = 16  # about, that a graph may take
 
 Forms = dict[Layout, onnx.ModelProto]
@@ -138,6 +141,7 @@ class CandidateTimer:
             self._trials.samples,
             threads=self._trials.threads,
             seconds=2 * self._timing_s,
+            hopeless=(CLEARLY_SLOWER,) * ROUNDS_AGAIN,
             until=self._trials.limit.end,
             place=self._trials.place,
         )
@@ -213,7 +217,7 @@ class CandidateTimer:
             trials.parts or trials.samples,
             threads=trials.threads,
             seconds=0.0,
-            rounds=0,
+            hopeless=(),
             place=trials.place,
         )
         best = {label: max(measured[label, at] for at in found) for label, found in starts.items()}

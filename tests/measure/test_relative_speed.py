@@ -53,10 +53,10 @@ def test_what_is_far_behind_is_not_opened_slowly():
     assert [numbers for numbers, _ in bench.rounds] == [[0, 1, 2, 3], [0, 1, 3], [0, 1, 3], [0, 1, 3]]
 
 
-@pytest.mark.parametrize(("rounds", "until"), [(0, float("inf")), (3, 0.0)])
-def test_where_there_is_no_time_for_that_the_quick_look_is_told(rounds, until):
+@pytest.mark.parametrize(("hopeless", "until"), [((), float("inf")), ((0.9, 0.9), 0.0)])
+def test_where_there_is_no_time_for_that_the_quick_look_is_told(hopeless, until):
     bench = Bench()
-    found = speedups(onnx.ModelProto(), models(2), [], threads=1, seconds=1, rounds=rounds, until=until, place=bench)
+    found = speedups(onnx.ModelProto(), models(2), [], threads=1, seconds=1, hopeless=hopeless, until=until, place=bench)
     assert found == {"graph 1": 4.0, "graph 2": 4.0}
     assert len(bench.rounds) == 1
 

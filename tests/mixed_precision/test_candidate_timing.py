@@ -9,6 +9,7 @@ import pytest
 from pipeline.calibration.statistics_cache import cached_statistics
 from pipeline.evaluate.loss import Loss
 from pipeline.graph.prepare import prepare
+from pipeline.measure.relative_speed import HOPELESS
 from pipeline.mixed_precision import candidate_timing
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
@@ -115,3 +116,17 @@ def test_layouts_are_left_out_on_parts_and_told_on_whole_samples(context, monkey
     part, whole = noise(40), noise(80)
     CandidateTimer(context([whole], parts=[part], layouts=())).timed([candidate("two", "first", "second")])
     assert given == {"samples": [whole], "parts": [part]}
+
+
+def test_what_is_timed_again_is_opened_more_often_and_not_left_out_for_one_slow_session(context, monkeypatch):
+    given = {}
+
+    def speeds(_, forms, samples, *, hopeless, **__):
+        given[tuple(forms)] = hopeless
+        return dict.fromkeys(forms, 2.0)
+
+    monkeypatch.setattr(candidate_timing, "speedups", speeds)
+    CandidateTimer(context(layouts=())).timed_again([candidate("one", "first"), candidate("two", "second")])
+    [hopeless] = given.values()
+    assert len(hopeless) > len(HOPELESS)
+    assert max(hopeless) < max(HOPELESS)
