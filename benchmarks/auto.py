@@ -240,7 +240,7 @@ def by_command(overrides: list[str], folder: Path, checkout: Path) -> tuple[Path
     if found is None:
         return file, took, ""
     tried = f"{len(found.candidates)} candidates in {found.seconds:.0f} s{'' if found.met else '; budget not met'}"
-    note = f"{tried}; {took}"
+    note = f"{tried}; {took}; {found.candidates[found.chosen].label}"
     return file, note, _with_interval(None if found.selection_loss is None else dataclasses.asdict(found.selection_loss))
 
 
