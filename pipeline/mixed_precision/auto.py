@@ -336,6 +336,7 @@ class _Search:
         best, met = best_of(self._found.candidates, self._budget)
         if met:
             self._begin("storing the weights of what stays float")
+            self._limit.end += (self._limit.start + self._mode.seconds - self._limit.end) / 2  # half of what was held back
             best = smaller_file(best, self._found, self._trials, self._budget, self._prepared)
         self._evaluator.between_samples = lambda: None
         self._begin("checking the choice, in its layout, on the whole selection part")

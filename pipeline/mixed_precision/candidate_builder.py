@@ -32,6 +32,7 @@ from pipeline.quantize.static import Ranges, pair_settings, quantize_static, ten
 from pipeline.quantize.static_matmul_scales import fix_scales, tensors_with_scales_at_run_time
 from pipeline.sample import Sample, digests_of
 
+PRODUCTS = frozenset({"MatMul", "Gemm"})
 MOST_BYTES = 0.8  # of what can be stored as int8: small weights are those of narrow layers, which gain most in other layouts
 
 Measured = Callable[[onnx.ModelProto], Statistics]
@@ -241,6 +242,15 @@ def most_integer(groups: Sequence[Group]) -> dict[str, Precision]:
     """Return the choice in which each group computes in integers, where it can."""
     order = (Precision.static_int8, Precision.dynamic_int8, Precision.weight_int8)
     return {group.name: next(p for p in order if p in group.precisions) for group in groups}
+
+
+def dynamic_products(groups: Sequence[Group]) -> dict[str, Precision]:
+    """Return the choice in which the products of matrices that can compute with dynamic ranges do, and nothing else."""
+    return {
+        group.name: Precision.dynamic_int8
+        for group in groups
+        if group.op_type in PRODUCTS and Precision.dynamic_int8 in group.precisions
+    }
 
 
 def settings_of(mode: AutoConfig) -> StaticConfig:

@@ -16,7 +16,7 @@ from pipeline.evaluate.loss import ANYTHING, Allowed
 from pipeline.graph.large_models import byte_size
 from pipeline.graph.prepare import without_shapes
 from pipeline.mixed_precision.bisection import Bisection
-from pipeline.mixed_precision.candidate_builder import largest_stored, most_integer
+from pipeline.mixed_precision.candidate_builder import dynamic_products, largest_stored, most_integer
 from pipeline.mixed_precision.candidate_timing import CandidateTimer, TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, best_of, holds, keeps_quality, worth
 from pipeline.mixed_precision.first_answer import ALL_INTEGER
@@ -26,7 +26,6 @@ from pipeline.quantize.plan import Precision
 
 log = logging.getLogger(__name__)
 
-PRODUCTS = frozenset({"MatMul", "Gemm"})
 ORDERS = {
     "A": "best bargain first",
     "B": "best bargain among int8 first",
@@ -35,7 +34,8 @@ ORDERS = {
 }
 STEPS = (
     "how many groups can be integers in each order", "the speed of these", "further groups", "fewer groups",
-    "the first Convs as float", "scales from calibration for products", "the fastest once more, together",
+    "all products as integers", "the first Convs as float", "scales from calibration for products",
+    "the fastest once more, together",
 )  # fmt: skip
 TRIED_BEYOND = 24  # groups behind the furthest point, tried on top of it
 HARDLY = 1.02  # times what is allowed, that a group is expected to lead to which is not worth a trial
@@ -88,11 +88,7 @@ class CandidateSearch:
                 to find more.
         """
         groups = self._trials.builder.groups
-        dynamic = {
-            group.name: Precision.dynamic_int8
-            for group in groups
-            if group.op_type in PRODUCTS and Precision.dynamic_int8 in group.precisions
-        }
+        dynamic = dynamic_products(groups)
         wholes = {"float": {}, ALL_INTEGER: most_integer(groups)} | ({"all products dynamic": dynamic} if dynamic else {})
         scored = [
             self.scored(choice, label, allowed=ANYTHING, samples=None if choice else OF_FLOAT)
@@ -167,7 +163,7 @@ class CandidateSearch:
             if corrected.loss < best.loss:
                 self.keep(replace(corrected, speedup=best.speedup, layout=best.layout))  # the same kernels: the same speed
                 best, met = best_of(self.candidates, self._budget)
-        for refine in (self._leave_out_the_first, self._fix_scales):
+        for refine in (self._all_products, self._leave_out_the_first, self._fix_scales):
             if met:
                 refine(best)
                 best, met = best_of(self.candidates, self._budget)
@@ -339,6 +335,17 @@ class CandidateSearch:
                 self.time([before])
                 if self._slower(before, latest):
                     return
+
+    def _all_products(self, best: Candidate) -> None:
+        """Time a choice with all products of matrices as integers with dynamic ranges.
+
+        Products that read one tensor (queries, keys, values) share its quantization, which each pays for when measured alone.
+        """
+        products = dynamic_products(self._trials.builder.groups)
+        if products.keys() - best.choice.keys():
+            wider = self.scored(products | best.choice, f"{best.label}, all {len(products)} products int8")
+            if keeps_quality(wider, self._budget):
+                self.time([wider])
 
     def _leave_out_the_first(self, best: Candidate) -> None:
         """Time a choice without the Convs at its border to what is float in front of it.

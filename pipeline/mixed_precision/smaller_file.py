@@ -108,9 +108,8 @@ def smaller_file(
 def _in_words(items: Sequence[Item], kind: str) -> list[str]:
     groups = sum(item.in_group for item in items)
     others = len(items) - groups
-    words = [f"the weights of {groups} float group{'s' if groups > 1 else ''}"] if groups else []
-    words += [f"{others} other constant{'s' if others > 1 else ''}"] if others else []
-    return [f"{' and '.join(words)} stored as {kind}"] if words else []
+    words = [f"the weights of float groups ({groups}) stored as {kind}"] if groups else []
+    return words + ([f"other constants ({others}) stored as {kind}"] if others else [])
 
 
 def _between(low: int, high: int, items: Sequence[Item]) -> int:

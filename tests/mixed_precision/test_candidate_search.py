@@ -22,16 +22,16 @@ from pipeline.sample import Sample
 NAMES = ("first", "second", "third", "fourth")
 
 
-def groups_of(names=NAMES, *precisions):
-    """Return groups of one Conv each."""
-    return [Group(name, "Conv", (name,), f"{name}_weight", precisions or (Precision.static_int8,)) for name in names]
+def groups_of(names=NAMES, *precisions, op_type="Conv"):
+    """Return groups of one node each."""
+    return [Group(name, op_type, (name,), f"{name}_weight", precisions or (Precision.static_int8,)) for name in names]
 
 
 @pytest.fixture
 def search(monkeypatch):
     """Make a search over Convs, for a loss and a speed of what is integer."""
 
-    def make(loss_of, speed_of, seconds=float("inf"), groups=None, stored=False):
+    def make(loss_of, speed_of, seconds=float("inf"), groups=None, stored=False, on_path=None):
         groups = groups or groups_of()
 
         def build(choice, **_):
@@ -51,7 +51,7 @@ def search(monkeypatch):
         bench = TrialContext(
             onnx.ModelProto(), 1000, builder, SimpleNamespace(loss=verdict, items=[None]), [], 1, (), TimeLimit(seconds)
         )
-        path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in groups]
+        path = [Step(group.name, Precision.static_int8, 1.0, 0.01) for group in on_path or groups]
         search = CandidateSearch(bench, Budget("log_mel_l1", max_loss=0.1))
         search.measure_wholes(stored=stored)
 
@@ -87,6 +87,37 @@ def test_they_stay_integers_where_others_lose_too_much_without_them(search):
     assert all(not candidate.measured for candidate in lossy.search.candidates if candidate.loss > 0.1), (
         "time spent for nothing"
     )
+
+
+def with_products(search, loss, speed):
+    """Search over four Convs, of which the first must stay float, and three products, of which none gains anything alone."""
+    products = groups_of(("query", "key", "value"), Precision.dynamic_int8, op_type="MatMul")
+
+    def among(integer):
+        return len({"query", "key", "value"} & set(integer))
+
+    found = search(
+        lambda integer: 0.5 * ("first" in integer) + loss * (among(integer) == 3),
+        lambda integer: 1 + len(integer) - among(integer) + (speed if among(integer) == 3 else 0.0),
+        groups=[*groups_of(), *products], on_path=groups_of(("second", "third", "fourth")),
+    )  # fmt: skip
+    best, _ = found.run()
+    return best, found.search.candidates
+
+
+def test_products_that_gain_together_alone_become_integers_together(search):
+    best, _ = with_products(search, loss=0.0, speed=1.0)
+    assert best.label.endswith("all 3 products int8")
+    assert len(best.choice) == 6
+    assert {best.choice[name] for name in ("query", "key", "value")} == {Precision.dynamic_int8}
+
+
+def test_products_stay_float_where_they_are_slower_or_lose_too_much_together(search):
+    slower, _ = with_products(search, loss=0.0, speed=-1.0)
+    lossy, tried = with_products(search, loss=0.2, speed=1.0)
+    assert sorted(slower.choice) == sorted(lossy.choice) == ["fourth", "second", "third"]
+    [wider] = [candidate for candidate in tried if candidate.label.endswith("products int8")]
+    assert not wider.measured, "time spent for nothing"
 
 
 def test_without_any_time_whole_graphs_are_measured_and_nothing_else(search):

@@ -177,6 +177,6 @@ def test_where_not_all_can_be_int8_all_weights_of_groups_are_tried_next(given_of
     found = Found()
     smaller_file(best, found, trials, Budget("log_mel_l1", max_loss=0.035), given.prepared)
     assert [candidate.label for candidate in found] == [
-        "the choice, the weights of 3 float groups and 1 other constant stored as int8",
-        "the choice, the weights of 3 float groups stored as int8, 1 other constant stored as int16",
+        "the choice, the weights of float groups (3) stored as int8, other constants (1) stored as int8",
+        "the choice, the weights of float groups (3) stored as int8, other constants (1) stored as int16",
     ]

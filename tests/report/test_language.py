@@ -108,7 +108,13 @@ def test_what_a_search_could_not_try_and_what_its_candidates_are_is_said_in_chin
     taken = "the best of 3 measured candidates is taken"
     stopped = f"v: the search stopped after mode.seconds=20 while measuring what each node gains: {taken}. Not tried: {left}."
     labels = ["float", ALL_INTEGER, "all products dynamic", *(f"3 of 9 groups int8, {order}" for order in ORDERS.values())]
-    labels += [f"{label}, {more}" for label in labels for more in ("biases corrected", "reconstructed", "first 2 Conv float")]
+    stored = [
+        f"{what} ({count}) stored as {kind}"
+        for what in ("the weights of float groups", "other constants")
+        for count, kind in ((1, "int8"), (7, "int16"))
+    ]
+    further = ["biases corrected", "reconstructed", "first 2 Conv float", "all 18 products int8", *stored]
+    labels += [f"{label}, {more}" for label in labels for more in further]
     with in_language("zh"):
         for sentence in (f"{stopped} To let it finish, give mode.seconds=180.", *labels):
             assert not set(re.findall("[A-Za-z]{2,}", said(sentence))) - {"Conv", "mode", "seconds", "int"}, said(sentence)
