@@ -19,12 +19,12 @@ from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidates import Candidate
 from pipeline.mixed_precision.precision_groups import plan_of, stored_only
-from pipeline.mixed_precision.stored_constants import layers_of_stored, store_chosen
 from pipeline.mixed_precision.time_limit import OutOfTimeError, TimeLimit
 from pipeline.optimize.layouts import INTEGERS, Layout, float_kept, further_forms, in_layout, starts_of
 from pipeline.own_time import own_time
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.static import store_planned
+from pipeline.quantize.stored_constants import layers_of_stored, store_chosen
 from pipeline.sample import Sample
 
 log = logging.getLogger(__name__)

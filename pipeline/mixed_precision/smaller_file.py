@@ -3,25 +3,33 @@
 ONNX Runtime restores such weights when it opens the file (`pipeline/quantize/weight_storage.py`), so that all kernels are those
 of before. As int8 they may cost more than the budget leaves: then the largest that it does leave room for are int8, and the
 others int16, whose rounding is 256 times as fine. Weights of groups come first, then what no group has
-(`stored_constants.py`).
+(`pipeline/quantize/stored_constants.py`).
 """
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import onnx
+
+from pipeline.config.mode_settings import StaticConfig
 from pipeline.evaluate.loss import Allowed
 from pipeline.graph.large_models import byte_size
+from pipeline.graph.node_patterns import check_op_types, match_nodes
+from pipeline.graph.op_sets import STORABLE
 from pipeline.graph.prepare import PreparedGraph, initializers_of, without_shapes
+from pipeline.graph.shape_deciding import length_deciding_nodes
+from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.mixed_precision.candidate_builder import Builder
 from pipeline.mixed_precision.candidate_search import CandidateSearch
 from pipeline.mixed_precision.candidate_timing import TrialContext
 from pipeline.mixed_precision.candidates import Budget, Candidate, keeps_quality
-from pipeline.mixed_precision.precision_groups import Choice
-from pipeline.mixed_precision.stored_constants import Saved, bytes_saved, storable_constants, store_chosen
+from pipeline.mixed_precision.precision_groups import STORED, Choice, Group
 from pipeline.mixed_precision.time_limit import OutOfTimeError
 from pipeline.quantize.plan import Precision
+from pipeline.quantize.static import static_types
+from pipeline.quantize.stored_constants import Saved, bytes_saved, storable_constants, store_chosen
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +130,7 @@ def _between(low: int, high: int, items: Sequence[Item]) -> int:
 
 def _items(builder: Builder, choice: Choice, prepared: PreparedGraph) -> list[Item]:
     """Return what a choice leaves in float: weights of groups, and then constants, the largest first of each."""
-    constants = storable_constants(builder.model, builder.groups, choice, builder.static, prepared)
+    constants = constants_beside(builder.model, builder.groups, choice, builder.static, prepared)
     weights = _bytes_saved(builder, choice)
     return [
         Item(name, saved is weights, each)
@@ -136,10 +144,52 @@ def _bytes_saved(builder: Builder, choice: Choice) -> dict[str, Saved]:
     constants = initializers_of(builder.model)
     found: dict[str, Saved] = {}
     for group in builder.groups:
-        if group.name in choice or Precision.weight_int8 not in group.precisions or not group.weight:
+        if group.name in choice or not group.weight or not _is_storable(group):
             continue
         dims = constants[group.weight].dims
         saved = bytes_saved(dims, max(dims))
         if Precision.weight_int8 in saved:
             found[group.name] = saved
     return found
+
+
+def constants_beside(
+    model: onnx.ModelProto, groups: Collection[Group], choice: Choice, static: StaticConfig, prepared: PreparedGraph
+) -> dict[str, Saved]:
+    """Return the constants that may be stored beside the weights of a choice, and what each saves.
+
+    Not what an integer node reads, nor what decides shapes or lengths, nor what settings keep from a search.
+
+    Args:
+        model: the float graph that the choice is of; no two tensors of it have one name.
+        groups: what a search decides on.
+        choice: what it has chosen: the weights of these groups, and of those of the outermost graph that can be stored as a
+            group, are not among the constants. What lies in bodies and is not chosen, is.
+        static: the settings that name nodes and types.
+        prepared: knows whether lengths are to be kept, and the modules that nodes lie in.
+    """
+    return storable_constants(
+        model,
+        integer={
+            node for group in groups if choice.get(group.name, Precision.weight_int8) not in STORED for node in group.nodes
+        },
+        weights_of={node for group in groups if group.name in choice or _is_storable(group) for node in group.nodes},
+        kept=_kept(model, static, prepared),
+    )
+
+
+def _is_storable(group: Group) -> bool:
+    return bool(group.weight) and Precision.weight_int8 in group.precisions
+
+
+def _kept(model: onnx.ModelProto, static: StaticConfig, prepared: PreparedGraph) -> set[str]:
+    """Return the nodes that read no integers: settings keep them as they are, or lengths follow from them."""
+    scopes = list(graphs_of(model.graph))
+    nodes = [node for scope in scopes for node in scope.node]
+    names = {node.name for node in nodes}
+    kept = length_deciding_nodes(model.graph) if prepared.keep_lengths else set()
+    kept |= match_nodes(static.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
+    if static.nodes_to_quantize:
+        kept |= names - match_nodes(static.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
+    wanted = set(check_op_types(static.op_types, static_types(static.format), (), "mode.op_types"))
+    return kept if wanted >= STORABLE else kept | {node.name for node in nodes if node.op_type not in wanted}

@@ -18,6 +18,7 @@ from pipeline.optimize.engine import Rewritten, apply
 from pipeline.optimize.layouts import first_form
 from pipeline.optimize.outcome import Refusal
 from pipeline.optimize.rewrite_registry import LAYOUTS, OPERATORS, REWRITES, Rewrite, check_names
+from pipeline.optimize.rules import merge_views
 from pipeline.own_time import own_time
 from pipeline.sample import Sample
 
@@ -27,6 +28,18 @@ OPENING = ("conv_transpose_to_conv", "conv1x1_to_matmul")  # rewrites that open 
 OPENING_MAY_COST = 0.97  # of the float speed
 FOR_FLOAT = 0.5  # of the time, at most, for rewrites that open nothing: on a busy machine they take long to be told from noise
 OPENING_SECONDS = 1.0  # of timing, for each graph
+
+
+def with_merged_views(prepared: PreparedGraph, name: str) -> PreparedGraph:
+    """Return the graph with one operator, or none, where several only change axes: the same bits, in every mode."""
+    graph = Graph(prepared.model)
+    if isinstance(found := merge_views.rewrite(graph), Refusal):
+        return prepared
+    before = {node.name for node in prepared.model.graph.node}
+    model = with_shapes(graph.finish())
+    note = f"{name}: operators that only change axes were merged: {found.count} fewer."
+    gone = before - {node.name for node in model.graph.node}
+    return replace(prepared, model=model, notes=(*prepared.notes, note), folded=prepared.folded | gone)
 
 
 def in_float(

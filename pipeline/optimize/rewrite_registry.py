@@ -24,6 +24,7 @@ from pipeline.optimize.rules import (
     hoist_padding,
     materialize_reshape_shape,
     merge_parallel_matmuls,
+    merge_views,
     mul_add_to_batch_norm,
     scatter_nd_to_concat,
     simplify_floor_div,
@@ -176,6 +177,7 @@ REWRITES: tuple[Rewrite, ...] = (
         LESS,
         where_to_arithmetic.ASSUMPTION,
     ),
+    Rewrite("merge_views", merge_views.rewrite, "operators that only change axes, as one or none", Exactness.bitwise, LESS),
     Rewrite(
         "scatter_nd_to_concat",
         scatter_nd_to_concat.rewrite,

@@ -1,7 +1,7 @@
 """Quantization: one plan of what becomes of each node, one rewrite of the graph per mode.
 
 plan.py                  which precision each node gets, and why the others keep fp32
-static.py, dynamic.py, weight_only.py, fp16.py    the modes
+static.py, dynamic.py, weight_only.py, fp16.py    the modes; plan_of_mode.py: chooses among them
 calibrated_ranges.py     from calibration samples to the ranges of a static mode
 silent_tensors.py        tensors that were zero in all of calibration
 qdq_placement.py         where Q/DQ pairs go; qdq_writer.py: writes them
@@ -10,6 +10,8 @@ operators.py             what a quantizer has to know of each operator type
 qparams.py               scales and zero points: the arithmetic of linear quantization
 dynamic_ops.py           integer operators with dynamic ranges; static_matmul_scales.py: with known scales
 weight_storage.py        weights stored as int8, computation in float; small_integers.py: indices in few bytes
+stored_constants.py      which constants may be stored beside the weights of layers
+short_names.py           names of inner tensors, where they take a good part of the file
 block_weights.py         weights in blocks of 4 or 8 bits
 fp16_cleanup.py          what the converter to half precision trips over, and leaves behind
 ort_quantizer.py         ONNX Runtime's own quantizer, for what only it writes

@@ -35,6 +35,7 @@ from pipeline.paths import hash_files
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_check import check_plan
 from pipeline.quantize.precision_labels import precision_labels, weight_shares
+from pipeline.quantize.short_names import shorten_names
 from pipeline.quantize.small_integers import store_integers
 from pipeline.record.results import Kept, ProcessorFit
 from pipeline.record.run_directory import RunDirectory
@@ -66,6 +67,7 @@ class Artifact:
         weights: type -> its share of the values of all weights.
         needs: the oldest ONNX Runtime that it runs in.
         processors: for which processors it is right; None: not looked at.
+        saved_by_names: what short names of inner tensors save, as a share of the file; 0: they have those of the original.
     """
 
     graph: str
@@ -80,6 +82,7 @@ class Artifact:
     weights: dict[str, float] = field(default_factory=dict)
     needs: Needed = field(default_factory=lambda: Needed(OLDEST, ""))
     processors: ProcessorFit | None = None
+    saved_by_names: float = 0.0
 
     def published(self, directory: RunDirectory) -> "Artifact":
         """Return the artifact after it was moved to its place in the run's directory."""
@@ -129,8 +132,10 @@ def save_artifact(
     put_defaults_back(model.graph, source.defaults)
     _check_promise(model, suffix)
     labels, shares = precision_labels(model, plan), weight_shares(model)
+    saved = 0.0
     if suffix != "fp32":
         store_integers(model)
+        saved = shorten_names(model, source.model)
     use_lowest_ir_version(model)
     name = f"{stem or source.name}.{suffix}.onnx"
     needs = check_runtime(model, runtime, name)
@@ -158,6 +163,7 @@ def save_artifact(
         _modules(source, [*plan.precisions, *(kept.node for kept in plan.kept)]),
         shares,
         needs,
+        saved_by_names=saved,
     )
 
 

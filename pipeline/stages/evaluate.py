@@ -17,6 +17,7 @@ from pipeline.graph.exact_products import with_uint8_weights
 from pipeline.metrics.metric_registry import METRICS
 from pipeline.models.stepwise_model import StepwiseModel
 from pipeline.quantize.artifact import Artifact
+from pipeline.quantize.short_names import restore_names
 from pipeline.record.results import LimitCheck, MeasuredLoss, NodeError
 from pipeline.stages.context import RunContext
 from pipeline.stages.kept_results import evaluated_before
@@ -112,10 +113,13 @@ def _check_fp32(context: RunContext, found: Evaluation) -> None:
 def _node_errors(context: RunContext, artifact: Artifact) -> list[NodeError]:
     config, mode = context.config, context.config.mode_of(artifact.graph)
     rescaled = isinstance(mode, StaticConfig) and (mode.cross_layer_equalization or mode.smooth_quant)
+    original = context.loaded.graphs[artifact.graph].model
     try:
+        quantized = onnx.load(artifact.path)
+        restore_names(quantized, original)
         return errors_along(
-            context.loaded.graphs[artifact.graph].model,
-            with_uint8_weights(onnx.load(artifact.path)) if context.loaded.exact_products else onnx.load(artifact.path),
+            original,
+            with_uint8_weights(quantized) if context.loaded.exact_products else quantized,
             context.evaluation_set.report[artifact.graph][: config.evaluation.node_samples],
             seed=config.seed,
             threads=config.runtime.threads,

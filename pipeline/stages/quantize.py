@@ -9,7 +9,6 @@ import onnx
 
 from pipeline.calibration.derived_tensors import quantizable_tensors
 from pipeline.calibration.infinite_tensors import infinite_tensors
-from pipeline.config.choices import IntegerType
 from pipeline.config.mode_settings import (
     Algorithms,
     AnyModeConfig,
@@ -31,25 +30,27 @@ from pipeline.measure.remote_host import LostDeviceError
 from pipeline.measure.timing_place import HERE, Place
 from pipeline.mixed_precision.auto import search
 from pipeline.mixed_precision.search_inputs import SearchInputs
-from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions
+from pipeline.optimize.around_quantization import in_float, laid_out, notes_on_assumptions, with_merged_views
 from pipeline.optimize.engine import Rewritten
 from pipeline.ptq.activation_pairs import looks_at_pairs, reaches_of, weight_grids
 from pipeline.ptq.algorithms import fit, fold, rewrite
 from pipeline.ptq.length_weights import store_length_weights
 from pipeline.ptq.reconstructed import notes_on_reconstruction, reconstructed, warnings_on_reconstruction
+from pipeline.ptq.remaining_constants import remaining_constants, store_remaining_constants
 from pipeline.quantize.artifact import Artifact, save_artifact, stems_of, suffix_of
 from pipeline.quantize.calibrated_ranges import measured_ranges
-from pipeline.quantize.dynamic import plan_dynamic, quantize_dynamic
+from pipeline.quantize.dynamic import quantize_dynamic
 from pipeline.quantize.exclusions import modes_of_graphs
-from pipeline.quantize.fp16 import plan_fp16, quantize_fp16
+from pipeline.quantize.fp16 import quantize_fp16
 from pipeline.quantize.infinite_activations import IN_INTEGERS, keep_infinite, tensors_of
 from pipeline.quantize.matrix_form import in_matrix_form
 from pipeline.quantize.plan import Plan, Precision
 from pipeline.quantize.plan_check import named_bits, weight_bits
+from pipeline.quantize.plan_of_mode import needed_opset, plan_for
 from pipeline.quantize.processor_fit import processor_fit, warnings_on_processors
 from pipeline.quantize.shared_tables import share_tables, tables_in_integers
 from pipeline.quantize.silent_tensors import note_on_silence, silent_nodes
-from pipeline.quantize.static import Ranges, keep_in_float, plan_static, quantize_static, tensors_to_calibrate
+from pipeline.quantize.static import Ranges, keep_in_float, quantize_static, tensors_to_calibrate
 from pipeline.quantize.user_notes import (
     HARDLY_SMALLER,
     notes_on,
@@ -59,7 +60,7 @@ from pipeline.quantize.user_notes import (
     why_hardly_smaller,
     why_larger,
 )
-from pipeline.quantize.weight_only import plan_weight_only, quantize_weight_only
+from pipeline.quantize.weight_only import quantize_weight_only
 from pipeline.record.progress_bars import ProgressBars
 from pipeline.record.results import Reconstruction
 from pipeline.record.run_directory import RunDirectory
@@ -226,7 +227,7 @@ class _Job:
         shrink = not isinstance(mode, OptimizeConfig)
         prepared = prepare(source, opset=opset, needed_opset=needed_opset(mode), preprocess=preprocess, weights_shrink=shrink)
         if preprocess and not isinstance(mode, OptimizeConfig | Fp16Config):
-            prepared = in_matrix_form(prepared, mode)
+            prepared = with_merged_views(in_matrix_form(prepared, mode), source.name)
         if isinstance(mode, AutoConfig):
             assert search_inputs is not None, "a search needs data and an evaluation"
             self.search(source, prepared, mode, search_inputs)
@@ -258,10 +259,13 @@ class _Job:
         if not (plan.precisions or (isinstance(mode, OptimizeConfig) and self.rewritten[name].applied)):
             self.unchanged.append(nothing_to_do(source, mode, plan))
             return
+        others = remaining_constants(prepared, plan, mode)
         model = self._quantized(source, prepared.model, plan, mode, infinite)
         if mode.optimize and isinstance(mode, StaticConfig):
             before, probes = self.rewritten[name], self.probes[name]
             model, self.rewritten[name] = laid_out(model, before, mode, probes, self.threads, self.place)
+        if kind := store_remaining_constants(model, others, source.model, self._seen(name, mode), threads=self.threads):
+            self.notes.append(f"{name}: tables, norms and biases ({len(others)}) are stored as {kind.name}.")
         self._save(model, source, prepared, plan, mode, suffix_of(mode))
 
     def _save(
@@ -271,8 +275,7 @@ class _Job:
         for node in tables_in_integers(model):
             plan.precisions.setdefault(node, Precision.weight_int8)
         bits = weight_bits(model)
-        seen = (self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes)[source.name]
-        counted = () if is_postponed() else seen  # a user who has interrupted the run waits for its file
+        counted = self._seen(source.name, mode)
         if counted and not isinstance(mode, OptimizeConfig | Fp16Config):
             why = store_length_weights(model, plan, counted, threads=self.threads)
             self.notes += [] if why is None else [f"{source.name}: {why}."]
@@ -283,6 +286,9 @@ class _Job:
             )  # fmt: skip
             fit = processor_fit(model, mode, counted, threads=self.threads)
             self.staged[source.name] = replace(artifact, processors=fit)
+        if artifact.saved_by_names:
+            share = f"{100 * artifact.saved_by_names:.0f} %"
+            self.notes.append(f"{source.name}: tensors inside of the graph have short names, which saves {share} of the file.")
         if artifact.size_bytes > artifact.baseline_bytes:
             self.urgent[:0] = why_larger(source.name, artifact, model, mode)
         elif artifact.size_bytes > HARDLY_SMALLER * artifact.baseline_bytes and not isinstance(mode, OptimizeConfig):
@@ -290,6 +296,12 @@ class _Job:
         self.notes += [*prepared.notes, *notes_on(source, prepared.model, mode)]
         self.warnings += only_stored(source, mode, plan)
         self.warnings += [*warnings_on_processors(source.name, fit, mode), *warnings_on_bits(source.name, suffix, bits)]
+
+    def _seen(self, name: str, mode: AnyModeConfig) -> Sequence[Sample]:
+        """Return the samples that a finished graph is compared on; none for a user who has interrupted the run, and waits."""
+        return (
+            () if is_postponed() else (self.calibration if isinstance(mode, StaticConfig | AutoConfig) else self.probes)[name]
+        )
 
     def _without_a_range(self, name: str, model: onnx.ModelProto, plan: Plan, mode: AnyModeConfig) -> dict[str, str]:
         """Return the tensors of planned nodes that hold NaN or infinity, each with a sample on which it does."""
@@ -360,39 +372,3 @@ class _Job:
         self.reconstructions[name] = found
         self.notes += notes_on_reconstruction(name, found)
         self.warnings += warnings_on_reconstruction(name, found)
-
-
-def plan_for(prepared: PreparedGraph, mode: AnyModeConfig) -> Plan:
-    """Return what a mode will make of each node."""
-    match mode:
-        case StaticConfig():
-            return plan_static(prepared, mode)
-        case DynamicConfig():
-            return plan_dynamic(prepared, mode)
-        case WeightOnlyConfig():
-            return plan_weight_only(prepared, mode)
-        case Fp16Config():
-            return plan_fp16(prepared, mode)
-        case OptimizeConfig():
-            return Plan()
-        case AutoConfig():
-            raise AssertionError("what a search chooses is not planned before")
-        case _:
-            assert_never(mode)
-
-
-def needed_opset(mode: AnyModeConfig) -> int:
-    """Return the oldest opset that a mode's operators exist in.
-
-    DequantizeLinear has an axis (one scale per channel) since opset 13, and 16- and 4-bit types since 21.
-    """
-    match mode:
-        case StaticConfig():
-            types = {mode.weight_type, mode.activation_type} - {None, IntegerType.int8, IntegerType.uint8}
-            return 21 if types else 13
-        case DynamicConfig() | WeightOnlyConfig() | AutoConfig():
-            return 13
-        case Fp16Config() | OptimizeConfig():
-            return 7
-        case _:
-            assert_never(mode)

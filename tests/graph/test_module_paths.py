@@ -7,7 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.graph.module_paths import module_of, module_paths
 from pipeline.graph.node_patterns import match_nodes
 from pipeline.graph.prepare import prepare
-from pipeline.stages.quantize import plan_for
+from pipeline.quantize.plan_of_mode import plan_for
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 

@@ -11,9 +11,10 @@ from pipeline.config.choices import ModeKind
 from pipeline.config.mode_settings import StaticConfig
 from pipeline.graph.prepare import prepare
 from pipeline.mixed_precision.precision_groups import groups_of
-from pipeline.mixed_precision.stored_constants import layers_of_stored, storable_constants, store_chosen
+from pipeline.mixed_precision.smaller_file import constants_beside
 from pipeline.optimize.layouts import in_layout
 from pipeline.quantize.plan import Precision
+from pipeline.quantize.stored_constants import layers_of_stored, store_chosen
 
 STATIC = StaticConfig(
     name="auto", kind=ModeKind.static, dynamic_op_types=[], weight_only_op_types=[], min_channels=1, fold_batch_norm=False,
@@ -45,7 +46,7 @@ def given(build, make_weight, source_of):
         static = replace(STATIC, **settings)
         groups, _ = groups_of(prepared, static)
         known = replace(prepared, keep_lengths=keep_lengths)
-        return set(storable_constants(prepared.model, groups, choice or {}, static, known))
+        return set(constants_beside(prepared.model, groups, choice or {}, static, known))
 
     return prepared.model, storable
 
@@ -84,8 +85,8 @@ def test_what_an_integer_node_reads_and_what_lengths_follow_from_stays(build, ma
     prepared = prepare(source_of(model), opset=None, needed_opset=13, preprocess=True)
     groups, _ = groups_of(prepared, STATIC)
     arguments = (prepared.model, groups)
-    assert set(storable_constants(*arguments, {}, STATIC, prepared)) == {"bias"}
-    assert not storable_constants(*arguments, {"layer": Precision.static_int8}, STATIC, prepared)
+    assert set(constants_beside(*arguments, {}, STATIC, prepared)) == {"bias"}
+    assert not constants_beside(*arguments, {"layer": Precision.static_int8}, STATIC, prepared)
 
 
 def test_a_constant_that_a_layout_has_rearranged_is_stored_in_its_new_form(build, make_weight, source_of):

@@ -1,4 +1,4 @@
-"""Constants that a search may store as integers though no group has them: tables, positions, biases, norms; weights in bodies.
+"""Constants that are stored as integers beside the weights of layers: tables, positions, biases, norms.
 
 Of the bytes that layers leave, tables and positions are most: 41 % of a voice activity detector (weights that its two branches
 slice), 23 % of a streaming encoder, half of a transducer's decoder. Whatever reads them gets a float constant as before: ONNX
@@ -13,16 +13,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pipeline.config.choices import IntegerType
-from pipeline.config.mode_settings import StaticConfig
-from pipeline.graph.node_patterns import check_op_types, match_nodes
 from pipeline.graph.op_sets import STORABLE, weight_inputs
-from pipeline.graph.prepare import PreparedGraph
-from pipeline.graph.shape_deciding import DISCRETE_OPS, NO_DATA, length_deciding_nodes, shape_deciding_nodes
+from pipeline.graph.shape_deciding import DISCRETE_OPS, NO_DATA, shape_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of
-from pipeline.mixed_precision.precision_groups import STORED, Choice, Group
 from pipeline.quantize.matrix_form import HEAD
 from pipeline.quantize.plan import FLOAT_BYTES, NODE_BYTES, Precision
-from pipeline.quantize.static import static_types
 from pipeline.quantize.weight_storage import bytes_as_integers, constant_scale_shape, restored_weights, store_constants
 from pipeline.sample import Array
 
@@ -36,30 +31,21 @@ Saved = dict[Precision, int]
 
 
 def storable_constants(
-    model: onnx.ModelProto, groups: Collection[Group], choice: Choice, static: StaticConfig, prepared: PreparedGraph
+    model: onnx.ModelProto, *, integer: Collection[str], weights_of: Collection[str], kept: Collection[str]
 ) -> dict[str, Saved]:
-    """Return the constants that may be stored beside the weights of a choice, and what each saves.
+    """Return the constants that may be stored beside the weights of layers, and what each saves.
 
-    Not what an integer node reads, nor what decides shapes or lengths, nor what settings keep from a search.
+    Not what decides shapes, nor masks and counts, nor what must not become zero, such as a divisor.
 
     Args:
-        model: the float graph that the choice is of; no two tensors of it have one name.
-        groups: what a search decides on.
-        choice: what it has chosen: the weights of these groups, and of those of the outermost graph that can be stored as a
-            group, are not among the constants. What lies in bodies and is not chosen, is.
-        static: the settings that name nodes and types.
-        prepared: knows whether lengths are to be kept, and the modules that nodes lie in.
+        model: a float graph; no two tensors of it have one name.
+        integer: nodes that compute in integers: nothing that they read is stored.
+        weights_of: layers whose weights are decided on elsewhere; the other constants that they read may be stored.
+        kept: nodes that read floats as they are.
     """
     scopes = list(graphs_of(model.graph))
     given_out = {output.name for scope in scopes for output in scope.output}
-    kept = _kept(model, static, prepared)
-    integer = {node for group in groups if choice.get(group.name, Precision.weight_int8) not in STORED for node in group.nodes}
-    decided = {
-        node
-        for group in groups
-        if group.name in choice or (group.weight and Precision.weight_int8 in group.precisions)
-        for node in group.nodes
-    }
+    untouched = {*kept, *integer} | {name for scope in scopes for name in shape_deciding_nodes(scope)}
     readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in (node for scope in scopes for node in scope.node):
         for place, name in enumerate(node.input):
@@ -72,9 +58,9 @@ def storable_constants(
         named = tensor.name in given_out or tensor.name.partition(HEAD)[0] in heads
         if named or not uses or tensor.data_type != TensorProto.FLOAT or math.prod(tensor.dims) < LEAST_VALUES:
             continue
-        if any(node.name in kept or node.name in integer or _wants_it_exact(node, place) for node, place in uses):
+        if any(node.name in untouched or _wants_it_exact(node, place) for node, place in uses):
             continue
-        if any(node.name in decided and place in weight_inputs(node) and node.op_type in STORABLE for node, place in uses):
+        if any(node.name in weights_of and place in weight_inputs(node) and node.op_type in STORABLE for node, place in uses):
             continue
         saved = bytes_saved(tensor.dims, math.prod(constant_scale_shape(*uses[0], tuple(tensor.dims))))
         if Precision.weight_int8 in saved and _may_be_rounded(numpy_helper.to_array(tensor)):
@@ -129,20 +115,6 @@ def layers_of_stored(model: onnx.ModelProto) -> dict[str, Precision]:
 
 def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for scope in graphs_of(model.graph) for node in scope.node]
-
-
-def _kept(model: onnx.ModelProto, static: StaticConfig, prepared: PreparedGraph) -> set[str]:
-    """Return the nodes that read no integers: settings keep them as they are, or shapes and lengths follow from them."""
-    scopes = list(graphs_of(model.graph))
-    nodes = [node for scope in scopes for node in scope.node]
-    names = {node.name for node in nodes}
-    kept = {name for scope in scopes for name in shape_deciding_nodes(scope)}
-    kept |= length_deciding_nodes(model.graph) if prepared.keep_lengths else set()
-    kept |= match_nodes(static.nodes_to_exclude, names, "mode.nodes_to_exclude", prepared.paths)
-    if static.nodes_to_quantize:
-        kept |= names - match_nodes(static.nodes_to_quantize, names, "mode.nodes_to_quantize", prepared.paths)
-    wanted = set(check_op_types(static.op_types, static_types(static.format), (), "mode.op_types"))
-    return kept if wanted >= STORABLE else kept | {node.name for node in nodes if node.op_type not in wanted}
 
 
 def _wants_it_exact(node: onnx.NodeProto, place: int) -> bool:
