@@ -41,6 +41,10 @@ WORK_PER_VALUE = 8
 """Products for each number that is converted to an integer or back, up to which dynamic ranges take longer than they save:
 depth * columns / (depth + columns). On AMX, in 1.28.0 and 1.32.0, for 33 to 2000 rows, 16 x 16 has 0.41 to 0.45 of its speed in
 float; 128 x 128 is 1.9 times as fast."""
+SMALL_CONV = 1 << 16
+"""Products of a Conv up to which it takes as long in integers or longer, as in one step of a streaming model."""
+WIDE = {3: 32, 4: 64}
+"""Channels from which on it gains all the same, among others: by the rank of its weight (`benchmarks/small_layers.py`)."""
 DECIDES_SHAPES = "decides shapes, or reads what was decided"
 DECIDES_LENGTH = "the length of the output follows from it (model.keep_durations)"
 LEFT_CONSTANT = "its constant is its first input; a weight is the second (multiply the transposed tensors instead)"
@@ -128,7 +132,7 @@ def plan_nodes(
     in_8_bits = isinstance(mode, StaticConfig) and mode.activation_type not in (IntegerType.int16, IntegerType.uint16)
     exponents = layers_of_exponents(graph) if in_8_bits else set()
     computed = _computed_weights(prepared.model.graph, nodes, weights, folded=mode.preprocess)
-    rows = _rows_of(scopes)
+    rows, positions = _rows_of(scopes), _positions_of(scopes)
     plan = Plan()
     for node in nodes:
         if node.op_type not in wanted and node.op_type not in WEIGHTED_OPS:
@@ -138,7 +142,8 @@ def plan_nodes(
         if precision is Precision.dynamic_int8 and not named_alone and _is_small_product(node, mode, rows, weights):
             precision = Precision.weight_int8
         if precision in (Precision.static_int8, Precision.dynamic_int8) and node.op_type in STORABLE:
-            few = not named_alone and (_large_of_few_channels(node, mode, weights) or node.name in exponents)
+            small = _large_of_few_channels(node, mode, weights) or _is_small_conv(node, mode, positions, weights)
+            few = not named_alone and (small or node.name in exponents)
             if few or (node.name in inner and precision is Precision.static_int8):
                 precision = Precision.weight_int8
         reason = (
@@ -255,6 +260,30 @@ def _rows_of(scopes: Iterable[onnx.GraphProto]) -> dict[str, int]:
         if len(dims) > 1 and all(dim.dim_value for dim in dims):
             found[value.name] = math.prod(dim.dim_value for dim in dims[:-1])
     return found
+
+
+def _positions_of(scopes: Iterable[onnx.GraphProto]) -> dict[str, int]:
+    """Return at how many positions a Conv would compute what tensors hold, where that is known; a batch that is open is one."""
+    found = {}
+    for value in (value for scope in scopes for value in (*scope.value_info, *scope.output)):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) > 2 and all(dim.dim_value for dim in dims[2:]):
+            found[value.name] = max(dims[0].dim_value, 1) * math.prod(dim.dim_value for dim in dims[2:])
+    return found
+
+
+def _is_small_conv(
+    node: onnx.NodeProto, mode: AnyModeConfig, positions: Mapping[str, int], weights: Mapping[str, onnx.TensorProto]
+) -> bool:
+    """Say whether a Conv multiplies so little that converting its input and output takes longer than integers save."""
+    if not isinstance(mode, StaticConfig) or node.op_type != "Conv":
+        return False
+    weight = weights.get(node.input[1])
+    if weight is None or node.output[0] not in positions or mode.min_channels <= 1:
+        return False
+    if _channels(node, weight) >= WIDE.get(len(weight.dims), 0):
+        return False
+    return bool(math.prod(weight.dims) * positions[node.output[0]] <= SMALL_CONV)
 
 
 def _is_small_product(

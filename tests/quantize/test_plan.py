@@ -184,6 +184,31 @@ def test_a_narrow_depthwise_convolution_stays_float_on_x86(plan_of, settings, bu
 
 
 @pytest.mark.parametrize(
+    ("channels", "image", "positions", "precision"),
+    [
+        (16, False, 64, Precision.weight_int8),
+        (16, False, 96, Precision.static_int8),  # 73,728 products
+        (32, False, 16, Precision.static_int8),
+        (32, True, 16, Precision.weight_int8),
+        (64, True, 4, Precision.static_int8),
+        (16, False, "n", Precision.static_int8),  # as many as a recording is long
+    ],
+)
+def test_a_conv_of_few_channels_at_few_positions_stores_its_weight(
+    plan_of, settings, build, channels, image, positions, precision
+):
+    axes = f"1, {positions}" if image else positions
+    pads = "[0, 1, 0, 1]" if image else "[1, 1]"
+    model = build(
+        f"g (float[b, {channels}, {axes}] x) => (float[b, {channels}, {axes}] y) {{ [conv] y = Conv <pads = {pads}> (x, w) }}",
+        w=np.ones((channels, channels, *([1] if image else []), 3), np.float32),
+    )
+    assert plan_of(model, settings("static")).precisions == {"conv": precision}
+    for asked in ({"nodes_to_quantize": ["conv"]}, {"min_channels": 1}):
+        assert plan_of(model, settings("static", **asked)).precisions == {"conv": Precision.static_int8}
+
+
+@pytest.mark.parametrize(
     ("mode", "columns", "precision"),
     [
         ("static", 16, Precision.weight_int8),
