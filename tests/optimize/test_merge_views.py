@@ -68,6 +68,12 @@ def test_two_lengths_that_only_the_input_tells_are_no_constant_shape():
     assert changed(model, merge_views.rewrite)[0] == NOTHING
 
 
+def test_a_tensor_of_no_values_has_no_shape_of_numbers():
+    model = graph_of("(float[2,0,1] x) => (float[0,2] y) { a = Squeeze(x, two) y = Reshape(a, shape) }", two=np.array([2]),
+                     shape=np.array([-1, 2]))  # fmt: skip
+    assert changed(model, merge_views.rewrite)[0] == NOTHING
+
+
 RECURRENT = """(float[1,1,8] x, float[1,4] h, float[1,4] c) => (float[1,1,4] y, float[1,4] g) {
     a = Transpose<perm = [1,0,2]>(x) h1 = Unsqueeze(h, zero) c1 = Unsqueeze(c, zero)
     [first] b, g1, d1 = LSTM<hidden_size = 4>(a, W, R, B, , h1, c1)

@@ -368,3 +368,17 @@ def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(written, se
     artifact, _, _ = written(matmul_net(), settings("dynamic", external_data=True), sample(x=(5, 64)))
     [data] = artifact.path.parent.glob("*.data")
     assert stat.S_IMODE(data.stat().st_mode) == stat.S_IMODE(artifact.path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
+def test_operators_that_only_change_axes_are_not_written(build, make_weight, written, settings, mode):
+    text = """g (float[1, 32, 9] x) => (float[1, 32, 9] y) {
+        [up] a = Unsqueeze (x, two) [first] b = Conv <pads = [0, 1, 0, 1]> (a, w) [down] c = Squeeze (b, two) [act] d = Relu (c)
+        [up_again] e = Unsqueeze (d, two) [second] f = Conv <pads = [0, 1, 0, 1]> (e, w) [down_again] y = Squeeze (f, two)
+    }"""
+    model = build(text, w=make_weight(32, 32, 1, 3), two=np.array([2]))
+    _, graph, result = written(model, settings(mode), sample(x=(1, 32, 9)))
+    names = {node.name for node in graph.graph.node}
+    assert "act" in names
+    assert not names & {"down", "up_again"}
+    assert "model: operators that only change axes were merged: 2 fewer." in result.notes
