@@ -99,6 +99,13 @@ def test_what_takes_long_is_looked_at_on_a_part_where_it_can_be_cut(build, make_
     assert taken == pytest.approx(seconds * (length or 80) / 80)
 
 
+def test_of_what_takes_seconds_the_shortest_sample_is_timed(build, make_weight):
+    place = SimpleNamespace(inference_s=lambda model, sample, threads: 2.0 * sample.size / (80 * 16))
+    model = build(CONVS, **{name: make_weight(16, 16, taps, seed=taps) for name, taps in TAPS.items()})
+    parts, whole, taken = typical([noise(80), noise(400), noise(20)], model, 1, place)
+    assert (parts, whole.id, taken) == ([], "20", pytest.approx(0.5))
+
+
 def test_what_cannot_be_cut_is_timed_whole(build):
     model = build("net (float[1, 16, 80] x) => (float[1, 16, 80] y) { y = Relu (x) }")
     parts, whole, _ = typical([noise(80)], model, 1, SimpleNamespace(inference_s=lambda *_: 1.0))
