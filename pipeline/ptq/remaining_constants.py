@@ -19,7 +19,7 @@ from pipeline.graph.shape_deciding import length_deciding_nodes
 from pipeline.graph.subgraph_scopes import graphs_of
 from pipeline.ptq.layer_order import stream
 from pipeline.quantize.plan import Plan, Precision
-from pipeline.quantize.stored_constants import storable_constants
+from pipeline.quantize.stored_constants import Saved, storable_constants
 from pipeline.quantize.weight_storage import store_constants
 from pipeline.sample import Array, Sample
 
@@ -29,8 +29,10 @@ AS_CLOSE = 1.05  # times the error of the outputs before
 STORED = (Precision.weight_int8, Precision.weight_int16)
 
 
-def remaining_constants(prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig) -> list[str]:
-    """Return the constants that a mode may store beside the weights that are planned; none where settings name what changes.
+def remaining_constants(prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig) -> dict[str, Saved]:
+    """Return the constants that a mode may store beside the weights that are planned, and what each saves.
+
+    None where settings name what changes.
 
     Args:
         prepared: the float graph, before it is quantized.
@@ -38,27 +40,34 @@ def remaining_constants(prepared: PreparedGraph, plan: Plan, mode: AnyModeConfig
         mode: static, dynamic or weight-only; others have none.
     """
     if not isinstance(mode, StaticConfig | DynamicConfig | WeightOnlyConfig) or mode.nodes_to_quantize:
-        return []
+        return {}
     usual = type(mode)(kind=mode.kind, name=mode.name).op_types
     if not set(usual) <= set(mode.op_types) and "all" not in mode.op_types:
-        return []
+        return {}
     nodes = {node.name for scope in graphs_of(prepared.model.graph) for node in scope.node}
     kept = match_nodes(mode.nodes_to_exclude, nodes, "mode.nodes_to_exclude", prepared.paths)
     kept |= {entry.node for entry in plan.kept}
+    if not mode.subgraphs:
+        kept |= nodes - {node.name for node in prepared.model.graph.node}
     kept |= length_deciding_nodes(prepared.model.graph)  # their few bytes are worth no other length, even where it is allowed
     stored = plan.nodes(*STORED)
     integer = plan.precisions.keys() - set(stored)
-    return list(storable_constants(prepared.model, integer=integer, weights_of=stored, kept=kept))
+    return storable_constants(prepared.model, integer=integer, weights_of=stored, kept=kept)
 
 
 def store_remaining_constants(
-    model: onnx.ModelProto, names: Sequence[str], original: onnx.ModelProto, samples: Sequence[Sample], *, threads: int = 1
+    model: onnx.ModelProto,
+    constants: Mapping[str, Saved],
+    original: onnx.ModelProto,
+    samples: Sequence[Sample],
+    *,
+    threads: int = 1,
 ) -> IntegerType | None:
     """Store constants of a quantized graph, in place, as far as its outputs allow; nothing where that saves little.
 
     Args:
         model: the quantized graph.
-        names: of constants.
+        constants: which, and what each saves.
         original: the fp32 graph, which has the same outputs.
         samples: on a few of which outputs are compared.
         threads: intra-op threads.
@@ -66,9 +75,10 @@ def store_remaining_constants(
     Returns:
         What they are now; None: what they were.
     """
-    if not names or not samples:
-        return None
     size = byte_size(model)
+    saves = sum(saved.get(Precision.weight_int8, 0) for saved in constants.values())
+    if not samples or saves < WORTHWHILE * size:
+        return None
     given = samples[:: math.ceil(len(samples) / COMPARED)]
     names_of_outputs = [value.name for value in model.graph.output]
 
@@ -80,9 +90,7 @@ def store_remaining_constants(
     for kind in (IntegerType.int8, IntegerType.int16):
         stored = onnx.ModelProto()
         stored.CopyFrom(model)
-        store_constants(stored, names, kind)
-        if size - byte_size(stored) < WORTHWHILE * size:
-            return None
+        store_constants(stored, list(constants), kind)
         reference = reference or outputs(original)
         before = before or _error(reference, outputs(model))
         error = _error(reference, outputs(stored))

@@ -14,6 +14,7 @@ from pipeline.graph.session import infer, open_session
 from pipeline.ptq.remaining_constants import remaining_constants, store_remaining_constants
 from pipeline.quantize.plan import Plan
 from pipeline.quantize.plan_of_mode import plan_for
+from pipeline.quantize.stored_constants import bytes_saved
 from pipeline.quantize.weight_storage import quantize_symmetric, store_weights
 from pipeline.record.results import Kept
 from pipeline.sample import Sample
@@ -80,8 +81,26 @@ def test_settings_that_name_what_changes_keep_the_rest(remaining, settings, left
     assert remaining(**settings) == left
 
 
+@pytest.mark.parametrize(("subgraphs", "found"), [(True, {"inside"}), (False, set())])
+def test_bodies_are_left_alone_where_they_are_to_be(build, make_weight, source_of, subgraphs, found):
+    text = """g (float[1, 24, 40] x, bool first) => (float[1, 24, 40] y) {
+        [branch] y = If (first) <then_branch = t () => (float[1, 24, 40] p) { [inner] p = Mul (x, inside) },
+                                 else_branch = f () => (float[1, 24, 40] q) { [as_is] q = Identity (x) }>
+    }"""
+    model = build(text, inside=make_weight(1, 24, 40))
+    prepared = prepare(source_of(model), opset=None, needed_opset=13, preprocess=True)
+    mode = DynamicConfig(kind=ModeKind.dynamic, name="m", subgraphs=subgraphs)
+    assert set(remaining_constants(prepared, plan_for(prepared, mode), mode)) == found
+
+
 def test_what_a_kept_node_reads_stays(remaining):
     assert remaining(plan=[Kept("norm", "for a reason")]) == {"positions"}
+
+
+def saving(model, names):
+    """Return what each of some constants of a graph saves as int8."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {name: bytes_saved(tensors[name].dims, 1) for name in names}
 
 
 @pytest.fixture
@@ -109,7 +128,7 @@ def test_they_are_int8_where_outputs_stay_as_close(net, samples):
             )
     quantized = with_int8_weights(net)
     stored = onnx.ModelProto.FromString(quantized.SerializeToString())
-    assert store_remaining_constants(stored, ["positions"], net, samples) is IntegerType.int8
+    assert store_remaining_constants(stored, saving(net, ["positions"]), net, samples) is IntegerType.int8
     assert stored.ByteSize() < 0.85 * quantized.ByteSize()
     onnx.checker.check_model(stored)
     y, z = (infer(open_session(model), samples[0])["y"] for model in (quantized, stored))
@@ -122,18 +141,18 @@ def test_they_are_int16_where_int8_would_add_to_the_error_that_is_there(net, sam
         if tensor.name == "positions":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 30, tensor.name))
     stored = with_int8_weights(net)
-    assert store_remaining_constants(stored, ["positions"], net, samples) is IntegerType.int16
+    assert store_remaining_constants(stored, saving(net, ["positions"]), net, samples) is IntegerType.int16
 
 
 def test_what_lengths_follow_from_is_never_among_them(build, make_weight, source_of):
     model = build(LENGTHS, table=np.abs(make_weight(1, 300)))
     prepared = prepare(source_of(model), opset=None, needed_opset=13, preprocess=True)
-    assert remaining_constants(prepared, Plan(), DynamicConfig(kind=ModeKind.dynamic, name="m")) == []
+    assert remaining_constants(prepared, Plan(), DynamicConfig(kind=ModeKind.dynamic, name="m")) == {}
 
 
 def test_they_are_int16_where_outputs_would_move_away(net, samples):
     stored = onnx.ModelProto.FromString(net.SerializeToString())  # no error yet: int8 is all of it
-    assert store_remaining_constants(stored, ["scales", "positions"], net, samples) is IntegerType.int16
+    assert store_remaining_constants(stored, saving(net, ["scales", "positions"]), net, samples) is IntegerType.int16
     assert "INT16" in kinds(stored)
     assert "INT8" not in kinds(stored)
 
@@ -141,7 +160,7 @@ def test_they_are_int16_where_outputs_would_move_away(net, samples):
 def test_nothing_is_stored_where_it_saves_less_than_the_fiftieth_part(net, samples):
     net.doc_string = "a long text " * 20_000
     stored = onnx.ModelProto.FromString(net.SerializeToString())
-    assert store_remaining_constants(stored, ["positions"], net, samples) is None
+    assert store_remaining_constants(stored, saving(net, ["positions"]), net, samples) is None
     assert stored == net
 
 
@@ -159,5 +178,10 @@ def test_nothing_is_stored_where_a_length_would_change(build, make_weight):
     x *= 700 / np.mean(totals(x)[::2])  # a whole number of frames lies between fp32's and both others
     assert [np.ceil(total) for total in totals(x)] == [700, 701, 701]
     stored = onnx.ModelProto.FromString(model.SerializeToString())
-    assert store_remaining_constants(stored, ["table"], model, [Sample("near the edge", {"x": x.astype(np.float32)})]) is None
+    assert (
+        store_remaining_constants(
+            stored, saving(model, ["table"]), model, [Sample("near the edge", {"x": x.astype(np.float32)})]
+        )
+        is None
+    )
     assert stored == model
